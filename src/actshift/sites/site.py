@@ -1,0 +1,29 @@
+"""Sites: the places in a transformer block whose output can be steered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import nn
+
+Site = Literal["post_block", "post_mlp", "post_attention"]
+"""Where the shift is added: after both skips, to the MLP's branch, or to the attention's branch."""
+
+SITES: tuple[str, ...] = get_args(Site)
+
+
+@dataclass(frozen=True)
+class Host:
+    """One module whose output is steered: the hidden states `[batch, seq, width]`, or a tuple that begins with them.
+
+    `layer` counts the blocks from 0 in forward order (an encoder's, then the decoder's), `name` is the module's
+    qualified name in the model without its PEFT wrapper, and `width` is d_model there. OPT's `post_mlp` is the
+    one output known to be flat, `[batch * seq, width]`.
+    """
+
+    site: str
+    layer: int
+    name: str
+    module: nn.Module
+    width: int
