@@ -1,4 +1,4 @@
-"""Check that a run of ``actshift demo --json`` shows what the demo claims: ``python scripts/check_demo.py demo.json``."""
+"""Check that a run of ``actshift demo --json`` shows what the demo claims; takes the JSON file."""
 
 from __future__ import annotations
 
