@@ -1,5 +1,20 @@
-"""The one base error."""
+"""The one base error, and the hint that its messages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class ActshiftError(ValueError):
     """A wrong input: one sentence that says what was given, what is allowed and what to do next."""
+
+
+def did_you_mean(given: object, allowed: Iterable[object]) -> str:
+    """Return ` (did you mean 'x'?)` for the allowed name nearest to what was given, or nothing.
+
+    >>> did_you_mean("post_blok", ["post_block", "post_mlp"])
+    " (did you mean 'post_block'?)"
+    """
+    near = get_close_matches(str(given), [str(name) for name in allowed], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -3,6 +3,6 @@
 from actshift.sites.architectures import BRANCHES, Branches
 from actshift.sites.blocks import find_blocks
 from actshift.sites.resolve import resolve
-from actshift.sites.site import SITES, Host, Site
+from actshift.sites.site import SITES, Host, Site, check_site
 
-__all__ = ["BRANCHES", "SITES", "Branches", "Host", "Site", "find_blocks", "resolve"]
+__all__ = ["BRANCHES", "SITES", "Branches", "Host", "Site", "check_site", "find_blocks", "resolve"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from torch import nn
@@ -10,7 +9,7 @@ from torch import nn
 from actshift.errors import ActshiftError
 from actshift.sites.architectures import BRANCHES
 from actshift.sites.blocks import find_blocks, text_config, unwrap
-from actshift.sites.site import SITES, Host
+from actshift.sites.site import Host, check_site
 
 
 def resolve(
@@ -26,10 +25,7 @@ def resolve(
         ActshiftError: an unknown site, a layer twice or out of range, a model whose blocks, branches or width
             cannot be told.
     """
-    if site not in SITES:
-        near = difflib.get_close_matches(str(site).replace("-", "_"), SITES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ActshiftError(f"There is no site {site!r}: it is one of {', '.join(SITES)}{hint}")
+    check_site(site)
     model = unwrap(model)
     found = find_blocks(model, blocks)
     hosts = []

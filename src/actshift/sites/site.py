@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from torch import nn
 
+from actshift.errors import ActshiftError, did_you_mean
+
 Site = Literal["post_block", "post_mlp", "post_attention"]
 """Where the shift is added: after both skips, to the MLP's branch, or to the attention's branch."""
 
@@ -27,3 +29,13 @@ class Host:
     name: str
     module: nn.Module
     width: int
+
+
+def check_site(site: str) -> None:
+    """Raise ActshiftError unless `site` is one of SITES.
+
+    >>> check_site("post_block")
+    """
+    if site not in SITES:
+        hint = did_you_mean(str(site).replace("-", "_"), SITES)
+        raise ActshiftError(f"there is no site {site!r}{hint}; it is one of {', '.join(SITES)}.")

@@ -1,0 +1,80 @@
+"""What every adapter is: a frozen description that builds the module computing the shift.
+
+Shape alphabet of this package: batch, seq, d (the width of the site, d_model), r (the rank).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from torch import nn
+
+from actshift.errors import ActshiftError, did_you_mean
+
+ADAPTERS: dict[str, type[Adapter]] = {}
+"""Every adapter by its `kind`, filled by `register` where each class is written."""
+
+A = TypeVar("A", bound="type[Adapter]")
+
+
+@dataclass(frozen=True)
+class Adapter(ABC):
+    """The description of one intervention Δ, without weights: what a config stores and a site builds.
+
+    A subclass is a frozen dataclass that names its `kind`, checks itself in `__post_init__`, and builds the
+    module which maps activations `x [..., d]` to the shift `Δ(x) [..., d]`. A freshly built module must return
+    exactly zero, so that an untrained adapter leaves its model as it was.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def build(self, width: int) -> nn.Module:
+        """Return the module `x [..., d] -> Δ(x) [..., d]` for a site of `width` d, in float32."""
+
+    @abstractmethod
+    def parameter_count(self, width: int) -> int:
+        """Return the number of trainable parameters at one site of `width` d."""
+
+    def check_width(self, width: int) -> None:
+        """Raise ActshiftError where the adapter cannot stand at a site of `width` d."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and the kind, as `adapter_from_dict` reads them."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+
+def register(cls: A) -> A:
+    """Make an adapter class known by its `kind`; used as a decorator beside the class."""
+    ADAPTERS[cls.kind] = cls
+    return cls
+
+
+def adapter_from_dict(values: dict[str, Any]) -> Adapter:
+    """Return the adapter that `Adapter.to_dict` described.
+
+    Raises ActshiftError for an unknown kind or field, naming the nearest allowed one.
+
+    >>> from actshift import LowRank
+    >>> adapter_from_dict(LowRank(rank=4).to_dict())
+    LowRank(rank=4, activation='silu', bias=False, init='default')
+    """
+    fields = dict(values)
+    kind = fields.pop("kind", None)
+    if kind not in ADAPTERS:
+        raise ActshiftError(
+            f"unknown adapter kind {kind!r}{did_you_mean(kind, ADAPTERS)}; known are {', '.join(sorted(ADAPTERS))}."
+        )
+    cls = ADAPTERS[kind]
+    allowed = [field.name for field in dataclasses.fields(cls)]
+    for name in fields:
+        if name not in allowed:
+            raise ActshiftError(
+                f"unknown field {name!r} of adapter {kind!r}{did_you_mean(name, allowed)}; "
+                f"it has {', '.join(allowed) or 'none'}. A newer actshift may have written it: pip install -U actshift."
+            )
+    return cls(**fields)
+

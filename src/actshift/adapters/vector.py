@@ -1,0 +1,45 @@
+"""A constant shift: steering by one learned vector a site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from actshift.adapters.base import Adapter, register
+
+
+class VectorShift(nn.Module):
+    """Δ(x) = v, with `v [d]` zero at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x [..., d]` to `v [d]`, which broadcasts over every position."""
+        return self.vector
+
+
+@register
+@dataclass(frozen=True)
+class Vector(Adapter):
+    """Shift every activation by the same learned vector: Δ(x) = v, d parameters a site.
+
+    Source: arXiv 2603.00425, the `vector` row of its parameterisations.
+
+    >>> Vector().parameter_count(2048)
+    2048
+    """
+
+    kind: ClassVar[str] = "vector"
+
+    def build(self, width: int) -> nn.Module:
+        """Return a `VectorShift` of `width` d."""
+        return VectorShift(width)
+
+    def parameter_count(self, width: int) -> int:
+        """Return d."""
+        return width

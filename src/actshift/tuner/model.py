@@ -1,0 +1,191 @@
+"""The tuner: how PEFT puts steering layers on a model, and what it must not do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners.lora.model import _adapter_names_pre_forward_hook
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+
+from actshift.errors import ActshiftError
+from actshift.sites import Host, find_blocks, resolve
+from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
+from actshift.tuner.config import SteeringConfig
+from actshift.tuner.layer import BASE_ROW, CHILD, SteeringLayer, layer_at
+from actshift.tuner.strength import set_strength, steering_layers, strength
+
+CONTAINER = f".{CHILD}.{SteeringLayer.adapter_layer_names[0]}."
+
+
+class SteeringModel(LoraModel):
+    """PEFT's tuner for SteeringConfig: a steering layer below each resolved host, and never a wrapper.
+
+    It is a LoraModel so that steering, LoRA or both are one PEFT type, one model and one folder.
+    """
+
+    prefix = "lora_"  # transformers finds an adapter's tensors by one prefix a type, so ours begin as LoRA's do
+    tuner_layer_cls = (LoraLayer, SteeringLayer)  # type: ignore[assignment]
+    set_strength = set_strength
+    strength = strength
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Resolve and check everything first, so that a config which does not fit leaves the model untouched."""
+        config = self.peft_config[adapter_name]
+        try:
+            hosts = resolve(model, config.site, config.layers, config.blocks)
+            _check_adapter(model, adapter_name, config, hosts)
+        except ActshiftError:
+            del self.peft_config[adapter_name]
+            if not self.peft_config:
+                model._hf_peft_config_loaded = False  # transformers says True before it tries
+            raise
+        self._hosts = {host.name: host for host in hosts}
+        kwargs.pop("state_dict", None)  # the config alone says where to steer
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config.d_model, config.num_blocks = hosts[0].width, len(find_blocks(model, config.blocks))
+
+    def _check_target_module_exists(self, peft_config: SteeringConfig, key: str) -> bool:  # type: ignore[override]
+        return key in self._hosts
+
+    def _prepare_adapter_config(self, peft_config: SteeringConfig, model_config: Any) -> SteeringConfig:
+        return peft_config  # no target_modules means no LoRA; LoraModel would fill in q and v
+
+    def _create_and_replace(  # type: ignore[override]
+        self,
+        peft_config: SteeringConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        layer_at(self._hosts[current_key]).update_layer(adapter_name, peft_config.intervention)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        names = kwargs.pop("adapter_names", None)
+        if names is None:
+            yield
+            return
+        self._check_rows(names)
+        beams = kwargs.get("num_beams") or 1
+        rows = [name for name in names for _ in range(beams)]
+        layers = steering_layers(self).values()
+        hooks = [
+            module.register_forward_pre_hook(_with_adapter_names(rows), with_kwargs=True)
+            for module in self.modules()
+            if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper)
+        ]
+        for layer in layers:
+            layer.row_adapters = rows
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.row_adapters = None
+            for hook in hooks:
+                hook.remove()
+
+    def _check_rows(self, names: Sequence[str]) -> None:
+        if self.training:
+            raise ActshiftError("adapter_names works in evaluation only; call model.eval() first.")
+        unknown = sorted(set(names) - set(self.peft_config) - {BASE_ROW})
+        if unknown or not names:
+            raise ActshiftError(
+                f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of "
+                f"{', '.join([*self.peft_config, BASE_ROW])}."
+            )
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        if CONTAINER in key:  # the name is not next to last here, as PEFT assumes
+            return key.replace(f"{CONTAINER}{adapter_name}.", CONTAINER, 1)
+        return super()._remove_adapter_name_from_key(key, adapter_name)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: SteeringConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Raise for tensors that are missing or fit nowhere, which PEFT would only mention in a warning."""
+        mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        present = {name.removeprefix(PEFT_PREFIX) for name in mapped}
+        known = {name.removeprefix(PEFT_PREFIX) for name in model.state_dict()}
+        missing = sorted(name for name in known if f"{CONTAINER}{adapter_name}." in name and name not in present)
+        foreign = sorted(present - known)
+        for names, what in ((missing, "lacks"), (foreign, "holds the foreign")):
+            if names:
+                raise ActshiftError(
+                    f"the tensors for adapter {adapter_name!r} do not fit this model: what was given {what} "
+                    f"{names[0]!r} ({len(names)} in all)."
+                )
+        return mapped
+
+    def _check_merge_allowed(self) -> NoReturn:
+        raise ActshiftError(
+            "steering cannot be merged: it shifts what a block returns, with all that the skip carries, and no "
+            "weight matrix of the block sees that sum; keep the adapter attached, or take it off with unload()."
+        )
+
+    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+        model = super()._unload_and_optionally_merge(merge, *args, **kwargs)
+        for layer in steering_layers(model).values():
+            layer.detach_from_host()
+        return model
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise: a weighted sum of adapters is not an adapter here; LoRA's version would make untrained ones."""
+        raise ActshiftError(
+            "add_weighted_adapter cannot combine steering adapters into one; activate several with "
+            "model.base_model.set_adapter([...]) and weigh each with model.set_strength(s, adapter_name=...)."
+        )
+
+
+def _with_adapter_names(names: Sequence[str]) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return _adapter_names_pre_forward_hook(module, args, kwargs, adapter_names=names)
+
+    return hook
+
+
+def _check_adapter(model: nn.Module, adapter_name: str, config: SteeringConfig, hosts: list[Host]) -> None:
+    blocks = len(find_blocks(model, config.blocks))
+    wanted, found = (config.num_blocks, config.d_model), (blocks, hosts[0].width)
+    if config.stored is not None and None not in wanted and wanted != found:
+        raise ActshiftError(
+            f"this adapter is for a model with {wanted[0]} blocks of width {wanted[1]}, and "
+            f"{type(model).__name__} has {found[0]} of width {found[1]}; load it on its base model"
+            f"{f' {config.base_model_name_or_path!r}' if config.base_model_name_or_path else ''}."
+        )
+    for host in hosts:
+        config.intervention.check_width(host.width)
+    shapes = tensor_shapes(hosts, config)
+    taken = {part for name in shapes for part in name.split(".")}
+    if adapter_name in taken:
+        raise ActshiftError(
+            f"an adapter cannot be called {adapter_name!r}, which is part of the names of the model's tensors; "
+            "choose another name."
+        )
+    if config.stored is not None:
+        own = [name for name, _ in model.named_parameters()]
+        config.stored.check_fits(shapes, [*own, *_saved_modules(model, config)])
+
+
+def tensor_shapes(hosts: list[Host], config: SteeringConfig) -> dict[str, Shape]:
+    """Return names (as saved, without the adapter's) and shapes of the tensors that a config makes at `hosts`."""
+    with torch.device("meta"):
+        return {
+            f"{host.name}{CONTAINER}{name}": tuple(tensor.shape)
+            for host in hosts
+            for name, tensor in config.intervention.build(host.width).state_dict().items()
+        }
+
+
+def _saved_modules(model: nn.Module, config: SteeringConfig) -> list[str]:
+    wanted = tuple(config.modules_to_save or ())
+    return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in wanted]

@@ -1,0 +1,64 @@
+"""The run-time strength s of h + s·Δ(h), for any model that carries steering layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from actshift.errors import ActshiftError
+from actshift.tuner.layer import SteeringLayer
+
+
+def steering_layers(model: nn.Module) -> dict[str, SteeringLayer]:
+    """Return every steering layer of a model by its qualified name, in forward order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, SteeringLayer)}
+
+
+def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
+    """Set the run-time strength s of h + s·Δ(h): 1 is as trained, 0 the base model bit for bit.
+
+    Works on a PeftModel and on a transformers model with native adapters, for one adapter or, with None, all.
+    Strength is a matter of run time: it is not saved.
+
+    Raises ActshiftError for a strength that is not a finite number, a model without steering, an unknown adapter.
+
+    >>> from actshift import attach, set_strength
+    >>> from actshift.demo import load_base
+    >>> model = attach(load_base()[0], SteeringConfig(rank=2))
+    >>> set_strength(model, 0.5)
+    """
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+        raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
+    layers = list(steering_layers(model).values())
+    known = sorted({name for layer in layers for name in layer.strength})
+    if not known:
+        raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
+    if adapter_name is not None and adapter_name not in known:
+        raise ActshiftError(f"there is no steering adapter {adapter_name!r}; there are {', '.join(known)}.")
+    for layer in layers:
+        for name in layer.strength:
+            if adapter_name in (None, name):
+                layer.strength[name] = float(strength)
+
+
+@contextmanager
+def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Iterator[None]:
+    """Set the run-time strength inside a `with` block, and put the former ones back after it.
+
+    >>> from actshift import attach
+    >>> from actshift.demo import load_base
+    >>> model = attach(load_base()[0], SteeringConfig(rank=2))
+    >>> with actshift.strength(model, 0.5):
+    ...     pass
+    """
+    layers = list(steering_layers(model).values())
+    before = [dict(layer.strength) for layer in layers]
+    set_strength(model, strength, adapter_name)
+    try:
+        yield
+    finally:
+        for layer, former in zip(layers, before, strict=True):
+            layer.strength.update(former)
