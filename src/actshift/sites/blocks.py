@@ -1,8 +1,9 @@
-"""Find a model's transformer blocks, from what the model itself declares first and from its structure last."""
+"""Find a model's transformer blocks: by what the model declares, and by its structure where it does not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -15,9 +16,10 @@ def find_blocks(model: nn.Module, blocks: str | None = None) -> list[Named]:
     """Return the qualified name and the module of every transformer block, in forward order.
 
     Evidence, strongest first: `blocks`, the qualified name of the list that holds them; the classes whose
-    outputs transformers records as `hidden_states`; `_no_split_modules`; the longest outermost `ModuleList`. In a
-    multimodal model only the text part is searched; an encoder-decoder gives its encoder's blocks, then its
-    decoder's. A PEFT wrapper is looked through, and names are then those of the model inside.
+    outputs transformers records as `hidden_states`; `_no_split_modules`; the longest outermost
+    `ModuleList`. In a multimodal model only the text part is searched; an encoder-decoder gives its
+    encoder's blocks, then its decoder's. A PEFT wrapper is looked through, and names are then relative to the
+    model inside.
 
     Raises:
         ActshiftError: no block was found, `blocks` is not such a list, or several lists fit equally well.
@@ -37,36 +39,32 @@ def find_blocks(model: nn.Module, blocks: str | None = None) -> list[Named]:
         if groups := _by_list(evidence(inside)):
             return _unambiguous(model, inside[0][1], groups)
     raise ActshiftError(
-        f"{type(model).__name__} holds no list of transformer blocks; actshift steers models whose blocks sit in "
-        "an nn.ModuleList."
+        f"{type(model).__name__} holds no list of transformer blocks; "
+        "actshift steers models whose blocks sit in an nn.ModuleList."
     )
 
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside a PEFT wrapper, or `model` itself where there is none."""
-    while callable(inner := getattr(model, "get_base_model", None)):
-        model = inner()
-    return model
+    get_base_model: Any = getattr(model, "get_base_model", lambda: model)
+    return get_base_model()
 
 
-def text_config(module: nn.Module):
+def text_config(module: nn.Module) -> Any:
     """Return the config of the module's text part (its whole config where it has no parts), or None."""
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     try:
-        return config.get_text_config()  # type: ignore[union-attr]
+        return config.get_text_config()
     except (AttributeError, ValueError):  # not a transformers config, or one with several text parts
         return config
 
 
 def _text_tower(model: nn.Module) -> str:
     config, text = getattr(model, "config", None), text_config(model)
-    if text is not config and not hasattr(
-        config, "encoder"
-    ):  # `encoder` and `decoder` configs: both are searched
-        for name, module in model.named_modules():
-            if name and getattr(getattr(module, "config", None), "model_type", None) == text.model_type:
-                return name
-    return ""
+    if text is config or hasattr(config, "encoder"):  # with an encoder and a decoder in it, both have blocks
+        return ""
+    own_types = ((name, getattr(module, "config", None)) for name, module in model.named_modules() if name)
+    return next((name for name, own in own_types if getattr(own, "model_type", "") == text.model_type), "")
 
 
 def _recorded(inside: list[Named]) -> list[Named]:
@@ -75,9 +73,7 @@ def _recorded(inside: list[Named]) -> list[Named]:
         entry = (getattr(type(module), "_can_record_outputs", None) or {}).get("hidden_states", [])
         for recorder in entry if isinstance(entry, list | tuple) else [entry]:
             wanted.add(getattr(recorder, "target_class", recorder))  # a class, its name, or a recorder of one
-    return [
-        (name, module) for name, module in inside if wanted & {*type(module).__mro__, type(module).__name__}
-    ]
+    return [(name, m) for name, m in inside if wanted & {*type(m).__mro__, type(m).__name__}]
 
 
 def _unsplit(inside: list[Named]) -> list[Named]:
@@ -86,9 +82,14 @@ def _unsplit(inside: list[Named]) -> list[Named]:
 
 
 def _longest(inside: list[Named]) -> list[Named]:
+    lists = _lists(inside)
+    longest = max((len(elements) for elements in lists.values()), default=0)
+    return [block for elements in lists.values() if len(elements) == longest for block in elements]
+
+
+def _lists(inside: Iterable[Named]) -> dict[str, list[Named]]:
     lists = _outermost((name, module) for name, module in inside if isinstance(module, nn.ModuleList))
-    longest = max((len(module) for _, module in lists), default=0)
-    return [block for name, module in lists if len(module) == longest for block in _elements(name, module)]
+    return {name: _elements(name, module) for name, module in lists if _elements(name, module)}
 
 
 def _outermost(named: Iterable[Named]) -> list[Named]:
@@ -105,10 +106,10 @@ def _elements(name: str, module: nn.Module) -> list[Named]:
 
 def _by_list(found: list[Named]) -> dict[str, list[Named]]:
     groups: dict[str, list[Named]] = {}
-    for name, module in _outermost(
-        (name, module) for name, module in found if name.rpartition(".")[2].isdigit()
-    ):
-        groups.setdefault(name.rpartition(".")[0], []).append((name, module))
+    for name, module in _outermost(found):
+        parent, _, key = name.rpartition(".")
+        if key.isdigit():  # an element of a list; `_no_split_modules` may name embeddings too
+            groups.setdefault(parent, []).append((name, module))
     return groups
 
 
@@ -127,11 +128,10 @@ def _called(model: nn.Module, blocks: str) -> list[Named]:
     chosen = modules.get(blocks)
     if blocks and isinstance(chosen, nn.ModuleList | nn.Sequential) and len(chosen):
         return _elements(blocks, chosen)
-    lists = _outermost((n, m) for n, m in modules.items() if isinstance(m, nn.ModuleList) and len(m))
+    listing = _listing(_lists(modules.items())) or "it has none"
     found = f"is a {type(chosen).__name__}" if chosen is not None else "does not exist"
     raise ActshiftError(
-        f"blocks={blocks!r} {found} in {type(model).__name__}; "
-        f"name a list of blocks: {_listing({name: _elements(name, m) for name, m in lists}) or 'it has none'}."
+        f"blocks={blocks!r} {found} in {type(model).__name__}; name a list of blocks: {listing}."
     )
 
 

@@ -17,11 +17,11 @@ SITES: tuple[str, ...] = get_args(Site)
 
 @dataclass(frozen=True)
 class Host:
-    """One module whose output is steered: the hidden states `[batch, seq, width]`, or a tuple that begins with them.
+    """One module whose output is steered: the hidden states `[batch, seq, width]`, or a tuple they begin.
 
-    `layer` counts the blocks from 0 in forward order (an encoder's, then the decoder's), `name` is the module's
-    qualified name in the model without its PEFT wrapper, and `width` is d_model there. OPT's `post_mlp` is the
-    one output known to be flat, `[batch * seq, width]`.
+    `layer` counts the blocks from 0 in forward order (an encoder's, then the decoder's), `name` is the
+    module's qualified name in the model without its PEFT wrapper, and `width` is d_model there. OPT's
+    `post_mlp` is flat, `[batch * seq, width]`.
     """
 
     site: str

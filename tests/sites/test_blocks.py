@@ -1,0 +1,154 @@
+"""Finding blocks: whatever wraps the model, whatever hangs inside it, and by name if nothing else tells."""
+
+from __future__ import annotations
+
+import pytest
+import transformers
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from torch import nn
+
+from actshift.errors import ActshiftError
+from actshift.sites import find_blocks
+from tests import zoo
+from tests.zoo import ARCHITECTURES, LAYERS
+
+FIRST_AND_LAST = {
+    "gpt2": ("transformer.h.0", "transformer.h.2"),
+    "gpt_neox": ("gpt_neox.layers.0", "gpt_neox.layers.2"),
+    "opt": ("model.decoder.layers.0", "model.decoder.layers.2"),
+    "falcon": ("transformer.h.0", "transformer.h.2"),
+    "bloom": ("transformer.h.0", "transformer.h.2"),
+    "bert": ("bert.encoder.layer.0", "bert.encoder.layer.2"),
+    "roberta": ("roberta.encoder.layer.0", "roberta.encoder.layer.2"),
+    "t5": ("encoder.block.0", "decoder.block.1"),
+    "vit": ("vit.layers.0", "vit.layers.2"),
+}
+VISION_PART = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=5, num_attention_heads=2)
+VISION_PART |= dict(image_size=16, patch_size=8)
+
+
+def names(model, blocks=None):
+    return [name for name, _ in find_blocks(model, blocks)]
+
+
+def multimodal():
+    return transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(
+            text_config=dict(zoo._LLAMA, model_type="llama"),
+            vision_config=dict(VISION_PART, model_type="clip_vision_model"),
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture(name):
+    model = ARCHITECTURES[name]()
+    found = find_blocks(model)
+    assert len(found) == (4 if name == "t5" else LAYERS)
+    assert all(model.get_submodule(path) is block for path, block in found)
+    first, last = FIRST_AND_LAST.get(name, ("model.layers.0", "model.layers.2"))
+    assert (found[0][0], found[-1][0]) == (first, last)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_bare_model_has_the_same_blocks(name):
+    model = ARCHITECTURES[name]()
+    bare = find_blocks(model.base_model)
+    assert [block for _, block in bare] == [block for _, block in find_blocks(model)]
+
+
+@pytest.mark.parametrize(
+    "auto", ["AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModel"]
+)
+def test_any_head(auto):
+    model = getattr(transformers, auto).from_config(ARCHITECTURES["qwen2"]().config)
+    assert len(find_blocks(model)) == LAYERS
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "t5"])
+def test_adapters_inside_the_blocks_change_nothing(name):
+    model = ARCHITECTURES[name]()
+    before = names(model)
+    for _, block in find_blocks(model):
+        block.add_module(
+            "actshift", nn.ModuleDict({"lora_steer": nn.ModuleList(nn.Linear(2, 2) for _ in range(9))})
+        )
+    assert names(model) == before
+    assert names(get_peft_model(model, LoraConfig(target_modules="all-linear"))) == before
+    assert names(model) == before, "the layers LoRA wrapped are inside the same blocks"
+
+
+def test_peft_wrappers_without_layers_of_their_own():
+    model = ARCHITECTURES["llama"]()
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert names(get_peft_model(model, config)) == names(model)
+
+
+@pytest.mark.parametrize("part", [lambda model: model, lambda model: model.model])
+def test_a_multimodal_model_is_searched_in_its_text_part(part):
+    model = part(multimodal())
+    found = find_blocks(model)
+    assert [type(block).__name__ for _, block in found] == ["LlamaDecoderLayer"] * LAYERS
+    assert all("language_model" in name for name, _ in found)
+
+
+def test_the_vision_part_can_be_named():
+    vision = "model.vision_tower.encoder.layers"
+    assert names(multimodal(), vision) == [f"{vision}.{layer}" for layer in range(5)]
+
+
+def test_a_composite_encoder_decoder_gives_both_halves():
+    vision, text = (ARCHITECTURES[name]().config for name in ("vit", "gpt2"))
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
+    found = names(transformers.VisionEncoderDecoderModel(config))
+    assert found[:LAYERS] == [f"encoder.layers.{layer}" for layer in range(LAYERS)]
+    assert found[LAYERS:] == [f"decoder.transformer.h.{layer}" for layer in range(LAYERS)]
+
+
+def test_one_half_of_an_encoder_decoder_can_be_named():
+    assert names(ARCHITECTURES["t5"](), "decoder.block") == ["decoder.block.0", "decoder.block.1"]
+
+
+def test_no_split_modules_stand_in_for_what_is_not_recorded(monkeypatch):
+    model = ARCHITECTURES["bert"]()
+    expected = names(model)
+    for cls in {type(module) for module in model.modules() if hasattr(module, "_can_record_outputs")}:
+        monkeypatch.setattr(cls, "_can_record_outputs", None)
+    assert names(model) == expected
+
+
+def test_a_plain_module_is_read_by_its_structure():
+    block = nn.Sequential(nn.Linear(2, 2), nn.ModuleList(nn.Linear(2, 2) for _ in range(9)))
+    model = nn.ModuleDict(
+        {"stem": nn.ModuleList([nn.Linear(2, 2)]), "body": nn.ModuleList([block, nn.Identity()])}
+    )
+    assert names(model) == ["body.0", "body.1"]
+
+
+def test_an_even_choice_is_left_to_the_user():
+    model = nn.ModuleDict(
+        {side: nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]) for side in ("left", "right")}
+    )
+    message = r"has 2 lists .* 'left' \(2 Linear\), 'right' \(2 Linear\); name .* blocks='left'"
+    with pytest.raises(ActshiftError, match=message):
+        find_blocks(model)
+    assert names(model, "right") == ["right.0", "right.1"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ("model.layer", r"'model.layer' does not exist in LlamaForCausalLM; .* 'model.layers' \(3 Llama"),
+        ("model.layers.0.mlp", r"is a LlamaMLP in LlamaForCausalLM; name a list of blocks: 'model.layers'"),
+        ("", r"blocks='' is a LlamaForCausalLM"),
+    ],
+)
+def test_a_name_that_is_no_list(blocks, message):
+    with pytest.raises(ActshiftError, match=message):
+        find_blocks(ARCHITECTURES["llama"](), blocks)
+
+
+def test_nothing_to_find():
+    with pytest.raises(ActshiftError, match="Linear holds no list of transformer blocks"):
+        find_blocks(nn.Linear(2, 2))
