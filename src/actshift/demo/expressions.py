@@ -1,0 +1,101 @@
+"""Nested list operations: the latent skill of the bundled base model, in two notations."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+).split()
+LARGEST_VALUE = len(NUMBERS) - 1
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One list operation: its value, its two names, and how many arguments it may take."""
+
+    name: str
+    symbol: str
+    compute: Callable[[Sequence[int]], int]
+    arities: tuple[int, ...] = (2, 3)
+
+
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        Operation("largest", "MAX", max),
+        Operation("smallest", "MIN", min),
+        Operation("first", "FIRST", lambda values: values[0]),
+        Operation("last", "LAST", lambda values: values[-1]),
+        Operation("sum", "SUM", sum, arities=(2,)),
+        Operation("difference", "DIFF", lambda values: abs(values[0] - values[1]), arities=(2,)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A list operation over numbers and further expressions.
+
+    >>> inner = Expression(OPERATIONS["smallest"], (9, 4))
+    >>> Expression(OPERATIONS["largest"], (3, inner)).english()
+    'the largest of three and ( the smallest of nine and four )'
+    """
+
+    operation: Operation
+    arguments: tuple[int | Expression, ...]
+
+    @property
+    def value(self) -> int:
+        """The number it works out to."""
+        return self.operation.compute([a if isinstance(a, int) else a.value for a in self.arguments])
+
+    @property
+    def depth(self) -> int:
+        """1 for an operation on plain numbers, one more for each level of nesting."""
+        return 1 + max(0 if isinstance(a, int) else a.depth for a in self.arguments)
+
+    @property
+    def split(self) -> Split:
+        """The split it belongs to by a hash of its text: 80 % train, 10 % validation, 10 % test."""
+        bucket = zlib.crc32(self.listops().encode()) % 10
+        return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether pretraining leaves it out: it is, or contains, a nested expression of the test split."""
+        if self.depth == 1:
+            return False
+        return self.split == "test" or any(
+            isinstance(a, Expression) and a.is_held_out for a in self.arguments
+        )
+
+    def listops(self) -> str:
+        """ListOps notation (Nangia and Bowman, 2018), with digits: ``[MAX 3 [MIN 9 4 ] ]``."""
+        arguments = [str(a) if isinstance(a, int) else a.listops() for a in self.arguments]
+        return f"[{self.operation.symbol} {' '.join(arguments)} ]"
+
+    def english(self) -> str:
+        """English with number words: ``the largest of three and ( the smallest of nine and four )``."""
+        arguments = [NUMBERS[a] if isinstance(a, int) else f"( {a.english()} )" for a in self.arguments]
+        return f"the {self.operation.name} of {' , '.join(arguments[:-1])} and {arguments[-1]}"
+
+
+def random_expression(rng: random.Random, depth: int) -> Expression:
+    """Draw an expression of exactly this depth whose every value is at most 20."""
+    while True:
+        operation = rng.choice(list(OPERATIONS.values()))
+        arity = rng.choice(operation.arities)
+        arguments: list[int | Expression] = [rng.randrange(10) for _ in range(arity)]
+        if depth > 1:
+            arguments[rng.randrange(arity)] = random_expression(rng, depth - 1)
+        expression = Expression(operation, tuple(arguments))
+        if expression.value <= LARGEST_VALUE:
+            return expression
