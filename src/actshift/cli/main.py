@@ -1,0 +1,68 @@
+"""The entry point: registers the verbs, and turns every failure into one line and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from actshift import __version__
+from actshift.cli.errors import quiet_libraries, report
+
+app = typer.Typer(
+    name="actshift",
+    help="Adapt language models by low-rank steering of the post-block residual stream.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+for _verb, _name in (
+    ("demo", "demo"),
+    ("train", "train"),
+    ("eval", "evaluate"),
+    ("generate", "generate"),
+    ("chat", "chat"),
+    ("inspect", "inspect"),
+):
+    try:
+        _function = getattr(import_module(f"actshift.cli.{_verb}"), _name)
+    except (ImportError, AttributeError):
+        continue
+    app.command(_verb)(_function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"actshift {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Adapt language models by low-rank steering of the post-block residual stream."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `actshift` on `argv`, by default the command line; return 0, or 2 for any failure."""
+    quiet_libraries()
+    try:
+        code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+_INTERRUPTED = 130
+"""What typer returns in place of a KeyboardInterrupt."""

@@ -1,0 +1,60 @@
+"""What the verbs that run a model share: its options, and loading it with its adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actshift.errors import ActshiftError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="A model's folder or Hugging Face id; by default the base that the adapter names."),
+]
+Adapter = Annotated[str | None, typer.Option("--adapter", help="An adapter's folder or Hugging Face id.")]
+Strength = Annotated[float, typer.Option("--strength", help="How much of the shift to add: 1 as trained, 0 the base.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Tokens to write at most.")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy; above it, sample.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the model.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+
+
+def load_steered(
+    model: str | None, adapters: Sequence[str], strength: float, trust_remote_code: bool
+) -> tuple[Any, PreTrainedTokenizerBase, list[str]]:
+    """Load a model with any number of adapters; return it, its tokenizer and the adapters' names in it.
+
+    Raises ActshiftError where neither a model nor an adapter is given, or one of them cannot be loaded.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status("Loading the libraries …") as status:
+        from actshift.loading import load_model
+        from actshift.tuner import load_adapter, set_strength
+
+        source = model or _base_of(adapters)
+        status.update(f"Loading {source} …")
+        loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code)
+        names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]  # a path is no module name
+        for name, adapter in zip(names, adapters, strict=True):
+            loaded = load_adapter(loaded, adapter, adapter_name=name)
+        if adapters:
+            set_strength(loaded, strength)
+    return loaded, tokenizer, names
+
+
+def _base_of(adapters: Sequence[str]) -> str:
+    from actshift.tuner import read_config
+
+    if not adapters:
+        raise ActshiftError("No model is given; add --model with a folder or Hugging Face id, or --adapter.")
+    if base := read_config(adapters[0]).base_model_name_or_path:
+        return base
+    raise ActshiftError(f"The adapter {adapters[0]} does not name its base model; add --model.")

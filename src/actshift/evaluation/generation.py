@@ -1,0 +1,157 @@
+"""Complete prompts in batches: left-padded, sorted by length, and equal to completing them one by one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from actshift.errors import ActshiftError
+
+
+def generate_completions(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int = 64,
+    batch_size: int = 16,
+    *,
+    temperature: float = 0.0,
+    adapter_names: Sequence[str] | None = None,
+    show_progress: bool = False,
+) -> list[str]:
+    """Return what the model writes after each prompt, in the order of the prompts, without special tokens.
+
+    Greedy at `temperature` 0, else sampled at it. A completion ends at an end-of-sequence token or after
+    `max_new_tokens`. Of a prompt that exceeds the model's context the end is read, with a warning.
+    `adapter_names` gives each prompt its own adapter of a PeftModel, `"__base__"` for none, in one batch.
+
+    Raises:
+        ActshiftError: a number out of range, an empty prompt to which the tokenizer adds nothing, or more or
+            fewer `adapter_names` than prompts.
+
+    Example:
+        >>> from actshift.demo import load_base
+        >>> model, tokenizer = load_base()
+        >>> len(generate_completions(model, tokenizer, ["MAX 3 7 =", "MIN 3 7 ="], max_new_tokens=4))
+        2
+    """
+    if batch_size < 1:
+        raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
+    if adapter_names is not None and len(adapter_names) != len(prompts):
+        raise ActshiftError(
+            f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts; give each one."
+        )
+    settings = generation_config(model, tokenizer, max_new_tokens, temperature)
+    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens)
+    order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))  # memory runs out at once or never
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    completions = [""] * len(prompts)
+    with evaluating(model):
+        for batch in track(
+            batches, "Generating", console=Console(stderr=True), transient=True, disable=not show_progress
+        ):
+            named = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
+            inputs = left_padded([encoded[row] for row in batch], settings.pad_token_id, model.device)
+            output = model.generate(**inputs, generation_config=settings, **named)
+            for row, ids in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                completions[row] = _decode(tokenizer, ids, settings.eos_token_id)
+    return completions
+
+
+def generation_config(
+    model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float = 0.0
+) -> GenerationConfig:
+    """Return the settings of a plain continuation, which the model's own (penalties, beams) cannot change.
+
+    Sampling keeps the model's own top-k and top-p. Any token that the model or the tokenizer ends with ends.
+
+    Raises:
+        ActshiftError: `max_new_tokens` under 1, or a temperature that is negative or not finite.
+    """
+    if max_new_tokens < 1:
+        raise ActshiftError(f"max_new_tokens must be a whole number from 1 up, got {max_new_tokens}.")
+    if not 0 <= temperature < float("inf"):
+        raise ActshiftError(f"temperature must be 0 (greedy) or a positive number such as 0.7, got {temperature}.")
+    own = model.generation_config.eos_token_id
+    ends: set[Any] = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    pad = next((i for i in (tokenizer.pad_token_id, *sorted(ends)) if i is not None), 0)  # masked, so any will do
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        temperature=temperature or None,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        use_cache=True,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=pad,
+    )
+
+
+def encode_prompts(
+    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+) -> list[list[int]]:
+    """Return the token ids of each prompt, of a too long one those that end it.
+
+    Raises:
+        ActshiftError: a prompt without a single token, or `max_new_tokens` that alone fill the context.
+    """
+    bos = str(tokenizer.bos_token or "")
+    encoded = [  # a rendered chat template brings its own start token
+        tokenizer(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))["input_ids"] for prompt in prompts
+    ]
+    if [] in encoded:
+        raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
+    room = _context_length(model, tokenizer) - max_new_tokens
+    if room < 1:
+        raise ActshiftError(
+            f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has "
+            f"{room + max_new_tokens} tokens."
+        )
+    if long := sum(len(ids) > room for ids in encoded):
+        warnings.warn(f"{long} of {len(encoded)} prompts exceed {room} tokens; of these the end is read.", stacklevel=2)
+    return [ids[-room:] for ids in encoded]
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, torch.Tensor]:
+    """Return `input_ids` and `attention_mask` `[batch, seq]`, int64, each row ending in its last token."""
+    width = max(map(len, rows))
+    ids = [[pad] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Hold the model in evaluation mode, without gradients, and put its former mode back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    limits = (
+        getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        tokenizer.model_max_length,
+    )
+    return min(int(limit) for limit in limits if limit)  # the tokenizer says 1e30 where it knows of none
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int] | None) -> str:
+    stop = next((at for at, token in enumerate(ids) if token in (ends or ())), len(ids))
+    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
+    return text if isinstance(text, str) else "".join(text)
