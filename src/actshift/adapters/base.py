@@ -39,7 +39,7 @@ class Adapter(ABC):
     def parameter_count(self, width: int) -> int:
         """Return the number of trainable parameters at one site of `width` d."""
 
-    def check_width(self, width: int) -> None:
+    def check_width(self, width: int) -> None:  # noqa: B027  most adapters stand anywhere
         """Raise ActshiftError where the adapter cannot stand at a site of `width` d."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,4 +77,3 @@ def adapter_from_dict(values: dict[str, Any]) -> Adapter:
                 f"it has {', '.join(allowed) or 'none'}. A newer actshift may have written it: pip install -U actshift."
             )
     return cls(**fields)
-

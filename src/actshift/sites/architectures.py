@@ -14,12 +14,12 @@ from dataclasses import dataclass
 class Branches:
     """The modules, named from the block, whose outputs are what attention and MLP add to the skip.
 
-    A number in a name indexes a list, -1 its last. In hybrid models, whose blocks mix tokens in different
-    ways, `attention` holds all the names, and the first one that a block has is taken.
+    A number in a name indexes a list, -1 its last. Of several names the first that a block has is taken: blocks of
+    a hybrid model mix tokens in different ways, and transformers renames modules between versions.
     """
 
     attention: str | tuple[str, ...]
-    mlp: str
+    mlp: str | tuple[str, ...]
 
 
 def _rows(model_types: str, branches: Branches) -> dict[str, Branches]:
@@ -43,7 +43,8 @@ BRANCHES: dict[str, Branches] = {
     ),
     **_rows("glm4", Branches("post_self_attn_layernorm", "post_mlp_layernorm")),
     **_rows("gpt2 gpt_bigcode gpt_neo gptj codegen modernbert", Branches("attn", "mlp")),
-    **_rows("gpt_neox vit deit", Branches("attention", "mlp")),
+    **_rows("gpt_neox", Branches("attention", "mlp")),
+    **_rows("vit deit", Branches("attention", ("mlp", "output.dense"))),  # the latter up to transformers 5.0
     **_rows("falcon", Branches("self_attention", "mlp")),
     **_rows("opt xglm biogpt", Branches("self_attn", "fc2")),
     # The modules around these add the skip themselves.

@@ -130,12 +130,8 @@ def _called(model: nn.Module, blocks: str) -> list[Named]:
         return _elements(blocks, chosen)
     listing = _listing(_lists(modules.items())) or "it has none"
     found = f"is a {type(chosen).__name__}" if chosen is not None else "does not exist"
-    raise ActshiftError(
-        f"blocks={blocks!r} {found} in {type(model).__name__}; name a list of blocks: {listing}."
-    )
+    raise ActshiftError(f"blocks={blocks!r} {found} in {type(model).__name__}; name a list of blocks: {listing}.")
 
 
 def _listing(groups: dict[str, list[Named]]) -> str:
-    return ", ".join(
-        f"{name!r} ({len(group)} {type(group[0][1]).__name__})" for name, group in groups.items()
-    )
+    return ", ".join(f"{name!r} ({len(group)} {type(group[0][1]).__name__})" for name, group in groups.items())

@@ -64,9 +64,7 @@ def _indices(layers: Sequence[int] | None, count: int, kind: str) -> list[int]:
         if not -count <= layer < count:
             raise ActshiftError(f"layer {layer} is out of range: {has}.")
         if layer % count in chosen:
-            raise ActshiftError(
-                f"layer {layer} is named twice in {list(layers)}: {has}; name each block once."
-            )
+            raise ActshiftError(f"layer {layer} is named twice in {list(layers)}: {has}; name each block once.")
         chosen.append(layer % count)
     return chosen
 

@@ -40,7 +40,10 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, adapter: Adapter) -> None:
         """Add a fresh adapter under this name, on the host's device and in its dtype."""
         device, dtype = _device_and_dtype(self._host[0])
-        self.lora_steer[adapter_name] = adapter.build(self.width).to(device=device, dtype=dtype)
+        module = adapter.build(self.width)
+        if not any(parameter.is_meta for parameter in module.parameters()):  # PEFT's low_cpu_mem_usage
+            module = module.to(device=device, dtype=dtype)
+        self.lora_steer[adapter_name] = module
         self.strength[adapter_name] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,9 +79,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
                 steered = steered.index_add(0, rows, shift)
         return steered
 
-    def _move_adapter_to_device_of_base_layer(
-        self, adapter_name: str, device: torch.device | None = None
-    ) -> None:
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         host_device, dtype = _device_and_dtype(self._host[0])
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device or host_device, dtype=dtype)

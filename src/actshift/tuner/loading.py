@@ -29,9 +29,7 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config, adapter_name=adapter_name))
 
 
-def load_adapter(
-    model: nn.Module, source: str, adapter_name: str = "default", trainable: bool = False
-) -> PeftModel:
+def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", trainable: bool = False) -> PeftModel:
     """Return the model with the adapter saved in folder or hub repository `source`, and that adapter active.
 
     Raises ActshiftError where there is no steering adapter, it is damaged, or it does not fit the model, which

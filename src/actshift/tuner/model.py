@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from peft.tuners.lora import LoraLayer, LoraModel
@@ -35,14 +35,14 @@ class SteeringModel(LoraModel):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Resolve and check everything first, so that a config which does not fit leaves the model untouched."""
-        config = self.peft_config[adapter_name]
+        config = cast(SteeringConfig, self.peft_config[adapter_name])
         try:
             hosts = resolve(model, config.site, config.layers, config.blocks)
             _check_adapter(model, adapter_name, config, hosts)
         except ActshiftError:
             del self.peft_config[adapter_name]
             if not self.peft_config:
-                model._hf_peft_config_loaded = False  # transformers says True before it tries
+                setattr(model, "_hf_peft_config_loaded", False)  # noqa: B010  transformers says True before it tries
             raise
         self._hosts = {host.name: host for host in hosts}
         kwargs.pop("state_dict", None)  # the config alone says where to steer
@@ -133,7 +133,7 @@ class SteeringModel(LoraModel):
         )
 
     def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
-        model = super()._unload_and_optionally_merge(merge, *args, **kwargs)
+        model = cast(nn.Module, super()._unload_and_optionally_merge(merge, *args, **kwargs))
         for layer in steering_layers(model).values():
             layer.detach_from_host()
         return model

@@ -59,7 +59,10 @@ def register() -> None:
     from actshift.tuner.model import SteeringModel
 
     register_peft_method(
-        name=PEFT_TYPE.lower(), config_cls=SteeringConfig, model_cls=SteeringModel, prefix=SteeringModel.prefix
+        name=PEFT_TYPE.lower(),
+        config_cls=SteeringConfig,
+        model_cls=SteeringModel,
+        prefix=SteeringModel.prefix,
     )
     _look_beside_the_config()
 
@@ -81,7 +84,7 @@ def _look_beside_the_config() -> None:
         return remember_checkpoint(config, source, subfolder, **hub)
 
     from_pretrained.__doc__ = original.__doc__
-    peft.PeftConfig.from_pretrained = classmethod(from_pretrained)
+    peft.PeftConfig.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
 
 
 register()

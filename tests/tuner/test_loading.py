@@ -1,0 +1,157 @@
+"""Loads that do not fit fail with one clear sentence, by every way in, before the model is touched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from actshift import ActshiftError, SteeringConfig, attach, load_adapter
+from actshift.tuner import read_config, steering_layers
+from tests.contract.cases import randomise, run
+from tests.zoo import ARCHITECTURES
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def _drop(folder):
+    tensors = load_file(folder / WEIGHTS)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, folder / WEIGHTS)
+
+
+def _add(folder):
+    tensors = load_file(folder / WEIGHTS)
+    save_file({**tensors, "base_model.model.model.layers.7.odd.weight": torch.zeros(2)}, folder / WEIGHTS)
+
+
+def _truncate(folder):
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _scramble(folder):
+    (folder / WEIGHTS).write_bytes(b"\xff" * 400)
+
+
+def _pickle_only(folder):
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+
+
+def _edit(**changes):
+    def apply(folder):
+        stored = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps({**stored, **changes}))
+
+    return apply
+
+
+BROKEN = {
+    "missing tensor": (_drop, "lacks tensor"),
+    "foreign tensor": (_add, "holds the foreign tensor 'model.layers.7.odd.weight'"),
+    "truncated": (_truncate, "is damaged"),
+    "scrambled": (_scramble, "is damaged"),
+    "pickle only": (_pickle_only, "holds no adapter_model.safetensors"),
+    "other rank": (
+        _edit(adapter={"kind": "low_rank", "rank": 5}),
+        r"shape \[4, 32\], and the model needs \[5, 32\]",
+    ),
+    "other layers": (_edit(layers=[0]), "holds the foreign tensor"),
+    "newer format": (_edit(format=2), "format 2"),
+    "unknown field": (_edit(colour="red"), "unknown field 'colour'"),
+    "unknown adapter": (_edit(adapter={"kind": "hologram"}), "unknown adapter kind 'hologram'"),
+}
+WAYS = {
+    "load_adapter": lambda model, folder: load_adapter(model, folder),
+    "PeftModel": lambda model, folder: PeftModel.from_pretrained(model, folder),
+    "transformers": lambda model, folder: model.load_adapter(folder),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_does_not_fit_is_refused_and_the_model_untouched(way, what, base, adapter_folder):
+    damage, message = BROKEN[what]
+    damage(adapter_folder)
+    untouched = _state(base)
+    with pytest.raises(ActshiftError, match=message) as caught:
+        WAYS[way](base, str(adapter_folder))
+    assert "\n" not in str(caught.value)
+    assert _state(base) == untouched
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("config", [{"num_hidden_layers": 2}, {"hidden_size": 64}])
+def test_adapter_of_another_model(way, config, adapter_folder):
+    other = ARCHITECTURES["llama"](**config)
+    untouched = _state(other)
+    with pytest.raises(ActshiftError, match="is for a model with 3 blocks of width 32, and LlamaForCausalLM has"):
+        WAYS[way](other, str(adapter_folder))
+    assert _state(other) == untouched
+
+
+def test_adapter_of_another_family(adapter_folder):
+    with pytest.raises(ActshiftError, match="does not fit this model and config"):
+        load_adapter(ARCHITECTURES["gpt2"](), str(adapter_folder))
+
+
+def test_a_second_adapter_that_does_not_fit_leaves_the_first_in_place(base, adapter_folder):
+    model = attach(base, SteeringConfig(rank=2))
+    randomise(model)
+    before = run(model.eval(), "llama")
+    _drop(adapter_folder)
+    with pytest.raises(ActshiftError, match="lacks tensor"):
+        load_adapter(model, str(adapter_folder), adapter_name="second")
+    assert list(model.peft_config) == ["default"]
+    assert torch.equal(run(model, "llama"), before)
+
+
+def test_after_a_refused_config_the_same_model_takes_a_right_one(base):
+    with pytest.raises(ActshiftError, match="ayer 9 is out of range"):
+        base.add_adapter(SteeringConfig(layers=[9]))
+    base.add_adapter(SteeringConfig(layers=[1]))
+    assert len(steering_layers(base)) == 1
+
+
+def test_no_adapter_there(tmp_path, base):
+    for source, message in (
+        (tmp_path, "is not an adapter: it holds no adapter_config.json"),
+        (tmp_path / "nowhere", "no adapter at"),
+    ):
+        with pytest.raises(ActshiftError, match=message):
+            load_adapter(base, str(source))
+    (tmp_path / CONFIG).write_text("{broken")
+    with pytest.raises(ActshiftError, match="not valid JSON"):
+        read_config(str(tmp_path))
+
+
+def test_another_kind_of_adapter(tmp_path, base):
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(str(tmp_path))
+    with pytest.raises(ActshiftError, match="holds an adapter of type 'LORA'"):
+        read_config(str(tmp_path))
+
+
+def test_name_that_would_swallow_tensors_is_refused(base):
+    for name in (
+        "up",
+        "layers",
+    ):  # peft drops every tensor with ".up." in its name when it saves another adapter
+        with pytest.raises(ActshiftError, match=f"cannot be called '{name}'"):
+            attach(base, SteeringConfig(), adapter_name=name)
+
+
+def test_rank_above_width(base):
+    with pytest.raises(ActshiftError, match="rank 33 is above the site's width 32"):
+        attach(base, SteeringConfig(rank=33))
+
+
+def _state(model):
+    return (
+        [name for name, _ in model.named_modules()],
+        [len(module._forward_hooks) for module in model.modules()],
+        hasattr(model, "peft_config"),
+        [p.requires_grad for p in model.parameters()],
+    )
