@@ -44,7 +44,7 @@ BRANCHES: dict[str, Branches] = {
     **_rows("glm4", Branches("post_self_attn_layernorm", "post_mlp_layernorm")),
     **_rows("gpt2 gpt_bigcode gpt_neo gptj codegen modernbert", Branches("attn", "mlp")),
     **_rows("gpt_neox", Branches("attention", "mlp")),
-    **_rows("vit deit", Branches("attention", ("mlp", "output.dense"))),  # the latter up to transformers 5.0
+    **_rows("vit deit", Branches("attention", ("mlp", "output.dense"))),  # the latter in transformers 5.0
     **_rows("falcon", Branches("self_attention", "mlp")),
     **_rows("opt xglm biogpt", Branches("self_attn", "fc2")),
     # The modules around these add the skip themselves.
