@@ -107,10 +107,7 @@ def _build(model_type: str, auto: str, settings: dict[str, Any], /, **overrides:
 
 
 def _builders(auto: str, models: dict[str, dict[str, Any]]) -> dict[str, Builder]:
-    return {
-        name: partial(_build, _MODEL_TYPES.get(name, name), auto, settings)
-        for name, settings in models.items()
-    }
+    return {name: partial(_build, _MODEL_TYPES.get(name, name), auto, settings) for name, settings in models.items()}
 
 
 _MODEL_TYPES = {"gemma3": "gemma3_text"}

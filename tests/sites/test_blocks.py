@@ -57,9 +57,7 @@ def test_the_bare_model_has_the_same_blocks(name):
     assert [block for _, block in bare] == [block for _, block in find_blocks(model)]
 
 
-@pytest.mark.parametrize(
-    "auto", ["AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModel"]
-)
+@pytest.mark.parametrize("auto", ["AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModel"])
 def test_any_head(auto):
     model = getattr(transformers, auto).from_config(ARCHITECTURES["qwen2"]().config)
     assert len(find_blocks(model)) == LAYERS
@@ -71,9 +69,7 @@ def test_adapters_inside_the_blocks_change_nothing(name):
     model = ARCHITECTURES[name]()
     before = names(model)
     for _, block in find_blocks(model):
-        block.add_module(
-            "actshift", nn.ModuleDict({"lora_steer": nn.ModuleList(nn.Linear(2, 2) for _ in range(9))})
-        )
+        block.add_module("actshift", nn.ModuleDict({"lora_steer": nn.ModuleList(nn.Linear(2, 2) for _ in range(9))}))
     assert names(model) == before
     assert names(get_peft_model(model, LoraConfig(target_modules="all-linear"))) == before
     assert names(model) == before, "the layers LoRA wrapped are inside the same blocks"
@@ -120,16 +116,12 @@ def test_no_split_modules_stand_in_for_what_is_not_recorded(monkeypatch):
 
 def test_a_plain_module_is_read_by_its_structure():
     block = nn.Sequential(nn.Linear(2, 2), nn.ModuleList(nn.Linear(2, 2) for _ in range(9)))
-    model = nn.ModuleDict(
-        {"stem": nn.ModuleList([nn.Linear(2, 2)]), "body": nn.ModuleList([block, nn.Identity()])}
-    )
+    model = nn.ModuleDict({"stem": nn.ModuleList([nn.Linear(2, 2)]), "body": nn.ModuleList([block, nn.Identity()])})
     assert names(model) == ["body.0", "body.1"]
 
 
 def test_an_even_choice_is_left_to_the_user():
-    model = nn.ModuleDict(
-        {side: nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]) for side in ("left", "right")}
-    )
+    model = nn.ModuleDict({side: nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]) for side in ("left", "right")})
     message = r"has 2 lists .* 'left' \(2 Linear\), 'right' \(2 Linear\); name .* blocks='left'"
     with pytest.raises(ActshiftError, match=message):
         find_blocks(model)

@@ -96,9 +96,7 @@ def test_a_norm_that_only_sounds_like_the_branch_is_told_apart():
     model = ALL["llama"]()
     block = resolve(model)[0].module
     found = {}
-    block.post_attention_layernorm.register_forward_hook(
-        lambda module, args, output: found.update(attention=output)
-    )
+    block.post_attention_layernorm.register_forward_hook(lambda module, args, output: found.update(attention=output))
     record = _streams(model, example_inputs("llama"))[0]
     with pytest.raises(AssertionError):
         _assert_identity({**record, **found}, None)

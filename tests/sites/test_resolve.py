@@ -58,9 +58,7 @@ def test_each_half_of_a_composite_has_its_own_width_and_branches():
 
 def test_hybrid_blocks_take_the_branch_they_have():
     kinds = ["linear_attention", "full_attention"]
-    size = dict(
-        vocab_size=8, hidden_size=16, intermediate_size=8, num_attention_heads=2, num_key_value_heads=2
-    )
+    size = dict(vocab_size=8, hidden_size=16, intermediate_size=8, num_attention_heads=2, num_key_value_heads=2)
     config = transformers.AutoConfig.for_model("qwen3_5_text", num_hidden_layers=2, layer_types=kinds, **size)
     hosts = resolve(transformers.AutoModel.from_config(config), "post_attention")
     assert [host.name for host in hosts] == ["layers.0.linear_attn", "layers.1.self_attn"]
@@ -98,13 +96,9 @@ def test_a_misspelt_site(llama, site, message):
 
 
 def test_an_architecture_without_a_row_is_named_and_post_block_still_works():
-    model = transformers.MambaModel(
-        transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=8)
-    )
+    model = transformers.MambaModel(transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=8))
     assert [host.name for host in resolve(model)] == ["layers.0", "layers.1"]
-    with pytest.raises(
-        ActshiftError, match=r"post_mlp is not known for model_type 'mamba' .*post_block.*llama"
-    ):
+    with pytest.raises(ActshiftError, match=r"post_mlp is not known for model_type 'mamba' .*post_block.*llama"):
         resolve(model, "post_mlp")
 
 
@@ -121,9 +115,7 @@ def test_an_unknown_width():
 
 
 def test_importing_sites_does_not_import_transformers():
-    code = (
-        "import sys, actshift.sites; sys.exit(any(name in sys.modules for name in ('transformers', 'peft')))"
-    )
+    code = "import sys, actshift.sites; sys.exit(any(name in sys.modules for name in ('transformers', 'peft')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
