@@ -99,7 +99,8 @@ def _default(item: Any) -> Any:
 
 def _typed_adapter(adapter: Adapter | dict[str, Any] | None, rank: int | None, init: str | None) -> Adapter:
     if adapter is None:
-        return LowRank(**{name: value for name, value in (("rank", rank), ("init", init)) if value is not None})
+        given: Any = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
+        return LowRank(**given)
     if isinstance(adapter, dict):
         adapter = adapter_from_dict(adapter)
     if not isinstance(adapter, Adapter):
