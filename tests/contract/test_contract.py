@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from actshift import attach, load_adapter
+from actshift.adapters import ADAPTERS as REGISTERED
 from actshift.sites import find_blocks
 from actshift.tuner import steering_layers
+from tests.contract.cases import ADAPTERS as CASES
 from tests.contract.cases import cases, config, fresh_model, randomise, run, steered_model
 from tests.zoo import ARCHITECTURES, CAUSAL, ENCODERS, example_inputs, output_of
 
@@ -142,6 +144,10 @@ def test_gradient_checkpointing_gives_equal_gradients(name, adapter, site):
     for plain, recomputed in zip(*gradients, strict=True):
         # T5 sums the gradients of its shared position bias in another order, steered or not.
         torch.testing.assert_close(recomputed, plain, rtol=0, atol=1e-7 if name == "t5" else 0)
+
+
+def test_every_registered_adapter_is_held_to_the_contract():
+    assert {adapter.kind for adapter in CASES.values()} == set(REGISTERED)
 
 
 def test_the_zoo_names_what_the_issue_names():

@@ -20,8 +20,9 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     Raises ActshiftError where the config does not fit the model, which is then untouched.
 
     >>> from actshift.demo import load_base
-    >>> model = attach(load_base()[0], SteeringConfig(rank=8))
-    >>> model.print_trainable_parameters()  # doctest: +SKIP
+    >>> model = attach(load_base()[0], SteeringConfig(rank=1))
+    >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
+    True
     """
     if isinstance(model, PeftModel):
         model.add_adapter(adapter_name, config)

@@ -25,7 +25,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
 
     Raises ActshiftError for a strength that is not a finite number, a model without steering, an unknown adapter.
 
-    >>> from actshift import attach, set_strength
+    >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
@@ -48,11 +48,13 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
 def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Iterator[None]:
     """Set the run-time strength inside a `with` block, and put the former ones back after it.
 
-    >>> from actshift import attach
+    >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
-    >>> with actshift.strength(model, 0.5):
-    ...     pass
+    >>> with strength(model, 0.5):
+    ...     halfway = next(iter(steering_layers(model).values())).strength["default"]
+    >>> halfway
+    0.5
     """
     layers = list(steering_layers(model).values())
     before = [dict(layer.strength) for layer in layers]
