@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
@@ -21,9 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from actshift.errors import ActshiftError
 
-TOKENIZER_FILES = (
-    "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
-)
+TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
 
 
 def load_model(
@@ -48,8 +46,8 @@ def load_model(
     source = str(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = load_config(source, trust_remote_code)
-    with _explained(source), _no_weight_bar():
-        tokenizer = _load_tokenizer(source, trust_remote_code)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    with explained(source), _no_weight_bar():
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # a pair, with the loading info
             source,
             config=config,
@@ -74,17 +72,21 @@ def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfi
         ActshiftError: no such model, the hub is not reachable, or the configuration cannot be understood.
     """
     _check_folder(source)
-    with _explained(source):
+    with explained(source):
         return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
-def _load_tokenizer(source: str, trust_remote_code: bool) -> Any:
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a model in a folder or on the hub, without the model's weights.
+
+    Raises:
+        ActshiftError: no such model or no tokenizer beside it, or the hub is not reachable.
+    """
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ActshiftError(
-            f"The folder {source} has no tokenizer; tokenizer.save_pretrained() puts one there."
-        )
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        raise ActshiftError(f"The folder {source} has no tokenizer; tokenizer.save_pretrained() puts one there.")
+    with explained(source):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 def _resolve_dtype(dtype: str, device: str) -> torch.dtype:
@@ -106,14 +108,12 @@ def _check_folder(source: str) -> None:
     if (path / "config.json").is_file():
         return
     if (path / "adapter_config.json").is_file():
-        raise ActshiftError(
-            f"{source} is an adapter, not a model; give its base as the model, and this beside it."
-        )
+        raise ActshiftError(f"{source} is an adapter, not a model; give its base as the model, and this beside it.")
     raise ActshiftError(f"The folder {source} has no config.json, so it holds no Hugging Face model.")
 
 
 @contextmanager
-def _explained(source: str) -> Iterator[None]:
+def explained(source: str) -> Iterator[None]:
     """Turn what transformers and safetensors raise, often a paragraph with links, into one sentence."""
     try:
         yield
@@ -132,9 +132,7 @@ def _explain(source: str, error: Exception) -> str:
     for sign, sentence in _SIGNS.items():
         if sign in text:
             return sentence.format(source)
-    return (
-        f"{source} cannot be loaded: {text.strip().splitlines()[0] if text.strip() else type(error).__name__}"
-    )
+    return f"{source} cannot be loaded: {text.strip().splitlines()[0] if text.strip() else type(error).__name__}"
 
 
 _SIGNS = {

@@ -41,8 +41,8 @@ def explain(error: BaseException) -> str:
         return _OS_ERRORS.get(error.errno, os.strerror(error.errno)) + _named(error) + "."
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which must not be imported for this
         return "the GPU is out of memory; use a smaller batch, shorter texts or a smaller model."
-    if isinstance(error, RecursionError | MemoryError):
-        return f"{type(error).__name__}: out of memory."
+    if isinstance(error, MemoryError):
+        return "out of memory; use a smaller batch or a smaller model."
     return f"unexpected {type(error).__name__}: {str(error)[:300]} (ACTSHIFT_DEBUG=1 shows the traceback)"
 
 

@@ -110,8 +110,10 @@ def _show(results: list[Completions], as_json: bool) -> None:
     if len(only) == 1:  # one prompt, one completion: as plain text, to be read on by something else
         typer.echo(only[0])
         return
-    heads = ["prompt", *(["base"] if results[0].base is not None else []), *results[0].adapters]
-    table = Table(*map(escape, heads), show_lines=True)
+    sources = list(results[0].adapters)
+    short = [Path(source).name for source in sources]
+    heads = [*(["base"] if results[0].base is not None else []), *(short if len({*short}) == len(short) else sources)]
+    table = Table("prompt", *map(escape, heads), show_lines=True)
     for row in results:
         table.add_row(*(Text(text) for text in (row.prompt, row.base, *row.adapters.values()) if text is not None))
     Console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
+        sys.stdout.flush()  # a reader that has gone, or a full disk, is known only now
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     return code if isinstance(code, int) else 0

@@ -41,7 +41,12 @@ def load_steered(
 
         source = model or _base_of(adapters)
         status.update(f"Loading {source} …")
-        loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code)
+        try:
+            loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code)
+        except ActshiftError as error:
+            if model is not None:
+                raise
+            raise ActshiftError(f"{error} The adapter names it as its base; --model takes another place.") from error
         names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]  # a path is no module name
         for name, adapter in zip(names, adapters, strict=True):
             loaded = load_adapter(loaded, adapter, adapter_name=name)

@@ -80,8 +80,9 @@ def generation_config(
     if not 0 <= temperature < float("inf"):
         raise ActshiftError(f"temperature must be 0 (greedy) or a positive number such as 0.7, got {temperature}.")
     own = model.generation_config.eos_token_id
-    ends: set[Any] = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
-    pad = next((i for i in (tokenizer.pad_token_id, *sorted(ends)) if i is not None), 0)  # masked, so any will do
+    named: list[Any] = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    ends = sorted({end for end in named if end is not None})
+    pad = next((i for i in (tokenizer.pad_token_id, *ends) if i is not None), 0)  # masked, so any will do
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
@@ -90,7 +91,7 @@ def generation_config(
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         use_cache=True,
-        eos_token_id=sorted(ends) or None,
+        eos_token_id=ends or None,
         pad_token_id=pad,
     )
 

@@ -1,0 +1,135 @@
+"""What a saved adapter holds, read from its folder alone: no base model is needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors.torch import load_file
+from torch import Tensor
+
+from actshift.analysis.model import count_parameters
+from actshift.errors import ActshiftError
+from actshift.tuner import read_config
+from actshift.tuner.model import CONTAINER
+
+
+@dataclass(frozen=True)
+class SiteDescription:
+    """One steered module: the shapes and Frobenius norms of its tensors.
+
+    `norms["product"]` is ‖W_up W_down‖_F where there are both, the size of the whole linear map.
+    """
+
+    module: str
+    shapes: dict[str, tuple[int, ...]]
+    norms: dict[str, float]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class AdapterDescription:
+    """A saved adapter: what its config says, and what its tensors are.
+
+    `share` is its parameters over the base's, None where the base's config is not on this machine;
+    `other_parameters` are those of tensors that steer nothing, such as PEFT's `modules_to_save`.
+    """
+
+    source: str
+    base_model: str | None
+    site: str
+    adapter: str
+    layers: list[int] | None
+    dtype: str
+    parameters: int
+    other_parameters: int
+    share: float | None
+    file_bytes: int
+    sites: tuple[SiteDescription, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field, ready for JSON."""
+        return {"kind": "adapter", **asdict(self)}
+
+
+def describe_adapter(source: str) -> AdapterDescription:
+    """Read the config and the tensors of the adapter in folder or hub repository `source`.
+
+    Raises:
+        ActshiftError: no steering adapter, a damaged or foreign file, or values that are not finite.
+
+    Example:
+        >>> describe_adapter("run").sites[0].norms["product"]  # doctest: +SKIP
+    """
+    config = read_config(source)
+    assert config.stored is not None  # read_config compared it with the file's header
+    path = config.stored.path
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ActshiftError(f"{path} holds values that are not finite, in {name}; its training diverged.")
+    sites = _sites(tensors)
+    if not sites:
+        raise ActshiftError(f"{path} holds no steering tensors, though its config is a steering adapter's.")
+    total = sum(tensor.numel() for tensor in tensors.values())
+    base = _base_parameters(config.base_model_name_or_path)
+    return AdapterDescription(
+        source=str(source),
+        base_model=config.base_model_name_or_path,
+        site=config.site,
+        adapter=repr(config.intervention),
+        layers=None if config.layers is None else list(config.layers),
+        dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
+        parameters=total,
+        other_parameters=total - sum(site.parameters for site in sites),
+        share=total / base if base else None,
+        file_bytes=Path(path).stat().st_size,
+        sites=sites,
+    )
+
+
+def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
+    by_module: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, steers, own = name.removeprefix("base_model.model.").partition(CONTAINER)
+        if steers:
+            by_module.setdefault(module, {})[own] = tensor
+    return tuple(
+        SiteDescription(
+            module,
+            {name: tuple(tensor.shape) for name, tensor in own.items()},
+            _norms(own),
+            sum(tensor.numel() for tensor in own.values()),
+        )
+        for module, own in sorted(by_module.items(), key=lambda item: _in_order(item[0]))
+    )
+
+
+def _norms(tensors: dict[str, Tensor]) -> dict[str, float]:
+    norms = {name: tensor.double().norm().item() for name, tensor in tensors.items()}
+    if {"down.weight", "up.weight"} <= tensors.keys():
+        down, up = tensors["down.weight"].double(), tensors["up.weight"].double()
+        # ‖U D‖² = tr(UᵀU DDᵀ): two r × r matrices in place of one d × d
+        norms["product"] = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt().item()
+    return norms
+
+
+def _in_order(module: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in module.split(".")]
+
+
+def _base_parameters(base: str | None) -> int | None:
+    if not base:
+        return None
+    if not Path(base).is_dir():
+        cached = try_to_load_from_cache(base, "config.json") if base.count("/") <= 1 else None
+        if not isinstance(cached, str):
+            return None
+        base = str(Path(cached).parent)
+    try:
+        return count_parameters(base)
+    except ActshiftError:  # the base is a side matter here
+        return None
