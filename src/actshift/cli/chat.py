@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from actshift.cli.steered import (
     Adapter,
-    MaxNewTokens,
     Model,
     Strength,
     Temperature,
@@ -25,13 +24,19 @@ def chat(
     model: Model = None,
     adapter: Adapter = None,
     strength: Strength = 1.0,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option("--max-new-tokens", min=1, help="Tokens of an answer; by default half the context, 512 at most."),
+    ] = None,
     temperature: Temperature = 0.0,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Talk to a model; answers appear as they are written, and the adapter can be switched as you talk."""
     loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code)
-    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength)
+    from actshift.evaluation.generation import context_length
+
+    limit = max_new_tokens or min(512, context_length(loaded, tokenizer) // 2)
+    conversation = Conversation(loaded, tokenizer, limit, temperature, strength)
     typer.echo(COMMANDS, err=True)
     if not tokenizer.chat_template:
         typer.echo("This model has no chat template: it continues each line by itself.", err=True)

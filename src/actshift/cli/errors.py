@@ -85,6 +85,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _usage(error: BaseException) -> str:
     sentence = error.format_message()  # type: ignore[attr-defined]
     if near := getattr(error, "possibilities", None):  # click lists them by the alphabet
-        sentence = f"{error.message} Did you mean {near[0]!r}?"  # type: ignore[attr-defined]
+        sentence = f"{error.message}. Did you mean {near[0]!r}?"  # type: ignore[attr-defined]
     path = getattr(getattr(error, "ctx", None), "command_path", "actshift")
-    return f"{sentence} See `{path} --help`."
+    return f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'} See `{path} --help`."

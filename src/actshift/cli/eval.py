@@ -44,8 +44,6 @@ def evaluate(
 def _show(report: EvalReport, as_json: bool, out: Path | None) -> None:
     import json
 
-    from rich.console import Console
-
     from actshift.files import write_whole
 
     figures = report.to_dict()
@@ -55,6 +53,6 @@ def _show(report: EvalReport, as_json: bool, out: Path | None) -> None:
     if as_json:
         typer.echo(json.dumps(figures))
     else:
-        Console().print(report)
+        typer.echo(str(report))
         if out is not None:
-            typer.echo(f"predictions: {out}")
+            typer.echo(f"written   {out}")

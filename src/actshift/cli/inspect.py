@@ -34,11 +34,10 @@ def inspect(
     console = Console(highlight=False)
     for name, fact in facts.items():
         console.print(f"{name:<12}{fact}", markup=False, soft_wrap=True)
-    console.print(table)
+    console.print("", table, sep="\n")
 
 
 def _adapter(described: AdapterDescription) -> tuple[dict[str, str], Table]:
-    from rich.markup import escape
     from rich.table import Column, Table
 
     share = "" if described.share is None else f", {_percent(described.share)} of the base"
@@ -52,11 +51,11 @@ def _adapter(described: AdapterDescription) -> tuple[dict[str, str], Table]:
     }
     names = list(dict.fromkeys(name for site in described.sites for name in site.norms))
     heads = [f"‖{_NORMS.get(name, name)}‖" for name in names]
-    table = Table(Column("module", no_wrap=True), "shapes", "parameters", *heads)
+    table = Table(Column("module", no_wrap=True), "shapes", "params", *heads, box=None, pad_edge=False)
     for site in described.sites:
-        shapes = "  ".join(f"{name.removesuffix('.weight')} {list(shape)}" for name, shape in site.shapes.items())
+        shapes = ", ".join(f"{name.removesuffix('.weight')} {_times(shape)}" for name, shape in site.shapes.items())
         norms = (f"{site.norms[name]:.4g}" if name in site.norms else "" for name in names)
-        table.add_row(site.module, escape(shapes), f"{site.parameters:,}", *norms)
+        table.add_row(site.module, shapes, f"{site.parameters:,}", *norms)
     return facts, table
 
 
@@ -74,7 +73,9 @@ def _model(described: ModelDescription) -> tuple[dict[str, str], Table]:
     }
     if described.file_bytes:
         facts["file"] = _size(described.file_bytes)
-    table = Table("site", Column("hosts", overflow="fold"), f"parameters at rank {RANK}", "share")
+    table = Table(
+        "site", Column("hosts", overflow="fold"), f"parameters at rank {RANK}", "share", box=None, pad_edge=False
+    )
     for option in described.sites:
         if option.problem:
             table.add_row(option.site, escape(option.problem), "", "")
@@ -83,7 +84,7 @@ def _model(described: ModelDescription) -> tuple[dict[str, str], Table]:
     return facts, table
 
 
-_NORMS = {"down.weight": "W_down", "up.weight": "W_up", "product": "W_up W_down", "vector": "v"}
+_NORMS = {"down.weight": "W_down", "up.weight": "W_up", "product": "W_up·W_down", "vector": "v"}
 
 
 def _span(hosts: Sequence[str]) -> str:
@@ -92,6 +93,10 @@ def _span(hosts: Sequence[str]) -> str:
     if len(first) != len(last) or sum(map(str.__ne__, first, last)) > 1:  # two stacks
         return ", ".join(hosts)
     return ".".join(a if a == b else f"{a}…{b}" for a, b in zip(first, last, strict=True))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _percent(share: float) -> str:

@@ -110,7 +110,7 @@ def encode_prompts(
     ]
     if [] in encoded:
         raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
-    room = _context_length(model, tokenizer) - max_new_tokens
+    room = context_length(model, tokenizer) - max_new_tokens
     if room < 1:
         raise ActshiftError(
             f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has "
@@ -144,7 +144,8 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the tokens that the model can attend to, the smaller of what it and its tokenizer say."""
     limits = (
         getattr(model.config.get_text_config(), "max_position_embeddings", None),
         tokenizer.model_max_length,

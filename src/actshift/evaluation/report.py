@@ -22,7 +22,9 @@ class EvalReport:
 
     Example:
         >>> print(EvalReport((Prediction("2 + 2 =", " 4", " 4", True),), seconds=0.5))
-        accuracy 100.0 % (1 of 1) in 0.5 s
+        accuracy  100.0 %
+        correct   1 of 1
+        seconds   0.5
     """
 
     predictions: tuple[Prediction, ...]
@@ -44,9 +46,8 @@ class EvalReport:
         return self.correct / self.total
 
     def __str__(self) -> str:
-        return f"accuracy {self.accuracy:.1%} ({self.correct} of {self.total}) in {self.seconds:.1f} s".replace(
-            "%", " %"
-        )
+        counts = f"correct   {self.correct} of {self.total}"
+        return f"accuracy  {100 * self.accuracy:.1f} %\n{counts}\nseconds   {self.seconds:.1f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures and the rows, ready for JSON."""

@@ -1,0 +1,74 @@
+"""A model, adapters and data on disk, and the command line run in this process as a user would type it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from actshift import Vector
+from actshift.cli.main import main
+from tests.tiny import save_adapter, save_model
+
+PROMPTS = ["w1 w2 w3", "w40", "w9 w8 w7 w6 w5"]
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def actshift(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*argv: object) -> Outcome:
+        capsys.readouterr()  # what came before is no part of it
+        code = main([str(word) for word in argv])
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def refused(actshift: Run) -> Callable[..., str]:
+    """Run a command that must fail with exit code 2, nothing on stdout and one line on stderr, which is returned."""
+
+    def run(*argv: object) -> str:
+        code, out, err = actshift(*argv)
+        assert (code, out, err.count("\n")) == (2, "", 1), (code, out, err)
+        assert err.startswith("actshift: ")
+        return err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="session")
+def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_adapter(tmp_path_factory.mktemp("adapters") / "low-rank", model, rank=4)
+
+
+@pytest.fixture(scope="session")
+def vector(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_adapter(tmp_path_factory.mktemp("adapters") / "vector", model, adapter=Vector(), layers=[-1])
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[[Sequence[dict]], Path]:
+    def write(rows: Sequence[dict]) -> Path:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write

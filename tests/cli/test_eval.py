@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PROMPTS, Run
+
+FEW = ("--max-new-tokens", 4)
+
+
+@pytest.fixture
+def rows(actshift: Run, model: Path, adapter: Path, tmp_path: Path, write_rows) -> Path:
+    """What the steered model says, but for the last row."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    out = actshift("generate", "--adapter", adapter, "--prompts", prompts, "--json", *FEW).out
+    said = [next(iter(row["adapters"].values())) for row in json.loads(out)]
+    said[-1] += " w0"
+    return write_rows([{"prompt": p, "completion": c} for p, c in zip(PROMPTS, said, strict=True)])
+
+
+def test_measures_an_adapter_on_the_base_that_it_names(actshift: Run, adapter: Path, rows: Path) -> None:
+    code, out, err = actshift("eval", "--adapter", adapter, "--data", rows, *FEW)
+    assert code == 0
+    assert out.startswith("accuracy  66.7 %\ncorrect   2 of 3\nseconds   ")
+    assert "actshift:" not in err
+
+
+def test_json_limit_and_predictions(actshift: Run, model: Path, adapter: Path, rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "predictions.jsonl"
+    options = ("--limit", 2, "--batch-size", 1, "--json", "--out", out, *FEW)
+    report = json.loads(actshift("eval", "--model", model, "--adapter", adapter, "--data", rows, *options).out)
+    assert (report["accuracy"], report["correct"], report["total"]) == (1.0, 2, 2)
+    predictions = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["prompt"] for row in predictions] == PROMPTS[:2]
+    assert all(row["correct"] and row["prediction"] == row["reference"] for row in predictions)
+
+
+def test_at_strength_0_the_base_answers(actshift: Run, model: Path, adapter: Path, rows: Path) -> None:
+    def accuracy(*options: object) -> str:
+        return json.loads(actshift("eval", "--data", rows, "--json", *FEW, *options).out)["accuracy"]
+
+    assert accuracy("--model", model) == accuracy("--adapter", adapter, "--strength", 0) == 0
+
+
+def test_refuses_bad_data_before_a_model_is_loaded(refused, write_rows, tmp_path: Path) -> None:
+    nowhere = ("--model", tmp_path / "nowhere", "--data")  # were it loaded, the message would be another
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    assert "There is no file" in refused("eval", *nowhere, tmp_path / "missing.jsonl")
+    assert "no rows" in refused("eval", *nowhere, empty)
+    assert "Row 2" in refused("eval", *nowhere, write_rows([{"prompt": "w1", "completion": "w2"}, {"prompt": "w1"}]))
+    rows = write_rows([{"prompt": "w1", "completion": "w2"}])
+    assert "is a folder" in refused("eval", *nowhere, rows, "--out", tmp_path)
+    assert "There is no folder" in refused("eval", *nowhere, rows, "--out", tmp_path / "a" / "b.jsonl")
+
+
+def test_refuses_text_which_has_no_answer(refused, model: Path, write_rows) -> None:
+    assert "has no prompt" in refused("eval", "--model", model, "--data", write_rows([{"text": "w1 w2"}]))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actshift import ActshiftError
+from actshift.loading import load_model
+from tests.tiny import save_adapter, save_model, word_tokenizer
+from tests.zoo import ARCHITECTURES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+def test_a_folder_gives_the_model_and_its_tokenizer(folder: Path, capfd: pytest.CaptureFixture) -> None:
+    model, tokenizer = load_model(folder)
+    expected = ARCHITECTURES["llama"]().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert (model.training, tokenizer("w0 w1")["input_ids"]) == (False, [3, 4])
+    assert capfd.readouterr().err == ""
+
+
+def test_half_precision_files_are_computed_in_float32_on_a_cpu(tmp_path: Path) -> None:
+    ARCHITECTURES["llama"]().half().save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    assert load_model(tmp_path)[0].dtype == torch.float32
+
+
+def _edit_config(old: str, new: str) -> Callable[[Path], object]:
+    return lambda at: (at / "config.json").write_text((at / "config.json").read_text().replace(old, new))
+
+
+def _pickle(at: Path) -> None:
+    torch.save(load_file(at / "model.safetensors"), at / "pytorch_model.bin")
+    (at / "model.safetensors").unlink()
+
+
+def _drop_a_tensor(at: Path) -> None:
+    tensors = load_file(at / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, at / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda at: (at / "model.safetensors").write_bytes(b"123"), "are damaged"),
+        (_pickle, "has no model.safetensors, and pickled weights are not read"),
+        (_drop_a_tensor, r"lack model.layers.1.mlp.up_proj.weight \(1 missing in all\)"),
+        (lambda at: [file.unlink() for file in at.glob("tokenizer*")], "has no tokenizer"),
+        (lambda at: (at / "tokenizer.json").write_text("{"), "cannot be loaded"),
+        (lambda at: (at / "config.json").unlink(), "has no config.json"),
+        (_edit_config('"llama"', '"lama"'), "of a kind that this version of transformers does not know"),
+        (_edit_config('"hidden_size": 32', '"hidden_size": 64'), "have other shapes than its config.json says"),
+        (_edit_config("{", ""), "is not a valid JSON file"),
+    ],
+)
+def test_a_spoilt_folder_is_refused_in_one_line(folder: Path, tmp_path: Path, spoil, message: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    spoil(copy)
+    with pytest.raises(ActshiftError, match=message) as error:
+        load_model(copy)
+    assert "\n" not in str(error.value)
+
+
+def test_other_sources_are_refused(folder: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", folder, rank=1)
+    for source, message in {
+        str(tmp_path / "nowhere"): "There is no folder",
+        str(folder / "config.json"): "is a file",
+        str(adapter): "is an adapter, not a model",
+        "nobody/nothing": "neither a folder here nor a cached model, and the hub is unreachable",
+        "two words": "neither a folder here nor a possible Hugging Face id",
+    }.items():
+        with pytest.raises(ActshiftError, match=message):
+            load_model(source)
+    with pytest.raises(ActshiftError, match="There is no dtype 'float8'"):
+        load_model(folder, dtype="float8")  # type: ignore[arg-type]
+
+
+def test_a_model_that_writes_no_text_is_refused(tmp_path: Path) -> None:
+    ARCHITECTURES["vit"]().save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ActshiftError, match="is not a causal language model"):
+        load_model(tmp_path)
