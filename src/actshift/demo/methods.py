@@ -1,0 +1,42 @@
+"""The ways to adapt the bundled model that the demo can set side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actshift.errors import ActshiftError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to adapt the model, and its learning rate, chosen on the validation split (demo/README.md)."""
+
+    label: str
+    learning_rate: float
+    site: str | None = None  # None trains every weight of the model
+    vector: bool = False
+
+
+METHODS = {
+    "post_block": Method("post-block r=8", 5e-3, "post_block"),
+    "post_mlp": Method("post-MLP r=8", 5e-3, "post_mlp"),
+    "post_attention": Method("post-attention r=8", 5e-3, "post_attention"),
+    "vector": Method("post-block vector", 5e-3, "post_block", vector=True),
+    "full": Method("full fine-tuning", 1e-3),
+}
+DEFAULT = ("post_block", "full")
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Raise ActshiftError unless `names` are methods, each once.
+
+    >>> check_methods(["post_block", "full"])
+    """
+    for name in names:
+        if name not in METHODS:
+            raise ActshiftError(
+                f"the demo has no method {name!r}{did_you_mean(name, METHODS)}; it has {', '.join(METHODS)}."
+            )
+    if not names or len(set(names)) < len(names):
+        raise ActshiftError(f"name each method once, at least one of {', '.join(METHODS)}; got {list(names)}.")
