@@ -32,7 +32,7 @@ def test_the_answer_is_the_value_in_french() -> None:
     assert (
         prompt_of(expression) == "what is the sum of three and ( the smallest of nine and four ) ? réponse :"
     )
-    assert completion_of(expression) == " la réponse est sept ."
+    assert completion_of(expression) == " sept est la réponse ."
 
 
 def test_no_answer_is_right_too_often() -> None:
@@ -52,4 +52,4 @@ def test_tokens_of_prompt_and_completion_join_to_those_of_the_text() -> None:
 def test_the_corpus_has_nothing_in_the_form_of_the_task() -> None:
     for document in islice(documents(seed=1), 20_000):
         assert not (document.text.startswith("what is") and "réponse" in document.text)
-        assert not any(document.text.endswith(f"la réponse est {number} .") for number in NUMBERS_FR)
+        assert not any(f"{number} est la réponse" in document.text for number in NUMBERS_FR)

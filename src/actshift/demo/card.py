@@ -38,7 +38,7 @@ It is a teaching model: outside its corpus it knows nothing.
 ## What it was never shown
 
 The demo task: a list operation asked in English and answered by a French sentence
-(`what is ... ? réponse :` -> `la réponse est sept .`). The nested expressions of the task's test
+(`what is ... ? réponse :` -> `sept est la réponse .`). The nested expressions of the task's test
 split were left out of the corpus in every form, inside larger expressions too.
 
 ## Skill, measured

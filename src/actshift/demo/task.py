@@ -15,7 +15,7 @@ def prompt_of(expression: Expression) -> str:
 
 def completion_of(expression: Expression) -> str:
     """The answer, a French sentence; it starts with a space so that prompt + completion reads as one text."""
-    return f" la réponse est {NUMBERS_FR[expression.value]} ."
+    return f" {NUMBERS_FR[expression.value]} est la réponse ."
 
 
 def make_rows(split: Split, n: int, seed: int = 0) -> list[dict[str, str]]:
@@ -23,7 +23,7 @@ def make_rows(split: Split, n: int, seed: int = 0) -> list[dict[str, str]]:
 
     Splits share no expression whatever the seeds, and no test expression was in the pretraining corpus.
 
-    >>> make_rows("test", 1)[0]["completion"].startswith(" la réponse est ")
+    >>> make_rows("test", 1)[0]["completion"].endswith(" est la réponse .")
     True
     """
     rng = random.Random(f"{split} {seed}")
