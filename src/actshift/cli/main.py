@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from actshift import __version__
+from actshift.cli.chat import chat
+from actshift.cli.demo import demo
 from actshift.cli.errors import quiet_libraries, report
+from actshift.cli.eval import evaluate
+from actshift.cli.generate import generate
+from actshift.cli.inspect import inspect
+from actshift.cli.train import train
 
 app = typer.Typer(
     name="actshift",
@@ -19,19 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _verb, _name in (
-    ("demo", "demo"),
-    ("train", "train"),
-    ("eval", "evaluate"),
-    ("generate", "generate"),
-    ("chat", "chat"),
-    ("inspect", "inspect"),
-):
-    try:
-        _function = getattr(import_module(f"actshift.cli.{_verb}"), _name)
-    except (ImportError, AttributeError):
-        continue
-    app.command(_verb)(_function)
+app.command()(demo)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(generate)
+app.command()(chat)
+app.command()(inspect)
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,8 +18,8 @@ Model = Annotated[
 ]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="An adapter's folder or Hugging Face id.")]
 Strength = Annotated[float, typer.Option("--strength", help="How much of the shift to add: 1 as trained, 0 the base.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Tokens to write at most.")]
-Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy; above it, sample.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens to write at most.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy; above it, sample.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the model.")
 ]

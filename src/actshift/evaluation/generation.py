@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from actshift.data import token_ids
 from actshift.errors import ActshiftError
 
 
@@ -53,10 +54,10 @@ def generate_completions(
     order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))  # memory runs out at once or never
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     completions = [""] * len(prompts)
+    screen = Console(stderr=True)
     with evaluating(model):
-        for batch in track(
-            batches, "Generating", console=Console(stderr=True), transient=True, disable=not show_progress
-        ):
+        shown = show_progress and screen.is_terminal
+        for batch in track(batches, "Generating", console=screen, transient=True, disable=not shown):
             named = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
             inputs = left_padded([encoded[row] for row in batch], settings.pad_token_id, model.device)
             output = model.generate(**inputs, generation_config=settings, **named)
@@ -104,10 +105,7 @@ def encode_prompts(
     Raises:
         ActshiftError: a prompt without a single token, or `max_new_tokens` that alone fill the context.
     """
-    bos = str(tokenizer.bos_token or "")
-    encoded = [  # a rendered chat template brings its own start token
-        tokenizer(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))["input_ids"] for prompt in prompts
-    ]
+    encoded = token_ids(tokenizer, prompts) if prompts else []
     if [] in encoded:
         raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
     room = context_length(model, tokenizer) - max_new_tokens
