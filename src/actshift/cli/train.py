@@ -1,0 +1,112 @@
+"""`actshift train`: adapt a model to data."""
+
+from __future__ import annotations
+
+import json as json_format
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from actshift.cli.options import flags_of
+from actshift.errors import ActshiftError
+from actshift.training.settings import TrainSettings, read_config_file
+
+if TYPE_CHECKING:
+    from actshift.training import Plan, TrainResult
+
+
+@flags_of(TrainSettings)
+def train(
+    *,
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file of settings; flags override it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    **flags: Any,
+) -> None:
+    """Train a steering adapter for a model on rows of prompt + completion, messages, or text.
+
+    The loss counts completions only. With --eval-data or --eval-share the state of lowest loss there is kept.
+    """
+    settings = _settings(config, {name: value for name, value in flags.items() if value is not None}, resume)
+    if dry_run:
+        from actshift.training import plan
+
+        _show(plan(settings), json, _plan_tables)
+        return
+    from actshift.training import train as run
+
+    try:
+        result = run(settings, resume)
+    except KeyboardInterrupt:
+        raise ActshiftError(
+            f"Interrupted; go on from the last checkpoint with: actshift train --out {settings.out} --resume"
+        ) from None
+    _show(result, json, _summary)
+
+
+def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
+    values = {**(read_config_file(config) if config else {}), **flags}
+    if resume and values.get("out"):
+        from actshift.training import stored_settings
+
+        values = {**stored_settings(values["out"]), **values}
+    return TrainSettings.from_mapping(values)
+
+
+def _show(result: Plan | TrainResult, json: bool, tables: Any) -> None:
+    if json:
+        print(json_format.dumps(result.to_dict(), indent=2))
+    else:
+        Console().print(*tables(result), sep="\n")
+
+
+def _plan_tables(plan: Plan) -> list[Table]:
+    sites = Table(title="Sites", title_justify="left")
+    for name in ("layer", "site", "module", "width", "parameters"):
+        sites.add_column(name, justify="right" if name in ("layer", "width", "parameters") else "left")
+    for site in plan.sites:
+        sites.add_row(str(site.layer), site.site, site.name, f"{site.width:,}", f"{plan.per_site:,}")
+    memory = plan.memory
+    parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
+    return [
+        sites,
+        _figures(
+            {
+                "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
+                "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+                "evaluation rows": f"{plan.eval_rows:,}",
+                "steps": f"{plan.steps:,}",
+                "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
+            }
+        ),
+    ]
+
+
+def _summary(result: TrainResult) -> list[Table]:
+    fit = result.fit
+    figures = {
+        "adapter": str(result.folder),
+        "trainable": f"{fit.trainable:,} of {fit.parameters:,} parameters ({fit.share:.3%})",
+        "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
+        "steps": f"{fit.steps:,}",
+        "train loss": f"{fit.train_loss:.4f}",
+    }
+    if fit.eval_loss is not None:
+        figures["best eval loss"] = f"{fit.eval_loss:.4f} at step {fit.best_step:,}"
+    figures["size on disk"] = f"{result.folder_bytes / 1e3:,.1f} kB"
+    figures["time"] = f"{fit.seconds:,.1f} s"
+    return [_figures(figures)]
+
+
+def _figures(figures: dict[str, str]) -> Table:
+    table = Table(show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, value)
+    return table
+
+
+def _left_out(rows: int) -> str:
+    return f"; {rows:,} longer than max_length left out" if rows else ""

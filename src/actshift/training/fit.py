@@ -1,0 +1,241 @@
+"""The training loop, over TRL's SFTTrainer: for an adapter and for a whole model alike."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from actshift.errors import ActshiftError
+from actshift.extras import require
+from actshift.training.encoding import Encoded, encode
+from actshift.training.run_folder import COMPLETE, RunFolder, read_json
+from actshift.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig
+
+LOGS = 100
+"""How many times about a run looks at its loss."""
+CHECKPOINTS = 10
+"""How many times about a run saves its state (and evaluates), where save_steps does not say."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to: `train_loss` (the mean over its last steps) and `eval_loss` (the best) in nats a token."""
+
+    steps: int
+    train_loss: float
+    eval_loss: float | None
+    best_step: int
+    rows: int
+    left_out: int
+    trainable: int
+    parameters: int
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        """Trainable parameters over all, 0 to 1."""
+        return self.trainable / self.parameters
+
+
+def fit(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train_rows: Dataset,
+    settings: TrainSettings,
+    eval_rows: Dataset | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    *,
+    title: str = "Training",
+) -> FitResult:
+    """Train the parameters of `model` that require gradients, in place, and leave it in evaluation mode.
+
+    The loss counts completions only (a text counts whole). With `eval_rows` the state of lowest evaluation loss
+    is kept, else the last. With `out`, checkpoints go to `out/checkpoints`, and `resume=True` goes on from the
+    newest: on a CPU to the very bits of an uninterrupted run. They stay until the caller has saved its result.
+
+    Raises:
+        ActshiftError: trl is not installed, nothing to train, every row too long, a loss that is not a number, no
+            space for a checkpoint, or an `out` that another run began, with other settings or rows.
+
+    Example:
+        >>> from actshift.demo import load_base
+        >>> model, tokenizer = load_base()
+        >>> fit(model, tokenizer, load_rows("rows.jsonl"), TrainSettings(learning_rate=1e-4))  # doctest: +SKIP
+    """
+    require("trl", "train")
+    train = encode(train_rows, tokenizer, settings.max_length)
+    held_out = encode(eval_rows, tokenizer, settings.max_length) if eval_rows is not None else None
+    with TemporaryDirectory() as scratch, _quiet(), _forward_restored(model):
+        run = RunFolder(Path(out or scratch))
+        run.begin(settings, train.digest, resume)
+        return _run(model, tokenizer, train, held_out, settings, run, resume, title, keep=out is not None)
+
+
+def total_steps(rows: int, settings: TrainSettings) -> int:
+    """Return the number of optimiser steps of a run over `rows` examples.
+
+    >>> total_steps(100, TrainSettings(batch_size=8, gradient_accumulation=2))
+    7
+    """
+    if settings.max_steps is not None:
+        return settings.max_steps
+    batches = math.ceil(rows / settings.batch_size)
+    return math.ceil(settings.epochs * math.ceil(batches / settings.gradient_accumulation))
+
+
+def uses_bf16(settings: TrainSettings) -> bool:
+    """Whether a run computes in bfloat16: if asked to, or on a GPU that does so in hardware.
+
+    Raises ActshiftError where bf16 is asked of a GPU that does not.
+    """
+    import torch
+
+    able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if settings.precision == "bf16" and torch.cuda.is_available() and not able:
+        raise ActshiftError(f"{torch.cuda.get_device_name()} does not compute in bf16; use precision fp32.")
+    return settings.precision == "bf16" or (settings.precision == "auto" and able)
+
+
+def _run(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Encoded,
+    held_out: Encoded | None,
+    settings: TrainSettings,
+    run: RunFolder,
+    resume: bool,
+    title: str,
+    keep: bool,
+) -> FitResult:
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from actshift.training.progress import ProgressBar
+    from actshift.training.trainer import Checkpoints, StopAtNan, Trainer
+
+    steps = total_steps(len(train.examples), settings)
+    saves = keep or held_out is not None
+    trainable, parameters = parameter_counts(model)
+    if saves:
+        run.check_space(trainable)
+    latest = run.latest(steps) if resume else None
+    clock = Checkpoints(run, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    with ProgressBar(title) as progress, run.space_explained(trainable):
+        trainer = Trainer(
+            model,
+            _arguments(settings, run, steps, saves, evaluates=held_out is not None),
+            data_collator=DataCollatorForLanguageModeling(pad_token_id=pad),
+            train_dataset=Dataset.from_list(train.examples),
+            eval_dataset=Dataset.from_list(held_out.examples) if held_out else None,
+            processing_class=tokenizer,
+            callbacks=[StopAtNan(), clock, progress],
+        )
+        trainer.processing_class = None  # else it aligns the model's special tokens, and saves a copy a checkpoint
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+    model.eval()
+    history = trainer.state.log_history
+    return FitResult(
+        steps=steps,
+        train_loss=[entry["loss"] for entry in history if "loss" in entry][-1],
+        eval_loss=min((entry["eval_loss"] for entry in history if "eval_loss" in entry), default=None),
+        best_step=trainer.state.best_global_step or steps,
+        rows=len(train.examples),
+        left_out=train.left_out,
+        trainable=trainable,
+        parameters=parameters,
+        seconds=clock.seconds,
+    )
+
+
+def _arguments(settings: TrainSettings, run: RunFolder, steps: int, saves: bool, evaluates: bool) -> SFTConfig:
+    import torch
+    from trl import SFTConfig
+
+    if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
+        raise ActshiftError(f"{torch.cuda.device_count()} GPUs are visible; choose one: CUDA_VISIBLE_DEVICES=0.")
+    every = settings.save_steps or math.ceil(steps / CHECKPOINTS)
+    return SFTConfig(
+        output_dir=str(run.checkpoints),
+        learning_rate=settings.learning_rate,
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        warmup_steps=settings.warmup,  # below 1: a share of the steps
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        seed=settings.seed,
+        bf16=uses_bf16(settings),
+        gradient_checkpointing=settings.gradient_checkpointing,
+        logging_steps=max(1, steps // LOGS),
+        logging_nan_inf_filter=False,  # we stop at such a loss
+        save_strategy="steps" if saves else "no",
+        save_steps=every,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=every,
+        load_best_model_at_end=evaluates,
+        metric_for_best_model="eval_loss" if evaluates else None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters of `model` are trained, and how many it has in all."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trainable = sum(size for size, wanted in sizes if wanted)
+    if not trainable:
+        raise ActshiftError(f"No parameter of {type(model).__name__} requires gradients; attach an adapter first.")
+    return trainable, sum(size for size, _ in sizes)
+
+
+@contextmanager
+def _forward_restored(model: Any) -> Iterator[None]:
+    """Take off what the trainer puts on `forward` (a fused loss, autocast), which would pile up and break pickling."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = [(module, module.__dict__.get("forward")) for module in (model, inner)]
+    try:
+        yield
+    finally:
+        for module, forward in before:
+            module.__dict__.pop("forward", None)
+            module.__dict__.pop("_original_forward", None)
+            if forward is not None:
+                module.forward = forward
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' bars and advice, which concern our calls, out of the way of our own progress."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
