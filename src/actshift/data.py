@@ -41,7 +41,7 @@ def load_rows(source: str, split: str | None = None, limit: int | None = None) -
         {'prompt': '2 + 2 =', 'completion': ' 4'}
     """
     datasets = require("datasets", "train")
-    rows = _from_file(Path(source)) if _is_file_name(source) else _from_hub(source, split or "train")
+    rows: Any = _from_file(Path(source)) if _is_file_name(source) else _from_hub(source, split or "train")
     if limit is not None:
         rows = rows[:limit] if isinstance(rows, list) else rows.select(range(min(limit, len(rows))))
     columns = _columns(source, rows)
@@ -94,8 +94,8 @@ def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) 
     whole = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
     # A template that opens an answer otherwise than it shows a finished one: what generation will see counts.
     completion = whole[len(before) :] if whole.startswith(before) else messages[-1]["content"]
-    if tokenizer.eos_token:
-        completion = completion.rpartition(tokenizer.eos_token)[0] or completion
+    if end := cast(str, tokenizer.eos_token):
+        completion = completion.rpartition(end)[0] or completion
     return {"prompt": before, "completion": completion}
 
 

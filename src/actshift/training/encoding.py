@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from actshift.data import to_prompt_completion, token_ids
 from actshift.errors import ActshiftError
@@ -94,5 +94,5 @@ def _pairs(prompts: list[str], completions: list[str], tokenizer: PreTrainedToke
 
 
 def _ended(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> Ids:
-    end = tokenizer.eos_token_id
+    end = cast(int, tokenizer.eos_token_id)
     return ids if ids[-1:] == [end] else [*ids, end]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
 from actshift.extras import require
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedTokenizerBase
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
 LOGS = 100
 """How many times about a run looks at its loss."""
@@ -135,7 +135,7 @@ def _run(
         run.check_space(trainable)
     latest = run.latest(steps) if resume else None
     clock = Checkpoints(run, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad = cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
     with ProgressBar(title) as progress, run.space_explained(trainable):
         trainer = Trainer(
             model,
@@ -166,7 +166,7 @@ def _run(
 
 def _arguments(settings: TrainSettings, run: RunFolder, steps: int, saves: bool, evaluates: bool) -> SFTConfig:
     import torch
-    from trl import SFTConfig
+    from trl.trainer.sft_config import SFTConfig
 
     if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
         raise ActshiftError(f"{torch.cuda.device_count()} GPUs are visible; choose one: CUDA_VISIBLE_DEVICES=0.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
 from actshift.training.fit import uses_bf16
@@ -64,7 +64,7 @@ def steered_model(settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase
         named(settings, "model"), dtype="auto" if bf16 else "float32", trust_remote_code=settings.trust_remote_code
     )
     if bf16:
-        model = model.to(torch.bfloat16)  # on a CPU "auto" is float32
+        cast(Any, model).to(torch.bfloat16)  # in place; on a CPU "auto" is float32
     torch.manual_seed(settings.seed)
     return attach(model, steering_config(settings, len(find_blocks(model)))), tokenizer
 
