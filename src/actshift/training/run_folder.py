@@ -102,7 +102,9 @@ class RunFolder:
 
     def finish(self, result: Path) -> None:
         """Move the files of `result` (a folder on the same disk) in, the one that makes an adapter last; tidy up."""
+        mode = (result / METRICS).stat().st_mode  # what the umask asks for; safetensors makes its files private
         for file in sorted(result.iterdir(), key=lambda file: file.name == RESULT):
+            file.chmod(mode)
             os.replace(file, self.path / file.name)
         self.tidy()
 
