@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from actshift import ActshiftError
+from actshift.training import TrainSettings, read_config_file
+from actshift.training.steering import layer_indices, steering_config
+
+
+def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
+    with pytest.raises(ActshiftError, match=r"no setting 'learning_rat' \(did you mean 'learning_rate'\?\)"):
+        TrainSettings.from_mapping({"learning_rat": 1e-3})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "taken"),
+    [
+        ("learning_rate", "5e-4", 5e-4),  # YAML reads it as text
+        ("learning_rate", 1, 1.0),
+        ("layers", [0, "-2:"], (0, "-2:")),
+        ("layers", 3, (3,)),
+        ("layers", range(2), (0, 1)),
+        ("out", Path("a/b"), "a/b"),
+        ("max_steps", None, None),
+        ("precision", "bf16", "bf16"),
+    ],
+)
+def test_a_value_is_brought_to_its_type(name: str, given: object, taken: object) -> None:
+    value = getattr(TrainSettings.from_mapping({name: given}), name)
+    assert (value, type(value)) == (taken, type(taken))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("batch_size", "8", "batch_size must be a whole number, got '8'"),
+        ("batch_size", 8.0, "batch_size must be a whole number, got 8.0"),
+        ("batch_size", True, "batch_size must be a whole number, got True"),
+        ("batch_size", 0, "batch_size must be at least 1, got 0"),
+        ("learning_rate", "fast", "learning_rate must be a number, got 'fast'"),
+        ("learning_rate", 0, "learning_rate must be above 0, got 0.0"),
+        ("learning_rate", "nan", "learning_rate must be above 0, got nan"),
+        ("eval_share", 1, "eval_share must be at least 0 and below 1, got 1.0"),
+        ("bias", "yes", "bias must be true or false, got 'yes'"),
+        ("model", 7, "model must be text, got 7"),
+        ("layers", [1.5], r"layers must be a list of numbers or slices, got \[1.5\]"),
+        ("schedule", "cosin", r"schedule must be one of linear, cosine, constant, got 'cosin' \(did you mean 'cosine'"),
+        ("seed", None, "seed must be a whole number, got None"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_allowed(name: str, given: object, told: str) -> None:
+    with pytest.raises(ActshiftError, match=told):
+        TrainSettings.from_mapping({name: given})
+
+
+def test_every_setting_has_help_and_a_panel() -> None:
+    assert all(item.metadata["help"].endswith(".") and item.metadata["panel"] for item in fields(TrainSettings))
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "run.json"])
+def test_a_config_file_holds_settings(name: str, tmp_path: Path) -> None:
+    values = {"learning-rate": 1e-3, "layers": ["-2:"]}
+    text = json.dumps(values) if name.endswith("json") else "learning-rate: 1e-3\nlayers: ['-2:']\n"
+    (tmp_path / name).write_text(text)
+    settings = TrainSettings.from_mapping(read_config_file(tmp_path / name))
+    assert (settings.learning_rate, settings.layers) == (1e-3, ("-2:",))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("run.yaml", "a: [", "is not valid: while parsing"),
+        ("run.json", "a: 1", "is not valid: Expecting value"),
+        ("run.yaml", "- a", "must hold one 'setting: value' a line"),
+        ("run.yaml", "", "must hold one 'setting: value' a line"),
+        ("run.yaml", None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_config_file_that_is_none_is_told(name: str, text: str | None, told: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ActshiftError, match=told) as caught:
+        read_config_file(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layers", "meant"), [(["4:8"], [4, 5]), ([-1], [-1]), (["::2"], [0, 2, 4]), ([":-4", 5], [0, 1, 5])]
+)
+def test_layers_are_indices_or_slices(layers: list[int | str], meant: list[int]) -> None:
+    assert layer_indices(layers, 6 if layers != ["4:8"] else 8)[:2] == meant[:2]
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ("4:8", "out of range: the model has 6 blocks, 0 to 5"),
+        ("3:3", "out of range"),
+        ("a", "neither a block's index"),
+    ],
+)
+def test_a_slice_that_reaches_out_of_the_model_is_told(layer: str, told: str) -> None:
+    with pytest.raises(ActshiftError, match=told):
+        layer_indices([layer], 6)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"site": "post_blok"}, "did you mean 'post_block'"),
+        ({"adapter": "low_rnk"}, "did you mean 'low_rank'"),
+        ({"activation": "silo"}, "did you mean 'silu'"),
+        ({"init": "referense"}, "did you mean 'reference'"),
+        ({"rank": 0}, "rank"),
+        ({"adapter": "vector", "rank": 4}, "The adapter vector has no rank"),
+    ],
+)
+def test_names_are_checked_before_a_model_is_loaded(values: dict[str, object], told: str) -> None:
+    with pytest.raises(ActshiftError, match=told):
+        steering_config(TrainSettings.from_mapping(values))
+
+
+def test_settings_describe_the_adapter() -> None:
+    settings = TrainSettings(rank=3, activation="none", bias=True, init="reference", site="post_mlp", layers=(0, -1))
+    config = steering_config(settings, blocks=6)
+    adapter = config.intervention
+    assert (adapter.rank, adapter.activation, adapter.bias, adapter.init) == (3, None, True, "reference")  # type: ignore[attr-defined]
+    assert (config.site, config.layers, config.task_type) == ("post_mlp", [0, -1], "CAUSAL_LM")
