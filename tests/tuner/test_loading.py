@@ -123,6 +123,8 @@ def test_no_adapter_there(tmp_path, base):
     ):
         with pytest.raises(ActshiftError, match=message):
             load_adapter(base, str(source))
+    with pytest.raises(ActshiftError, match="the hub cannot be reached"):
+        read_config("somebody/some-adapter")
     (tmp_path / CONFIG).write_text("{broken")
     with pytest.raises(ActshiftError, match="not valid JSON"):
         read_config(str(tmp_path))

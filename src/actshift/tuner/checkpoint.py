@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
@@ -97,6 +97,10 @@ def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> s
         return str(folder / name)
     try:
         return hf_hub_download(source, name, subfolder=subfolder, **hub)
+    except LocalEntryNotFoundError as error:  # a subclass of the next, which says something else
+        raise ActshiftError(
+            f"no adapter at {source!r}: there is no such folder, it is not in the cache, and the hub cannot be reached."
+        ) from error
     except EntryNotFoundError as error:
         raise ActshiftError(f"the hub repository {source!r} is not an adapter: it holds no {name}.") from error
     except (OSError, ValueError) as error:
