@@ -79,8 +79,10 @@ def fit(
     require("trl", "train")
     train = encode(train_rows, tokenizer, settings.max_length)
     held_out = encode(eval_rows, tokenizer, settings.max_length) if eval_rows is not None else None
-    with TemporaryDirectory() as scratch, _quiet(), _forward_restored(model):
+    with TemporaryDirectory() as scratch, _quiet(), _traceless(model):
         run = RunFolder(Path(out or scratch))
+        if out or held_out:
+            run.check_space(parameter_counts(model)[0])
         run.begin(settings, train.digest, resume)
         return _run(model, tokenizer, train, held_out, settings, run, resume, title, keep=out is not None)
 
@@ -131,8 +133,6 @@ def _run(
     steps = total_steps(len(train.examples), settings)
     saves = keep or held_out is not None
     trainable, parameters = parameter_counts(model)
-    if saves:
-        run.check_space(trainable)
     latest = run.latest(steps) if resume else None
     clock = Checkpoints(run, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
     pad = cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
@@ -209,14 +209,19 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
 
 
 @contextmanager
-def _forward_restored(model: Any) -> Iterator[None]:
-    """Take off what the trainer puts on `forward` (a fused loss, autocast), which would pile up and break pickling."""
+def _traceless(model: Any) -> Iterator[None]:
+    """Undo what the trainer does to a model beside training it.
+
+    It puts a fused loss and autocast on `forward`, which would pile up and break pickling, and switches the cache off.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before = [(module, module.__dict__.get("forward")) for module in (model, inner)]
+    forwards = [(module, module.__dict__.get("forward")) for module in (model, inner)]
+    use_cache = inner.config.use_cache
     try:
         yield
     finally:
-        for module, forward in before:
+        inner.config.use_cache = use_cache
+        for module, forward in forwards:
             module.__dict__.pop("forward", None)
             module.__dict__.pop("_original_forward", None)
             if forward is not None:
