@@ -8,7 +8,7 @@ from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any
 
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -24,6 +24,7 @@ def char_tokenizer(merges: Iterable[tuple[str, str]] = (), starts: bool = True) 
     tokens = [*SPECIAL, *CHARACTERS, *(a + b for a, b in merges)]
     assert len(tokens) <= VOCAB
     backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, unk_token="<pad>"))
+    backend.decoder = decoders.Fuse()  # no spaces between the tokens
     if starts:
         backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(

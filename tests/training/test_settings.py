@@ -8,7 +8,6 @@ import pytest
 
 from actshift import ActshiftError
 from actshift.training import TrainSettings, read_config_file
-from actshift.training.steering import layer_indices, steering_config
 
 
 def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
@@ -86,47 +85,3 @@ def test_a_config_file_that_is_none_is_told(name: str, text: str | None, told: s
     with pytest.raises(ActshiftError, match=told) as caught:
         read_config_file(tmp_path / name)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("layers", "meant"), [(["4:8"], [4, 5]), ([-1], [-1]), (["::2"], [0, 2, 4]), ([":-4", 5], [0, 1, 5])]
-)
-def test_layers_are_indices_or_slices(layers: list[int | str], meant: list[int]) -> None:
-    assert layer_indices(layers, 6 if layers != ["4:8"] else 8)[:2] == meant[:2]
-
-
-@pytest.mark.parametrize(
-    ("layer", "told"),
-    [
-        ("4:8", "out of range: the model has 6 blocks, 0 to 5"),
-        ("3:3", "out of range"),
-        ("a", "neither a block's index"),
-    ],
-)
-def test_a_slice_that_reaches_out_of_the_model_is_told(layer: str, told: str) -> None:
-    with pytest.raises(ActshiftError, match=told):
-        layer_indices([layer], 6)
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({"site": "post_blok"}, "did you mean 'post_block'"),
-        ({"adapter": "low_rnk"}, "did you mean 'low_rank'"),
-        ({"activation": "silo"}, "did you mean 'silu'"),
-        ({"init": "referense"}, "did you mean 'reference'"),
-        ({"rank": 0}, "rank"),
-        ({"adapter": "vector", "rank": 4}, "The adapter vector has no rank"),
-    ],
-)
-def test_names_are_checked_before_a_model_is_loaded(values: dict[str, object], told: str) -> None:
-    with pytest.raises(ActshiftError, match=told):
-        steering_config(TrainSettings.from_mapping(values))
-
-
-def test_settings_describe_the_adapter() -> None:
-    settings = TrainSettings(rank=3, activation="none", bias=True, init="reference", site="post_mlp", layers=(0, -1))
-    config = steering_config(settings, blocks=6)
-    adapter = config.intervention
-    assert (adapter.rank, adapter.activation, adapter.bias, adapter.init) == (3, None, True, "reference")  # type: ignore[attr-defined]
-    assert (config.site, config.layers, config.task_type) == ("post_mlp", [0, -1], "CAUSAL_LM")

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from actshift import ActshiftError
+from actshift.training import train
+from actshift.training.trainer import Checkpoints
+from tests.characters import sums, write_rows
+
+
+class Killed(BaseException):
+    """As SIGKILL: no handler of ours or of a library catches it."""
+
+
+def weights(folder: str | Path) -> bytes:
+    return Path(folder, "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def uninterrupted(settings, tmp_path) -> bytes:
+    train(replace(settings, out=str(tmp_path / "whole")))
+    return weights(tmp_path / "whole")
+
+
+def kill_at(step: int, monkeypatch, method: str) -> None:
+    original = getattr(Checkpoints, method)
+
+    def die(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise Killed
+        original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(Checkpoints, method, die)
+
+
+@pytest.mark.parametrize("step, method", [(1, "on_step_end"), (5, "on_step_end"), (6, "on_save"), (10, "on_save")])
+@pytest.mark.parametrize("eval_share", [0, 0.25])
+def test_a_killed_run_resumes_to_the_same_bits(settings, tmp_path, monkeypatch, step, method, eval_share):
+    settings = replace(settings, eval_share=eval_share)
+    train(replace(settings, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(step, patch, method)
+        train(settings)
+    assert not Path(settings.out, "adapter_config.json").exists()
+    train(settings, resume=True)
+    assert weights(settings.out) == weights(tmp_path / "whole")
+    assert sorted(file.name for file in Path(settings.out).iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"
+    ]  # fmt: skip
+
+
+def test_a_kill_in_mid_write_leaves_a_checkpoint_that_is_not_used(settings, uninterrupted, monkeypatch):
+    save = torch.save
+
+    def half(value, path, *args, **kwargs):
+        if "checkpoint-6" in str(path):
+            Path(path).write_bytes(b"half")
+            raise Killed
+        save(value, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", half)
+        train(settings)
+    assert Path(settings.out, "checkpoints", "checkpoint-6").is_dir()
+    train(settings, resume=True)
+    assert weights(settings.out) == uninterrupted
+
+
+def test_a_kill_while_the_result_is_moved_in_is_mended(settings, uninterrupted, monkeypatch):
+    replace_file = os.replace
+
+    def die(source, target):
+        if Path(target) == Path(settings.out, "adapter_config.json"):
+            raise Killed
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", die)
+        train(settings)
+    with pytest.raises(ActshiftError, match="unfinished run"):
+        train(settings)
+    train(settings, resume=True)
+    assert weights(settings.out) == uninterrupted
+
+
+def test_a_finished_run_is_only_reported(settings):
+    first = train(settings)
+    before = weights(settings.out)
+    with pytest.warns(UserWarning, match="finished already; nothing is left to resume"):
+        assert train(settings, resume=True) == first
+    assert weights(settings.out) == before
+
+
+def test_resume_refuses_other_settings_and_other_rows(settings, monkeypatch, tmp_path):
+    with pytest.raises(ActshiftError, match=r"no unfinished run in .*run to resume"):
+        train(settings, resume=True)
+    data = write_rows(tmp_path / "own.jsonl", sums(40))
+    settings = replace(settings, data=str(data))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(5, patch, "on_step_end")
+        train(settings)
+    with pytest.raises(ActshiftError, match=r"began with learning_rate 0\.01, not 0\.02"):
+        train(replace(settings, learning_rate=0.02), resume=True)
+    with pytest.raises(ActshiftError, match="holds an unfinished run: continue it with --resume"):
+        train(settings)
+    write_rows(data, sums(39))
+    with pytest.raises(ActshiftError, match=r"rows of .*own.jsonl are not those that the run in .* began with"):
+        train(settings, resume=True)
+
+
+@pytest.mark.slow
+def test_sigkill(settings, tmp_path):
+    long = replace(settings, max_steps=400, save_steps=5, batch_size=1)
+    whole, killed = (replace(long, out=str(tmp_path / name)) for name in ("whole", "killed"))
+    train(whole)
+    run = [sys.executable, "-m", "actshift", "train"]
+    process = subprocess.Popen([*run, *_flags(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not list(Path(killed.out).glob("checkpoints/checkpoint-1*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = subprocess.run([*run, "--out", killed.out, "--resume", "--json"], check=True, capture_output=True)
+    assert json.loads(resumed.stdout)["steps"] == 400
+    assert weights(killed.out) == weights(whole.out)
+
+
+def _flags(settings) -> list[str]:
+    from actshift.training.card import command
+
+    return command(settings).split()[2:]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actshift import ActshiftError, LowRank, Vector
+from actshift.training import TrainSettings
+from actshift.training.steering import layer_indices, steering_config
+
+bounds = st.none() | st.integers(-6, 6)
+
+
+@given(bounds, bounds, st.sampled_from([None, 1, 2]))
+def test_slices_mean_what_python_means(start, stop, step):
+    text = ":".join("" if part is None else str(part) for part in (start, stop, step))
+    expected = list(range(6))[start:stop:step]
+    if expected:
+        assert layer_indices([text], 6) == expected
+    else:
+        with pytest.raises(ActshiftError, match="out of range"):
+            layer_indices([text], 6)
+
+
+@pytest.mark.parametrize("layer", ["4:9", "-7:", "8:", "2:2"])
+def test_slices_out_of_the_model_are_refused(layer):
+    with pytest.raises(ActshiftError, match=r"out of range: the model has 6 blocks, 0 to 5"):
+        layer_indices([layer], 6)
+
+
+@pytest.mark.parametrize("layer", ["last", "1-3", "", "1:2:3:4", "::0", "1.5"])
+def test_other_texts_are_refused(layer):
+    with pytest.raises(ActshiftError, match=r"neither a block's index such as -1 nor a Python slice"):
+        layer_indices([layer], 6)
+
+
+def test_settings_become_a_config():
+    linear = steering_config(TrainSettings(rank=2, activation="none", bias=True, layers=(0, "-1:")), blocks=6)
+    assert (linear.intervention, linear.layers) == (LowRank(rank=2, activation=None, bias=True), [0, 5])
+    vector = steering_config(TrainSettings(adapter="vector", site="post_mlp"), blocks=6)
+    assert (vector.intervention, vector.site, vector.layers) == (Vector(), "post_mlp", None)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"adapter": "vectro"}, "did you mean 'vector'"),
+        ({"adapter": "vector", "rank": 4}, "vector has no rank"),
+        ({"activation": "sliu"}, "did you mean 'silu'"),
+        ({"site": "post_blok"}, "did you mean 'post_block'"),
+        ({"init": "referense"}, "did you mean 'reference'"),
+        ({"rank": 0}, "rank must be"),
+    ],
+)
+def test_names_are_checked_without_a_model(values, message):
+    with pytest.raises(ActshiftError, match=message):
+        steering_config(TrainSettings(**values))
