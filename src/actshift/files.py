@@ -40,3 +40,10 @@ def check_writable(path: str | Path) -> None:
         raise ActshiftError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
     if not os.access(path.parent, os.W_OK):
         raise ActshiftError(f"The folder {path.parent} cannot be written to; choose another for {path.name}.")
+
+
+def check_new_folder(path: str | Path) -> None:
+    """Raise ActshiftError where `path` is a file, or a folder that holds something."""
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ActshiftError(f"{path} holds something already; give a new or empty folder.")

@@ -38,16 +38,18 @@ def demo(
     from rich.console import Console
 
     from actshift.extras import require
+    from actshift.files import check_new_folder
 
     names = [name.strip() for name in methods.split(",")]
     check_methods(names)
     require("trl", "train")
+    folder = out or Path(tempfile.mkdtemp(prefix="actshift-demo-"), "adapters")
+    check_new_folder(folder)
     notes = Console(stderr=True, highlight=False)
     notes.print("• Loading the libraries.")
 
     from actshift.demo.run import STEPS, run_demo
 
-    folder = out or Path(tempfile.mkdtemp(prefix="actshift-demo-"), "adapters")
     report = run_demo(names, folder, seed, steps or STEPS, say=lambda line: notes.print(f"• {line}"))
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))

@@ -15,8 +15,8 @@ from actshift import LowRank, SteeringConfig, Vector, attach, load_adapter
 from actshift.demo import load_base
 from actshift.demo.methods import METHODS, Method, check_methods
 from actshift.demo.task import make_rows
-from actshift.errors import ActshiftError
 from actshift.evaluation import EvalReport, evaluate
+from actshift.files import check_new_folder
 from actshift.training import TrainSettings, fit
 
 STEPS, BATCH = 500, 32
@@ -83,7 +83,7 @@ def run_demo(
     Raises ActshiftError for an unknown method, and for an `out` that holds anything already.
     """
     check_methods(methods)
-    check_new(out)
+    check_new_folder(out)
     start = time.perf_counter()
     train, test = Dataset.from_list(make_rows("train", steps * BATCH, seed)), make_rows("test", TEST_ROWS)
     say(f"The untouched base model answers {TEST_ROWS:,} questions in a form it has never seen.")
@@ -110,12 +110,6 @@ def run_demo(
         reloaded_accuracy=reloaded,
         seconds=time.perf_counter() - start,
     )
-
-
-def check_new(out: Path) -> None:
-    """Raise ActshiftError where `out` is a file or a folder that holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ActshiftError(f"{out} holds something already; give --out a new folder.")
 
 
 def _adapt(
