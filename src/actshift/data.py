@@ -210,7 +210,7 @@ def _from_hub(source: str, split: str) -> Dataset:
     datasets = require("datasets", "train")
     try:
         return datasets.load_dataset(source, split=split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ActshiftError(
             f"There is no data at {source!r}: no such file, and the hub gave no split {split!r} of such a dataset "
             f"({_first_line(error)})."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,10 +43,17 @@ def train(
     try:
         result = run(settings, resume)
     except KeyboardInterrupt:
-        raise ActshiftError(
-            f"Interrupted; go on from the last checkpoint with: actshift train --out {settings.out} --resume"
-        ) from None
+        raise _interrupted(str(settings.out)) from None
     _show(result, json, _summary)
+
+
+def _interrupted(out: str) -> ActshiftError:
+    from actshift.training.run_folder import RunFolder
+
+    if not RunFolder(Path(out)).unfinished:
+        return ActshiftError("Interrupted before the first step; nothing was written.")
+    again = f"actshift train --out {shlex.quote(out)} --resume"
+    return ActshiftError(f"Interrupted; go on from the last checkpoint with: {again}")
 
 
 def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:

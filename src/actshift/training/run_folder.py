@@ -44,6 +44,10 @@ class RunFolder:
         return not self.finished and self._record.is_file()
 
     @property
+    def _existing(self) -> Path:
+        return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+
+    @property
     def _record(self) -> Path:
         return self.checkpoints / "run.json"
 
@@ -59,9 +63,8 @@ class RunFolder:
             raise ActshiftError(f"{self.path} holds an unfinished run: continue it with --resume, or remove it.")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise ActshiftError(f"{self.path} is not empty, and nothing is overwritten; give a new or empty folder.")
-        parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-        if not os.access(parent, os.W_OK):
-            raise ActshiftError(f"There is no permission to write to {parent}.")
+        if not os.access(self._existing, os.W_OK):
+            raise ActshiftError(f"There is no permission to write to {self._existing}.")
 
     def begin(self, settings: TrainSettings, digest: str, resume: bool) -> None:
         """Check the folder, and record the settings and the fingerprint of the rows for a later resume."""
@@ -114,7 +117,7 @@ class RunFolder:
 
     def check_space(self, trainable: int) -> None:
         """Raise ActshiftError where the disk will not hold the checkpoints of `trainable` parameters."""
-        needed, free = 3 * checkpoint_bytes(trainable), shutil.disk_usage(self.path).free
+        needed, free = 3 * checkpoint_bytes(trainable), shutil.disk_usage(self._existing).free
         if free < needed:
             raise ActshiftError(
                 f"The disk of {self.path} has {free / 1e6:,.0f} MB free, and checkpoints need about "
