@@ -123,7 +123,7 @@ def test_sigkill(settings, tmp_path):
     long = replace(settings, max_steps=400, save_steps=5, batch_size=1)
     whole, killed = (replace(long, out=str(tmp_path / name)) for name in ("whole", "killed"))
     train(whole)
-    run = [sys.executable, "-m", "actshift", "train"]
+    run = [sys.executable, "-c", "import sys; from actshift.cli.main import main; sys.exit(main())", "train"]
     process = subprocess.Popen([*run, *_flags(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not list(Path(killed.out).glob("checkpoints/checkpoint-1*")):
         assert process.poll() is None
