@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from actshift.training import TrainSettings
+
+ROWS = [{"prompt": f"w{i} w{i}", "completion": f"w{i + 1}"} for i in range(20)]
+
+
+@pytest.fixture
+def given(model, write_rows, tmp_path) -> list[object]:
+    """What every run needs."""
+    return ["--model", model, "--data", write_rows(ROWS), "--out", tmp_path / "run", "--max-steps", 4]
+
+
+def test_every_setting_is_a_flag_with_its_help(actshift, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    _, help_text, _ = actshift("train", "--help")
+    for item in fields(TrainSettings):
+        assert f"--{item.name.replace('_', '-')}" in help_text
+        assert item.metadata["help"].rstrip(".") in help_text
+
+
+def test_trains_and_says_what_came_of_it(actshift, given, tmp_path):
+    code, out, err = actshift("train", *given, "--eval-share", 0.2)
+    assert code == 0
+    for part in ("trainable", "1,536 of", "train loss", "best eval loss", "size on disk", "time"):
+        assert part in out
+    assert "Training 4/4" in err and (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
+def test_json_is_one_object_and_the_adapter_works_in_the_other_verbs(actshift, given, tmp_path):
+    _, out, _ = actshift("train", *given, "--json")
+    assert json.loads(out) == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    code, out, err = actshift(
+        "eval", "--adapter", tmp_path / "run", "--data", given[3], "--max-new-tokens", 2, "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["total"] == 20
+
+
+def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, given, tmp_path):
+    code, out, _ = actshift("train", *given, "--layers", 0, "--layers", "-1:", "--dry-run")
+    assert code == 0 and not (tmp_path / "run").exists()
+    for part in ("model.layers.0", "model.layers.2", "1,024 of", "20, the longest", "memory, about"):
+        assert part in out
+    _, out, _ = actshift("train", *given, "--dry-run", "--json")
+    assert json.loads(out)["steps"] == 4
+
+
+def test_flags_override_the_config_file(actshift, given, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("rank: 2\nlearning-rate: 5e-4\nbias: true\n")
+    _, out, _ = actshift("train", *given, "--config", config, "--rank", 3, "--no-bias", "--json")
+    used = json.loads(out)["settings"]
+    assert (used["rank"], used["learning_rate"], used["bias"], used["max_steps"]) == (3, 5e-4, False, 4)
+
+
+def test_a_finished_run_is_reported_again(actshift, given, tmp_path):
+    actshift("train", *given)
+    code, out, err = actshift("train", "--out", tmp_path / "run", "--resume")
+    assert code == 0 and "train loss" in out
+    assert "warning" in err and "finished already" in err
+
+
+def test_wrong_starts_are_one_line_each(refused, given, tmp_path, write_rows):
+    config = tmp_path / "config.yaml"
+    config.write_text("learning_rat: 1\n")
+    for more, message in [
+        (["--config", config], "did you mean 'learning_rate'"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--rank", "x"], "--rank"),
+        (["--rank", 0], "rank must be"),
+        (["--rank", 99], "rank 99 is above the site's width 32"),
+        (["--site", "post_blok"], "did you mean 'post_block'"),
+        (["--layers", 9], "9 is out of range"),
+        (["--schedule", "linaer"], "did you mean 'linear'"),
+        (["--learning-rat", 1], "--learning-rat"),
+        (["--resume"], "no unfinished run"),
+        (["--data", "nowhere.jsonl"], "no file nowhere.jsonl"),
+        (["--model", tmp_path / "nowhere"], "nowhere"),
+        (["--out", tmp_path], "is not empty"),
+    ]:
+        assert message in refused("train", *given, *more)
+        assert not (tmp_path / "run").exists(), more
+
+
+def test_a_row_without_completion_is_named(refused, given, write_rows):
+    write_rows([ROWS[0], {"prompt": "w1"}])
+    assert "Row 2 of" in refused("train", *given)
+
+
+def test_nothing_given_says_what_is_missing(refused):
+    assert "out is missing; give --out" in refused("train")
+
+
+def test_ctrl_c_says_how_to_go_on(refused, actshift, given, tmp_path, monkeypatch):
+    from actshift.training.trainer import Checkpoints
+
+    def interrupt(self, args, state, control, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_step_end", interrupt)
+        _, _, err = actshift("train", *given)
+    assert f"--out {tmp_path / 'run'} --resume" in err.splitlines()[-1]
+    code, _, _ = actshift("train", "--out", tmp_path / "run", "--resume")
+    assert code == 0
