@@ -144,3 +144,14 @@ def test_a_model_that_generates_no_text_is_refused(settings, tmp_path):
     assert load_config(str(folder)).model_type == "vit"
     with pytest.raises(ActshiftError, match="vit"):
         plan(replace(settings, model=str(folder)))
+
+
+def test_what_a_kill_before_the_record_leaves_does_not_block_the_folder(settings):
+    checkpoints = Path(settings.out, "checkpoints")
+    checkpoints.mkdir(parents=True)
+    RunFolder(Path(settings.out)).check(settings, resume=False)
+    (checkpoints / ".run.json.7.part").touch()
+    RunFolder(Path(settings.out)).check(settings, resume=False)
+    (checkpoints / "mine").touch()
+    with pytest.raises(ActshiftError, match="is not empty"):
+        RunFolder(Path(settings.out)).check(settings, resume=False)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from actshift.cli.options import flags_of
 from actshift.errors import ActshiftError
+from actshift.extras import require
 from actshift.training.settings import TrainSettings, read_config_file
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def train(
     from actshift.training import train as run
 
     try:
+        with Console(stderr=True).status("Loading the libraries …"):
+            require("trl.trainer.sft_trainer", "train")
         result = run(settings, resume)
     except KeyboardInterrupt:
         raise _interrupted(str(settings.out)) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from actshift import __version__
 from actshift.training.fit import FitResult
 from actshift.training.settings import TrainSettings
+from actshift.training.steering import steering_config
 
 CARD = """\
 ---
@@ -17,7 +18,7 @@ CARD = """\
 
 # Steering adapter for {model}
 
-Adds a learned shift of the {site} activations, {shape}: {trainable:,} parameters, {share:.3%} of the model.
+Shifts the {site} activations by a learned `{adapter}`: {trainable:,} parameters, {share:.3%} of the model.
 
 ## Use
 
@@ -56,7 +57,7 @@ def model_card(settings: TrainSettings, fit: FitResult) -> str:
         header="\n".join(_header(settings)),
         model=settings.model,
         site=settings.site.replace("_", "-"),
-        shape=f"low-rank, r = {settings.rank}" if settings.adapter == "low_rank" else "one vector a layer",
+        adapter=steering_config(settings).intervention,
         trainable=fit.trainable,
         share=fit.share,
         folder=settings.out,

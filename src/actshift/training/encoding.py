@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -36,7 +36,10 @@ class Encoded:
     @property
     def digest(self) -> str:
         """A fingerprint of all ids and labels, in order."""
-        return hashlib.sha256(json.dumps(self.examples).encode()).hexdigest()
+        sha = hashlib.sha256()
+        for example in self.examples:
+            sha.update(array("q", [len(example["input_ids"]), *example["input_ids"], *example["labels"]]).tobytes())
+        return sha.hexdigest()
 
 
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:

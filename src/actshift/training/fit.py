@@ -83,7 +83,7 @@ def fit(
         run = RunFolder(Path(out or scratch))
         if out or held_out:
             run.check_space(parameter_counts(model)[0])
-        run.begin(settings, train.digest, resume)
+        run.begin(settings, train.digest + (held_out.digest if held_out else ""), resume)
         return _run(model, tokenizer, train, held_out, settings, run, resume, title, keep=out is not None)
 
 

@@ -48,6 +48,12 @@ class RunFolder:
         return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
 
     @property
+    def _untouched(self) -> bool:
+        """Whether the folder holds nothing, or what a kill before the record was written leaves."""
+        drafts = self.checkpoints.glob(f".{self._record.name}.*")
+        return {self.checkpoints, *drafts} >= set(self.path.rglob("*"))
+
+    @property
     def _record(self) -> Path:
         return self.checkpoints / "run.json"
 
@@ -61,7 +67,7 @@ class RunFolder:
             self._check_same(settings)
         elif self.unfinished:
             raise ActshiftError(f"{self.path} holds an unfinished run: continue it with --resume, or remove it.")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and not self._untouched:
             raise ActshiftError(f"{self.path} is not empty, and nothing is overwritten; give a new or empty folder.")
         if not os.access(self._existing, os.W_OK):
             raise ActshiftError(f"There is no permission to write to {self._existing}.")

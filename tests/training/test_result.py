@@ -1,0 +1,56 @@
+"""The folder that a run leaves: its size, who may read it, and how it gets to the hub."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from peft import AutoPeftModelForCausalLM, PeftModel
+from safetensors.torch import load_file
+from transformers.utils import hub
+
+from actshift.demo import BASE_DIR
+from actshift.demo.task import make_rows
+from actshift.training import TrainSettings, train
+from tests.characters import write_rows
+
+FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"}
+
+
+def test_the_folder_is_little_larger_than_its_tensors(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", make_rows("train", 8))
+    out = tmp_path / "run"
+    result = train(TrainSettings(model=str(BASE_DIR), data=str(data), out=str(out), rank=8, max_steps=1))
+    tensors = load_file(out / "adapter_model.safetensors").values()
+    assert result.folder_bytes < 1.1 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_reads_the_adapter(settings: TrainSettings, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        train(replace(settings, max_steps=1))
+    finally:
+        os.umask(before)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(str(settings.out)).iterdir()}
+    assert modes == dict.fromkeys(FILES, 0o666 & ~umask)
+
+
+def test_it_goes_to_the_hub_by_pefts_own_push(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(replace(settings, max_steps=1))
+    model = AutoPeftModelForCausalLM.from_pretrained(str(settings.out))
+    assert type(model).push_to_hub is PeftModel.push_to_hub
+    sent: dict[str, bytes] = {}
+
+    def create_commit(repo_id: str, operations: list, **_: object) -> None:
+        sent.update({operation.path_in_repo: Path(operation.path_or_fileobj).read_bytes() for operation in operations})
+
+    monkeypatch.setattr(hub, "create_repo", lambda repo_id, **_: type("Url", (), {"repo_id": repo_id}))
+    monkeypatch.setattr(hub, "create_branch", lambda *_, **__: None)
+    monkeypatch.setattr(hub, "create_commit", create_commit)
+    model.push_to_hub("somebody/adapter")
+    assert sent.keys() >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert sent["adapter_model.safetensors"] == Path(str(settings.out), "adapter_model.safetensors").read_bytes()
