@@ -85,6 +85,12 @@ def test_missing_file_and_unreachable_hub():
         load_rows("somebody/some-rows")
 
 
+def test_a_folder_that_cannot_be_read_as_a_dataset_is_told(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt"')
+    with pytest.raises(ActshiftError, match="There is no data at"):
+        load_rows(str(tmp_path))
+
+
 def test_chat_template_makes_prompt_and_completion():
     tokenizer = char_tokenizer()
     with pytest.raises(ActshiftError, match="has no chat template"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
-from transformers.utils import hub
 
+from actshift.cli.main import main
 from actshift.demo import BASE_DIR
 from actshift.demo.task import make_rows
 from actshift.training import TrainSettings, train
@@ -39,18 +42,28 @@ def test_the_umask_decides_who_reads_the_adapter(settings: TrainSettings, umask:
     assert modes == dict.fromkeys(FILES, 0o666 & ~umask)
 
 
+def test_the_command_in_the_card_makes_the_same_adapter(settings: TrainSettings, tmp_path: Path) -> None:
+    train(replace(settings, bias=True, site="post_mlp", layers=(0, "-2:"), activation="none", schedule="cosine"))
+    out, again = tmp_path / "run", tmp_path / "again"
+    [line] = [line for line in (out / "README.md").read_text().splitlines() if line.startswith("actshift train")]
+    assert main(shlex.split(line.replace(str(out), str(again)))[1:]) == 0
+    assert (again / "adapter_model.safetensors").read_bytes() == (out / "adapter_model.safetensors").read_bytes()
+
+
 def test_it_goes_to_the_hub_by_pefts_own_push(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     train(replace(settings, max_steps=1))
     model = AutoPeftModelForCausalLM.from_pretrained(str(settings.out))
     assert type(model).push_to_hub is PeftModel.push_to_hub
     sent: dict[str, bytes] = {}
 
-    def create_commit(repo_id: str, operations: list, **_: object) -> None:
-        sent.update({operation.path_in_repo: Path(operation.path_or_fileobj).read_bytes() for operation in operations})
+    def commit(api: HfApi, repo_id: str, operations: list[CommitOperationAdd], **_: object) -> None:
+        for operation in operations:
+            with operation.as_file() as file:
+                sent[operation.path_in_repo] = file.read()
 
-    monkeypatch.setattr(hub, "create_repo", lambda repo_id, **_: type("Url", (), {"repo_id": repo_id}))
-    monkeypatch.setattr(hub, "create_branch", lambda *_, **__: None)
-    monkeypatch.setattr(hub, "create_commit", create_commit)
+    monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **_: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    monkeypatch.setattr(ModelCard, "load", lambda *_, **__: ModelCard("---\nlibrary_name: peft\n---\n"))
     model.push_to_hub("somebody/adapter")
     assert sent.keys() >= {"adapter_config.json", "adapter_model.safetensors"}
     assert sent["adapter_model.safetensors"] == Path(str(settings.out), "adapter_model.safetensors").read_bytes()
