@@ -19,11 +19,11 @@ class Method:
 
 
 METHODS = {
-    "post_block": Method("post-block r=8", 5e-3, "post_block"),
-    "post_mlp": Method("post-MLP r=8", 5e-3, "post_mlp"),
-    "post_attention": Method("post-attention r=8", 5e-3, "post_attention"),
+    "post_block": Method("post-block r=8", 1e-2, "post_block"),
+    "post_mlp": Method("post-MLP r=8", 1e-2, "post_mlp"),
+    "post_attention": Method("post-attention r=8", 1e-2, "post_attention"),
     "vector": Method("post-block vector", 5e-3, "post_block", vector=True),
-    "full": Method("full fine-tuning", 1e-3),
+    "full": Method("full fine-tuning", 3e-4),
 }
 DEFAULT = ("post_block", "full")
 
