@@ -55,9 +55,7 @@ def test_the_weights_are_finite(base: tuple[PreTrainedModel, PreTrainedTokenizer
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_has_the_skill_in_its_own_forms(
-    base: tuple[PreTrainedModel, PreTrainedTokenizerBase], form: str
-) -> None:
+def test_it_has_the_skill_in_its_own_forms(base: tuple[PreTrainedModel, PreTrainedTokenizerBase], form: str) -> None:
     assert skill_accuracy(*base, form, depth=2, n=200) >= 0.9
 
 

@@ -29,9 +29,7 @@ def test_rows_of_a_split_differ_and_splits_share_none() -> None:
 def test_the_answer_is_the_value_in_french() -> None:
     inner = Expression(OPERATIONS["smallest"], (9, 4))
     expression = Expression(OPERATIONS["sum"], (3, inner))
-    assert (
-        prompt_of(expression) == "what is the sum of three and ( the smallest of nine and four ) ? réponse :"
-    )
+    assert prompt_of(expression) == "what is the sum of three and ( the smallest of nine and four ) ? réponse :"
     assert completion_of(expression) == " sept est la réponse ."
 
 

@@ -127,9 +127,7 @@ def translation(rng: random.Random) -> Document:
             (f"the {place} is {colour} .", f"la {PLACES[place]} est {COLOURS[colour]} ."),
         )
     )
-    return rng.choice(
-        (Document(f"{english} in french :", french), Document(f"{french} in english :", english))
-    )
+    return rng.choice((Document(f"{english} in french :", french), Document(f"{french} in english :", english)))
 
 
 def french(rng: random.Random) -> Document:

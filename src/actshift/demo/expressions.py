@@ -73,9 +73,7 @@ class Expression:
         """Whether pretraining leaves it out: it is, or contains, a nested expression of the test split."""
         if self.depth == 1:
             return False
-        return self.split == "test" or any(
-            isinstance(a, Expression) and a.is_held_out for a in self.arguments
-        )
+        return self.split == "test" or any(isinstance(a, Expression) and a.is_held_out for a in self.arguments)
 
     def listops(self) -> str:
         """ListOps notation (Nangia and Bowman, 2018), with digits: ``[MAX 3 [MIN 9 4 ] ]``."""

@@ -65,18 +65,14 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> L
     )
 
 
-def encode(
-    document: Document, tokenizer: PreTrainedTokenizerBase, weight: float
-) -> tuple[list[int], list[float]]:
+def encode(document: Document, tokenizer: PreTrainedTokenizerBase, weight: float) -> tuple[list[int], list[float]]:
     """Return the token ids of a document, ended by eos, and the weight of each in the loss."""
     context = tokenizer.encode(document.context)
     answer = [*tokenizer.encode(document.answer), EOS_ID]
     return context + answer, [weight] * len(context) + [1.0] * len(answer)
 
 
-def batches(
-    config: PretrainConfig, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield token ids and loss weights, both (batch, seq), right-padded, documents of a length together."""
     stream, rng = documents(config.seed), random.Random(config.seed)
     size = config.batch_size
