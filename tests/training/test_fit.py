@@ -75,7 +75,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
     model = steered()
     with torch.no_grad():
         next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(ActshiftError, match="loss became nan at step 1; lower learning_rate"):
+    with pytest.raises(ActshiftError, match="loss became nan at step 1; start anew with a lower learning_rate"):
         fit(model, char_tokenizer(), ROWS, SETTINGS)
 
 

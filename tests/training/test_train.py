@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actshift import ActshiftError
@@ -63,6 +64,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(settings,
         train(replace(settings, out=str(tmp_path / name), seed=seed, max_steps=2))
         tensors.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
     assert tensors[0] == tensors[1] != tensors[2]
+
+
+def test_bf16_computes_in_half_the_memory_and_keeps_the_adapter_in_float32(settings):
+    half = replace(settings, precision="bf16", max_steps=2)
+    assert plan(half).memory.weights * 2 == plan(settings).memory.weights
+    train(half)
+    assert {tensor.dtype for tensor in load_file(Path(settings.out, "adapter_model.safetensors")).values()} == {
+        torch.float32
+    }
 
 
 def test_plan_foresees_the_run_and_writes_nothing(settings, trained, tmp_path):

@@ -183,6 +183,7 @@ def _arguments(settings: TrainSettings, run: RunFolder, steps: int, saves: bool,
         lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         seed=settings.seed,
         bf16=uses_bf16(settings),
+        use_cpu=uses_bf16(settings) and not torch.cuda.is_available(),  # without this it wants a GPU for bf16
         gradient_checkpointing=settings.gradient_checkpointing,
         logging_steps=max(1, steps // LOGS),
         logging_nan_inf_filter=False,  # we stop at such a loss

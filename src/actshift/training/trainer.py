@@ -42,8 +42,8 @@ class StopAtNan(TrainerCallback):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise ActshiftError(
-                f"The loss became {loss} at step {state.global_step}; lower learning_rate (it is "
-                f"{args.learning_rate:g}), or train with precision fp32."
+                f"The loss became {loss} at step {state.global_step}; start anew with a lower learning_rate (it was "
+                f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
             )
 
 
