@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from actshift.errors import ActshiftError
 from actshift.extras import require
 from actshift.training.encoding import Encoded, encode
+from actshift.training.ending import warn_of_unknown_end
 from actshift.training.run_folder import COMPLETE, RunFolder, read_json
 from actshift.training.settings import TrainSettings
 
@@ -79,6 +80,7 @@ def fit(
     require("trl", "train")
     train = encode(train_rows, tokenizer, settings.max_length)
     held_out = encode(eval_rows, tokenizer, settings.max_length) if eval_rows is not None else None
+    warn_of_unknown_end(model, tokenizer)
     with TemporaryDirectory() as scratch, _quiet(), _traceless(model):
         run = RunFolder(Path(out or scratch))
         if out or held_out:
