@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from actshift import ActshiftError, SteeringConfig, attach
 from actshift.training import TrainSettings, fit
-from actshift.training.fit import total_steps
+from actshift.training.arguments import total_steps
 from tests.characters import char_tokenizer, sums
 from tests.zoo import ARCHITECTURES
 

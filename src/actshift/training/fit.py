@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
 from actshift.extras import require
+from actshift.training.arguments import total_steps, trainer_arguments
 from actshift.training.encoding import Encoded, encode
 from actshift.training.ending import warn_of_unknown_end
 from actshift.training.run_folder import COMPLETE, RunFolder, read_json
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedTokenizerBase
-    from trl.trainer.sft_config import SFTConfig
-
-LOGS = 100
-"""How many times about a run looks at its loss."""
-CHECKPOINTS = 10
-"""How many times about a run saves its state (and evaluates), where save_steps does not say."""
 
 
 @dataclass(frozen=True)
@@ -89,31 +82,6 @@ def fit(
         return _run(model, tokenizer, train, held_out, settings, run, resume, title, keep=out is not None)
 
 
-def total_steps(rows: int, settings: TrainSettings) -> int:
-    """Return the number of optimiser steps of a run over `rows` examples.
-
-    >>> total_steps(100, TrainSettings(batch_size=8, gradient_accumulation=2))
-    7
-    """
-    if settings.max_steps is not None:
-        return settings.max_steps
-    batches = math.ceil(rows / settings.batch_size)
-    return math.ceil(settings.epochs * math.ceil(batches / settings.gradient_accumulation))
-
-
-def uses_bf16(settings: TrainSettings) -> bool:
-    """Whether a run computes in bfloat16: if asked to, or on a GPU that does so in hardware.
-
-    Raises ActshiftError where bf16 is asked of a GPU that does not.
-    """
-    import torch
-
-    able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    if settings.precision == "bf16" and torch.cuda.is_available() and not able:
-        raise ActshiftError(f"{torch.cuda.get_device_name()} does not compute in bf16; use precision fp32.")
-    return settings.precision == "bf16" or (settings.precision == "auto" and able)
-
-
 def _run(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -141,7 +109,7 @@ def _run(
     with ProgressBar(title) as progress, run.space_explained(trainable):
         trainer = Trainer(
             model,
-            _arguments(settings, run, steps, saves, evaluates=held_out is not None),
+            trainer_arguments(settings, run, steps, saves, evaluates=held_out is not None),
             data_collator=DataCollatorForLanguageModeling(pad_token_id=pad),
             train_dataset=Dataset.from_list(train.examples),
             eval_dataset=Dataset.from_list(held_out.examples) if held_out else None,
@@ -163,42 +131,6 @@ def _run(
         trainable=trainable,
         parameters=parameters,
         seconds=clock.seconds,
-    )
-
-
-def _arguments(settings: TrainSettings, run: RunFolder, steps: int, saves: bool, evaluates: bool) -> SFTConfig:
-    import torch
-    from trl.trainer.sft_config import SFTConfig
-
-    if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
-        raise ActshiftError(f"{torch.cuda.device_count()} GPUs are visible; choose one: CUDA_VISIBLE_DEVICES=0.")
-    every = settings.save_steps or math.ceil(steps / CHECKPOINTS)
-    return SFTConfig(
-        output_dir=str(run.checkpoints),
-        learning_rate=settings.learning_rate,
-        max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        warmup_steps=settings.warmup,  # below 1: a share of the steps
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        seed=settings.seed,
-        bf16=uses_bf16(settings),
-        use_cpu=uses_bf16(settings) and not torch.cuda.is_available(),  # without this it wants a GPU for bf16
-        gradient_checkpointing=settings.gradient_checkpointing,
-        logging_steps=max(1, steps // LOGS),
-        logging_nan_inf_filter=False,  # we stop at such a loss
-        save_strategy="steps" if saves else "no",
-        save_steps=every,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=every,
-        load_best_model_at_end=evaluates,
-        metric_for_best_model="eval_loss" if evaluates else None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,
-        report_to="none",
     )
 
 

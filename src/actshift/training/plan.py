@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
+from actshift.training.arguments import total_steps, uses_bf16
 from actshift.training.encoding import encode
-from actshift.training.fit import total_steps, uses_bf16
 from actshift.training.inputs import load_splits, named
 from actshift.training.run_folder import RunFolder
 from actshift.training.settings import TrainSettings

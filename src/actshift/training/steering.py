@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
-from actshift.training.fit import uses_bf16
+from actshift.training.arguments import uses_bf16
 from actshift.training.inputs import named
 from actshift.training.settings import TrainSettings
 
