@@ -1,6 +1,6 @@
 """Steer a model in a loop of your own: attach, train, save, load, and turn the strength down.
 
-    python bare_loop.py            # offline, some seconds, on the bundled model
+python bare_loop.py            # offline, some seconds, on the bundled model
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TRL's own trainer with a SteeringConfig where a LoraConfig would stand; nothing else is ours.
 
-    python trl_sft.py              # offline, some seconds, on the bundled model
+python trl_sft.py              # offline, some seconds, on the bundled model
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +9,7 @@ import pytest
 import torch
 
 from actshift import ActshiftError
-from actshift.training import train
+from actshift.training import TrainSettings, train
 from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
 
@@ -26,10 +22,19 @@ def weights(folder: str | Path) -> bytes:
     return Path(folder, "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture
-def uninterrupted(settings, tmp_path) -> bytes:
-    train(replace(settings, out=str(tmp_path / "whole")))
-    return weights(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Callable[[TrainSettings], bytes]:
+    """Returns what a run with the settings given comes to that nobody stops; each kind is run once."""
+    runs: dict[float, bytes] = {}
+
+    def run(settings: TrainSettings) -> bytes:
+        if settings.eval_share not in runs:
+            out = tmp_path_factory.mktemp("whole")
+            train(replace(settings, out=str(out)))
+            runs[settings.eval_share] = weights(out)
+        return runs[settings.eval_share]
+
+    return run
 
 
 def kill_at(step: int, monkeypatch, method: str) -> None:
@@ -43,17 +48,23 @@ def kill_at(step: int, monkeypatch, method: str) -> None:
     monkeypatch.setattr(Checkpoints, method, die)
 
 
-@pytest.mark.parametrize("step, method", [(1, "on_step_end"), (5, "on_step_end"), (6, "on_save"), (10, "on_save")])
-@pytest.mark.parametrize("eval_share", [0, 0.25])
-def test_a_killed_run_resumes_to_the_same_bits(settings, tmp_path, monkeypatch, step, method, eval_share):
+@pytest.mark.parametrize(
+    "step, method, eval_share",
+    [
+        (1, "on_step_end", 0.0),  # before the first checkpoint
+        (5, "on_step_end", 0.25),
+        (6, "on_save", 0.0),  # before the checkpoint is marked as complete
+        (10, "on_save", 0.25),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_bits(settings, uninterrupted, monkeypatch, step, method, eval_share):
     settings = replace(settings, eval_share=eval_share)
-    train(replace(settings, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(step, patch, method)
         train(settings)
     assert not Path(settings.out, "adapter_config.json").exists()
     train(settings, resume=True)
-    assert weights(settings.out) == weights(tmp_path / "whole")
+    assert weights(settings.out) == uninterrupted(settings)
     assert sorted(file.name for file in Path(settings.out).iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"
     ]  # fmt: skip
@@ -73,7 +84,7 @@ def test_a_kill_in_mid_write_leaves_a_checkpoint_that_is_not_used(settings, unin
         train(settings)
     assert Path(settings.out, "checkpoints", "checkpoint-6").is_dir()
     train(settings, resume=True)
-    assert weights(settings.out) == uninterrupted
+    assert weights(settings.out) == uninterrupted(settings)
 
 
 def test_a_kill_while_the_result_is_moved_in_is_mended(settings, uninterrupted, monkeypatch):
@@ -90,7 +101,7 @@ def test_a_kill_while_the_result_is_moved_in_is_mended(settings, uninterrupted, 
     with pytest.raises(ActshiftError, match="unfinished run"):
         train(settings)
     train(settings, resume=True)
-    assert weights(settings.out) == uninterrupted
+    assert weights(settings.out) == uninterrupted(settings)
 
 
 def test_a_finished_run_is_only_reported(settings):
@@ -116,26 +127,3 @@ def test_resume_refuses_other_settings_and_other_rows(settings, monkeypatch, tmp
     write_rows(data, sums(39))
     with pytest.raises(ActshiftError, match=r"rows of .*own.jsonl are not those that the run in .* began with"):
         train(settings, resume=True)
-
-
-@pytest.mark.slow
-def test_sigkill(settings, tmp_path):
-    long = replace(settings, max_steps=400, save_steps=5, batch_size=1)
-    whole, killed = (replace(long, out=str(tmp_path / name)) for name in ("whole", "killed"))
-    train(whole)
-    run = [sys.executable, "-c", "import sys; from actshift.cli.main import main; sys.exit(main())", "train"]
-    process = subprocess.Popen([*run, *_flags(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not list(Path(killed.out).glob("checkpoints/checkpoint-1*")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    resumed = subprocess.run([*run, "--out", killed.out, "--resume", "--json"], check=True, capture_output=True)
-    assert json.loads(resumed.stdout)["steps"] == 400
-    assert weights(killed.out) == weights(whole.out)
-
-
-def _flags(settings) -> list[str]:
-    from actshift.training.card import command
-
-    return command(settings).split()[2:]
