@@ -40,6 +40,13 @@ def test_counts_the_rows_answered_exactly() -> None:
     assert json.loads(json.dumps(report.to_dict()))["predictions"][1]["prediction"] == right[1]
 
 
+def test_a_special_token_that_ends_a_turn_is_no_part_of_the_answer() -> None:
+    model = fresh_model("llama")
+    answer = generate_completions(model, TOKENIZER, PROMPTS[:1], max_new_tokens=4)[0]
+    rows = [{"prompt": PROMPTS[0], "completion": f"{answer}{TOKENIZER.all_special_tokens[0]}\n"}]
+    assert evaluate(model, TOKENIZER, rows, max_new_tokens=4).accuracy == 1
+
+
 def test_the_last_turn_of_messages_is_the_completion() -> None:
     tokenizer, model = word_tokenizer(chat_template=TEMPLATE), fresh_model("llama")
     answer = generate_completions(model, tokenizer, ["user w1 w2 assistant "], max_new_tokens=4)[0]

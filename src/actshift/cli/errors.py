@@ -55,6 +55,7 @@ def quiet_libraries() -> None:
     """Keep other libraries' advice off the screen: it is about calls that we make, not the user."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl reports its use otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
     warnings.showwarning = show_warning
 

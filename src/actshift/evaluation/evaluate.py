@@ -60,10 +60,17 @@ def evaluate(
     )
     seconds = time.perf_counter() - start
     scored = (
-        Prediction(prompt, reference, completion, exact_match(completion, reference))
+        Prediction(prompt, reference, completion, exact_match(completion, _plain(reference, tokenizer)))
         for prompt, reference, completion in zip(prompts, references, completions, strict=True)
     )
     return EvalReport(tuple(scored), seconds)
+
+
+def _plain(reference: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A chat turn may end in a special token (Gemma's <end_of_turn>), which decoded completions do not show."""
+    for token in tokenizer.all_special_tokens:
+        reference = reference.replace(token, "")
+    return reference
 
 
 def _pair(row: Mapping[str, Any], number: int) -> tuple[str, str]:
