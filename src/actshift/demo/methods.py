@@ -10,7 +10,11 @@ from actshift.errors import ActshiftError, did_you_mean
 
 @dataclass(frozen=True)
 class Method:
-    """One way to adapt the model, and its learning rate, chosen on the validation split (demo/README.md)."""
+    """One way to adapt the model, and its peak learning rate.
+
+    Post-block, post-MLP and full fine-tuning had theirs chosen on the validation split, from two or three each;
+    those of post-attention and the vector are untuned guesses.
+    """
 
     label: str
     learning_rate: float
