@@ -14,7 +14,7 @@ from torch import Tensor
 from actshift.analysis.model import count_parameters
 from actshift.errors import ActshiftError
 from actshift.tuner import read_config
-from actshift.tuner.model import CONTAINER
+from actshift.tuner.layer import CONTAINER
 
 
 @dataclass(frozen=True)

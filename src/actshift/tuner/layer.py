@@ -15,6 +15,7 @@ from actshift.errors import ActshiftError
 from actshift.sites import Host
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it
+CONTAINER = f".{CHILD}.lora_steer."  # between a host's name and an adapter's
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 

@@ -6,20 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
-import torch
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.model import _adapter_names_pre_forward_hook
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
-from actshift.sites import Host, find_blocks, resolve
-from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
+from actshift.sites import find_blocks, resolve
+from actshift.tuner.checkpoint import PEFT_PREFIX
+from actshift.tuner.checks import check_adapter
 from actshift.tuner.config import SteeringConfig
-from actshift.tuner.layer import BASE_ROW, CHILD, SteeringLayer, layer_at
+from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at
 from actshift.tuner.strength import set_strength, steering_layers, strength
-
-CONTAINER = f".{CHILD}.{SteeringLayer.adapter_layer_names[0]}."
 
 
 class SteeringModel(LoraModel):
@@ -38,7 +36,7 @@ class SteeringModel(LoraModel):
         config = cast(SteeringConfig, self.peft_config[adapter_name])
         try:
             hosts = resolve(model, config.site, config.layers, config.blocks)
-            _check_adapter(model, adapter_name, config, hosts)
+            check_adapter(model, adapter_name, config, hosts)
         except ActshiftError:
             del self.peft_config[adapter_name]
             if not self.peft_config:
@@ -151,41 +149,3 @@ def _with_adapter_names(names: Sequence[str]) -> Any:
         return _adapter_names_pre_forward_hook(module, args, kwargs, adapter_names=names)
 
     return hook
-
-
-def _check_adapter(model: nn.Module, adapter_name: str, config: SteeringConfig, hosts: list[Host]) -> None:
-    blocks = len(find_blocks(model, config.blocks))
-    wanted, found = (config.num_blocks, config.d_model), (blocks, hosts[0].width)
-    if config.stored is not None and None not in wanted and wanted != found:
-        raise ActshiftError(
-            f"this adapter is for a model with {wanted[0]} blocks of width {wanted[1]}, and "
-            f"{type(model).__name__} has {found[0]} of width {found[1]}; load it on its base model"
-            f"{f' {config.base_model_name_or_path!r}' if config.base_model_name_or_path else ''}."
-        )
-    for host in hosts:
-        config.intervention.check_width(host.width)
-    shapes = tensor_shapes(hosts, config)
-    taken = {part for name in shapes for part in name.split(".")}
-    if adapter_name in taken:
-        raise ActshiftError(
-            f"an adapter cannot be called {adapter_name!r}, which is part of the names of the model's tensors; "
-            "choose another name."
-        )
-    if config.stored is not None:
-        own = [name for name, _ in model.named_parameters()]
-        config.stored.check_fits(shapes, [*own, *_saved_modules(model, config)])
-
-
-def tensor_shapes(hosts: list[Host], config: SteeringConfig) -> dict[str, Shape]:
-    """Return names (as saved, without the adapter's) and shapes of the tensors that a config makes at `hosts`."""
-    with torch.device("meta"):
-        return {
-            f"{host.name}{CONTAINER}{name}": tuple(tensor.shape)
-            for host in hosts
-            for name, tensor in config.intervention.build(host.width).state_dict().items()
-        }
-
-
-def _saved_modules(model: nn.Module, config: SteeringConfig) -> list[str]:
-    wanted = tuple(config.modules_to_save or ())
-    return [name for name, _ in model.named_modules() if name.rpartition(".")[2] in wanted]
