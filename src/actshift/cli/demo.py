@@ -85,7 +85,7 @@ def _methods(report: DemoReport) -> Table:
     from rich.table import Column, Table
 
     table = Table(
-        "method",
+        Column("method", no_wrap=True),
         *(Column(name, justify="right") for name in ("trainable", "share", "before", "after", "training", "size")),
         title=f"Right answers to {report.test_rows:,} unseen questions",
         title_justify="left",
