@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, first_line
 from actshift.extras import require
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _from_file(path: Path) -> list[Row]:
     except ActshiftError:
         raise
     except (OSError, EOFError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, not JSON, not Parquet
-        raise ActshiftError(f"{path} cannot be read: {_first_line(error)}.") from error
+        raise ActshiftError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error
 
 
 def _open(path: Path) -> TextIO:
@@ -172,7 +172,7 @@ def _object(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise ActshiftError(f"{where} is not valid JSON: {_first_line(error)}.") from error
+        raise ActshiftError(f"{where} is not valid JSON: {first_line(error).rstrip('.')}.") from error
     if not isinstance(row, dict):
         raise ActshiftError(f"{where} is {type(row).__name__} where an object with columns belongs.")
     return row
@@ -213,9 +213,5 @@ def _from_hub(source: str, split: str) -> Dataset:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ActshiftError(
             f"There is no data at {source!r}: no such file, and the hub gave no split {split!r} of such a dataset "
-            f"({_first_line(error)})."
+            f"({first_line(error).rstrip('.')})."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

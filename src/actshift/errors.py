@@ -18,3 +18,12 @@ def did_you_mean(given: object, allowed: Iterable[object]) -> str:
     """
     near = get_close_matches(str(given), [str(name) for name in allowed], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what another library says of an error, or the error's type where it says nothing.
+
+    >>> first_line(ValueError("no such file\\nSee https://..."))
+    'no such file'
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, first_line
 
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
 
@@ -132,7 +132,7 @@ def _explain(source: str, error: Exception) -> str:
     for sign, sentence in _SIGNS.items():
         if sign in text:
             return sentence.format(source)
-    return f"{source} cannot be loaded: {text.strip().splitlines()[0] if text.strip() else type(error).__name__}"
+    return f"{source} cannot be loaded: {first_line(error)}"
 
 
 _SIGNS = {

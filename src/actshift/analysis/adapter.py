@@ -14,6 +14,7 @@ from torch import Tensor
 from actshift.analysis.model import count_parameters
 from actshift.errors import ActshiftError
 from actshift.tuner import read_config
+from actshift.tuner.checkpoint import PEFT_PREFIX
 from actshift.tuner.layer import CONTAINER
 
 
@@ -94,7 +95,7 @@ def describe_adapter(source: str) -> AdapterDescription:
 def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
     by_module: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        module, steers, own = name.removeprefix("base_model.model.").partition(CONTAINER)
+        module, steers, own = name.removeprefix(PEFT_PREFIX).partition(CONTAINER)
         if steers:
             by_module.setdefault(module, {})[own] = tensor
     return tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import nn
 from actshift.errors import ActshiftError
 from actshift.sites.architectures import BRANCHES
 from actshift.sites.blocks import find_blocks, text_config, unwrap
-from actshift.sites.site import SITES, Host
+from actshift.sites.site import Host, check_site
 
 
 def resolve(
@@ -34,7 +33,7 @@ def resolve(
         >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
         [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
     """
-    _check_site(site)
+    check_site(site)
     model = unwrap(model)
     found = find_blocks(model, blocks)
     hosts = []
@@ -44,13 +43,6 @@ def resolve(
         suffix, module = _branch(block, site, config)
         hosts.append(Host(site, layer, name + suffix, module, _width(config, name)))
     return hosts
-
-
-def _check_site(site: str) -> None:
-    if site not in SITES:
-        near = difflib.get_close_matches(str(site), SITES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ActshiftError(f"There is no site {site!r}{hint}; the sites are {', '.join(SITES)}.")
 
 
 def _indices(layers: Sequence[int] | None, count: int, kind: str) -> list[int]:

@@ -38,4 +38,4 @@ def check_site(site: str) -> None:
     """
     if site not in SITES:
         hint = did_you_mean(str(site).replace("-", "_"), SITES)
-        raise ActshiftError(f"there is no site {site!r}{hint}; it is one of {', '.join(SITES)}.")
+        raise ActshiftError(f"There is no site {site!r}{hint}; the sites are {', '.join(SITES)}.")

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, first_line
 
 PEFT_PREFIX = "base_model.model."
 Shape = tuple[int, ...]
@@ -32,8 +32,9 @@ class Checkpoint:
         `also_allowed` are names of the model's own parameters and modules, which PEFT may save beside the
         adapter (embeddings of a resized vocabulary, `modules_to_save`).
         """
+        allowed = set(also_allowed)
         missing = [name for name in expected if name not in self.shapes]
-        foreign = [name for name in self.shapes if name not in expected and not _under(name, set(also_allowed))]
+        foreign = [name for name in self.shapes if name not in expected and not _under(name, allowed)]
         for names, what in ((missing, "lacks"), (foreign, "holds the foreign")):
             if names:
                 raise ActshiftError(
@@ -104,7 +105,6 @@ def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> s
     except EntryNotFoundError as error:
         raise ActshiftError(f"the hub repository {source!r} is not an adapter: it holds no {name}.") from error
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ActshiftError(
-            f"no adapter at {source!r}: there is no such folder, and the hub did not give it ({reason})."
+            f"no adapter at {source!r}: there is no such folder, and the hub did not give it ({first_line(error)})."
         ) from error

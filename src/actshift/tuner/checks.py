@@ -6,20 +6,21 @@ import torch
 from torch import nn
 
 from actshift.errors import ActshiftError
-from actshift.sites import Host, find_blocks
+from actshift.sites import Host
 from actshift.tuner.checkpoint import Shape
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.layer import CONTAINER
 
 
-def check_adapter(model: nn.Module, adapter_name: str, config: SteeringConfig, hosts: list[Host]) -> None:
+def check_adapter(
+    model: nn.Module, adapter_name: str, config: SteeringConfig, hosts: list[Host], num_blocks: int
+) -> None:
     """Raise ActshiftError where an adapter does not fit the model, before anything is attached.
 
     Compared are width and depth, if the config was read from a file; rank and width of every host; the adapter's
     name and the names of the model's tensors; and the stored tensors, by name and shape.
     """
-    blocks = len(find_blocks(model, config.blocks))
-    wanted, found = (config.num_blocks, config.d_model), (blocks, hosts[0].width)
+    wanted, found = (config.num_blocks, config.d_model), (num_blocks, hosts[0].width)
     if config.stored is not None and None not in wanted and wanted != found:
         raise ActshiftError(
             f"this adapter is for a model with {wanted[0]} blocks of width {wanted[1]}, and "

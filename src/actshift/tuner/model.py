@@ -36,7 +36,8 @@ class SteeringModel(LoraModel):
         config = cast(SteeringConfig, self.peft_config[adapter_name])
         try:
             hosts = resolve(model, config.site, config.layers, config.blocks)
-            check_adapter(model, adapter_name, config, hosts)
+            num_blocks = len(find_blocks(model, config.blocks))
+            check_adapter(model, adapter_name, config, hosts, num_blocks)
         except ActshiftError:
             del self.peft_config[adapter_name]
             if not self.peft_config:
@@ -45,7 +46,7 @@ class SteeringModel(LoraModel):
         self._hosts = {host.name: host for host in hosts}
         kwargs.pop("state_dict", None)  # the config alone says where to steer
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        config.d_model, config.num_blocks = hosts[0].width, len(find_blocks(model, config.blocks))
+        config.d_model, config.num_blocks = hosts[0].width, num_blocks
 
     def _check_target_module_exists(self, peft_config: SteeringConfig, key: str) -> bool:  # type: ignore[override]
         return key in self._hosts
