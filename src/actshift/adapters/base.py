@@ -1,6 +1,7 @@
 """What every adapter is: a frozen description that builds the module computing the shift.
 
-Shape alphabet of this package: batch, seq, d (the width of the site, d_model), r (the rank).
+Shape alphabet of this package: batch, seq, d (the width of the site, d_model), r (the rank), and at the
+attention heads: heads, d_head, with d = heads · d_head.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from actshift.errors import ActshiftError, did_you_mean
 
@@ -18,6 +19,32 @@ ADAPTERS: dict[str, type[Adapter]] = {}
 """Every adapter by its `kind`, filled by `register` where each class is written."""
 
 A = TypeVar("A", bound="type[Adapter]")
+
+
+class Shift(nn.Module):
+    """The module that an adapter builds: maps `x [..., d]` to `Δ(x)`, of that shape or one that broadcasts to it.
+
+    The methods below are what the tuner calls around every optimiser step, and what the orthogonality rule
+    reads; a shift that needs none of them overrides only `forward`.
+    """
+
+    def penalty(self) -> Tensor | None:
+        """Return a scalar that is added to the loss of every optimiser step, or None."""
+        return None
+
+    def after_step(self) -> None:
+        """Restore what the adapter promises of its tensors, after an optimiser changed them."""
+
+    def finish(self) -> None:
+        """End training: settle whatever was only soft while the adapter learnt."""
+
+    def reads(self) -> list[nn.Parameter]:
+        """Return the matrices `[r, d]` through whose rows the shift sees the activation."""
+        return []
+
+    def writes(self) -> list[nn.Parameter]:
+        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span what the shift can be."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -32,15 +59,18 @@ class Adapter(ABC):
     kind: ClassVar[str]
 
     @abstractmethod
-    def build(self, width: int) -> nn.Module:
-        """Return the module `x [..., d] -> Δ(x) [..., d]` for a site of `width` d, in float32."""
+    def build(self, width: int, heads: int | None = None) -> Shift:
+        """Return the module `x [..., d] -> Δ(x) [..., d]` for a site of `width` d, in float32.
+
+        `heads` is the number of attention heads that d is made of, at a site that has them.
+        """
 
     @abstractmethod
-    def parameter_count(self, width: int) -> int:
+    def parameter_count(self, width: int, heads: int | None = None) -> int:
         """Return the number of trainable parameters at one site of `width` d."""
 
-    def check_width(self, width: int) -> None:  # noqa: B027  most adapters stand anywhere
-        """Raise ActshiftError where the adapter cannot stand at a site of `width` d."""
+    def check_shape(self, width: int, heads: int | None = None) -> None:  # noqa: B027  most adapters stand anywhere
+        """Raise ActshiftError where the adapter cannot stand at a site of `width` d, of so many `heads` or none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the kind, as `adapter_from_dict` reads them."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actshift.adapters.base import Adapter, register
+from actshift.adapters.base import Adapter, Shift, register
 from actshift.errors import ActshiftError, did_you_mean
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
 REFERENCE_SCALE = 1e-3
 
 
-class LowRankShift(nn.Module):
+class LowRankShift(Shift):
     """Δ(x) = W_up φ(W_down x + b_down) + b_up, with `W_down [r, d]`, `W_up [d, r]`; W_up and both b start at zero."""
 
     def __init__(self, width: int, rank: int, activation: str | None, bias: bool, init: str) -> None:
@@ -47,6 +47,14 @@ class LowRankShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to the shift `[..., d]`."""
         return self.up(ACTIVATIONS[self.activation](self.down(x)))
+
+    def reads(self) -> list[nn.Parameter]:
+        """Return W_down."""
+        return [self.down.weight]
+
+    def writes(self) -> list[nn.Parameter]:
+        """Return W_up."""
+        return [self.up.weight]
 
 
 @register
@@ -89,16 +97,16 @@ class LowRank(Adapter):
                 f"unknown init {self.init!r}{did_you_mean(self.init, get_args(Init))}; use 'default' or 'reference'."
             )
 
-    def build(self, width: int) -> nn.Module:
+    def build(self, width: int, heads: int | None = None) -> Shift:
         """Return a `LowRankShift` of `width` d and this rank."""
-        self.check_width(width)
+        self.check_shape(width)
         return LowRankShift(width, self.rank, self.activation, self.bias, self.init)
 
-    def parameter_count(self, width: int) -> int:
+    def parameter_count(self, width: int, heads: int | None = None) -> int:
         """Return 2dr, and r + d more with a bias."""
         return 2 * width * self.rank + (self.rank + width if self.bias else 0)
 
-    def check_width(self, width: int) -> None:
+    def check_shape(self, width: int, heads: int | None = None) -> None:
         """Raise ActshiftError where the rank exceeds the site's width d."""
         if self.rank > width:
             raise ActshiftError(

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import Adapter, register
+from actshift.adapters.base import Adapter, Shift, register
 
 
-class VectorShift(nn.Module):
+class VectorShift(Shift):
     """Δ(x) = v, with `v [d]` zero at the start."""
 
     def __init__(self, width: int) -> None:
@@ -21,6 +21,10 @@ class VectorShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to `v [d]`, which broadcasts over every position."""
         return self.vector
+
+    def writes(self) -> list[nn.Parameter]:
+        """Return v."""
+        return [self.vector]
 
 
 @register
@@ -36,10 +40,10 @@ class Vector(Adapter):
 
     kind: ClassVar[str] = "vector"
 
-    def build(self, width: int) -> nn.Module:
+    def build(self, width: int, heads: int | None = None) -> Shift:
         """Return a `VectorShift` of `width` d."""
         return VectorShift(width)
 
-    def parameter_count(self, width: int) -> int:
+    def parameter_count(self, width: int, heads: int | None = None) -> int:
         """Return d."""
         return width

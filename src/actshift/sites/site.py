@@ -9,8 +9,9 @@ from torch import nn
 
 from actshift.errors import ActshiftError, did_you_mean
 
-Site = Literal["post_block", "post_mlp", "post_attention"]
-"""Where the shift is added: after both skips, to the MLP's branch, or to the attention's branch."""
+Site = Literal["post_block", "post_mlp", "post_attention", "attention_heads"]
+"""Where the shift is added: after both skips, to the MLP's branch, to the attention's branch, or to what its heads
+give, before the output projection mixes them."""
 
 SITES: tuple[str, ...] = get_args(Site)
 
@@ -19,8 +20,10 @@ SITES: tuple[str, ...] = get_args(Site)
 class Host:
     """One module whose output is steered: the hidden states `[batch, seq, width]`, or a tuple they begin.
 
+    At `attention_heads` it is the module's input that is steered (`at_input`), which is `heads` vectors side by side.
+
     `layer` counts the blocks from 0 in forward order (an encoder's, then the decoder's), `name` is the
-    module's qualified name in the model without its PEFT wrapper, and `width` is d_model there. OPT's
+    module's qualified name in the model without its PEFT wrapper, and `width` is that of the activation. OPT's
     `post_mlp` is flat, `[batch * seq, width]`.
     """
 
@@ -29,6 +32,12 @@ class Host:
     name: str
     module: nn.Module
     width: int
+    heads: int | None = None
+
+    @property
+    def at_input(self) -> bool:
+        """Whether what goes into the module is steered, and not what comes out."""
+        return self.site == "attention_heads"
 
 
 def check_site(site: str) -> None:

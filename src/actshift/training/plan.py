@@ -113,7 +113,7 @@ def plan(settings: TrainSettings) -> Plan:
     config = steering_config(settings, blocks)
     sites = resolve(model, config.site, config.layers)
     width = sites[0].width
-    config.intervention.check_width(width)
+    config.intervention.check_shape(width)
     per_site = config.intervention.parameter_count(width)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Plan(

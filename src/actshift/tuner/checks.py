@@ -28,7 +28,7 @@ def check_adapter(
             f"{f' {config.base_model_name_or_path!r}' if config.base_model_name_or_path else ''}."
         )
     for host in hosts:
-        config.intervention.check_width(host.width)
+        config.intervention.check_shape(host.width)
     shapes = tensor_shapes(hosts, config)
     taken = {part for name in shapes for part in name.split(".")}
     if adapter_name in taken:
