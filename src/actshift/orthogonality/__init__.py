@@ -1,0 +1,16 @@
+"""Keeping two halves of an adapter apart: the rule, and the linear algebra that measures and enforces it."""
+
+from actshift.orthogonality.basis import orthonormal_basis, project_columns, project_rows
+from actshift.orthogonality.measure import chance_overlap, principal_angles, principal_cosines, violation
+from actshift.orthogonality.rule import Orthogonality
+
+__all__ = [
+    "Orthogonality",
+    "chance_overlap",
+    "orthonormal_basis",
+    "principal_angles",
+    "principal_cosines",
+    "project_columns",
+    "project_rows",
+    "violation",
+]

@@ -1,0 +1,115 @@
+"""Against an independent computation: numpy's SVD in float64, one matrix at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actshift.orthogonality import orthonormal_basis, project_columns, project_rows
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+SEEDS = st.integers(0, 2**31)
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def projector(columns: torch.Tensor, rank: int) -> np.ndarray:
+    """Onto the leading `rank` directions of the columns, by the SVD."""
+    left, *_ = np.linalg.svd(columns.double().numpy(), full_matrices=False)
+    return left[:, :rank] @ left[:, :rank].T
+
+
+def span(basis: torch.Tensor) -> np.ndarray:
+    return (basis @ basis.mT).numpy()
+
+
+@given(SEEDS, st.integers(1, 12), st.integers(1, 40), st.sampled_from(DTYPES))
+def test_spans_what_the_svd_spans(seed, rank, width, dtype):
+    columns = draw(seed, width, rank).to(dtype)
+    basis = orthonormal_basis(columns)
+    singular = np.linalg.svd(columns.double().numpy(), compute_uv=False)
+    if singular[-1] < 1e-4 * singular[0]:  # the two may count its rank differently
+        return
+    np.testing.assert_allclose(span(basis), projector(columns, min(rank, width)), atol=1e-9)
+
+
+@given(SEEDS, st.integers(1, 8), st.integers(1, 6), st.integers(16, 64))
+def test_deficient_rank_leaves_zero_columns_and_makes_up_no_direction(seed, rank, true_rank, width):
+    true_rank = min(rank, true_rank)
+    columns = (draw(seed, width, true_rank) @ draw(seed + 1, true_rank, rank)).float()  # rounding hides the rank
+    factor = np.linalg.cond(draw(seed + 1, true_rank, rank).numpy()) * np.linalg.cond(draw(seed, width, true_rank))
+    if factor > 1e3:
+        return
+    basis = orthonormal_basis(columns)
+    lengths = basis.norm(dim=0)
+    assert sorted(lengths.round(decimals=9).tolist()) == [0.0] * (rank - true_rank) + [1.0] * true_rank
+    np.testing.assert_allclose(span(basis), projector(columns, true_rank), atol=1e-3)
+
+
+@given(SEEDS, st.lists(st.integers(-30, 30), min_size=1, max_size=6))
+def test_the_scale_of_a_column_does_not_count(seed, exponents):
+    columns = draw(seed, 24, len(exponents)).float()
+    scaled = columns * torch.tensor([10.0**e for e in exponents])
+    np.testing.assert_allclose(span(orthonormal_basis(scaled)), projector(columns, len(exponents)), atol=1e-5)
+
+
+@pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-5])
+def test_columns_that_are_nearly_parallel_are_two_directions(angle):
+    first, second = torch.eye(16, dtype=torch.float64)[:2]
+    columns = torch.stack([first, first + angle * second], dim=1)
+    np.testing.assert_allclose(span(orthonormal_basis(columns)), np.diag([1.0, 1.0] + [0.0] * 14), atol=1e-9)
+
+
+def test_zero_and_repeated_columns():
+    column = draw(0, 10, 1).float()
+    assert not orthonormal_basis(torch.zeros(10, 3)).any()
+    repeated = orthonormal_basis(torch.cat([column, -3 * column, torch.zeros(10, 1)], dim=1))
+    np.testing.assert_allclose(span(repeated), projector(column, 1), atol=1e-12)
+
+
+def test_what_is_not_finite_does_not_stop_a_training_run():
+    columns = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
+    assert torch.isfinite(orthonormal_basis(columns)).all()
+
+
+@given(SEEDS, st.integers(1, 4), st.integers(1, 5))
+def test_a_batch_is_its_members(seed, layers, rank):
+    columns = draw(seed, layers, 20, rank)
+    columns[0, :, -1] = 0
+    rows = draw(seed + 1, layers, 3, 20)
+    together = project_rows(rows, orthonormal_basis(columns))
+    for one, row, column in zip(together, rows, columns, strict=True):
+        torch.testing.assert_close(one, project_rows(row, orthonormal_basis(column)), atol=1e-12, rtol=1e-12)
+
+
+@given(SEEDS, st.integers(1, 8), st.integers(1, 8), st.sampled_from(DTYPES))
+def test_projection_is_the_formula_and_its_transpose(seed, n, rank, dtype):
+    rows, columns = draw(seed, n, 24).to(dtype), draw(seed + 1, 24, rank)
+    basis = orthonormal_basis(columns)
+    expected = torch.from_numpy(rows.double().numpy() @ (np.eye(24) - projector(columns, rank))).to(dtype)
+    projected = project_rows(rows, basis)
+    assert projected.dtype == dtype
+    resolution = max(torch.finfo(dtype).eps, 1e-12)
+    torch.testing.assert_close(projected, expected, atol=4 * resolution, rtol=4 * resolution)
+    assert torch.equal(project_columns(rows.mT, basis), projected.mT)
+
+
+def test_without_a_basis_the_rows_keep_their_bits():
+    rows = torch.randn(4, 12)
+    assert torch.equal(project_rows(rows, orthonormal_basis(torch.zeros(12, 3))), rows)
+
+
+@given(SEEDS, st.integers(1, 6))
+def test_a_row_within_the_span_becomes_exactly_zero(seed, rank):
+    columns = draw(seed, 12, rank)
+    assert not project_rows(draw(seed + 1, 3, rank) @ columns.mT, orthonormal_basis(columns)).any()
+
+
+def test_nan_in_the_rows_is_not_hidden():
+    rows = torch.tensor([[float("nan"), 1.0], [1.0, 1.0]])
+    assert project_rows(rows, orthonormal_basis(torch.eye(2)[:, :1])).isnan().any()
