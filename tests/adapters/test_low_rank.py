@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift import ActshiftError, LowRank
+from tests.adapters.parity import check_count, check_no_op, check_parity
 
 PHI = {
     None: lambda z: z,
@@ -29,39 +30,25 @@ PHI = {
 )
 def test_formula_forward_and_gradient(width, rank, activation, bias, seed):
     rank = min(rank, width)
-    draw = torch.Generator().manual_seed(seed)
-    module = LowRank(rank, activation, bias).build(width).double()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=draw))
-    x = torch.randn(3, 4, width, generator=draw, dtype=torch.float64, requires_grad=True)
-    twin = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
-    x_twin = x.detach().clone().requires_grad_()
-    code = torch.einsum("rd,bsd->bsr", twin["down.weight"], x_twin) + (twin["down.bias"] if bias else 0)
-    expected = torch.einsum("dr,bsr->bsd", twin["up.weight"], PHI[activation](code))
-    expected = expected + (twin["up.bias"] if bias else 0)
-    torch.testing.assert_close(module(x), expected, rtol=1e-9, atol=1e-9)
 
-    module(x).square().sum().backward()
-    expected.square().sum().backward()
-    torch.testing.assert_close(x.grad, x_twin.grad, rtol=1e-7, atol=1e-9)
-    for name, parameter in module.named_parameters():
-        torch.testing.assert_close(parameter.grad, twin[name].grad, rtol=1e-7, atol=1e-9)
+    def formula(x, t):
+        code = torch.einsum("rd,bsd->bsr", t["down.weight"], x) + (t["down.bias"] if bias else 0)
+        shift = torch.einsum("dr,bsr->bsd", t["up.weight"], PHI[activation](code))
+        return shift + (t["up.bias"] if bias else 0)
+
+    check_parity(LowRank(rank, activation, bias).build(width), formula, width, seed)
 
 
 @given(width=st.integers(1, 64), rank=st.integers(1, 16), bias=st.booleans())
 def test_count_matches_the_built_module(width, rank, bias):
     rank = min(rank, width)
-    adapter = LowRank(rank, bias=bias)
-    built = sum(p.numel() for p in adapter.build(width).parameters())
-    assert adapter.parameter_count(width) == built == 2 * width * rank + (width + rank) * bias
+    assert check_count(LowRank(rank, bias=bias), width) == 2 * width * rank + (width + rank) * bias
 
 
 @pytest.mark.parametrize("activation", list(PHI))
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_fresh_one_shifts_nothing(activation, bias):
-    module = LowRank(rank=4, activation=activation, bias=bias).build(16)
-    assert torch.count_nonzero(module(torch.randn(2, 3, 16))) == 0
+    check_no_op(LowRank(rank=4, activation=activation, bias=bias), 16)
 
 
 def test_init_scales():

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actshift import Vector
+from tests.adapters.parity import check_count, check_no_op, check_parity
 
 
-def test_shift_is_the_vector_at_every_position():
-    module = Vector().build(8)
-    x = torch.randn(2, 3, 8, requires_grad=True)
-    assert torch.count_nonzero(module(x)) == 0
-    with torch.no_grad():
-        module.vector.copy_(torch.arange(8.0))
-    assert torch.equal((x + module(x)) - x.detach(), (x + torch.arange(8.0)) - x)
-    (x + module(x)).sum().backward()
-    assert torch.equal(module.vector.grad, torch.full((8,), 6.0))  # batch × seq
+@given(width=st.integers(1, 12), seed=st.integers(0, 2**16))
+def test_formula_forward_and_gradient(width, seed):
+    check_parity(Vector().build(width), lambda x, t: t["vector"].repeat(3, 4, 1), width, seed)
 
 
-def test_count():
-    assert Vector().parameter_count(2048) == 2048 == sum(p.numel() for p in Vector().build(2048).parameters())
+def test_count_and_no_op():
+    assert check_count(Vector(), 2048) == 2048
+    check_no_op(Vector(), 16)

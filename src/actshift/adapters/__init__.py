@@ -1,7 +1,27 @@
 """The adapters: pure maths on torch tensors, one file each, knowing nothing of models or PEFT."""
 
 from actshift.adapters.base import ADAPTERS, Adapter, Shift, adapter_from_dict, register
+from actshift.adapters.head_scale import HeadScale, head_scores, top_heads
+from actshift.adapters.head_vector import HeadVector
+from actshift.adapters.jola import JoLA
 from actshift.adapters.low_rank import LowRank
+from actshift.adapters.reft import DiReFT, LoReFT, NoReFT
 from actshift.adapters.vector import Vector
 
-__all__ = ["ADAPTERS", "Adapter", "LowRank", "Shift", "Vector", "adapter_from_dict", "register"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "DiReFT",
+    "HeadScale",
+    "HeadVector",
+    "JoLA",
+    "LoReFT",
+    "LowRank",
+    "NoReFT",
+    "Shift",
+    "Vector",
+    "adapter_from_dict",
+    "head_scores",
+    "register",
+    "top_heads",
+]

@@ -38,12 +38,15 @@ class Shift(nn.Module):
     def finish(self) -> None:
         """End training: settle whatever was only soft while the adapter learnt."""
 
-    def reads(self) -> list[nn.Parameter]:
-        """Return the matrices `[r, d]` through whose rows the shift sees the activation."""
+    def reads(self) -> list[Tensor]:
+        """Return the matrices `[r, d]` through whose rows the shift sees the activation, to be changed in place."""
         return []
 
-    def writes(self) -> list[nn.Parameter]:
-        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span what the shift can be."""
+    def writes(self) -> list[Tensor]:
+        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span what the shift can be, likewise.
+
+        Each is a parameter or a view of one.
+        """
         return []
 
 

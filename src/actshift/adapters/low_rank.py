@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actshift.adapters.base import Adapter, Shift, register
+from actshift.adapters.checks import check_rank
 from actshift.errors import ActshiftError, did_you_mean
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
@@ -48,11 +49,11 @@ class LowRankShift(Shift):
         """Map `x [..., d]` to the shift `[..., d]`."""
         return self.up(ACTIVATIONS[self.activation](self.down(x)))
 
-    def reads(self) -> list[nn.Parameter]:
+    def reads(self) -> list[Tensor]:
         """Return W_down."""
         return [self.down.weight]
 
-    def writes(self) -> list[nn.Parameter]:
+    def writes(self) -> list[Tensor]:
         """Return W_up."""
         return [self.up.weight]
 
@@ -82,8 +83,7 @@ class LowRank(Adapter):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ActshiftError(f"rank must be a whole number from 1 up, got {self.rank!r}.")
+        check_rank(self.rank)
         if self.activation not in ACTIVATIONS:
             allowed = get_args(Activation)
             raise ActshiftError(
@@ -108,8 +108,4 @@ class LowRank(Adapter):
 
     def check_shape(self, width: int, heads: int | None = None) -> None:
         """Raise ActshiftError where the rank exceeds the site's width d."""
-        if self.rank > width:
-            raise ActshiftError(
-                f"rank {self.rank} is above the site's width {width}; use a rank from 1 to {width} "
-                "(8 is the usual choice)."
-            )
+        check_rank(self.rank, width)

@@ -22,7 +22,7 @@ class VectorShift(Shift):
         """Map `x [..., d]` to `v [d]`, which broadcasts over every position."""
         return self.vector
 
-    def writes(self) -> list[nn.Parameter]:
+    def writes(self) -> list[Tensor]:
         """Return v."""
         return [self.vector]
 
