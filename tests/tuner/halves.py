@@ -1,0 +1,89 @@
+"""A stack of layers that have both halves and nothing else: for tests of what happens around optimiser steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actshift.adapters import LowRank
+from actshift.orthogonality import Orthogonality, violation
+from actshift.tuner.constraint import Constraint
+from actshift.tuner.optimizer_steps import watch
+
+WIDTH, RANK = 24, 3
+
+
+class Lora(nn.Module):
+    """What a constraint sees of one of PEFT's LoRA layers."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(WIDTH, rank, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, WIDTH, bias=False)})
+        nn.init.zeros_(self.lora_B["default"].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lora_B["default"](self.lora_A["default"](x))
+
+
+class Layer(nn.Module):
+    """What the hooks see of a SteeringLayer, with its LoRA layers inside."""
+
+    def __init__(self, rule: Orthogonality | None, ranks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.writers = nn.ModuleList(Lora(rank) for rank in ranks)
+        self.lora_steer = nn.ModuleDict({"default": LowRank(RANK, activation="silu").build(WIDTH)})
+        self.constraints = {"default": Constraint(rule, list(self.writers))}
+        watch(self)  # type: ignore[arg-type]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        watch(self)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(x + sum(writer(x) for writer in self.writers))
+        return hidden + self.lora_steer["default"](hidden)
+
+    @property
+    def down(self) -> nn.Parameter:
+        return self.lora_steer["default"].down.weight
+
+    @property
+    def up(self) -> nn.Parameter:
+        return self.lora_steer["default"].up.weight
+
+    @property
+    def written(self) -> Tensor:
+        return torch.cat(self.constraints["default"].columns("default"), dim=1)
+
+
+class Stack(nn.Sequential):
+    """Several layers, of one shape or not."""
+
+    def __init__(self, rule: Orthogonality | None = Orthogonality(), ranks=((2,), (2,), (4,), (2, 3))) -> None:  # noqa: B008
+        super().__init__(*(Layer(rule, of_layer) for of_layer in ranks))
+
+    def halves(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The weights' parameters, and the activations'."""
+        weights = [p for name, p in self.named_parameters() if "lora_steer" not in name]
+        return weights, [p for name, p in self.named_parameters() if "lora_steer" in name]
+
+    def loss(self) -> Tensor:
+        draw = torch.Generator().manual_seed(3)
+        batch = torch.randn(8, WIDTH, generator=draw).to(next(self.parameters()))
+        wanted = torch.randn(8, WIDTH, generator=draw).to(batch)
+        return (self(batch) - wanted).square().mean()
+
+    def read_violation(self) -> float:
+        return max(violation(layer.down, layer.written) for layer in self)
+
+    def write_violation(self) -> float:
+        return max(violation(layer.up.mT, layer.written) for layer in self)
+
+
+def step(model: Stack, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model.loss().backward()
+    optimizer.step()
