@@ -18,18 +18,51 @@ from actshift._post_import import after_import
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
-    from actshift.adapters import Adapter, LowRank, Vector
-    from actshift.tuner import SteeringConfig, attach, load_adapter, set_strength, strength
+    from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
+    from actshift.orthogonality import Orthogonality
+    from actshift.sites import Positions
+    from actshift.tuner import (
+        Intervention,
+        JointConfig,
+        SteeringConfig,
+        attach,
+        enforce,
+        halves,
+        load_adapter,
+        orthogonality_violations,
+        parameter_groups,
+        save_half,
+        set_halves,
+        set_strength,
+        strength,
+    )
 
 __version__ = version("actshift")
 
 _HOME = {
     "Adapter": "actshift.adapters",
+    "DiReFT": "actshift.adapters",
+    "HeadScale": "actshift.adapters",
+    "HeadVector": "actshift.adapters",
+    "JoLA": "actshift.adapters",
+    "LoReFT": "actshift.adapters",
     "LowRank": "actshift.adapters",
+    "NoReFT": "actshift.adapters",
     "Vector": "actshift.adapters",
+    "Orthogonality": "actshift.orthogonality",
+    "Positions": "actshift.sites",
+    "Intervention": "actshift.tuner",
+    "JointConfig": "actshift.tuner",
     "SteeringConfig": "actshift.tuner",
     "attach": "actshift.tuner",
+    "enforce": "actshift.tuner",
+    "halves": "actshift.tuner",
     "load_adapter": "actshift.tuner",
+    "orthogonality_violations": "actshift.tuner",
+    "parameter_groups": "actshift.tuner",
+    "prompt_lengths": "actshift.tuner",
+    "save_half": "actshift.tuner",
+    "set_halves": "actshift.tuner",
     "set_strength": "actshift.tuner",
     "strength": "actshift.tuner",
 }
@@ -37,12 +70,29 @@ _HOME = {
 __all__ = [
     "ActshiftError",
     "Adapter",
+    "DiReFT",
+    "HeadScale",
+    "HeadVector",
+    "Intervention",
+    "JoLA",
+    "JointConfig",
+    "LoReFT",
     "LowRank",
+    "NoReFT",
+    "Orthogonality",
+    "Positions",
     "SteeringConfig",
     "Vector",
     "__version__",
     "attach",
+    "enforce",
+    "halves",
     "load_adapter",
+    "orthogonality_violations",
+    "parameter_groups",
+    "prompt_lengths",
+    "save_half",
+    "set_halves",
     "set_strength",
     "strength",
 ]

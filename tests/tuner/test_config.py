@@ -76,7 +76,7 @@ def test_file_holds_no_field_of_lora(tmp_path):
 
 def test_unknown_fields_in_a_file_are_errors_and_not_warnings(tmp_path, adapter_folder):
     path = adapter_folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "positions": "prompt"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": "prompt"}))
     for read in (read_config, SteeringConfig.from_pretrained, PeftConfig.from_pretrained):
-        with pytest.raises(ActshiftError, match="unknown field 'positions'"):
+        with pytest.raises(ActshiftError, match="unknown field 'tokens'"):
             read(str(adapter_folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from actshift.analysis.model import count_parameters
 from actshift.errors import ActshiftError
-from actshift.tuner import read_config
+from actshift.tuner import SteeringConfig, read_config
 from actshift.tuner.checkpoint import PEFT_PREFIX
-from actshift.tuner.layer import CONTAINER
+from actshift.tuner.layer import CHILD, CONTAINER
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class AdapterDescription:
     base_model: str | None
     site: str
     adapter: str
+    positions: str
     layers: list[int] | None
     dtype: str
     parameters: int
@@ -80,9 +82,10 @@ def describe_adapter(source: str) -> AdapterDescription:
     return AdapterDescription(
         source=str(source),
         base_model=config.base_model_name_or_path,
-        site=config.site,
-        adapter=repr(config.intervention),
-        layers=None if config.layers is None else list(config.layers),
+        site=_joined(one.site for one in config.all_interventions),
+        adapter=_joined(repr(one.adapter) for one in config.all_interventions),
+        positions=_joined(str(one.positions) for one in config.all_interventions),
+        layers=_layers(config),
         dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
         parameters=total,
         other_parameters=total - sum(site.parameters for site in sites),
@@ -92,12 +95,21 @@ def describe_adapter(source: str) -> AdapterDescription:
     )
 
 
+def _joined(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
+
+
+def _layers(config: SteeringConfig) -> list[int] | None:
+    chosen = [one.layers for one in config.all_interventions]
+    return None if None in chosen else sorted({layer for layers in chosen for layer in layers or ()})
+
+
 def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
     by_module: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         module, steers, own = name.removeprefix(PEFT_PREFIX).partition(CONTAINER)
         if steers:
-            by_module.setdefault(module, {})[own] = tensor
+            by_module.setdefault(module.removesuffix(f".{CHILD}"), {})[own] = tensor
     return tuple(
         SiteDescription(
             module,

@@ -1,4 +1,4 @@
-"""What a user asks for and what adapter_config.json stores: the adapter, the site, the layers."""
+"""What a user asks for and what adapter_config.json stores: interventions, by intent and not by module names."""
 
 from __future__ import annotations
 
@@ -8,31 +8,35 @@ from typing import Any
 
 from peft import LoraConfig, PeftConfig
 
-from actshift.adapters import Adapter, LowRank, adapter_from_dict
+from actshift.adapters import Adapter, LowRank
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.sites import check_site
+from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
+from actshift.tuner.intervention import Intervention, interventions_from
 from actshift.tuner.register import PEFT_TYPE, extend_peft_type
 
 FORMAT = 1
 PEFT_FIELDS = (*(item.name for item in fields(PeftConfig)), "modules_to_save")
+WRITTEN_FIELDS = ("blocks", "format", "d_model", "num_blocks")
 
 
 @dataclass
 class SteeringConfig(LoraConfig):
-    """A PEFT config that steers activations: h ← h + s·Δ(h) at one site of the chosen blocks.
+    """A PEFT config that steers activations: h ← h + s·Δ(h) at one site of the chosen blocks, or at several.
 
     Without arguments it is the paper's method: nonlinear rank 8 after every block, at every position.
 
     Args:
         rank, init: shorthand for `adapter=LowRank(rank=…, init=…)`.
-        adapter: what Δ is, `LowRank(...)` or `Vector()`.
+        adapter: what Δ is, `LowRank(...)`, `Vector()`, `LoReFT(...)` or another of `actshift.adapters`.
         site: "post_block" (after both skips, the default), "post_mlp" or "post_attention" (what that branch adds
-            to its skip).
+            to its skip), "attention_heads" (what goes into the attention's output projection).
         layers: the blocks to steer, as a list or range of indices, negative ones from the end; None is all.
+        positions: the tokens to steer, `Positions.all()` by default.
+        interventions: several `Intervention(adapter, site, layers, positions)`, in place of the four above.
         blocks: the qualified name of the list of blocks, for a model where it cannot be told.
         format, d_model, num_blocks: written on saving; a model of another width or depth is refused on loading.
-        task_type, modules_to_save, …: as in every PEFT config. The fields of LoRA are not taken.
+        task_type, modules_to_save, …: as in every PEFT config. The fields of LoRA are JointConfig's.
 
     Raises ActshiftError for an unknown field, site or adapter, a bad rank, and a newer format than this one.
     Source: arXiv 2603.00425; the sites are its §"post-block", "post-MLP" and "pre-MLP".
@@ -44,8 +48,10 @@ class SteeringConfig(LoraConfig):
     rank: int | None = None
     init: str | None = None
     adapter: Adapter | dict[str, Any] | None = None
-    site: str = "post_block"
+    site: str | None = None
     layers: Sequence[int] | None = None
+    positions: Positions | dict[str, Any] | None = None
+    interventions: Sequence[Intervention | dict[str, Any]] | None = None
     blocks: str | None = None
     format: int = FORMAT
     d_model: int | None = None
@@ -53,15 +59,25 @@ class SteeringConfig(LoraConfig):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
         """Refuse unknown fields here: PEFT would turn the TypeError of `__init__` into a warning and drop them."""
+        if cls is SteeringConfig and "steering" in kwargs:  # PEFT reads every file of ours by this class
+            from actshift.tuner.joint import JointConfig
+
+            cls = JointConfig
         by_name = {item.name: item for item in fields(cls)}
-        own = [name for name in by_name if name in PEFT_FIELDS or name not in LoraConfig.__dataclass_fields__]
+        own = cls.own_fields()
         for name, value in kwargs.items():
             if name not in own and not (name in by_name and value == _default(by_name[name])):
                 raise ActshiftError(
                     f"unknown field {name!r} of {cls.__name__}{did_you_mean(name, own)}; it takes "
                     f"{', '.join(own)}. If a newer actshift wrote the file: pip install -U actshift."
                 )
-        return super().__new__(cls)
+        return object.__new__(cls)
+
+    @classmethod
+    def own_fields(cls) -> list[str]:
+        """Return the names that this config takes, of all that it inherits."""
+        names = [item.name for item in fields(cls)]
+        return [name for name in names if name in PEFT_FIELDS or name not in LoraConfig.__dataclass_fields__]
 
     def __post_init__(self) -> None:
         """Check every field, and turn the shorthand and stored forms into the typed ones."""
@@ -72,23 +88,38 @@ class SteeringConfig(LoraConfig):
             )
         super().__post_init__()  # sets LoRA's peft_type
         self.peft_type = extend_peft_type()
-        self.adapter = _typed_adapter(self.adapter, self.rank, self.init)
-        self.rank = getattr(self.adapter, "rank", None)
-        self.init = getattr(self.adapter, "init", None)
-        check_site(self.site)
-        self.layers = _index_list(self.layers)
+        self.all_interventions: tuple[Intervention, ...] = ()
+        self._set_interventions()
         self.stored: Checkpoint | None = None  # the tensors beside the file that the config was read from
 
-    @property
-    def intervention(self) -> Adapter:
-        """The adapter in its typed form."""
-        assert isinstance(self.adapter, Adapter)  # since __post_init__
-        return self.adapter
+    def _set_interventions(self) -> None:
+        shorthand = {"adapter": self.adapter, "site": self.site, "layers": self.layers, "positions": self.positions}
+        shorthand |= {"rank": self.rank, "init": self.init}
+        given: dict[str, Any] = {name: value for name, value in shorthand.items() if value is not None}
+        if self.interventions is None:
+            adapter = _with_shorthand(given.pop("adapter", None), given.pop("rank", None), given.pop("init", None))
+            self.all_interventions = (Intervention(adapter, **given),)
+        elif given:
+            raise ActshiftError(
+                f"interventions say where and how to steer, and so does {', '.join(given)}; give one of the two."
+            )
+        else:
+            self.all_interventions = interventions_from(self.interventions)
+        one = self.all_interventions[0] if len(self.all_interventions) == 1 else None
+        self.interventions = None if one else self.all_interventions
+        for name in ("adapter", "site", "layers", "positions"):
+            setattr(self, name, getattr(one, name, None))
+        self.layers = None if self.layers is None else list(self.layers)
+        self.rank, self.init = getattr(self.adapter, "rank", None), getattr(self.adapter, "init", None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what adapter_config.json holds: PEFT's own fields and ours, none of LoRA's."""
-        names = [*PEFT_FIELDS, "site", "layers", "blocks", "format", "d_model", "num_blocks"]
-        return {**{name: getattr(self, name) for name in names}, "adapter": self.intervention.to_dict()}
+        return {**{name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)}, **self.steering_dict()}
+
+    def steering_dict(self) -> dict[str, Any]:
+        """Return the interventions ready for JSON, the only one by the names of its own fields."""
+        stored = [one.to_dict() for one in self.all_interventions]
+        return stored[0] if len(stored) == 1 else {"interventions": stored}
 
 
 def _default(item: Any) -> Any:
@@ -97,35 +128,17 @@ def _default(item: Any) -> Any:
     return item.default
 
 
-def _typed_adapter(adapter: Adapter | dict[str, Any] | None, rank: int | None, init: str | None) -> Adapter:
+def _with_shorthand(adapter: Any, rank: int | None, init: str | None) -> Any:
+    given: Any = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
     if adapter is None:
-        given: Any = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
         return LowRank(**given)
-    if isinstance(adapter, dict):
-        adapter = adapter_from_dict(adapter)
-    if not isinstance(adapter, Adapter):
-        raise ActshiftError(
-            f"adapter must be an adapter such as LowRank(rank=8) or Vector(), got {adapter!r} "
-            f"of type {type(adapter).__name__}."
-        )
-    for name, value in (("rank", rank), ("init", init)):
-        if value is not None and value != getattr(adapter, name, None):
+    for name, value in given.items():
+        if value != (adapter.get(name) if isinstance(adapter, dict) else getattr(adapter, name, None)):
             raise ActshiftError(
                 f"{name}={value!r} contradicts adapter={adapter!r}; {name} is shorthand for LowRank({name}=…), "
                 "so give it in one place."
             )
     return adapter
-
-
-def _index_list(layers: Sequence[int] | None) -> list[int] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
-        raise ActshiftError(
-            f"layers must be a list or range of block indices such as [0, 1] or range(-4, 0), or None for all; "
-            f"got {layers!r}."
-        )
-    return list(layers)
 
 
 assert PEFT_TYPE.lower() == "actshift"  # transformers recognises our tensors by this word in their names

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.model import _adapter_names_pre_forward_hook
+from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, resolve
 from actshift.tuner.checkpoint import PEFT_PREFIX
-from actshift.tuner.checks import check_adapter
+from actshift.tuner.checks import check_adapter, lora_shapes, tensor_shapes
 from actshift.tuner.config import SteeringConfig
-from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at
+from actshift.tuner.intervention import Target, targets
+from actshift.tuner.joint import JointConfig
+from actshift.tuner.joint_rule import constrain, find_writers
+from actshift.tuner.layer import BASE_ROW, CONTAINER, EVERYWHERE, SteeringLayer, layer_at
+from actshift.tuner.prompts import install, remove
 from actshift.tuner.strength import set_strength, steering_layers, strength
 
 
@@ -35,21 +42,38 @@ class SteeringModel(LoraModel):
         """Resolve and check everything first, so that a config which does not fit leaves the model untouched."""
         config = cast(SteeringConfig, self.peft_config[adapter_name])
         try:
-            hosts = resolve(model, config.site, config.layers, config.blocks)
+            found = targets(model, config.all_interventions, config.blocks)
             num_blocks = len(find_blocks(model, config.blocks))
-            check_adapter(model, adapter_name, config, hosts, num_blocks)
+            d_model = resolve(model, layers=[0], blocks=config.blocks)[0].width
+            shapes, writers = tensor_shapes(found), {}
+            if isinstance(config, JointConfig):
+                _maybe_include_all_linear_layers(config, model)
+                writers = find_writers(model, config, found, partial(self._adapts_weights, config))
+                shapes |= lora_shapes(model, config, partial(self._adapts_weights, config))
+            check_adapter(model, adapter_name, config, shapes, num_blocks, d_model)
         except ActshiftError:
             del self.peft_config[adapter_name]
             if not self.peft_config:
                 setattr(model, "_hf_peft_config_loaded", False)  # noqa: B010  transformers says True before it tries
             raise
-        self._hosts = {host.name: host for host in hosts}
+        self._targets: dict[str, list[Target]] = {}
+        for target in found:
+            self._targets.setdefault(target.host.name, []).append(target)
         kwargs.pop("state_dict", None)  # the config alone says where to steer
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        config.d_model, config.num_blocks = hosts[0].width, num_blocks
+        config.d_model, config.num_blocks = d_model, num_blocks
+        if isinstance(config, JointConfig):
+            current = targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
+            constrain(model, adapter_name, config, current, writers)
+        if any(place != EVERYWHERE for layer in steering_layers(model).values() for place in layer.positions.values()):
+            install(model)
+
+    def _adapts_weights(self, config: SteeringConfig, key: str) -> bool:
+        found = isinstance(config, JointConfig) and super()._check_target_module_exists(config, key)
+        return bool(found) and not isinstance(found, _ExcludedModule)
 
     def _check_target_module_exists(self, peft_config: SteeringConfig, key: str) -> bool:  # type: ignore[override]
-        return key in self._hosts
+        return key in self._targets or self._adapts_weights(peft_config, key)
 
     def _prepare_adapter_config(self, peft_config: SteeringConfig, model_config: Any) -> SteeringConfig:
         return peft_config  # no target_modules means no LoRA; LoraModel would fill in q and v
@@ -64,7 +88,18 @@ class SteeringModel(LoraModel):
         current_key: str,
         **kwargs: Any,
     ) -> None:
-        layer_at(self._hosts[current_key]).update_layer(adapter_name, peft_config.intervention)
+        if kwargs.get("parameter_name") or self._adapts_weights(peft_config, current_key):
+            below = [child for child in target.children() if isinstance(child, SteeringLayer)]
+            super()._create_and_replace(
+                peft_config, adapter_name, target, target_name, parent, current_key=current_key, **kwargs
+            )
+            wrapper = getattr(parent, target_name)
+            for layer in below if wrapper is not target else ():  # LoRA must see, and be seen, as part of the host
+                layer.detach_from_host()
+                layer.attach_to(wrapper)
+        for wanted in self._targets.get(current_key, ()):
+            host = replace(wanted.host, module=getattr(parent, target_name))
+            layer_at(host).update_layer(adapter_name, wanted)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -115,7 +150,8 @@ class SteeringModel(LoraModel):
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         present = {name.removeprefix(PEFT_PREFIX) for name in mapped}
         known = {name.removeprefix(PEFT_PREFIX) for name in model.state_dict()}
-        missing = sorted(name for name in known if f"{CONTAINER}{adapter_name}." in name and name not in present)
+        own = (name for name in known if cls.prefix in name and f".{adapter_name}." in name)
+        missing = sorted(name for name in own if name not in present)
         foreign = sorted(present - known)
         for names, what in ((missing, "lacks"), (foreign, "holds the foreign")):
             if names:
@@ -128,11 +164,13 @@ class SteeringModel(LoraModel):
     def _check_merge_allowed(self) -> NoReturn:
         raise ActshiftError(
             "steering cannot be merged: it shifts what a block returns, with all that the skip carries, and no "
-            "weight matrix of the block sees that sum; keep the adapter attached, or take it off with unload()."
+            "weight matrix of the block sees that sum; keep the adapter attached, or take it off with unload(). The "
+            "LoRA half of a joint adapter merges once it is saved alone: actshift.save_half(model, 'weights', folder)."
         )
 
     def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
         model = cast(nn.Module, super()._unload_and_optionally_merge(merge, *args, **kwargs))
+        remove(model)
         for layer in steering_layers(model).values():
             layer.detach_from_host()
         return model

@@ -1,0 +1,108 @@
+"""The orthogonality rule of a joint adapter, tied to one model: what LoRA writes in each steered block."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from torch import nn
+
+from actshift.errors import ActshiftError
+from actshift.orthogonality import Orthogonality
+from actshift.sites import OutputMap, mlp_outputs
+from actshift.tuner.constraint import Constraint
+from actshift.tuner.enforce import enforce
+from actshift.tuner.intervention import Target
+from actshift.tuner.joint import JointConfig
+from actshift.tuner.layer import built, layer_at
+
+CONSTRAINED_SITES = ("post_block", "post_mlp")
+"""The sites that what the MLP's output map writes flows through."""
+
+Writers = dict[int, list[OutputMap]]
+"""By layer, the MLP output maps that LoRA adapts."""
+
+
+def find_writers(
+    model: nn.Module, config: JointConfig, targets: list[Target], adapts: Callable[[str], bool]
+) -> Writers:
+    """Return which MLP output maps of the steered blocks LoRA adapts.
+
+    Raises ActshiftError where a rule has nothing to hold: a site or an adapter that it does not concern, or no
+    steered block with LoRA on its MLP output map. A block that lacks it, beside others that have it, is a warning.
+    Without a rule nothing is asked, and what can be found is returned.
+    """
+    rule = config.orthogonality
+    for target in targets if isinstance(rule, Orthogonality) else ():
+        _check_concerned(target, rule)
+    layers = sorted({target.host.layer for target in targets if target.host.site in CONSTRAINED_SITES})
+    try:
+        maps = mlp_outputs(model, layers, config.blocks) if layers else []
+    except ActshiftError:
+        if rule is None:
+            return {}
+        raise
+    experts = tuple(config.target_parameters or ())
+    writers: Writers = {}
+    for one in maps:
+        if one.name.endswith(experts) if one.parameter else adapts(one.name):
+            writers.setdefault(one.layer, []).append(one)
+    if isinstance(rule, Orthogonality):
+        _check_covered(layers, writers, maps[0])
+    return writers
+
+
+def constrain(
+    model: nn.Module, adapter_name: str, config: JointConfig, targets: list[Target], writers: Writers
+) -> None:
+    """Tie every steered layer to the LoRA layers it is kept apart from, and enforce the rule on the fresh weights."""
+    rule = config.orthogonality
+    assert rule is None or isinstance(rule, Orthogonality)
+    for target in targets:
+        if target.host.layer in writers and target.host.site in CONSTRAINED_SITES:
+            modules = [_lora_layer(model, one) for one in writers[target.host.layer]]
+            layer_at(target.host).constraints[adapter_name] = Constraint(rule, modules)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    if rule is not None and not on_meta:
+        enforce(model)
+
+
+def _check_concerned(target: Target, rule: Orthogonality) -> None:
+    if target.host.site not in CONSTRAINED_SITES:
+        raise ActshiftError(
+            f"the orthogonality rule concerns {' and '.join(CONSTRAINED_SITES)}, which the MLP's output map writes to, "
+            f"and this adapter steers {target.host.site}; steer one of these, or give orthogonality=None."
+        )
+    shift = built(target)
+    for bound, tensors, what in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
+        if bound and not tensors:
+            raise ActshiftError(
+                f"{target.intervention.adapter} {what} through no matrix that could be kept orthogonal; use LowRank, "
+                f"{'Orthogonality(side=...)' if shift.reads() or shift.writes() else 'another adapter'}, or "
+                "orthogonality=None."
+            )
+
+
+def _check_covered(layers: list[int], writers: Writers, example: OutputMap) -> None:
+    if not writers:
+        where = "target_parameters" if example.parameter else "target_modules"
+        raise ActshiftError(
+            f"there is nothing to be orthogonal to: no steered block has LoRA on its MLP output map, here "
+            f"{example.name}; add it to {where}, or give orthogonality=None."
+        )
+    if free := [str(layer) for layer in layers if layer not in writers]:
+        warnings.warn(
+            f"the orthogonality rule leaves out the blocks {', '.join(free)}, which have no LoRA on their MLP output "
+            "map.",
+            stacklevel=2,
+        )
+
+
+def _lora_layer(model: nn.Module, output: OutputMap) -> nn.Module:
+    """The LoRA layer round a map; round a module of experts PEFT nests one wrapper for each parameter it adapts."""
+    if output.parameter is None:
+        return model.get_submodule(output.name)
+    module = model.get_submodule(output.name.rpartition(".")[0])
+    while getattr(module, "parameter_name", output.parameter) != output.parameter:
+        module = module.base_layer
+    return module
