@@ -7,8 +7,8 @@ import torch
 
 from actshift import attach, load_adapter
 from actshift.adapters import ADAPTERS as REGISTERED
-from actshift.sites import find_blocks
-from actshift.tuner import steering_layers
+from actshift.sites import Positions, find_blocks
+from actshift.tuner import prompt_lengths, steering_layers
 from tests.contract.cases import ADAPTERS as CASES
 from tests.contract.cases import cases, config, fresh_model, randomise, run, steered_model
 from tests.zoo import ARCHITECTURES, CAUSAL, ENCODERS, example_inputs, output_of
@@ -29,10 +29,10 @@ def test_fresh_adapter_is_a_no_op_and_strength_zero_is_the_base(name, adapter, s
 
 @cases()
 def test_gradients_reach_every_trainable_tensor_and_nothing_else(name, adapter, site):
-    model = steered_model(name, adapter, site)
+    model = steered_model(name, adapter, site).train()  # gates have a gradient only where they are drawn
     output_of(model(**example_inputs(name))).square().mean().backward()
     for parameter_name, parameter in model.named_parameters():
-        assert parameter.requires_grad == (".actshift." in parameter_name), parameter_name
+        assert parameter.requires_grad == (".lora_steer." in parameter_name), parameter_name
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, parameter_name
         else:
@@ -82,7 +82,11 @@ def test_save_load_and_unload_round_trip(name, adapter, site, tmp_path):
     assert torch.equal(run(unloaded, name), run(base, name))
     assert [n for n, _ in unloaded.named_modules()] == [n for n, _ in base.named_modules()]
     assert not steering_layers(unloaded)
-    assert [len(m._forward_hooks) for m in unloaded.modules()] == [len(m._forward_hooks) for m in base.modules()]
+    assert _hooks(unloaded) == _hooks(base)
+
+
+def _hooks(model):
+    return [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()]
 
 
 @cases()
@@ -114,6 +118,20 @@ def test_cached_generation_equals_uncached(name, adapter, site):
     assert torch.equal(cached, model.generate(**inputs, **settings, use_cache=False))
 
 
+@pytest.mark.parametrize("positions", [Positions.prompt(), Positions.generated(), Positions.ends(2, 1)], ids=str)
+@cases(CAUSAL)
+def test_positions_in_one_forward_are_those_of_prefill_and_decode(name, adapter, site, positions):
+    everywhere, model = steered_model(name, adapter, site), steered_model(name, adapter, site, positions=positions)
+    ids = example_inputs(name)["input_ids"]
+    settings = dict(max_new_tokens=4, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    with torch.no_grad(), prompt_lengths(model, [ids.shape[1]] * len(ids)):
+        whole = model(output.sequences).logits[:, ids.shape[1] - 1 : -1]
+    torch.testing.assert_close(torch.stack(output.logits, dim=1), whole, atol=2e-5, rtol=1e-4)
+    with torch.no_grad():
+        assert not torch.allclose(everywhere(output.sequences).logits[:, -1], whole[:, -1], atol=1e-4)
+
+
 @cases(CAUSAL)
 def test_left_padded_batch_equals_single_rows(name, adapter, site):
     model = steered_model(name, adapter, site)
@@ -139,6 +157,7 @@ def test_gradient_checkpointing_gives_equal_gradients(name, adapter, site):
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
+        torch.manual_seed(0)  # for adapters that draw
         output_of(model(**example_inputs(name))).square().mean().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     for plain, recomputed in zip(*gradients, strict=True):

@@ -1,0 +1,102 @@
+"""Joint adaptation on every architecture: what the contract asks of steering, with LoRA beside it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from actshift import (
+    ActshiftError,
+    JointConfig,
+    SteeringConfig,
+    attach,
+    halves,
+    load_adapter,
+    orthogonality_violations,
+    save_half,
+)
+from actshift.sites import SITES
+from tests.contract.cases import fresh_model, randomise, run
+from tests.zoo import ARCHITECTURES, example_inputs, output_of
+
+EXPERTS = {"qwen3_moe": ["mlp.experts.down_proj"], "mixtral": ["mlp.experts.down_proj"]}
+architectures = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def joint(name: str, site: str = "post_block", **fields) -> JointConfig:
+    if site not in ("post_block", "post_mlp"):
+        fields["orthogonality"] = None
+    return JointConfig(r=2, target_parameters=EXPERTS.get(name), steering=SteeringConfig(rank=4, site=site), **fields)
+
+
+def trained(name: str, site: str = "post_block"):
+    """A joint model with values in every tensor, as two steps of an optimiser leave it."""
+    model = attach(fresh_model(name), joint(name, site))
+    randomise(model)
+    step(model, name)
+    return model.eval()
+
+
+def step(model, name: str) -> None:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    output_of(model.train()(**example_inputs(name))).square().mean().backward()
+    optimizer.step()
+
+
+@architectures
+def test_fresh_is_no_op_and_unload_leaves_the_base(name):
+    base = run(fresh_model(name), name)
+    model = attach(fresh_model(name), joint(name))
+    assert torch.equal(run(model, name), base)
+    bare = trained(name).unload()
+    assert torch.equal(run(bare, name), base)
+    assert not [key for key, _ in bare.named_modules() if "lora" in key or "actshift" in key]
+
+
+@architectures
+def test_rule_holds_after_every_step_and_in_the_file(name, tmp_path):
+    model = attach(fresh_model(name), joint(name))
+    randomise(model)
+    for _ in range(3):
+        step(model, name)
+        assert max(orthogonality_violations(model).values()) < 1e-5
+    model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    loaded = load_adapter(fresh_model(name), str(tmp_path))
+    assert max(orthogonality_violations(loaded).values()) < 1e-5
+
+
+@architectures
+def test_save_load_and_halves_are_equal(name, tmp_path):
+    model = trained(name)
+    both = run(model, name)
+    model.save_pretrained(str(tmp_path / "joint"), save_embedding_layers=False)
+    assert torch.equal(run(load_adapter(fresh_model(name), str(tmp_path / "joint")), name), both)
+    for half in ("weights", "activations"):
+        with halves(model, half):
+            alone = run(model, name)
+        assert not torch.equal(alone, both)
+        save_half(model, half, tmp_path / half)
+    assert torch.equal(run(model, name), both)
+    steered = load_adapter(fresh_model(name), str(tmp_path / "activations"))
+    with halves(model, "activations"):
+        assert torch.equal(run(steered, name), run(model, name))
+
+
+@pytest.mark.parametrize("site", SITES)
+@architectures
+def test_every_site_stands_beside_lora(name, site):
+    model = trained(name, site)
+    both = run(model, name)
+    with halves(model, "weights"):
+        assert not torch.equal(run(model, name), both)
+    assert torch.equal(run(copy.deepcopy(model), name), both)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
+def test_experts_that_lora_does_not_reach_are_an_error(name):
+    model = fresh_model(name)
+    with pytest.raises(ActshiftError, match="nothing to be orthogonal to.*experts.*target_parameters"):
+        attach(model, JointConfig(r=2, steering=SteeringConfig(rank=4)))
+    assert not [key for key, _ in model.named_modules() if "lora" in key or "actshift" in key]
