@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from torch import nn
 
+from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.orthogonality import violation
 from actshift.tuner.constraint import Constraint, Pair, project
 from actshift.tuner.strength import steering_layers
 
 
-def enforce(model: nn.Module) -> None:
-    """Project every joint adapter of a model now, whatever its rule's `every` says: W_down ← W_down (I − QQᵀ).
+def enforce(model: nn.Module, adapter_name: str | None = None) -> None:
+    """Project the joint adapters of a model now, whatever their rule's `every` says: W_down ← W_down (I − QQᵀ).
 
     Training does this by itself; call it after editing weights by hand, and at the end of training under a rule of
-    every k steps or epochs. A soft rule (`penalty`) is left alone. Frozen adapters are projected too.
+    every k steps or epochs. One adapter, or with None all; frozen ones too. A soft rule (`penalty`) is left alone.
 
-    Raises ActshiftError for a model without a rule.
+    Raises ActshiftError where there is no rule.
 
     >>> enforce(model)  # doctest: +SKIP
     """
-    found = [(constraint, pair) for _, constraint, pair in _pairs(model) if constraint.orthogonality]
+    found = [(constraint, pair) for _, constraint, pair in _pairs(model, adapter_name) if constraint.orthogonality]
     if not found:
-        raise ActshiftError(f"{type(model).__name__} carries no orthogonality rule; attach a JointConfig with one.")
+        what = type(model).__name__ if adapter_name is None else f"adapter {adapter_name!r}"
+        raise ActshiftError(f"{what} carries no orthogonality rule; attach a JointConfig with one.")
     project(pair for constraint, pair in found if constraint.period)
 
 
@@ -48,8 +51,9 @@ def orthogonality_violations(model: nn.Module) -> dict[str, float]:
     return figures
 
 
-def _pairs(model: nn.Module) -> Iterator[tuple[str, Constraint, Pair]]:
+def _pairs(model: nn.Module, wanted: str | None = None) -> Iterator[tuple[str, Constraint, Pair]]:
     for name, layer in steering_layers(model).items():
         for adapter_name, constraint in layer.constraints.items():
-            shift = layer.lora_steer[adapter_name]
-            yield name, constraint, Pair(constraint.rows(shift), constraint.columns(adapter_name))
+            if wanted in (None, adapter_name):
+                shift = cast(Shift, layer.lora_steer[adapter_name])
+                yield name, constraint, Pair(constraint.rows(shift), constraint.columns(adapter_name))

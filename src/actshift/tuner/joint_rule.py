@@ -64,7 +64,7 @@ def constrain(
             layer_at(target.host).constraints[adapter_name] = Constraint(rule, modules)
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     if rule is not None and not on_meta:
-        enforce(model)
+        enforce(model, adapter_name)
 
 
 def _check_concerned(target: Target, rule: Orthogonality) -> None:
