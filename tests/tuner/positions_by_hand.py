@@ -1,0 +1,59 @@
+"""Steering at positions computed another way: each row alone, unpadded, uncached, by a hook that knows its tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from actshift import SteeringConfig, attach
+from actshift.sites import Positions
+from actshift.tuner import steering_layers
+from tests.contract.cases import fresh_model, randomise
+from tests.sites.test_positions import steered_by_hand
+
+PROMPTS = [[5, 17, 33, 8, 60, 12, 7], [9, 41], [23, 71, 3, 50]]
+"""Prompts of 7, 2 and 4 tokens: of the second, the first two and the last one overlap."""
+
+PLACES = {
+    "prompt": Positions.prompt(),
+    "generated": Positions.generated(),
+    "last": Positions.last_token(),
+    "ends": Positions.ends(first=2, last=1),
+}
+
+
+def steered(name: str, positions: Positions, **config):
+    """A model of the zoo with a trained-looking adapter, in eval mode."""
+    model = attach(fresh_model(name), SteeringConfig(rank=4, positions=positions, **config))
+    randomise(model)
+    return model.eval()
+
+
+def batch_of(rows: list[list[int]], padding: str = "left") -> dict[str, Tensor]:
+    """Token ids and mask of uneven rows, padded with 0."""
+    width = max(map(len, rows))
+    pads = [[0] * (width - len(row)) for row in rows]
+    masks = [[1] * len(row) for row in rows]
+    if padding == "left":
+        ids, mask = [p + r for p, r in zip(pads, rows)], [p + m for p, m in zip(pads, masks)]
+    else:
+        ids, mask = [r + p for p, r in zip(pads, rows)], [m + p for p, m in zip(pads, masks)]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+@torch.no_grad()
+def logits_by_hand(model, name: str, row: list[int], prompt: int, adapter: str = "default") -> Tensor:
+    """The logits `[seq, vocab]` of one row, whose first `prompt` tokens are its prompt."""
+    base = fresh_model(name)
+    for path, layer in steering_layers(model.get_base_model()).items():
+        positions, shift = layer.positions[adapter], layer.lora_steer[adapter]
+        chosen = torch.tensor(steered_by_hand(positions, prompt, len(row) - prompt))[:, None]
+
+        def steer(host, args, output, chosen=chosen, shift=shift):
+            hidden = output[0] if isinstance(output, tuple) else output
+            mask = chosen if hidden.ndim == 2 else chosen[None]
+            hidden = hidden + mask * shift(hidden)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        base.get_submodule(path.rpartition(".")[0]).register_forward_hook(steer)
+    return base(input_ids=torch.tensor([row])).logits[0]
