@@ -133,7 +133,7 @@ def test_a_model_is_described_from_its_config(name: str, tmp_path: Path) -> None
 
 def test_a_site_that_a_model_does_not_have_is_told_with_the_reason(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(BRANCHES, "llama")
-    post_block, post_mlp, _ = describe_model(str(base)).sites
+    post_block, post_mlp, *_ = describe_model(str(base)).sites
     assert (post_block.problem, post_mlp.hosts) == (None, ())
     assert "llama" in str(post_mlp.problem)
 

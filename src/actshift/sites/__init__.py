@@ -2,7 +2,21 @@
 
 from actshift.sites.architectures import BRANCHES, Branches
 from actshift.sites.blocks import find_blocks
+from actshift.sites.outputs import OutputMap, mlp_outputs
+from actshift.sites.positions import Positions
 from actshift.sites.resolve import resolve
 from actshift.sites.site import SITES, Host, Site, check_site
 
-__all__ = ["BRANCHES", "SITES", "Branches", "Host", "Site", "check_site", "find_blocks", "resolve"]
+__all__ = [
+    "BRANCHES",
+    "SITES",
+    "Branches",
+    "Host",
+    "OutputMap",
+    "Positions",
+    "Site",
+    "check_site",
+    "find_blocks",
+    "mlp_outputs",
+    "resolve",
+]

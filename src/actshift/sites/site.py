@@ -1,4 +1,4 @@
-"""Sites: the places in a transformer block whose output can be steered."""
+"""Sites: the places in a transformer block that can be steered."""
 
 from __future__ import annotations
 
