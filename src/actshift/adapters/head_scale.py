@@ -41,9 +41,9 @@ class HeadScale(Adapter):
     the first of LoFiT's phases; `HeadVector` is the second.
 
     Raises ActshiftError for a negative l1; at a site, where there are no attention heads.
-    Source: Yin, Ye, Durrett, LoFiT, arXiv 2406.01563, its step "attention head selection"; l1 = 1e-3 is what the
-    authors' scripts use with Llama-2 (5e-4 with Gemma). They start A at N(0, 1e-3), and we at zero, so that a
-    fresh adapter is a no-op [ours].
+    Source: Yin, Ye, Durrett, LoFiT, arXiv 2406.01563, its step "attention head selection". The authors' scripts use
+    l1 = 1e-3 or 5e-4, by model and task. They start A at N(0, 1e-3), and we at zero, so that a fresh adapter is a
+    no-op [ours].
 
     >>> HeadScale().parameter_count(2048, heads=32)
     2048

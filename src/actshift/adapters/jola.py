@@ -82,9 +82,9 @@ class JoLA(Adapter):
 
     Raises ActshiftError for a negative l0, temperatures outside (0, 1], one that rises, anneal_steps under 1; at a
     site, where there are no attention heads.
-    Source: Lai, Fraser, Titov, JoLA, arXiv 2502.01179. β = 0.33, γ = -0.1, ζ = 1.1 and l0 = 4e-5 are from the authors'
-    code, which keeps β constant (as `anneal_steps=None` does); the schedule's shape and end are [ours], and so is the
-    start a = v = 0, where theirs is N(0, 1e-3), so that a fresh adapter is a no-op.
+    Source: Lai, Fraser, Titov, JoLA, arXiv 2502.01179. β = 0.33, γ = -0.1 and ζ = 1.1 are from the authors' code, which
+    keeps β constant (as `anneal_steps=None` does). [ours]: the schedule's shape and end; l0 = 4e-5, about what their
+    trainer's λ makes of one gate on Llama-3.1-8B; the start a = v = 0, a no-op, where theirs is N(0, 1e-3).
 
     >>> JoLA().parameter_count(2048, heads=32)
     4160
