@@ -10,7 +10,7 @@ import torch
 
 from actshift import ActshiftError
 from actshift.training import TrainSettings, train
-from actshift.training.trainer import Checkpoints
+from actshift.training.callbacks import Checkpoints
 from tests.characters import sums, write_rows
 
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from actshift import ActshiftError, LowRank, Vector
 from actshift.training import TrainSettings
-from actshift.training.steering import layer_indices, steering_config
+from actshift.training.layers import layer_indices
+from actshift.training.steering import steering_config
 
 bounds = st.none() | st.integers(-6, 6)
 
@@ -36,9 +37,9 @@ def test_other_texts_are_refused(layer):
 
 def test_settings_become_a_config():
     linear = steering_config(TrainSettings(rank=2, activation="none", bias=True, layers=(0, "-1:")), blocks=6)
-    assert (linear.intervention, linear.layers) == (LowRank(rank=2, activation=None, bias=True), [0, 5])
+    assert (linear.adapter, linear.layers) == (LowRank(rank=2, activation=None, bias=True), [0, 5])
     vector = steering_config(TrainSettings(adapter="vector", site="post_mlp"), blocks=6)
-    assert (vector.intervention, vector.site, vector.layers) == (Vector(), "post_mlp", None)
+    assert (vector.adapter, vector.site, vector.layers) == (Vector(), "post_mlp", None)
 
 
 @pytest.mark.parametrize(

@@ -80,12 +80,12 @@ def test_plan_foresees_the_run_and_writes_nothing(settings, trained, tmp_path):
     assert not (tmp_path / "new").exists()
     assert (foreseen.trainable, foreseen.share) == (trained.fit.trainable, trained.fit.share)
     assert (foreseen.steps, foreseen.rows, foreseen.eval_rows) == (10, 30, 10)
-    assert [site.name for site in foreseen.sites] == [f"model.layers.{i}" for i in range(3)]
+    assert [place.module for place in foreseen.places] == [f"model.layers.{i}" for i in range(3)]
     assert foreseen.to_dict()["memory_bytes"]["total"] == foreseen.memory.total
 
 
 def test_plan_counts_the_chosen_layers_only(settings):
-    assert [site.layer for site in plan(replace(settings, layers=("-2:",), adapter="vector")).sites] == [1, 2]
+    assert [place.layer for place in plan(replace(settings, layers=("-2:",), adapter="vector")).places] == [1, 2]
 
 
 def wrong(settings, tmp_path) -> list[tuple[dict, str]]:

@@ -9,6 +9,7 @@ import typer
 
 from actshift.cli.steered import (
     Adapter,
+    Half,
     Model,
     Strength,
     Temperature,
@@ -24,6 +25,7 @@ def chat(
     model: Model = None,
     adapter: Adapter = None,
     strength: Strength = 1.0,
+    half: Half = "both",
     max_new_tokens: Annotated[
         int | None,
         typer.Option("--max-new-tokens", min=1, help="Tokens of an answer; by default half the context, 512 at most."),
@@ -32,7 +34,7 @@ def chat(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Talk to a model; answers appear as they are written, and the adapter can be switched as you talk."""
-    loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code)
+    loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
     from actshift.evaluation.generation import context_length
 
     limit = max_new_tokens or min(512, context_length(loaded, tokenizer) // 2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actshift.cli.steered import Adapter, AsJson, MaxNewTokens, Model, Strength, TrustRemoteCode, load_steered
+from actshift.cli.steered import Adapter, AsJson, Half, MaxNewTokens, Model, Strength, TrustRemoteCode, load_steered
 
 if TYPE_CHECKING:
     from actshift.evaluation import EvalReport
@@ -22,6 +22,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a time.")] = 16,
     max_new_tokens: MaxNewTokens = 64,
     strength: Strength = 1.0,
+    half: Half = "both",
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write all predictions to this JSONL file.")] = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -33,7 +34,7 @@ def evaluate(
     if out is not None:
         check_writable(out)
     rows = load_rows(data, split, limit)
-    loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code)
+    loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
 
     from actshift import evaluation
 

@@ -11,6 +11,7 @@ import typer
 
 from actshift.cli.steered import (
     AsJson,
+    Half,
     MaxNewTokens,
     Model,
     Strength,
@@ -44,6 +45,7 @@ def generate(
         typer.Option("--prompts", help='A file: a prompt per line, or .jsonl rows with "prompt".'),
     ] = None,
     strength: Strength = 1.0,
+    half: Half = "both",
     max_new_tokens: MaxNewTokens = 64,
     temperature: Temperature = 0.0,
     compare: Annotated[bool, typer.Option("--compare", help="Show what the base model writes beside it.")] = False,
@@ -55,7 +57,7 @@ def generate(
     sources = adapters or []
     if twice := [source for source in sources if sources.count(source) > 1]:
         raise ActshiftError(f"The adapter {twice[0]} is given twice; give each one once.")
-    loaded, tokenizer, names = load_steered(model, sources, strength, trust_remote_code)
+    loaded, tokenizer, names = load_steered(model, sources, strength, trust_remote_code, half)
 
     from actshift.evaluation import generate_completions
 

@@ -18,6 +18,9 @@ Model = Annotated[
 ]
 Adapter = Annotated[str | None, typer.Option("--adapter", help="An adapter's folder or Hugging Face id.")]
 Strength = Annotated[float, typer.Option("--strength", help="How much of the shift to add: 1 as trained, 0 the base.")]
+Half = Annotated[
+    str, typer.Option("--half", help="Of a joint adapter: weights (its LoRA) alone, activations alone, or both.")
+]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens to write at most.")]
 Temperature = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy; above it, sample.")]
 TrustRemoteCode = Annotated[
@@ -27,17 +30,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a t
 
 
 def load_steered(
-    model: str | None, adapters: Sequence[str], strength: float, trust_remote_code: bool
+    model: str | None, adapters: Sequence[str], strength: float, trust_remote_code: bool, half: str = "both"
 ) -> tuple[Any, PreTrainedTokenizerBase, list[str]]:
     """Load a model with any number of adapters; return it, its tokenizer and the adapters' names in it.
 
-    Raises ActshiftError where neither a model nor an adapter is given, or one of them cannot be loaded.
+    Adapters are actshift's, of one half or two, or stock LoRAs. Raises ActshiftError where neither a model nor an
+    adapter is given, one of them cannot be loaded, or it has no strength or halves that could be set.
     """
     from rich.console import Console
 
     with Console(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
-        from actshift.tuner import load_adapter, set_strength
+        from actshift.tuner import set_halves, set_strength
+        from actshift.tuner.lora import load_any_adapter
 
         source = model or _base_of(adapters)
         status.update(f"Loading {source} …")
@@ -49,17 +54,19 @@ def load_steered(
             raise ActshiftError(f"{error} The adapter names it as its base; --model takes another place.") from error
         names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]  # a path is no module name
         for name, adapter in zip(names, adapters, strict=True):
-            loaded = load_adapter(loaded, adapter, adapter_name=name)
-        if adapters:
+            loaded = load_any_adapter(loaded, adapter, adapter_name=name)
+        if adapters and strength != 1:
             set_strength(loaded, strength)
+        if half != "both":
+            set_halves(loaded, half)
     return loaded, tokenizer, names
 
 
 def _base_of(adapters: Sequence[str]) -> str:
-    from actshift.tuner import read_config
+    from actshift.tuner.lora import base_model_of
 
     if not adapters:
         raise ActshiftError("No model is given; add --model with a folder or Hugging Face id, or --adapter.")
-    if base := read_config(adapters[0]).base_model_name_or_path:
+    if base := base_model_of(adapters[0]):
         return base
     raise ActshiftError(f"The adapter {adapters[0]} does not name its base model; add --model.")

@@ -29,7 +29,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     **flags: Any,
 ) -> None:
-    """Train a steering adapter for a model on rows of prompt + completion, messages, or text.
+    """Adapt a model to rows of prompt + completion, messages, or text: by steering, LoRA, both, or in every weight.
 
     The loss counts completions only. With --eval-data or --eval-share the state of lowest loss there is kept.
     """
@@ -76,31 +76,42 @@ def _show(result: Plan | TrainResult, json: bool, tables: Any) -> None:
 
 
 def _plan_tables(plan: Plan) -> list[Table]:
-    sites = Table(title="Sites", title_justify="left")
-    for name in ("layer", "site", "module", "width", "parameters"):
-        sites.add_column(name, justify="right" if name in ("layer", "width", "parameters") else "left")
-    for site in plan.sites:
-        sites.add_row(str(site.layer), site.site, site.name, f"{site.width:,}", f"{plan.per_site:,}")
     memory = plan.memory
     parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
-    return [
-        sites,
-        _figures(
-            {
-                "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
-                "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
-                "evaluation rows": f"{plan.eval_rows:,}",
-                "steps": f"{plan.steps:,}",
-                "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
-            }
-        ),
-    ]
+    figures = {
+        "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
+        "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+        "evaluation rows": f"{plan.eval_rows:,}",
+        "steps": f"{plan.steps:,}",
+        "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
+    }
+    return [*_places(plan), _figures(figures)]
+
+
+def _places(plan: Plan) -> list[Table]:
+    """A table of what is steered, line by line, and of what has LoRA, by the names of the maps."""
+    numbers = ("layer", "width", "parameters", "maps")
+    steered, maps = Table(title="Sites", title_justify="left"), Table(title="LoRA", title_justify="left")
+    for table, names in ((steered, "layer site module width parameters"), (maps, "map maps parameters")):
+        for name in names.split():
+            table.add_column(name, justify="right" if name in numbers else "left")
+    adapted: dict[str, list[int]] = {}
+    for place in plan.places:
+        if place.layer is None:
+            adapted.setdefault(place.module.rpartition(".")[2], []).append(place.parameters)
+        else:
+            steered.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
+    for name, sizes in adapted.items():
+        maps.add_row(name, str(len(sizes)), f"{sum(sizes):,}")
+    return [table for table in (steered, maps) if table.row_count]
 
 
 def _summary(result: TrainResult) -> list[Table]:
     fit = result.fit
-    figures = {
-        "adapter": str(result.folder),
+    figures = {"result": str(result.folder)}
+    if result.selection is not None:
+        figures["heads"] = str(result.selection)
+    figures |= {
         "trainable": f"{fit.trainable:,} of {fit.parameters:,} parameters ({fit.share:.3%})",
         "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
         "steps": f"{fit.steps:,}",

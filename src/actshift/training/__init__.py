@@ -2,8 +2,9 @@
 
 from actshift.training.fit import FitResult, fit
 from actshift.training.plan import Memory, Plan, plan
+from actshift.training.result import TrainResult, stored_settings
 from actshift.training.settings import TrainSettings, read_config_file
-from actshift.training.train import TrainResult, stored_settings, train
+from actshift.training.train import train
 
 __all__ = [
     "FitResult",

@@ -57,7 +57,7 @@ def trainer_arguments(settings: TrainSettings, run: RunFolder, steps: int, saves
     every = settings.save_steps or math.ceil(steps / CHECKPOINTS)
     return SFTConfig(
         output_dir=str(run.checkpoints),
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.rate,
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,

@@ -42,6 +42,27 @@ class Encoded:
         return sha.hexdigest()
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What a run reads: the encoded rows that it trains on, and those that it is evaluated on, if any."""
+
+    train: Encoded
+    held_out: Encoded | None
+
+    @classmethod
+    def of(
+        cls, rows: Dataset, eval_rows: Dataset | None, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Examples:
+        """Encode both, as `encode` does."""
+        held_out = encode(eval_rows, tokenizer, max_length) if eval_rows is not None else None
+        return cls(encode(rows, tokenizer, max_length), held_out)
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of all of them."""
+        return self.train.digest + (self.held_out.digest if self.held_out else "")
+
+
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
     """Return `rows` as token ids with labels, at most `max_length` tokens each.
 

@@ -1,69 +1,39 @@
-"""What a run would do, worked out without the model's weights: sites, parameters, steps, memory."""
+"""What a run would do, worked out without the model's weights: where, how much, how long, in how much memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from actshift.errors import ActshiftError
-from actshift.training.arguments import total_steps, uses_bf16
+from actshift.training.adapting import adapt, base_without_weights, check_names
+from actshift.training.arguments import total_steps
 from actshift.training.encoding import encode
+from actshift.training.fit import parameter_counts
 from actshift.training.inputs import load_splits, named
+from actshift.training.lofit import heads_to_keep, phases, scales
+from actshift.training.memory import Memory
 from actshift.training.run_folder import RunFolder
 from actshift.training.settings import TrainSettings
-from actshift.training.steering import steering_config
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
-
-    from actshift.sites import Host
-
-ACTIVATIONS_PER_BLOCK = 17
-"""Numbers a block keeps for its backward pass, in batch · seq · d_model: arXiv 2205.05198, eq. 2 less its attention."""
 
 
 @dataclass(frozen=True)
-class Memory:
-    """An estimate of what training takes, in bytes.
+class Place:
+    """A module that would be adapted: its block, the site that is steered there or "weight", and what is trained."""
 
-    weights      parameters × 2 (bf16) or 4 (fp32)
-    training     trainable × 16: the weight, its gradient and Adam's two moments, all in float32
-    activations  batch · seq · d_model × (17 · blocks), or × (blocks + 17) with gradient checkpointing, × 2 or 4
-
-    seq is the longest row. The attention matrix is not kept (fused kernels), nor are the logits (a fused loss).
-    """
-
-    weights: int
-    training: int
-    activations: int
-
-    @classmethod
-    def estimate(
-        cls, settings: TrainSettings, parameters: int, trainable: int, blocks: int, width: int, seq: int
-    ) -> Memory:
-        """Return the estimate for a base of `parameters` in `blocks` blocks of `width`, and rows of `seq` tokens."""
-        size = 2 if uses_bf16(settings) else 4
-        per_token = ACTIVATIONS_PER_BLOCK * (1 if settings.gradient_checkpointing else blocks)
-        kept = blocks if settings.gradient_checkpointing else 0
-        return cls(
-            weights=parameters * size,
-            training=trainable * 16,
-            activations=settings.batch_size * seq * width * (per_token + kept) * size,
-        )
-
-    @property
-    def total(self) -> int:
-        """All of it, in bytes."""
-        return self.weights + self.training + self.activations
+    layer: int | None
+    site: str
+    module: str
+    width: int
+    parameters: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: the sites that would be steered, and its size."""
+    """What a run would do: where it would adapt the model, and its size."""
 
-    sites: tuple[Host, ...]
-    per_site: int
+    places: tuple[Place, ...]
+    trainable: int
     parameters: int
     rows: int
     left_out: int
@@ -73,21 +43,16 @@ class Plan:
     memory: Memory
 
     @property
-    def trainable(self) -> int:
-        """Parameters that would be trained."""
-        return self.per_site * len(self.sites)
-
-    @property
     def share(self) -> float:
         """Trainable parameters over all, 0 to 1."""
         return self.trainable / self.parameters
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, ready for JSON."""
-        sites = [{"site": s.site, "layer": s.layer, "module": s.name, "width": s.width} for s in self.sites]
         names = ("trainable", "share", "parameters", "rows", "left_out", "eval_rows", "longest", "steps")
         memory = {name: getattr(self.memory, name) for name in ("weights", "training", "activations", "total")}
-        return {"sites": sites, **{name: getattr(self, name) for name in names}, "memory_bytes": memory}
+        places = [asdict(place) for place in self.places]
+        return {"places": places, **{name: getattr(self, name) for name in names}, "memory_bytes": memory}
 
 
 def plan(settings: TrainSettings) -> Plan:
@@ -100,44 +65,61 @@ def plan(settings: TrainSettings) -> Plan:
         >>> plan(TrainSettings(model="gpt2", data="rows.jsonl", out="run")).steps  # doctest: +SKIP
         234
     """
-    from actshift.loading import load_config, load_tokenizer
+    from actshift.loading import load_tokenizer
     from actshift.sites import find_blocks, resolve
 
     RunFolder(Path(named(settings, "out"))).check(settings, resume=False)
-    steering_config(settings)
+    check_names(settings)
     rows, eval_rows = load_splits(settings)
-    source = named(settings, "model")
-    model = _without_weights(load_config(source, settings.trust_remote_code), settings.trust_remote_code)
-    encoded = encode(rows, load_tokenizer(source, settings.trust_remote_code), settings.max_length)
-    blocks = len(find_blocks(model))
-    config = steering_config(settings, blocks)
-    sites = resolve(model, config.site, config.layers)
-    width = sites[0].width
-    config.intervention.check_shape(width)
-    per_site = config.intervention.parameter_count(width)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = base_without_weights(settings)
+    tokenizer = load_tokenizer(named(settings, "model"), settings.trust_remote_code)
+    encoded = encode(rows, tokenizer, settings.max_length)
+    steps = total_steps(len(encoded.examples), settings)
+    if settings.two_phases:
+        phases(steps, settings)
+    blocks, width = len(find_blocks(model)), resolve(model, "post_block", [0])[0].width
+    adapted = adapt(model, settings, steps)
+    trainable, parameters = counts(adapted, settings)
     return Plan(
-        sites=tuple(sites),
-        per_site=per_site,
-        parameters=parameters + per_site * len(sites),
+        places=tuple(places_in(adapted)),
+        trainable=trainable,
+        parameters=parameters,
         rows=len(encoded.examples),
         left_out=encoded.left_out,
         eval_rows=len(eval_rows) if eval_rows is not None else 0,
         longest=encoded.longest,
-        steps=total_steps(len(encoded.examples), settings),
-        memory=Memory.estimate(settings, parameters, per_site * len(sites), blocks, width, encoded.longest),
+        steps=steps,
+        memory=Memory.estimate(settings, parameters - trainable, trainable, blocks, width, encoded.longest),
     )
 
 
-def _without_weights(config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
+def counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
+    """Return how many parameters are trained and how many there are in all, of what the run ends with.
 
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except ValueError as error:
-        kind = getattr(config, "model_type", "unknown")
-        raise ActshiftError(
-            f"A model of type {kind!r} is not a causal language model, which training needs."
-        ) from error
+    LoFiT ends with a vector for each head that it keeps, whichever they will be.
+    """
+    trainable, parameters = parameter_counts(adapted)
+    if not settings.two_phases:
+        return trainable, parameters
+    shapes = [shift.scale.shape for shift in scales(adapted).values()]
+    kept = heads_to_keep(sum(heads for heads, _ in shapes), settings) * shapes[0][1]
+    return kept, parameters - trainable + kept
+
+
+def places_in(adapted: Any) -> list[Place]:
+    """Return the modules of an adapted model that are steered or have LoRA; none where every weight is trained."""
+    sizes: dict[str, int] = {}
+    for name, parameter in adapted.named_parameters():
+        module, found, _ = name.partition(".lora_")  # how the tensors of both begin
+        if found and parameter.requires_grad:
+            sizes[module] = sizes.get(module, 0) + parameter.numel()
+    return [_place(adapted.get_submodule(name), name, size) for name, size in sizes.items()]
+
+
+def _place(module: Any, name: str, size: int) -> Place:
+    from actshift.tuner import SteeringLayer
+
+    name = name.removeprefix("base_model.model.")
+    if isinstance(module, SteeringLayer):
+        return Place(module.layer_index, module.site, name.rpartition(".")[0], module.width, size)
+    return Place(None, "weight", name, module.in_features, size)

@@ -18,8 +18,11 @@ from actshift.training.settings import TrainSettings
 COMPLETE = "complete.json"
 """Written into a checkpoint once all else of it is; a checkpoint without it does not count."""
 METRICS = "metrics.json"
-RESULT = "adapter_config.json"
-"""The file without which no library takes a folder for an adapter; it is moved into place last."""
+RESULTS = ("adapter_config.json", "config.json")
+"""The files without which no library takes a folder for an adapter, or a model; they are moved into place last."""
+
+CHECKPOINTS_KEPT = 3
+"""The newest, the best, and at the end of a run the one before."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the result is there."""
-        return (self.path / RESULT).is_file() and (self.path / METRICS).is_file()
+        return any((self.path / name).is_file() for name in RESULTS) and (self.path / METRICS).is_file()
 
     @property
     def unfinished(self) -> bool:
@@ -110,9 +113,9 @@ class RunFolder:
         self.remove_all_but(*(folder for _, folder in self._all() if (folder / COMPLETE).is_file()))
 
     def finish(self, result: Path) -> None:
-        """Move the files of `result` (a folder on the same disk) in, the one that makes an adapter last; tidy up."""
+        """Move the files of `result` (a folder on the same disk) in, the one that makes it a result last; tidy up."""
         mode = (result / METRICS).stat().st_mode  # what the umask asks for; safetensors makes its files private
-        for file in sorted(result.iterdir(), key=lambda file: file.name == RESULT):
+        for file in sorted(result.iterdir(), key=lambda file: file.name in RESULTS):
             file.chmod(mode)
             os.replace(file, self.path / file.name)
         self.tidy()
@@ -122,8 +125,9 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def check_space(self, trainable: int) -> None:
-        """Raise ActshiftError where the disk will not hold the checkpoints of `trainable` parameters."""
-        needed, free = 3 * checkpoint_bytes(trainable), shutil.disk_usage(self._existing).free
+        """Raise ActshiftError where the disk will not hold checkpoints of `trainable` parameters, and the result."""
+        needed = CHECKPOINTS_KEPT * checkpoint_bytes(trainable) + 4 * trainable
+        free = shutil.disk_usage(self._existing).free
         if free < needed:
             raise ActshiftError(
                 f"The disk of {self.path} has {free / 1e6:,.0f} MB free, and checkpoints need about "

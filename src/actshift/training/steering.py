@@ -1,28 +1,31 @@
-"""From settings to a SteeringConfig: the adapter's fields, and the layers that slices mean for one model."""
+"""From settings to a SteeringConfig: the adapter's fields, the site, the layers that slices mean, the positions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
-from actshift.training.arguments import uses_bf16
-from actshift.training.inputs import named
+from actshift.training.layers import layer_indices
 from actshift.training.settings import TrainSettings
+from actshift.training.settings.train_settings import ADAPTER
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from actshift.adapters import Adapter
+    from actshift.sites import Positions
+    from actshift.tuner import JointConfig, SteeringConfig
 
-    from actshift.tuner import SteeringConfig
+SELECTS = "head_scale"
+"""The adapter of LoFiT's first phase, which finds the heads that the second phase steers."""
+ANY_WIDTH = 2**20
 
-ADAPTER_SETTINGS = ("rank", "activation", "bias", "init")
 
+def steering_config(settings: TrainSettings, blocks: int | None = None, steps: int | None = None) -> SteeringConfig:
+    """Return the SteeringConfig that `settings` describe for a model of `blocks` blocks and a run of `steps` steps.
 
-def steering_config(settings: TrainSettings, blocks: int | None = None) -> SteeringConfig:
-    """Return the SteeringConfig that `settings` describe for a model of `blocks` blocks.
-
-    Without `blocks` the layers are left at "all": enough to check every name before a model is loaded.
+    Without `blocks` the layers are left at "all": enough to check every name before a model is loaded. For LoFiT it
+    is the config of its first phase.
 
     Raises:
         ActshiftError: an unknown adapter, activation, init or site, a bad rank or layer, or a setting that the
@@ -32,66 +35,95 @@ def steering_config(settings: TrainSettings, blocks: int | None = None) -> Steer
         >>> steering_config(TrainSettings(adapter="vector", layers=("-2:",)), blocks=6).layers
         [4, 5]
     """
-    from actshift.adapters import ADAPTERS, adapter_from_dict
     from actshift.tuner import SteeringConfig
 
-    kind = ADAPTERS.get(settings.adapter)
+    adapter = _adapter(settings, steps)
+    return SteeringConfig(
+        adapter=adapter,
+        site=settings.site or ("attention_heads" if _needs_heads(adapter) else "post_block"),
+        layers=layer_indices(settings.layers, blocks) if settings.layers and blocks else None,
+        positions=_positions(settings),
+        task_type="CAUSAL_LM",
+    )
+
+
+def head_vectors_config(settings: TrainSettings, heads: Mapping[int, Sequence[int]]) -> SteeringConfig:
+    """Return the config of LoFiT's second phase: a vector for each of the chosen `heads`, which are given by layer."""
+    from actshift.adapters import HeadVector
+    from actshift.tuner import Intervention, SteeringConfig
+
+    first, positions = steering_config(settings), _positions(settings)
+    return SteeringConfig(
+        interventions=[
+            Intervention(HeadVector(tuple(chosen)), site=str(first.site), layers=[layer], positions=positions)
+            for layer, chosen in sorted(heads.items())
+        ],
+        task_type="CAUSAL_LM",
+    )
+
+
+def joint_config(settings: TrainSettings, steering: SteeringConfig) -> JointConfig:
+    """Return the config of both halves, with `steering` as one of them and the rule between them.
+
+    Raises ActshiftError for a rule that cannot be, and for LoFiT, whose two phases leave no place for another half.
+    """
+    from actshift.orthogonality import Orthogonality
+    from actshift.tuner import JointConfig
+
+    if settings.two_phases:
+        raise ActshiftError(
+            "LoFiT trains in two phases of its own, so it is no half of a joint run; use steering alone."
+        )
+    every, side = settings.orthogonality_every, settings.orthogonality
+    rule = None
+    if side != "none":
+        number: Any = int(every) if every.isdecimal() else every
+        rule = Orthogonality(side, number, settings.orthogonality_penalty)
+    return JointConfig(
+        r=settings.lora_r,
+        lora_alpha=cast(int, settings.lora_alpha),
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_targets) if settings.lora_targets else "all-linear",
+        steering=steering,
+        orthogonality=rule,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _adapter(settings: TrainSettings, steps: int | None) -> Adapter:
+    from actshift.adapters import ADAPTERS, adapter_from_dict
+
+    name = SELECTS if settings.two_phases else settings.adapter
+    kind = ADAPTERS.get(name)
     taken = [item.name for item in fields(kind)] if kind else []
-    for name in ADAPTER_SETTINGS:
-        if kind and name not in taken and getattr(settings, name) != getattr(TrainSettings, name):
-            raise ActshiftError(f"The adapter {settings.adapter} has no {name}; leave it out, or use low_rank.")
-    values = {name: getattr(settings, name) for name in taken}
+    for item in fields(settings):
+        foreign = item.metadata["panel"] == ADAPTER and item.name not in taken and "adapter" not in item.metadata["of"]
+        if kind and foreign and getattr(settings, item.name) != item.default:
+            raise ActshiftError(f"The adapter {settings.adapter} has no {item.name}; leave it out, or use another one.")
+    values: dict[str, Any] = {field: getattr(settings, field) for field in taken if hasattr(settings, field)}
     if values.get("activation") == "none":
         values["activation"] = None
-    adapter = adapter_from_dict({"kind": settings.adapter, **values})
-    layers = layer_indices(settings.layers, blocks) if settings.layers and blocks else None
-    return SteeringConfig(adapter=adapter, site=settings.site, layers=layers, task_type="CAUSAL_LM")
+    if "anneal_steps" in taken:
+        values["anneal_steps"] = steps
+    return adapter_from_dict({"kind": name, **values})
 
 
-def steered_model(settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the base model with a fresh, seeded adapter (a PeftModel), and its tokenizer.
-
-    Raises ActshiftError where the model cannot be loaded, or the adapter does not fit it.
-    """
-    import torch
-
-    from actshift.loading import load_model
-    from actshift.sites import find_blocks
-    from actshift.tuner import attach
-
-    bf16 = uses_bf16(settings)
-    model, tokenizer = load_model(
-        named(settings, "model"), dtype="auto" if bf16 else "float32", trust_remote_code=settings.trust_remote_code
-    )
-    if bf16:
-        cast(Any, model).to(torch.bfloat16)  # in place; on a CPU "auto" is float32
-    torch.manual_seed(settings.seed)
-    return attach(model, steering_config(settings, len(find_blocks(model)))), tokenizer
-
-
-def layer_indices(layers: Sequence[int | str], count: int) -> list[int]:
-    """Return the block indices that numbers and Python slices mean in a model of `count` blocks.
-
-    Raises ActshiftError for a slice that is malformed, reaches out of the model or selects nothing; a single
-    index is checked where it is resolved.
-
-    >>> layer_indices([0, "-2:"], 6)
-    [0, 4, 5]
-    """
-    return [index for layer in layers for index in _indices(str(layer), count)]
-
-
-def _indices(layer: str, count: int) -> Sequence[int]:
-    parts = layer.split(":")
+def _needs_heads(adapter: Adapter) -> bool:
     try:
-        numbers = [int(part) if part.strip() else None for part in parts]
-        chosen = slice(*numbers) if len(numbers) > 1 else None
-        indices = [int(layer)] if chosen is None else range(*chosen.indices(count))
-    except (ValueError, TypeError):
-        raise ActshiftError(
-            f"Layers {layer!r} is neither a block's index such as -1 nor a Python slice such as 4:8."
-        ) from None
-    bounds = numbers[:2] if chosen else []
-    if not indices or any(bound is not None and not -count <= bound <= count for bound in bounds):
-        raise ActshiftError(f"Layers {layer!r} is out of range: the model has {count} blocks, 0 to {count - 1}.")
-    return indices
+        adapter.check_shape(ANY_WIDTH)
+    except ActshiftError:
+        return True
+    return False
+
+
+def _positions(settings: TrainSettings) -> Positions:
+    from actshift.sites import Positions
+
+    makers = {
+        "all": Positions.all,
+        "prompt": Positions.prompt,
+        "generated": Positions.generated,
+        "last": Positions.last_token,
+        "ends": lambda: Positions.ends(first=settings.first_tokens, last=settings.last_tokens),
+    }
+    return makers[settings.positions]()

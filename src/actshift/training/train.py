@@ -1,57 +1,34 @@
-"""The whole verb: read, attach, train, and leave a folder that any PEFT program can load."""
+"""The whole verb: read, adapt, train, and leave a folder that PEFT (or, for every weight, transformers) can load."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actshift.files import write_whole
+from actshift.training.adapting import adapt, check_names, load_base
+from actshift.training.arguments import total_steps
 from actshift.training.card import model_card
-from actshift.training.fit import FitResult, fit
+from actshift.training.encoding import Examples
+from actshift.training.fit import begin, go_on
 from actshift.training.inputs import load_splits, named
-from actshift.training.run_folder import METRICS, RunFolder, read_json
+from actshift.training.lofit import phases, select_heads
+from actshift.training.result import TrainResult, read_result
+from actshift.training.run_folder import METRICS, RunFolder
 from actshift.training.settings import TrainSettings
-from actshift.training.steering import steered_model, steering_config
 
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished run: its settings and what the training came to, as metrics.json keeps them."""
-
-    settings: TrainSettings
-    fit: FitResult
-
-    @property
-    def folder(self) -> Path:
-        """Where the adapter is."""
-        return Path(named(self.settings, "out"))
-
-    @property
-    def folder_bytes(self) -> int:
-        """The size of all that the folder holds."""
-        return sum(file.stat().st_size for file in self.folder.iterdir())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures, then the settings, ready for JSON.
-
-        `from_dict` turns them back.
-        """
-        return {**asdict(self.fit), "share": self.fit.share, "settings": asdict(self.settings)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainResult:
-        """Return the result that `to_dict` described."""
-        figures = {name: values[name] for name in FitResult.__dataclass_fields__}
-        return cls(TrainSettings.from_mapping(values["settings"]), FitResult(**figures))
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
-    """Train an adapter as `settings` say, and save it with a model card and metrics.json in the folder `out`.
+    """Train a model as `settings` say, and save the result with a model card and metrics.json in the folder `out`.
 
-    `resume` goes on with a run that was stopped at any moment; one that is finished already is only reported.
+    The result is an adapter, PEFT's own LoRA or a whole model, by `settings.method`. `resume` goes on with a run that
+    was stopped at any moment; one that is finished already is only reported.
 
     Raises:
         ActshiftError: a setting that is missing or wrong, a model or rows that cannot be read, an adapter that does
@@ -67,33 +44,61 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
         warnings.warn(f"The run in {run.path} is finished already; nothing is left to resume.", stacklevel=2)
         return read_result(run.path)
     run.check(settings, resume)
-    steering_config(settings)  # names are checked before hours of loading
+    check_names(settings)  # before hours of loading
     rows, eval_rows = load_splits(settings)
-    model, tokenizer = steered_model(settings)
-    fitted = fit(model, tokenizer, rows, settings, eval_rows, run.path, resume)
-    result = TrainResult(settings, fitted)
-    with run.space_explained(fitted.trainable):
-        run.finish(_save(model, result, run))
+    model, tokenizer = load_base(settings)
+    examples = Examples.of(rows, eval_rows, tokenizer, settings.max_length)
+    trained, result = (_two_phases if settings.two_phases else _one_phase)(
+        model, tokenizer, examples, settings, run, resume
+    )
+    with run.space_explained(result.fit.trainable):
+        run.finish(_save(trained, tokenizer, result, run))
     return result
 
 
-def read_result(folder: Path) -> TrainResult:
-    """Return what metrics.json in the folder of a finished run says."""
-    return TrainResult.from_dict(read_json(folder / METRICS))
+def _one_phase(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples,
+    settings: TrainSettings,
+    run: RunFolder,
+    resume: bool,
+) -> tuple[Any, TrainResult]:
+    adapted = adapt(model, settings, total_steps(len(examples.train.examples), settings))
+    begin(run, adapted, examples, settings, resume)
+    return adapted, TrainResult(settings, go_on(run, adapted, tokenizer, examples, settings, resume))
 
 
-def _save(model: Any, result: TrainResult, run: RunFolder) -> Path:
+def _two_phases(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples,
+    settings: TrainSettings,
+    run: RunFolder,
+    resume: bool,
+) -> tuple[Any, TrainResult]:
+    model, selection = select_heads(model, tokenizer, examples, settings, run, resume)
+    _, steps = phases(total_steps(len(examples.train.examples), settings), settings)
+    adapted = adapt(model, settings, heads=selection.heads)
+    fitted = go_on(
+        run,
+        adapted,
+        tokenizer,
+        examples,
+        replace(settings, max_steps=steps),
+        resume,
+        title="LoFiT 2 of 2, shifting heads",
+    )
+    return adapted, TrainResult(settings, fitted, selection)
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerBase, result: TrainResult, run: RunFolder) -> Path:
     folder = run.checkpoints / "result"
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # True or "auto" may ask the hub
+    if result.settings.method == "full":
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+    else:
+        model.save_pretrained(str(folder), save_embedding_layers=False)  # True or "auto" may ask the hub
     write_whole(folder / METRICS, json.dumps(result.to_dict(), indent=2) + "\n")
-    write_whole(folder / "README.md", model_card(result.settings, result.fit))
+    write_whole(folder / "README.md", model_card(result))
     return folder
-
-
-def stored_settings(out: str | Path) -> dict[str, Any]:
-    """Return the settings of the run in the folder `out`, unfinished or finished.
-
-    Raises ActshiftError where there is none.
-    """
-    run = RunFolder(Path(out))
-    return read_json(run.path / METRICS)["settings"] if run.finished else run.settings()

@@ -2,66 +2,58 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.sft_trainer import SFTTrainer
+from datasets import Dataset
+from torch import nn
+from torch.optim import Optimizer
+from transformers import PreTrainedTokenizerBase, PrinterCallback
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from actshift.errors import ActshiftError
-from actshift.files import write_whole
-from actshift.training.run_folder import COMPLETE, RunFolder
+from actshift.training.encoding import Encoded
+from actshift.tuner.parameter_groups import parameter_groups
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer without a model card beside each checkpoint; ours is written once, with the result."""
+    """SFTTrainer without a model card beside each checkpoint, and with a learning rate of its own for the LoRA half."""
+
+    def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lora_learning_rate = lora_learning_rate
+        self.processing_class = None  # else it aligns the model's special tokens, and saves a copy a checkpoint
+        self.remove_callback(PrinterCallback)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Optimizer:
+        """Split each of the inherited groups (with and without weight decay) into the halves, at their rates."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if fresh and self.lora_learning_rate is not None:
+            halves = parameter_groups(cast(nn.Module, self.model), self.args.learning_rate, self.lora_learning_rate)
+            optimizer.param_groups[:] = [
+                {**group, **half, "params": shared}
+                for group in optimizer.param_groups
+                for half in halves
+                if (shared := [one for one in group["params"] if any(one is other for other in half["params"])])
+            ]
+        return optimizer
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the learning rate of the LoRA half beside the other's."""
+        if "learning_rate" in logs and self.lora_learning_rate is not None:
+            rates = {group["name"]: group["lr"] for group in cast(Optimizer, self.optimizer).param_groups}
+            logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
+        super().log(logs, *args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing."""
+        """Do nothing; ours is written once, with the result."""
 
 
-class StopAtNan(TrainerCallback):
-    """Ends a run whose loss is no longer a number, before such a state is saved."""
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Have the loss looked at before each checkpoint."""
-        control.should_log |= control.should_save
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Raise ActshiftError where the loss is infinite or not a number."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise ActshiftError(
-                f"The loss became {loss} at step {state.global_step}; start anew with a lower learning_rate (it was "
-                f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
-            )
+def collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForLanguageModeling:
+    """Return what makes padded batches of examples."""
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return DataCollatorForLanguageModeling(pad_token_id=cast(int, pad))
 
 
-class Checkpoints(TrainerCallback):
-    """Marks each checkpoint as complete once all of it is written, and then drops those no longer needed."""
-
-    def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
-        self.run = run
-        self.start = time.monotonic() - seconds_before
-
-    @property
-    def seconds(self) -> float:
-        """How long the run has taken, sessions before a resume included."""
-        return time.monotonic() - self.start
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint just written; keep it, the best one, and at the very end the one before."""
-        latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
-        write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
-        if state.global_step < state.max_steps:
-            self.run.remove_all_but(latest, state.best_model_checkpoint)
+def dataset(encoded: Encoded) -> Dataset:
+    """Return the examples as the trainer takes them."""
+    return Dataset.from_list(encoded.examples)
