@@ -21,8 +21,12 @@ from actshift.sites import SITES
 from tests.contract.cases import fresh_model, randomise, run
 from tests.zoo import ARCHITECTURES, example_inputs, output_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT sets it for GPT-2 by itself
 EXPERTS = {"qwen3_moe": ["mlp.experts.down_proj"], "mixtral": ["mlp.experts.down_proj"]}
-architectures = pytest.mark.parametrize("name", ARCHITECTURES)
+EVERYDAY = ("llama", "gpt2", "opt", "bert", "mixtral", "t5")
+architectures = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in EVERYDAY else pytest.mark.slow) for name in ARCHITECTURES]
+)
 
 
 def joint(name: str, site: str = "post_block", **fields) -> JointConfig:
@@ -97,6 +101,6 @@ def test_every_site_stands_beside_lora(name, site):
 @pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
 def test_experts_that_lora_does_not_reach_are_an_error(name):
     model = fresh_model(name)
-    with pytest.raises(ActshiftError, match="nothing to be orthogonal to.*experts.*target_parameters"):
+    with pytest.raises(ActshiftError, match=r"nothing to be orthogonal to.*experts.*target_parameters"):
         attach(model, JointConfig(r=2, steering=SteeringConfig(rank=4)))
     assert not [key for key, _ in model.named_modules() if "lora" in key or "actshift" in key]
