@@ -32,12 +32,12 @@ def steered(name: str, positions: Positions, **config):
 def batch_of(rows: list[list[int]], padding: str = "left") -> dict[str, Tensor]:
     """Token ids and mask of uneven rows, padded with 0."""
     width = max(map(len, rows))
-    pads = [[0] * (width - len(row)) for row in rows]
-    masks = [[1] * len(row) for row in rows]
-    if padding == "left":
-        ids, mask = [p + r for p, r in zip(pads, rows)], [p + m for p, m in zip(pads, masks)]
-    else:
-        ids, mask = [r + p for p, r in zip(pads, rows)], [m + p for p, m in zip(pads, masks)]
+
+    def padded(values: list[int]) -> list[int]:
+        pad = [0] * (width - len(values))
+        return pad + values if padding == "left" else values + pad
+
+    ids, mask = [padded(row) for row in rows], [padded([1] * len(row)) for row in rows]
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 

@@ -176,7 +176,7 @@ def _hooked(module: nn.Module, generative: bool) -> PromptScope:
         scope = PromptScope(generative)
         setattr(module, SCOPE, scope)
         scope.handles.append(module.register_forward_pre_hook(begin_forward, with_kwargs=True))
-        scope.handles.append(module.register_forward_hook(end_forward))
+        scope.handles.append(module.register_forward_hook(end_forward, always_call=True))
     return scope
 
 
