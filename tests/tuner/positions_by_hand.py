@@ -49,11 +49,18 @@ def logits_by_hand(model, name: str, row: list[int], prompt: int, adapter: str =
         positions, shift = layer.positions[adapter], layer.lora_steer[adapter]
         chosen = torch.tensor(steered_by_hand(positions, prompt, len(row) - prompt))[:, None]
 
-        def steer(host, args, output, chosen=chosen, shift=shift):
+        def at_output(host, args, output, chosen=chosen, shift=shift):
             hidden = output[0] if isinstance(output, tuple) else output
             mask = chosen if hidden.ndim == 2 else chosen[None]
             hidden = hidden + mask * shift(hidden)
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-        base.get_submodule(path.rpartition(".")[0]).register_forward_hook(steer)
+        def at_input(host, args, chosen=chosen, shift=shift):
+            return (args[0] + chosen[None] * shift(args[0]),)
+
+        host = base.get_submodule(path.rpartition(".")[0])
+        if layer.at_input:
+            host.register_forward_pre_hook(at_input)
+        else:
+            host.register_forward_hook(at_output)
     return base(input_ids=torch.tensor([row])).logits[0]

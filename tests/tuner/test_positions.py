@@ -40,7 +40,7 @@ def test_generation_with_and_without_cache(name, place):
 
 
 @places
-@pytest.mark.parametrize("site", ["post_mlp", "post_attention"])
+@pytest.mark.parametrize("site", ["post_mlp", "post_attention", "attention_heads"])
 def test_other_sites(site, place):
     for name in ("llama", "opt"):  # OPT's MLP sees batch and seq as one
         model = steered(name, place, site=site)

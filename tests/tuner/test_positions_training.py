@@ -118,6 +118,10 @@ def test_what_cannot_be_known_is_an_error_that_says_what_to_do():
         pass
     with pytest.raises(ActshiftError, match="carries no steering"), prompt_lengths(fresh_model("llama"), [1]):
         pass
+    replica = copy.deepcopy(model.get_base_model())
+    replica._is_replica = True
+    with pytest.raises(ActshiftError, match="DataParallel"):
+        replica(**batch)
     model.eval()(**batch)
 
 

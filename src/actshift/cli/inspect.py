@@ -45,7 +45,7 @@ def _adapter(described: AdapterDescription) -> tuple[dict[str, str], Table]:
     facts = {
         "adapter": described.source,
         "base": described.base_model or "not named",
-        "shift": f"{described.adapter} at {described.site}, {described.positions} positions",
+        "shift": f"{described.adapter} at {described.site}, {described.positions}",
         "parameters": f"{described.parameters:,} {described.dtype}{share}{other}",
         "file": _size(described.file_bytes),
     }

@@ -95,8 +95,7 @@ class ForwardInputs:
     def tokens(self, x: Tensor) -> Tokens:
         """Return who is who. `x [batch, seq, d]` are hidden states, for models that are called with no tokens."""
         if self.shape is None:
-            index = torch.arange(x.shape[-2], device=x.device).expand(x.shape[:-1])
-            return Tokens(index, torch.full((x.shape[0], 1), x.shape[-2], device=x.device))
+            self.shape = self._shape_of(x)
         if self.past is None:
             raise ActshiftError(
                 f"this model's cache does not say how many tokens it holds; set use_cache=False, {ELSE_ALL}."
@@ -119,6 +118,17 @@ class ForwardInputs:
                 )
             length = self.lengths.to(index.device).repeat_interleave(batch // len(self.lengths))[:, None]
         return Tokens(index, length, self.learns)
+
+    def _shape_of(self, x: Tensor) -> tuple[int, int]:
+        mask_shape = getattr(
+            self.attention_mask, "shape", x.shape[:2]
+        )  # a mask over samples is none over hidden states
+        if x.ndim != 3 or mask_shape != x.shape[:2]:
+            raise ActshiftError(
+                f"the model is called without input_ids or inputs_embeds and hands {list(x.shape)} to the adapter, of "
+                f"which the rows are not known; choose another site, {ELSE_ALL}."
+            )
+        return x.shape[0], x.shape[1]
 
     def _attended(self, device: torch.device) -> Tensor:
         assert self.shape is not None and self.past is not None

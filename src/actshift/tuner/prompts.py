@@ -140,6 +140,11 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
 def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook: note what the model is called with; nothing is computed unless a layer asks."""
     scope: PromptScope = module.__dict__[SCOPE]
+    if getattr(module, "_is_replica", False):
+        raise ActshiftError(
+            "positions do not work under torch.nn.DataParallel, whose threads share what is known of the prompt; run "
+            "one process a GPU (accelerate launch), or make one visible (CUDA_VISIBLE_DEVICES=0)."
+        )
     scope.inputs = ForwardInputs.of(
         module, args, kwargs, generative=scope.generative, lengths=scope.lengths, generate=scope.generate
     )
