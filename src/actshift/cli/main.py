@@ -10,6 +10,7 @@ import typer
 
 from actshift import __version__
 from actshift.cli.chat import chat
+from actshift.cli.compare import compare
 from actshift.cli.demo import demo
 from actshift.cli.errors import quiet_libraries, report
 from actshift.cli.eval import evaluate
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(generate)
 app.command()(chat)
 app.command()(inspect)

@@ -1,0 +1,9 @@
+"""Compare methods on one model and one task by the paper's protocol, and leave a table."""
+
+from actshift.compare.choice import Choice, choose
+from actshift.compare.compare import Progress, compare
+from actshift.compare.method import Method
+from actshift.compare.report import CompareReport, Row
+from actshift.compare.settings import CompareSettings
+
+__all__ = ["Choice", "CompareReport", "CompareSettings", "Method", "Progress", "Row", "choose", "compare"]

@@ -1,0 +1,112 @@
+"""A comparison made ready: every name checked, the rows read, and for each cell what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actshift.compare.cell import BASE_CELL, Cell
+from actshift.compare.choice import Choice, check_common, choose
+from actshift.compare.folder import CompareFolder, made_with
+from actshift.compare.method import EQUAL
+from actshift.compare.protocol import FIRST_SEED, Standing, Task
+from actshift.compare.settings import CompareSettings
+from actshift.compare.splits import Splits, read_splits, store_splits
+from actshift.compare.worker import Job
+from actshift.training import TrainSettings
+from actshift.training.adapting import check_names
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `settings` mean: the methods, the settings common to them, the rows and the folder."""
+
+    settings: CompareSettings
+    choice: Choice
+    splits: Splits
+    folder: CompareFolder
+
+    @classmethod
+    def of(cls, settings: CompareSettings) -> Comparison:
+        """Check all that can be checked before a model is loaded, and read the rows; nothing is written.
+
+        Raises ActshiftError for whatever is missing or wrong.
+        """
+        folder = CompareFolder(Path(settings.named("out")))
+        choice = choose(settings.methods)
+        check_common(settings.common, "The command line")
+        common = {**choice.common, **settings.common, "model": settings.named("model")}
+        for method in choice.methods:
+            check_names(method.cell_settings(method.rates[0], FIRST_SEED, **common))
+        return cls(settings, Choice(choice.methods, common), read_splits(settings), folder)
+
+    @property
+    def standing(self) -> Standing:
+        """The comparison before anything is done."""
+        return Standing(self.choice.methods, self.settings.seeds)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """All that the methods have in common, ready for JSON."""
+        common = TrainSettings(**self.choice.common)
+        settings = self.settings
+        return {
+            "model": settings.model,
+            **{name: getattr(common, name) for name in EQUAL},
+            "seeds": settings.seeds,
+            "max_new_tokens": settings.max_new_tokens,
+            "rows": self.splits.sizes,
+            "shared_rows": self.splits.shared,
+            "digests": self.splits.digests,
+            "cut_from_data": [name for name in ("validation", "test") if not getattr(settings, _SOURCES[name])],
+        }
+
+    def store_rows(self) -> None:
+        """Write the rows where the cells read them; raise ActshiftError where other ones are there."""
+        store_splits(self.splits, self.folder.rows)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every cell there could be."""
+        yield BASE_CELL
+        for method in self.choice.methods:
+            for rate in method.rates:
+                for seed in range(FIRST_SEED, FIRST_SEED + self.settings.seeds):
+                    yield Cell(method.name, rate, seed)
+
+    def cell_settings(self, cell: Cell) -> TrainSettings:
+        """The settings of the training of a cell; those of the base say only how to load it."""
+        common = {**self.choice.common, "data": str(self.folder.rows / "train.jsonl")}
+        common |= {"eval_data": str(self.folder.rows / "validation.jsonl"), "out": str(self.folder.weights(cell))}
+        if cell == BASE_CELL:
+            return TrainSettings(**common)
+        method = next(method for method in self.choice.methods if method.name == cell.method)
+        return method.cell_settings(cell.rate, cell.seed, **common)
+
+    def made_with(self, cell: Cell) -> dict[str, Any]:
+        """All that decides what a cell comes to."""
+        rates = [list(method.rates) for method in self.choice.methods if method.name == cell.method]
+        return made_with(
+            self.cell_settings(cell),
+            max_new_tokens=self.settings.max_new_tokens,
+            rows=self.splits.digests,
+            rates=rates[0] if rates else [],
+        )
+
+    def job(self, task: Task) -> Job:
+        """What a process is told to do."""
+        return Job(
+            folder=str(task.cell.folder(self.folder.path)),
+            settings=asdict(self.cell_settings(task.cell)),
+            trains=task.cell != BASE_CELL,
+            validation=str(self.folder.rows / "validation.jsonl"),
+            test=str(self.folder.rows / "test.jsonl") if task.test else None,
+            max_new_tokens=self.settings.max_new_tokens,
+            eval_batch_size=self.settings.eval_batch_size,
+            made_with=self.made_with(task.cell),
+            one_thread=self.settings.jobs > 1,
+        )
+
+
+_SOURCES = {"validation": "eval_data", "test": "test_data"}

@@ -1,0 +1,51 @@
+"""When, where and with what a comparison was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from dataclasses import fields
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+from actshift.compare.settings import CompareSettings
+
+PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
+
+
+def how_made(settings: CompareSettings) -> dict[str, Any]:
+    """Return the command, the date, the machine and the versions, ready for JSON."""
+    return {
+        "command": command(settings),
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def machine() -> str:
+    """Name what computes: the GPU, or the processor's kind and how many cores it has."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
+
+
+def command(settings: CompareSettings) -> str:
+    """Return the command line of a comparison.
+
+    >>> command(CompareSettings(model="gpt2", data="rows.jsonl", out="table", seeds=2))
+    'actshift compare --model gpt2 --data rows.jsonl --seeds 2 --out table'
+    """
+    words = ["actshift compare"]
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if value == item.default:
+            continue
+        flag = f"--{item.name.replace('_', '-')}"
+        for one in value if isinstance(value, tuple) else [value]:
+            words.append(flag if one is True else f"{flag} {shlex.quote(str(one))}")
+    return " ".join(words)

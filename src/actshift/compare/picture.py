@@ -1,0 +1,112 @@
+"""A report as a picture: accuracy against trainable parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from actshift.compare.report import CompareReport, Row
+
+COLOURS = {"full": "#111827", "lora": "#6b7280", "joint": "#0f766e"}
+POST_BLOCK, ELSEWHERE = "#c2410c", "#2563eb"
+PLACES = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right in (9, -9)]
+"""Where a label may stand beside its point, in points of 1/72 inch, the best first."""
+
+
+def draw(report: CompareReport, path: Path) -> None:
+    """Write a PNG: mean test accuracy with its spread over seeds, against what each method trains (log scale)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    points = [Point.of(row) for row in report.rows if row.mean is not None and row.trainable]
+    for point in points:
+        axes.errorbar(
+            point.x, point.y, yerr=point.spread, fmt="o", color=point.colour, markersize=6, capsize=3, elinewidth=1
+        )
+    if report.base_test is not None:
+        _draw_base(axes, 100 * report.base_test)
+    axes.set(xlabel="trainable parameters", ylabel="exact match on the test rows, %")
+    axes.set_title(f"{report.protocol['model']}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
+    axes.margins(x=0.18, y=0.12)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 104))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    _label(figure, axes, points)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    figure.savefig(part, format="png")
+    part.replace(path)
+
+
+class Point(NamedTuple):
+    """A method in the picture; y and spread in percent."""
+
+    label: str
+    x: int
+    y: float
+    spread: float | None
+    colour: str
+
+    @classmethod
+    def of(cls, row: Row) -> Point:
+        """The point of a row that has its accuracy."""
+        assert row.mean is not None and row.trainable is not None
+        return cls(row.label, row.trainable, 100 * row.mean, 100 * row.spread if row.spread else None, colour(row))
+
+
+def colour(row: Row) -> str:
+    """The colour of a method: those that train weights, those after the block, and those elsewhere."""
+    if (method := row.settings.get("method")) in COLOURS:
+        return COLOURS[method]
+    at_home = row.settings.get("adapter", "low_rank") not in ("lofit", "jola")
+    return POST_BLOCK if at_home and row.settings.get("site", "post_block") == "post_block" else ELSEWHERE
+
+
+def _draw_base(axes: Any, accuracy: float) -> None:
+    axes.axhline(accuracy, color="#9ca3af", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"untouched base {accuracy:.1f}",
+        (0.995, accuracy),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color="#6b7280",
+    )
+
+
+def _label(figure: Any, axes: Any, points: list[Point]) -> None:
+    """Write each method's name beside its point, at the first place where it covers neither a point nor a name."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    centres = axes.transData.transform([(point.x, point.y) for point in points])
+    taken: list[Any] = []
+    for point in sorted(points, key=lambda point: -point.y):
+        for place in PLACES:
+            label = _annotate(axes, point, *place)
+            box = label.get_window_extent(renderer)
+            if not any(box.overlaps(other) for other in taken) and not any(box.contains(*centre) for centre in centres):
+                break
+            if place != PLACES[-1]:
+                label.remove()
+        taken.append(box)
+
+
+def _annotate(axes: Any, point: Point, right: int, up: int) -> Any:
+    return axes.annotate(
+        point.label,
+        (point.x, point.y),
+        xytext=(right, up),
+        textcoords="offset points",
+        ha="left" if right > 0 else "right",
+        va="center",
+        fontsize=8,
+        color=point.colour,
+        arrowprops={"arrowstyle": "-", "color": "#d1d5db", "linewidth": 0.6} if up else None,
+    )

@@ -1,0 +1,143 @@
+"""A report as a table: for a terminal, and in Markdown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from actshift.compare.report import CompareReport, Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("method", "trainable", "share", "rate", "valid.", "test ± sd", "Δ full", "seconds")
+NONE = "–"
+
+
+def cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of the table as text: the untouched base, then a method each."""
+    base = (_percent(report.base_validation), _percent(report.base_test))
+    yield ("untouched base", "0", NONE, NONE, *base, NONE, NONE)
+    for row in report.rows:
+        yield (
+            row.label,
+            NONE if row.trainable is None else f"{row.trainable:,}",
+            NONE if row.share is None else f"{100 * row.share:.3g}%",
+            NONE if row.rate is None else "/".join(_rate(rate) for rate in (row.rate, row.lora_rate) if rate),
+            _percent(mean(row.validation)) if row.validation else NONE,
+            _test(row, report.protocol["seeds"]),
+            NONE if row.to_full is None else f"{100 * row.to_full:+.1f}",
+            NONE if row.seconds is None else f"{row.seconds:,.0f}",
+        )
+
+
+def rich_table(report: CompareReport) -> Table:
+    """Return the table for a terminal; eighty columns are enough for it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    table = Table(
+        Column(COLUMNS[0]),
+        *(Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"Exact match, {report.protocol['model']}",
+        title_justify="left",
+        caption=notes(report),
+        caption_justify="left",
+    )
+    for line in cells(report):
+        table.add_row(*line)
+    return table
+
+
+def plain(report: CompareReport) -> str:
+    """Return the table as plain text."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=120, color_system=None).print(rich_table(report))
+    return text.getvalue().rstrip()
+
+
+def markdown(report: CompareReport) -> str:
+    """Return the table in Markdown, with what it was measured on and how, every seed and every rate."""
+    made = report.made
+    lines = [
+        f"# Comparison on `{report.protocol['model']}`",
+        "",
+        f"`{made['command']}`, {made['date']}, {made['machine']}; "
+        + ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+        + ".",
+        "",
+        *(_line(line) for line in (COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)])),
+        *(_line(line) for line in cells(report)),
+        "",
+        notes(report),
+        "",
+        "![accuracy against trainable parameters](table.png)",
+        "",
+        "## Every seed",
+        "",
+        *(_line(line) for line in (("method", "test accuracy of each seed"), ("---", "---"))),
+        *(_line((row.label, ", ".join(map(_percent, row.test)) or NONE)) for row in report.rows),
+        "",
+        "## Every learning rate",
+        "",
+        "Validation accuracy with the first seed; the chosen rate is bold.",
+        "",
+        *(_line(line) for line in (("method", "rate: validation accuracy"), ("---", "---"))),
+        *(_line((row.label, _sweep(row))) for row in report.rows),
+    ]
+    if report.failures:
+        lines += ["", "## Failed", "", *(f"- {failure}" for failure in report.failures)]
+    return "\n".join(lines) + "\n"
+
+
+def notes(report: CompareReport) -> str:
+    """Return what one must know to read the table."""
+    protocol = report.protocol
+    rows = protocol["rows"]
+    sentences = [
+        f"{rows['train']:,} rows to train on, {rows['validation']:,} to choose by, {rows['test']:,} to test.",
+        f"Of each method's learning rates the best on validation was chosen with the first seed, and tested with "
+        f"{protocol['seeds']}; sd is over these, Δ in points.",
+    ]
+    sentences += [
+        f"{count} {name} rows are among those before, too." for name, count in protocol["shared_rows"].items() if count
+    ]
+    if report.failures:
+        sentences.append(f"{len(report.failures)} cells failed.")
+    return " ".join(sentences)
+
+
+def _test(row: Row, seeds: int) -> str:
+    if row.state != "done" or row.mean is None:
+        return row.state
+    spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
+    missing = "" if len(row.test) == seeds else f" ({len(row.test)}/{seeds})"
+    return f"{_percent(row.mean)}{spread}{missing}"
+
+
+def _rate(rate: float) -> str:
+    mantissa, exponent = f"{rate:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _sweep(row: Row) -> str:
+    tried = []
+    for one in row.sweep:
+        text = f"{_rate(one.rate)}: " + ("failed" if one.failure else _percent(one.validation))
+        tried.append(f"**{text}**" if one.rate == row.rate else text)
+    return ", ".join(tried)
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def _line(line: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(line)} |"
