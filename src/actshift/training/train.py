@@ -16,6 +16,7 @@ from actshift.training.encoding import Examples
 from actshift.training.fit import begin, go_on
 from actshift.training.inputs import load_splits, named
 from actshift.training.lofit import phases, select_heads
+from actshift.training.quiet import quiet
 from actshift.training.result import TrainResult, read_result
 from actshift.training.run_folder import METRICS, RunFolder
 from actshift.training.settings import TrainSettings
@@ -94,11 +95,12 @@ def _two_phases(
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerBase, result: TrainResult, run: RunFolder) -> Path:
     folder = run.checkpoints / "result"
-    if result.settings.method == "full":
-        model.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
-    else:
-        model.save_pretrained(str(folder), save_embedding_layers=False)  # True or "auto" may ask the hub
+    with quiet():
+        if result.settings.method == "full":
+            model.save_pretrained(str(folder))
+            tokenizer.save_pretrained(str(folder))
+        else:
+            model.save_pretrained(str(folder), save_embedding_layers=False)  # True or "auto" may ask the hub
     write_whole(folder / METRICS, json.dumps(result.to_dict(), indent=2) + "\n")
     write_whole(folder / "README.md", model_card(result))
     return folder
