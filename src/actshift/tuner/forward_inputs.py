@@ -36,7 +36,7 @@ class Tokens:
                     f"no row has a prompt, as its first token is a target already, so an adapter at the {positions} "
                     f"learns nothing; give prompt tokens the label {IGNORED}, {ELSE_ALL}."
                 )
-            self.masks[positions] = steered_tokens(positions, self.index, self.length).to(x.device)
+            self.masks[positions] = steered_tokens(positions, self.index, self.length)
         mask = self.masks[positions].to(x.device)
         if x.shape[:-1] == mask.shape:
             return mask[..., None]

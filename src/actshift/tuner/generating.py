@@ -103,18 +103,13 @@ def _without_padding(root: Any, ids: Tensor | None, args: tuple[Any, ...], kwarg
     """The mask that transformers makes where none is given: all but a padding token that ends nothing."""
     if ids is None or ids.shape[1] == 0:
         return None
-    config = kwargs.get("generation_config") or (args[0] if args else None)
-    pad, end = (
-        next(
-            (
-                v
-                for v in (kwargs.get(name), getattr(config, name, None), getattr(root.generation_config, name, None))
-                if v is not None
-            ),
-            None,
-        )
-        for name in ("pad_token_id", "eos_token_id")
-    )
+    given = kwargs.get("generation_config") or (args[0] if args else None)
+
+    def setting(name: str) -> Any:
+        values = (kwargs.get(name), getattr(given, name, None), getattr(root.generation_config, name, None))
+        return next((value for value in values if value is not None), None)
+
+    pad, end = setting("pad_token_id"), setting("eos_token_id")
     ends = torch.as_tensor(end).flatten().tolist() if end is not None else []
     if pad is None or pad in ends:
         return torch.ones_like(ids)

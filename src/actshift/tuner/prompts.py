@@ -1,7 +1,15 @@
 """Who is prompt and who is generated in the forward that runs now, for adapters that steer not every token.
 
 A layer sees only hidden states. So a hook notes what the model is called with, and each layer asks the scope
-which of its tokens are meant. What is steered in prefill and decode is then what one forward over both would steer.
+which of its tokens are meant. What is steered in prefill and decode is then what one forward over both would steer:
+
+* inside `generate`: its inputs are the prompt;
+* inside `prompt_lengths`: what the user says;
+* with labels: a row's prompt ends before its first target;
+* with a filled cache: what the cache holds is the prompt;
+* else all is prompt, as in a prefill. In training that would be a guess, and is refused.
+
+An encoder sees only prompt, the decoder beside it only generated tokens. Packed rows are refused.
 """
 
 from __future__ import annotations
@@ -33,8 +41,8 @@ class PromptScope:
     The last forward is kept until the next, since checkpointed blocks run once more during the backward pass.
     """
 
-    def __init__(self, generative: bool) -> None:
-        self.generative = generative
+    def __init__(self, generative: bool, encoder: bool) -> None:
+        self.generative, self.encoder = generative, encoder
         self.generate: GeneratePrompt | None = None  # what the running `generate` was called with
         self.lengths: Tensor | None = None  # what `prompt_lengths` says
         self.inputs: ForwardInputs | None = None
@@ -76,7 +84,7 @@ def install(root: nn.Module) -> None:
     config = getattr(root, "config", None)
     if getattr(config, "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
         encoder: nn.Module = root.get_encoder()  # type: ignore[operator]
-        scope, inside = _hooked(encoder, generative=False), {id(module) for module in encoder.modules()}
+        scope, inside = _hooked(encoder, encoder=True), {id(module) for module in encoder.modules()}
         decoder = GeneratedScope()
         for layer in layers:
             layer.prompts = scope if id(layer) in inside else decoder
@@ -106,7 +114,7 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
     """Say how many tokens of each row are the prompt, for forwards over prompt and completion without labels.
 
     That is what losses such as DPO's need. `lengths [batch]` counts the attended tokens, in a row with a KV cache from
-    its very start. Changes nothing for adapters that steer every token.
+    its very start. Changes nothing for adapters that steer every token, and nothing in an encoder-decoder.
 
     Raises ActshiftError for a model without steering, and for lengths that are no whole numbers from 0 up.
 
@@ -125,14 +133,15 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
         raise ActshiftError(
             f"lengths must be one whole number from 0 up for each row, such as [5, 7], got {lengths!r}."
         )
-    scopes = {id(layer.prompts): layer.prompts for layer in layers if isinstance(layer.prompts, PromptScope)}
-    before = [scope.lengths for scope in scopes.values()]
-    for scope in scopes.values():
+    known = {id(layer.prompts): layer.prompts for layer in layers}.values()
+    scopes = [scope for scope in known if isinstance(scope, PromptScope) and not scope.encoder]
+    before = [scope.lengths for scope in scopes]
+    for scope in scopes:
         scope.lengths = given
     try:
         yield
     finally:
-        for scope, former in zip(scopes.values(), before, strict=True):
+        for scope, former in zip(scopes, before, strict=True):
             scope.lengths = former
 
 
@@ -175,10 +184,10 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def _hooked(module: nn.Module, generative: bool) -> PromptScope:
+def _hooked(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:
     scope = module.__dict__.get(SCOPE)
     if scope is None:
-        scope = PromptScope(generative)
+        scope = PromptScope(generative, encoder)
         setattr(module, SCOPE, scope)
         scope.handles.append(module.register_forward_pre_hook(begin_forward, with_kwargs=True))
         scope.handles.append(module.register_forward_hook(end_forward, always_call=True))
