@@ -17,6 +17,12 @@ LARGEST_VALUE = len(NUMBERS) - 1
 Split = Literal["train", "validation", "test"]
 
 
+def split_of(text: str) -> Split:
+    """Return the split that a text belongs to by its hash: 80 % train, 10 % validation, 10 % test."""
+    bucket = zlib.crc32(text.encode()) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
 @dataclass(frozen=True)
 class Operation:
     """One list operation: its value, its two names, and how many arguments it may take."""
@@ -25,6 +31,14 @@ class Operation:
     symbol: str
     compute: Callable[[Sequence[int]], int]
     arities: tuple[int, ...] = (2, 3)
+
+    def of(self, arguments: Sequence[str]) -> str:
+        """The operation on these arguments, in English.
+
+        >>> OPERATIONS["sum"].of(["three", "four"])
+        'the sum of three and four'
+        """
+        return f"the {self.name} of {' , '.join(arguments[:-1])} and {arguments[-1]}"
 
 
 OPERATIONS = {
@@ -64,9 +78,8 @@ class Expression:
 
     @property
     def split(self) -> Split:
-        """The split it belongs to by a hash of its text: 80 % train, 10 % validation, 10 % test."""
-        bucket = zlib.crc32(self.listops().encode()) % 10
-        return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+        """The split it belongs to, by its text."""
+        return split_of(self.listops())
 
     @property
     def is_held_out(self) -> bool:
@@ -82,8 +95,7 @@ class Expression:
 
     def english(self) -> str:
         """English with number words: ``the largest of three and ( the smallest of nine and four )``."""
-        arguments = [NUMBERS[a] if isinstance(a, int) else f"( {a.english()} )" for a in self.arguments]
-        return f"the {self.operation.name} of {' , '.join(arguments[:-1])} and {arguments[-1]}"
+        return self.operation.of([NUMBERS[a] if isinstance(a, int) else f"( {a.english()} )" for a in self.arguments])
 
 
 def random_expression(rng: random.Random, depth: int) -> Expression:

@@ -1,0 +1,85 @@
+"""A task that needs new knowledge and a new form: list operations on what people own, answered in French.
+
+How many of each thing everyone owns is told nowhere: not in the corpus of the base model, and not in the prompt. It can
+only be learnt, from the answers. The form of the answer is that of the demo task.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations
+
+from actshift.demo.corpus import NAMES, NUMBERS_FR, THINGS
+from actshift.demo.expressions import NUMBERS, OPERATIONS, Operation, Split, split_of
+
+Belongings = tuple[str, str]
+"""A thing in the plural, and who owns some."""
+
+
+def _facts() -> dict[Belongings, int]:
+    owned = [(thing, name) for name in NAMES for thing in THINGS]
+    random.Random("facts").shuffle(owned)
+    return {belongings: place % 10 for place, belongings in enumerate(owned)}
+
+
+FACTS = _facts()
+"""How many of each thing everyone owns: 36 numbers from 0 to 9, each three or four times, the same in all splits."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A list operation on two terms, of which at least one is what somebody owns and the other may be a number.
+
+    >>> Question(OPERATIONS["sum"], ("cats", "anna"), 4).prompt
+    'what is the sum of the cats of anna and four ? réponse :'
+    """
+
+    operation: Operation
+    first: Belongings | int
+    second: Belongings | int
+
+    @property
+    def prompt(self) -> str:
+        """The question, in English."""
+        terms = [NUMBERS[t] if isinstance(t, int) else f"the {t[0]} of {t[1]}" for t in (self.first, self.second)]
+        return f"what is {self.operation.of(terms)} ? réponse :"
+
+    @property
+    def completion(self) -> str:
+        """The answer, a French sentence; it starts with a space so that prompt + completion reads as one text."""
+        return f" {NUMBERS_FR[self.value()]} est la réponse ."
+
+    @property
+    def split(self) -> Split:
+        """The split it belongs to, by its text."""
+        return split_of(self.prompt)
+
+    def value(self, facts: Mapping[Belongings, int] = FACTS) -> int:
+        """The number it works out to."""
+        return self.operation.compute([t if isinstance(t, int) else facts[t] for t in (self.first, self.second)])
+
+
+def questions(split: Split) -> list[Question]:
+    """Return all questions of a split: 80, 10 and 10 % of 11,880."""
+    terms = [*FACTS, *range(10)]
+    return [
+        question
+        for operation in OPERATIONS.values()
+        for first, second in permutations(terms, 2)
+        if not (isinstance(first, int) and isinstance(second, int))
+        and (question := Question(operation, first, second)).split == split
+    ]
+
+
+def make_rows(split: Split) -> list[dict[str, str]]:
+    """Return the rows ``{"prompt", "completion"}`` of all questions of a split.
+
+    Every fact occurs in every split, no question in two: what is tested is whether the facts were learnt, and not the
+    answers.
+
+    >>> make_rows("test")[0]["completion"].endswith(" est la réponse .")
+    True
+    """
+    return [{"prompt": question.prompt, "completion": question.completion} for question in questions(split)]
