@@ -1,7 +1,13 @@
 """Keeping two halves of an adapter apart: the rule, and the linear algebra that measures and enforces it."""
 
 from actshift.orthogonality.basis import orthonormal_basis, project_columns, project_rows
-from actshift.orthogonality.measure import chance_overlap, principal_angles, principal_cosines, violation
+from actshift.orthogonality.measure import (
+    chance_overlap,
+    principal_angles,
+    principal_cosines,
+    span_dimensions,
+    violation,
+)
 from actshift.orthogonality.rule import Orthogonality
 
 __all__ = [
@@ -12,5 +18,6 @@ __all__ = [
     "principal_cosines",
     "project_columns",
     "project_rows",
+    "span_dimensions",
     "violation",
 ]

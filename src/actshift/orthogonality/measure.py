@@ -42,7 +42,7 @@ def principal_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     [0.6]
     """
     left, right = orthonormal_basis(rows.mT), orthonormal_basis(columns)
-    count = min(int(side.norm(dim=-2).round().sum()) for side in (left, right))
+    count = min(_dimensions(left), _dimensions(right))
     return torch.linalg.svdvals(left.mT @ right)[:count].clamp(max=1.0)
 
 
@@ -53,6 +53,19 @@ def principal_angles(rows: Tensor, columns: Tensor) -> Tensor:
     [90.0]
     """
     return torch.rad2deg(torch.arccos(principal_cosines(rows, columns)))
+
+
+def span_dimensions(columns: Tensor) -> int:
+    """Return how many directions `columns [d, r]` span: its rank, as `orthonormal_basis` resolves it.
+
+    >>> span_dimensions(torch.ones(4, 3))
+    1
+    """
+    return _dimensions(orthonormal_basis(columns))
+
+
+def _dimensions(basis: Tensor) -> int:
+    return int(basis.norm(dim=-2).round().sum())
 
 
 def chance_overlap(first: int, second: int, width: int) -> float:
