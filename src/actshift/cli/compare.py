@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Column, Table
 from rich.text import Text
 
 from actshift.cli.options import flags_of
@@ -18,6 +20,7 @@ from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from actshift.compare import CompareReport, Progress
+    from actshift.compare.estimate import Estimate
 
 
 @flags_of(CompareSettings)
@@ -115,5 +118,41 @@ def _dry_run(settings: CompareSettings, json: bool) -> None:
         expected = estimate(settings)
     if json:
         print(json_format.dumps(expected.to_dict(), indent=2))
-    else:
-        Console(highlight=False).print(expected.table())
+        return
+    console = Console(highlight=False)
+    console.print(_cells(expected))
+    pace = expected.pace
+    console.print(
+        f"{len(expected.cells)} cells of {expected.steps:,} steps; about {_duration(expected.seconds)}, {expected.jobs} at "
+        f"a time. Measured here: {pace.begin:.1f} s to begin a cell, {pace.step:.3g} s a step of {pace.label}, "
+        f"{pace.completion:.3g} s a completion. The other methods are taken to go at that pace."
+    )
+
+
+def _cells(expected: Estimate) -> Table:
+    from actshift.compare.table import short_rate
+
+    table = Table(
+        Column("method"),
+        *(Column(name, justify="right", no_wrap=True) for name in ("trainable", "share")),
+        Column("rates, first seed", no_wrap=True),
+        *(Column(name, justify="right", no_wrap=True) for name in ("cells", "about")),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for line in expected.lines:
+        table.add_row(
+            line.label,
+            f"{line.trainable:,}",
+            f"{100 * line.share:.3g}%",
+            " ".join(map(short_rate, line.rates)),
+            str(line.cells),
+            _duration(line.seconds),
+        )
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

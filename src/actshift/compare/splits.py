@@ -47,6 +47,12 @@ class Splits:
             "test": sum(row in train or row in validation for row in self.test),
         }
 
+    def dataset(self, name: str, limit: int | None = None) -> Dataset:
+        """The rows of a split, or the first of them, as `load_rows` gives them."""
+        from datasets import Dataset
+
+        return Dataset.from_list([json.loads(row) for row in getattr(self, name)[:limit]])
+
     @property
     def digests(self) -> dict[str, str]:
         """A fingerprint of each split."""

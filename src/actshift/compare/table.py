@@ -25,7 +25,7 @@ def cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
             row.label,
             NONE if row.trainable is None else f"{row.trainable:,}",
             NONE if row.share is None else f"{100 * row.share:.3g}%",
-            NONE if row.rate is None else "/".join(_rate(rate) for rate in (row.rate, row.lora_rate) if rate),
+            NONE if row.rate is None else "/".join(short_rate(rate) for rate in (row.rate, row.lora_rate) if rate),
             _percent(mean(row.validation)) if row.validation else NONE,
             _test(row, report.protocol["seeds"]),
             NONE if row.to_full is None else f"{100 * row.to_full:+.1f}",
@@ -114,6 +114,12 @@ def notes(report: CompareReport) -> str:
     return " ".join(sentences)
 
 
+def short_rate(rate: float) -> str:
+    """Return a learning rate as short as it can be read: 1.5e-3."""
+    mantissa, exponent = f"{rate:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def _test(row: Row, seeds: int) -> str:
     if row.state != "done" or row.mean is None:
         return row.state
@@ -122,15 +128,10 @@ def _test(row: Row, seeds: int) -> str:
     return f"{_percent(row.mean)}{spread}{missing}"
 
 
-def _rate(rate: float) -> str:
-    mantissa, exponent = f"{rate:e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
 def _sweep(row: Row) -> str:
     tried = []
     for one in row.sweep:
-        text = f"{_rate(one.rate)}: " + ("failed" if one.failure else _percent(one.validation))
+        text = f"{short_rate(one.rate)}: " + ("failed" if one.failure else _percent(one.validation))
         tried.append(f"**{text}**" if one.rate == row.rate else text)
     return ", ".join(tried)
 

@@ -1,0 +1,122 @@
+"""What a comparison would do: its cells, what each trains, and about how long it would take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actshift.compare.cell import BASE_CELL, Cell
+from actshift.compare.comparison import Comparison
+from actshift.compare.method import Method
+from actshift.compare.pace import Pace, measure
+from actshift.compare.protocol import FIRST_SEED
+from actshift.compare.settings import CompareSettings
+from actshift.training import TrainSettings
+
+FORWARD_SHARE = 1 / 3
+"""Of a training step, what its forward pass takes: the backward pass is two products for each of the forward's."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's part of a comparison: what it trains, its cells (one a rate, one more a seed), and their seconds."""
+
+    method: str
+    label: str
+    trainable: int
+    share: float
+    rates: tuple[float, ...]
+    cells: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A comparison before it runs; `seconds` is an estimate from `pace`, at which every method is taken to go."""
+
+    lines: tuple[Line, ...]
+    cells: tuple[str, ...]
+    rows: Mapping[str, int]
+    steps: int
+    seconds: float
+    jobs: int
+    pace: Pace
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        return asdict(self)
+
+
+def estimate(settings: CompareSettings) -> Estimate:
+    """Return what `compare(settings)` would do; parameters are counted without weights, a few steps are timed with.
+
+    A cell takes the time to begin, its steps, and the forward passes of evaluating its loss; its scores take a
+    completion for each row. The time of all cells is shared evenly by the jobs.
+
+    Raises ActshiftError for whatever would stop the comparison before its first cell.
+    """
+    from actshift.loading import load_tokenizer
+    from actshift.training.arguments import total_steps
+    from actshift.training.encoding import encode
+
+    comparison = Comparison.of(settings)
+    first = comparison.choice.methods[0]
+    common = first.cell_settings(first.rates[0], FIRST_SEED, **comparison.choice.common)
+    tokenizer = load_tokenizer(settings.named("model"), common.trust_remote_code)
+    rows = comparison.splits.dataset("train")
+    steps = total_steps(len(encode(rows, tokenizer, common.max_length).examples), common)
+    pace = measure(comparison)
+    train = pace.begin + steps * pace.step + _evaluations(steps, common) * _forwards(comparison, common, pace)
+    lines = tuple(_line(method, comparison, steps, train, pace) for method in comparison.choice.methods)
+    sizes = comparison.splits.sizes
+    base = (sizes["validation"] + sizes["test"]) * pace.completion
+    return Estimate(
+        lines=lines,
+        cells=tuple(_cells(comparison)),
+        rows=sizes,
+        steps=steps,
+        seconds=(base + sum(line.seconds for line in lines)) / settings.jobs,
+        jobs=settings.jobs,
+        pace=pace,
+    )
+
+
+def _cells(comparison: Comparison) -> Iterator[str]:
+    yield str(BASE_CELL)
+    for method in comparison.choice.methods:
+        yield from (str(Cell(method.name, rate, FIRST_SEED)) for rate in method.rates)
+        for more in range(1, comparison.settings.seeds):
+            yield f"{method.name}, the learning rate chosen, seed {FIRST_SEED + more}"
+
+
+def _line(method: Method, comparison: Comparison, steps: int, train: float, pace: Pace) -> Line:
+    from actshift.training.adapting import adapt, base_without_weights
+    from actshift.training.plan import counts
+
+    settings = method.cell_settings(method.rates[0], FIRST_SEED, **comparison.choice.common)
+    trainable, parameters = counts(adapt(base_without_weights(settings), settings, steps), settings)
+    sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
+    cells = len(method.rates) + seeds - 1
+    scored = cells * sizes["validation"] + seeds * sizes["test"]
+    return Line(
+        method=method.name,
+        label=method.label,
+        trainable=trainable,
+        share=trainable / parameters,
+        rates=method.rates,
+        cells=cells,
+        seconds=cells * train + scored * pace.completion,
+    )
+
+
+def _evaluations(steps: int, settings: TrainSettings) -> int:
+    from actshift.training.arguments import CHECKPOINTS
+
+    return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
+
+
+def _forwards(comparison: Comparison, settings: TrainSettings, pace: Pace) -> float:
+    row = pace.step * FORWARD_SHARE / (settings.batch_size * settings.gradient_accumulation)
+    return comparison.splits.sizes["validation"] * row
