@@ -11,7 +11,7 @@ import typer
 from actshift.demo.task import make_rows
 from actshift.files import write_whole
 
-SIZES = {"train": 19_200, "validation": 1_000, "test": 2_000}
+SIZES = {"train": 9_600, "validation": 1_000, "test": 2_000}
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
