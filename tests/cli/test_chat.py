@@ -60,7 +60,7 @@ def test_a_wrong_command_is_explained_and_the_chat_goes_on(chat, model: Path, ad
     assert "actshift: there is no /bsae (did you mean '/base'?)" in outcome.err
     assert "actshift: /strength takes a number" in outcome.err
     assert (outcome.code, len(answers(outcome))) == (0, 1)
-    assert "no steering adapter" in chat("/base", model=model).err
+    assert "no adapter to switch off" in chat("/base", model=model).err
 
 
 def test_ctrl_c_ends_politely(actshift: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,3 +59,39 @@ def test_refuses_bad_data_before_a_model_is_loaded(refused, write_rows, tmp_path
 
 def test_refuses_text_which_has_no_answer(refused, model: Path, write_rows) -> None:
     assert "has no prompt" in refused("eval", "--model", model, "--data", write_rows([{"text": "w1 w2"}]))
+
+
+def _trained(actshift: Run, model: Path, rows: Path, out: Path, *how: object) -> Path:
+    shared = ("--model", model, "--data", rows, "--out", out, "--max-steps", 2, "--learning-rate", 0.05)
+    assert actshift("train", *shared, *how).code == 0
+    return out
+
+
+def test_what_train_leaves_is_evaluated_whatever_the_method(actshift: Run, model: Path, rows: Path, tmp_path) -> None:
+    lora = _trained(actshift, model, rows, tmp_path / "lora", "--method", "lora")
+    full = _trained(actshift, model, rows, tmp_path / "full", "--method", "full")
+    for source in (("--adapter", lora), ("--model", full)):
+        code, out, err = actshift("eval", *source, "--data", rows, "--json", *FEW)
+        assert code == 0 and json.loads(out)["total"] == 3, err
+
+
+def test_either_half_of_a_joint_adapter_acts_alone(actshift: Run, model: Path, rows: Path, tmp_path: Path) -> None:
+    joint = _trained(actshift, model, rows, tmp_path / "joint", "--method", "joint")
+
+    def says(*options: object) -> list[str]:
+        prompts = ("--prompt", "w1 w2 w3", "--max-new-tokens", 8)
+        code, out, err = actshift("generate", "--adapter", joint, *prompts, *options)
+        assert code == 0, err
+        return out
+
+    base = actshift("generate", "--model", model, "--prompt", "w1 w2 w3", "--max-new-tokens", 8).out
+    assert says("--half", "weights", "--strength", 0) == says("--half", "weights")
+    assert says("--half", "activations", "--strength", 0) == base
+    assert len({base, says(), says("--half", "activations"), says("--half", "weights")}) > 2
+
+
+def test_a_strength_or_half_that_an_adapter_lacks_is_said(refused, actshift, model, adapter, rows, tmp_path) -> None:
+    lora = _trained(actshift, model, rows, tmp_path / "lora", "--method", "lora")
+    assert "no steering adapter" in refused("eval", "--adapter", lora, "--data", rows, "--strength", 0.5)
+    assert "no joint adapter" in refused("eval", "--adapter", adapter, "--data", rows, "--half", "weights")
+    assert "no half 'weight' (did you mean" in refused("eval", "--adapter", adapter, "--data", rows, "--half", "weight")

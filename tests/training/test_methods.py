@@ -15,16 +15,8 @@ from transformers import AutoModelForCausalLM
 from actshift import ActshiftError, load_adapter
 from actshift.loading import load_model
 from actshift.training import TrainResult, TrainSettings, plan, train
+from tests.training.methods import METHODS
 
-METHODS = {
-    "steering": {},
-    "lora": {"method": "lora", "lora_r": 2, "lora_targets": ("q_proj", "down_proj")},
-    "joint": {"method": "joint", "lora_learning_rate": 1e-3},
-    "full": {"method": "full"},
-    "loreft": {"adapter": "loreft", "site": "post_mlp", "positions": "ends", "first_tokens": 2, "last_tokens": 2},
-    "jola": {"adapter": "jola"},
-    "lofit": {"adapter": "lofit", "lofit_heads": 3},
-}
 ADAPTER = ["README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"]
 IDS = torch.tensor([[1, 5, 6, 7]])
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from actshift import ActshiftError
 from actshift.training import TrainSettings, train
 from actshift.training.callbacks import Checkpoints
 from tests.characters import sums, write_rows
+from tests.training.methods import METHODS
 
 
 class Killed(BaseException):
@@ -127,3 +129,65 @@ def test_resume_refuses_other_settings_and_other_rows(settings, monkeypatch, tmp
     write_rows(data, sums(39))
     with pytest.raises(ActshiftError, match=r"rows of .*own.jsonl are not those that the run in .* began with"):
         train(settings, resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "lofit"])
+def test_each_method_resumes_to_the_same_bits(settings, monkeypatch, tmp_path, method):
+    settings = replace(settings, eval_share=0.25, **METHODS[method])
+    train(replace(settings, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(7, patch, "on_step_end")
+        train(settings)
+    train(settings, resume=True)
+    [file] = Path(settings.out).glob("*.safetensors")
+    assert file.read_bytes() == (tmp_path / "whole" / file.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_rule_by_the_epoch_resumes_to_the_same_bits(settings, monkeypatch, tmp_path):
+    """Killed right behind the checkpoint of an epoch's last step, and a joint rule that was due at that step."""
+    settings = replace(settings, method="joint", orthogonality_every="epoch", save_steps=5, max_steps=15)  # 5 an epoch
+    train(replace(settings, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(6, patch, "on_step_end")
+        train(settings)
+    train(settings, resume=True)
+    assert weights(settings.out) == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase, step", [("heads", 1), ("heads", 3), ("run", 1), ("run", 4)])
+def test_lofit_resumes_in_either_phase_to_the_same_bits(settings, monkeypatch, tmp_path, phase, step):
+    settings = replace(settings, **METHODS["lofit"])
+    whole = train(replace(settings, out=str(tmp_path / "whole")))
+    original = Checkpoints.on_step_end
+
+    def die(self, args, state, control, **kwargs):
+        if (self.run.path.name, state.global_step) == (phase, step):
+            raise Killed
+        original(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "on_step_end", die)
+        train(settings)
+    with pytest.raises(ActshiftError, match="holds an unfinished run"):
+        train(settings)
+    resumed = train(settings, resume=True)
+    assert resumed.selection.heads == whole.selection.heads
+    assert weights(settings.out) == weights(tmp_path / "whole")
+
+
+def test_lofit_that_was_killed_between_its_phases_goes_on_with_the_heads_it_chose(settings, monkeypatch, tmp_path):
+    settings = replace(settings, max_steps=4, **METHODS["lofit"])
+    whole = train(replace(settings, out=str(tmp_path / "whole")))
+
+    def die(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("shutil.rmtree", die)
+        train(settings)
+    assert Path(settings.out, "checkpoints", "heads.json").is_file()
+    assert train(settings, resume=True).selection == replace(whole.selection, fit=ANY)
+    assert weights(settings.out) == weights(tmp_path / "whole")

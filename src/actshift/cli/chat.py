@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -76,14 +77,15 @@ class Conversation:
 
         verb, _, value = line.partition(" ")
         if verb == "/base":
-            at_base, strength = not self.at_base, self.strength
+            if not hasattr(self.model, "peft_config"):
+                raise ActshiftError("there is no adapter to switch off; start with --adapter.")
+            self.at_base = not self.at_base
         elif verb == "/strength":
-            at_base, strength = False, _number(value)
+            set_strength(self.model, _number(value))
+            self.at_base, self.strength = False, float(value)
         else:
             raise ActshiftError(f"there is no {verb}{did_you_mean(verb, ('/base', '/strength', '/exit'))}; {COMMANDS}")
-        set_strength(self.model, 0.0 if at_base else strength)
-        self.at_base, self.strength = at_base, strength
-        return "the base model answers" if at_base else f"the adapter acts at strength {strength:g}"
+        return "the base model answers" if self.at_base else f"the adapter acts at strength {self.strength:g}"
 
     def answer(self, line: str) -> None:
         """Print the model's answer as it is written; with a chat template, remember it for the next."""
@@ -93,7 +95,8 @@ class Conversation:
         prompt = line
         if self.tokenizer.chat_template:
             prompt = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        text = stream_completion(self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature)
+        with self.model.disable_adapter() if self.at_base else nullcontext():
+            text = stream_completion(self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature)
         typer.echo()
         if self.tokenizer.chat_template:
             self.messages = [*asked, {"role": "assistant", "content": text}]

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from actshift.cli.steered import (
+    BASE,
     AsJson,
     Half,
     MaxNewTokens,
@@ -17,11 +18,10 @@ from actshift.cli.steered import (
     Strength,
     Temperature,
     TrustRemoteCode,
+    acting,
     load_steered,
 )
 from actshift.errors import ActshiftError
-
-BASE = "__base__"  # PEFT's name for no adapter
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,18 @@ def generate(
 
     from actshift.evaluation import generate_completions
 
-    columns = [BASE, *names] if compare or not names else names
-    written = generate_completions(
-        loaded,
-        tokenizer,
-        [text for text in texts for _ in columns],
-        max_new_tokens,
-        temperature=temperature,
-        adapter_names=columns * len(texts) if names else None,
-        show_progress=True,
-    )
-    results = []
-    for number, text in enumerate(texts):
-        row = dict(zip(columns, written[number * len(columns) :], strict=False))
-        results.append(Completions(text, row.pop(BASE, None), dict(zip(sources, row.values(), strict=True))))
+    written = {}
+    for name in [BASE, *names] if compare or not names else names:
+        with acting(loaded, name, half):
+            written[name] = generate_completions(
+                loaded, tokenizer, texts, max_new_tokens, temperature=temperature, show_progress=True
+            )
+    base = written.pop(BASE, [None] * len(texts))
+    by_prompt = zip(*written.values(), strict=True) if names else [()] * len(texts)
+    results = [
+        Completions(text, plain, dict(zip(sources, steered, strict=True)))
+        for text, plain, steered in zip(texts, base, by_prompt, strict=True)
+    ]
     _show(results, as_json)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+BASE = "__base__"  # PEFT's name for no adapter
 
 Model = Annotated[
     str | None,
@@ -60,6 +63,21 @@ def load_steered(
         if half != "both":
             set_halves(loaded, half)
     return loaded, tokenizer, names
+
+
+@contextmanager
+def acting(model: Any, name: str, half: str = "both") -> Iterator[None]:
+    """Let one adapter act inside a `with` block, or one half of it; `BASE` is none, as it is for a model without."""
+    from actshift.tuner import set_halves
+
+    if name == BASE:
+        with model.disable_adapter() if hasattr(model, "peft_config") else nullcontext():
+            yield
+        return
+    model.set_adapter(name, inference_mode=True)
+    if half != "both":
+        set_halves(model, half)
+    yield
 
 
 def _base_of(adapters: Sequence[str]) -> str:

@@ -51,15 +51,20 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
     Raises ActshiftError where there is none, it is of a third kind or damaged, it does not fit the model, or the
     model carries adapters of the other kind already.
     """
-    if adapter_type(source) != LORA:
+    is_lora = adapter_type(source) == LORA
+    if isinstance(model, PeftModel) and is_lora != (model.peft_type == LORA):
+        raise ActshiftError(
+            f"{source} is a {'LoRA' if is_lora else 'steering adapter'}, which PEFT cannot load beside a "
+            f"{'steering adapter' if is_lora else 'LoRA'}; load one of them."
+        )
+    if not is_lora:
         return load_adapter(model, source, adapter_name)
-    if isinstance(model, PeftModel) and LORA not in {config.peft_type for config in model.peft_config.values()}:
-        raise ActshiftError(f"{source} is a LoRA, which PEFT cannot load beside a steering adapter; load one of them.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")  # it would go on untrained
             if isinstance(model, PeftModel):
                 model.load_adapter(source, adapter_name)
+                model.set_adapter(adapter_name, inference_mode=True)
                 return model
             return PeftModel.from_pretrained(cast(PreTrainedModel, model), source, adapter_name=adapter_name)
     except (ValueError, RuntimeError, UserWarning) as error:
