@@ -114,7 +114,7 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
     """Say how many tokens of each row are the prompt, for forwards over prompt and completion without labels.
 
     That is what a loss of one's own on the logits needs. `lengths [batch]` counts the attended tokens, in a row with
-    a KV cache from its very start. Changes nothing for adapters that steer every token, and nothing in an encoder-decoder.
+    a KV cache from its very start. Adapters that steer every token ignore it, and so do encoder-decoders.
 
     Raises ActshiftError for a model without steering, and for lengths that are no whole numbers from 0 up.
 
