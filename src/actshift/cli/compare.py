@@ -123,9 +123,9 @@ def _dry_run(settings: CompareSettings, json: bool) -> None:
     console.print(_cells(expected))
     pace = expected.pace
     console.print(
-        f"{len(expected.cells)} cells of {expected.steps:,} steps; about {_duration(expected.seconds)}, {expected.jobs} at "
-        f"a time. Measured here: {pace.begin:.1f} s to begin a cell, {pace.step:.3g} s a step of {pace.label}, "
-        f"{pace.completion:.3g} s a completion. The other methods are taken to go at that pace."
+        f"{len(expected.cells)} cells of {expected.steps:,} steps; about {_duration(expected.seconds)}, "
+        f"{expected.jobs} at a time. Measured here: {pace.begin:.1f} s to begin a cell, {pace.step:.3g} s a step of "
+        f"{pace.label}, {pace.completion:.3g} s a completion. The other methods are taken to go at that pace."
     )
 
 

@@ -86,6 +86,7 @@ class CompareFolder:
             (folder / FAILURE).unlink(missing_ok=True)
         else:
             standing.failed[cell] = error
+            folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / FAILURE, json.dumps({"error": error}) + "\n")
 
     def drop_weights(self, standing: Standing, keep_full: bool) -> None:

@@ -1,0 +1,128 @@
+"""A comparison whose cells take no time: their scores are made up by a function, and every look at a row is noted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actshift.compare import CompareReport, CompareSettings, compare
+from actshift.compare.cell import Record, Score
+from actshift.compare.worker import Job
+from actshift.training import FitResult
+
+TOTAL = 1000
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+@dataclass
+class Laboratory:
+    """Does jobs at once, in this process; `merit` gives a cell's validation accuracy and loss."""
+
+    merit: Callable[[str, float, int], tuple[float, float]]
+    fails: set[tuple[str, float, int]] = field(default_factory=set)
+    trained: list[tuple[str, float, int]] = field(default_factory=list)
+    tested: list[tuple[str, float, int]] = field(default_factory=list)
+    kill_at: int | None = None
+    looks: int = 0
+
+    def do(self, job: Job) -> str | None:
+        folder, settings = Path(job.folder), job.settings
+        cell = ("base", 0.0, 0)
+        if job.trains:
+            cell = (folder.parent.name, settings["learning_rate"], settings["seed"])
+        if cell in self.fails:
+            return "the loss became nan"
+        folder.mkdir(parents=True, exist_ok=True)
+        record = Record.read(folder)
+        if record is None:
+            self._step()
+            if job.trains:
+                (folder / "weights").mkdir()
+            accuracy, loss = self.merit(*cell)
+            fit = FitResult(10, 0.5, loss, 8, 80, 0, 100, 1100, 1.5) if job.trains else None
+            record = Record(job.made_with, 1100 if fit else 1000, fit, Score(round(accuracy * TOTAL), TOTAL, 0.1))
+            self.trained.append(cell)
+            record.write(folder)
+        if job.test and record.test is None:
+            self._step()
+            assert (folder / "weights").is_dir() == job.trains, "weights that are to be tested were dropped"
+            self.tested.append(cell)
+            replace(record, test=Score(record.validation.correct - 10, TOTAL, 0.1)).write(folder)
+        return None
+
+    def _step(self) -> None:
+        self.looks += 1
+        if self.looks == self.kill_at:
+            raise Killed
+
+    def workers(self, count: int) -> Laboratory:
+        return self
+
+    def __enter__(self) -> Laboratory:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, job: Job) -> Future[str | None]:
+        future: Future[str | None] = Future()
+        future.set_result(self.do(job))
+        return future
+
+
+def questions(start: int, count: int) -> list[dict[str, str]]:
+    return [{"prompt": f"{n} =", "completion": f" {n}"} for n in range(start, start + count)]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+METHODS = """
+common: {epochs: 2}
+methods:
+  full: {rates: [1e-5, 2e-5]}
+  vector: {rates: [1e-3, 2e-3, 3e-3]}
+  mine: {label: post-block r=2, settings: {rank: 2}, rates: [1e-3, 2e-3]}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> CompareSettings:
+    (tmp_path / "methods.yaml").write_text(METHODS)
+    return CompareSettings(
+        model="model",
+        data=write_rows(tmp_path / "train.jsonl", questions(0, 20)),
+        eval_data=write_rows(tmp_path / "validation.jsonl", questions(20, 5)),
+        test_data=write_rows(tmp_path / "test.jsonl", questions(25, 5)),
+        methods=(str(tmp_path / "methods.yaml"),),
+        out=str(tmp_path / "table"),
+    )
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, Laboratory], CompareReport]:
+    def run(settings: CompareSettings, laboratory: Laboratory) -> CompareReport:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["actshift.compare.compare"], "Workers", laboratory.workers)
+            patch.setattr("actshift.compare.picture.draw", lambda report, path: path.write_bytes(b""))
+            return compare(settings)
+
+    return run
+
+
+def steady(method: str, rate: float, seed: int) -> tuple[float, float]:
+    """The highest rate is best, and a later seed a little better."""
+    start, slope = {"base": (0.01, 0), "full": (0.8, 1000), "vector": (0.5, 10), "mine": (0.6, 10)}[method]
+    return start + slope * rate + 0.01 * seed, 1.0
