@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +110,34 @@ def test_ctrl_c_says_how_to_go_on(refused, actshift, given, tmp_path, monkeypatc
     assert f"--out {tmp_path / 'run'} --resume" in err.splitlines()[-1]
     code, _, _ = actshift("train", "--out", tmp_path / "run", "--resume")
     assert code == 0
+
+
+def test_a_joint_run_says_whether_its_halves_stay_apart(actshift, given, tmp_path):
+    joint = ("--method", "joint", "--eval-share", 0.2)
+    code, out, _ = actshift("train", *given, *joint)
+    assert code == 0
+    for part in ("Overlap of the two halves", "read cos²", "Measured on held-out rows.", "of W_down lies in col(B)"):
+        assert part in out
+    _, out, _ = actshift("train", "--out", tmp_path / "run", "--resume", "--json")
+    halves = json.loads(out)["halves"]
+    assert halves["violation"] <= 1e-5 and halves["read"] <= 1e-5 and halves["held_out"]
+
+
+def test_a_joint_run_whose_rows_are_gone_is_still_reported(actshift, given, tmp_path):
+    actshift("train", *given, "--method", "joint")
+    Path(given[3]).unlink()
+    code, out, err = actshift("train", "--out", tmp_path / "run", "--resume")
+    assert code == 0 and "train loss" in out and "could not be measured: There is no file" in err
+
+
+def test_a_dry_run_of_lora_lists_its_maps_by_name(actshift, given):
+    _, out, _ = actshift("train", *given, "--method", "lora", "--dry-run")
+    assert "Sites" not in out and "down_proj" in out and "11,136 of" in out
+    _, out, _ = actshift("train", *given, "--method", "full", "--dry-run")
+    assert "down_proj" not in out and "(100.000%)" in out
+
+
+def test_lofit_says_which_heads_it_chose(actshift, given):
+    code, out, err = actshift("train", *given, "--adapter", "lofit", "--lofit-heads", 2)
+    assert code == 0 and "2 heads (block" in out
+    assert "LoFiT 1 of 2, choosing heads 2/2" in err and "LoFiT 2 of 2, shifting heads 2/2" in err

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json as json_format
 import shlex
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from actshift.cli.joint import JointReport, joint_report
 from actshift.cli.options import flags_of
+from actshift.cli.train_tables import plan_tables, result_tables
 from actshift.errors import ActshiftError
 from actshift.extras import require
 from actshift.training.settings import TrainSettings, read_config_file
-
-if TYPE_CHECKING:
-    from actshift.training import Plan, TrainResult
 
 
 @flags_of(TrainSettings)
@@ -37,7 +38,8 @@ def train(
     if dry_run:
         from actshift.training import plan
 
-        _show(plan(settings), json, _plan_tables)
+        foreseen = plan(settings)
+        _show(foreseen.to_dict(), plan_tables(foreseen), json)
         return
     from actshift.training import train as run
 
@@ -47,7 +49,16 @@ def train(
         result = run(settings, resume)
     except KeyboardInterrupt:
         raise _interrupted(str(settings.out)) from None
-    _show(result, json, _summary)
+    halves = _halves(result.settings)
+    figures = {**result.to_dict(), **({"halves": halves.to_dict()} if halves else {})}
+    _show(figures, [*result_tables(result), *([str(halves)] if halves else [])], json)
+
+
+def _show(figures: dict[str, Any], tables: Sequence[Table | str], json: bool) -> None:
+    if json:
+        print(json_format.dumps(figures, indent=2))
+    else:
+        Console().print(*tables, sep="\n")
 
 
 def _interrupted(out: str) -> ActshiftError:
@@ -68,68 +79,13 @@ def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainS
     return TrainSettings.from_mapping(values)
 
 
-def _show(result: Plan | TrainResult, json: bool, tables: Any) -> None:
-    if json:
-        print(json_format.dumps(result.to_dict(), indent=2))
-    else:
-        Console().print(*tables(result), sep="\n")
-
-
-def _plan_tables(plan: Plan) -> list[Table]:
-    memory = plan.memory
-    parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
-    figures = {
-        "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
-        "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
-        "evaluation rows": f"{plan.eval_rows:,}",
-        "steps": f"{plan.steps:,}",
-        "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
-    }
-    return [*_places(plan), _figures(figures)]
-
-
-def _places(plan: Plan) -> list[Table]:
-    """A table of what is steered, line by line, and of what has LoRA, by the names of the maps."""
-    numbers = ("layer", "width", "parameters", "maps")
-    steered, maps = Table(title="Sites", title_justify="left"), Table(title="LoRA", title_justify="left")
-    for table, names in ((steered, "layer site module width parameters"), (maps, "map maps parameters")):
-        for name in names.split():
-            table.add_column(name, justify="right" if name in numbers else "left")
-    adapted: dict[str, list[int]] = {}
-    for place in plan.places:
-        if place.layer is None:
-            adapted.setdefault(place.module.rpartition(".")[2], []).append(place.parameters)
-        else:
-            steered.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
-    for name, sizes in adapted.items():
-        maps.add_row(name, str(len(sizes)), f"{sum(sizes):,}")
-    return [table for table in (steered, maps) if table.row_count]
-
-
-def _summary(result: TrainResult) -> list[Table]:
-    fit = result.fit
-    figures = {"result": str(result.folder)}
-    if result.selection is not None:
-        figures["heads"] = str(result.selection)
-    figures |= {
-        "trainable": f"{fit.trainable:,} of {fit.parameters:,} parameters ({fit.share:.3%})",
-        "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
-        "steps": f"{fit.steps:,}",
-        "train loss": f"{fit.train_loss:.4f}",
-    }
-    if fit.eval_loss is not None:
-        figures["best eval loss"] = f"{fit.eval_loss:.4f} at step {fit.best_step:,}"
-    figures["size on disk"] = f"{result.folder_bytes / 1e3:,.1f} kB"
-    figures["time"] = f"{fit.seconds:,.1f} s"
-    return [_figures(figures)]
-
-
-def _figures(figures: dict[str, str]) -> Table:
-    table = Table(show_header=False)
-    for name, value in figures.items():
-        table.add_row(name, value)
-    return table
-
-
-def _left_out(rows: int) -> str:
-    return f"; {rows:,} longer than max_length left out" if rows else ""
+def _halves(settings: TrainSettings) -> JointReport | None:
+    """Measure a joint adapter; that the rows are gone since does not undo a run that is finished."""
+    if settings.method != "joint":
+        return None
+    try:
+        with Console(stderr=True).status("Measuring both halves …"):
+            return joint_report(settings)
+    except ActshiftError as error:
+        warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)
+        return None
