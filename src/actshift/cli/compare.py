@@ -133,7 +133,7 @@ def _cells(expected: Estimate) -> Table:
     from actshift.compare.table import short_rate
 
     table = Table(
-        Column("method"),
+        Column("method", overflow="fold"),
         *(Column(name, justify="right", no_wrap=True) for name in ("trainable", "share")),
         Column("rates, first seed", no_wrap=True),
         *(Column(name, justify="right", no_wrap=True) for name in ("cells", "about")),

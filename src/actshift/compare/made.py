@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
-from dataclasses import fields
 from datetime import date
 from importlib.metadata import version
 from typing import Any
 
 from actshift.compare.settings import CompareSettings
+from actshift.training.settings.command_line import command_line
 
 PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
 
@@ -40,12 +39,4 @@ def command(settings: CompareSettings) -> str:
     >>> command(CompareSettings(model="gpt2", data="rows.jsonl", out="table", seeds=2))
     'actshift compare --model gpt2 --data rows.jsonl --seeds 2 --out table'
     """
-    words = ["actshift compare"]
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if value == item.default:
-            continue
-        flag = f"--{item.name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else [value]:
-            words.append(flag if one is True else f"{flag} {shlex.quote(str(one))}")
-    return " ".join(words)
+    return command_line("actshift compare", settings)
