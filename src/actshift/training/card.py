@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 from actshift import __version__
 from actshift.training.result import TrainResult
 from actshift.training.settings import TrainSettings
+from actshift.training.settings.command_line import command_line
 from actshift.training.steering import steering_config
 
 CARD = """\
@@ -95,25 +94,8 @@ def model_card(result: TrainResult) -> str:
         steps=fit.steps,
         version=__version__,
         figures="\n".join(f"| {name} | {value} |" for name, value in _figures(result).items()),
-        command=command(settings),
+        command=command_line("actshift train", settings),
     )
-
-
-def command(settings: TrainSettings) -> str:
-    """Return the command line that makes a run with `settings`.
-
-    >>> command(TrainSettings(model="gpt2", data="rows.jsonl", out="run", rank=4))
-    'actshift train --model gpt2 --data rows.jsonl --out run --rank 4'
-    """
-    words = ["actshift train"]
-    for item in fields(settings):
-        value = getattr(settings, item.name)
-        if value == item.default:
-            continue
-        flag = f"--{item.name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else [value]:
-            words.append(flag if one is True else f"{flag} {shlex.quote(str(one))}")
-    return " ".join(words)
 
 
 def _what(settings: TrainSettings) -> Iterator[str]:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.training.adapting import adapt
-from actshift.training.arguments import total_steps
 from actshift.training.encoding import Examples
-from actshift.training.fit import FitResult, begin, go_on
+from actshift.training.job import FitResult, Job
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Heads = dict[int, tuple[int, ...]]
 """The chosen heads of each block that has any."""
@@ -77,35 +73,33 @@ def heads_to_keep(heads: int, settings: TrainSettings) -> int:
     return settings.lofit_heads
 
 
-def select_heads(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Examples,
-    settings: TrainSettings,
-    run: RunFolder,
-    resume: bool,
-) -> tuple[Any, Selection]:
-    """Return the base model, as it was given, and the heads that the first phase chose; `run` has then begun.
+def select_heads(model: Any, job: Job) -> tuple[Any, Selection]:
+    """Return the base model, as it was given, and the heads that the first phase chose; the whole job has then begun.
 
-    With `resume` the phase goes on from its newest checkpoint; one that ended is only read.
+    A job that resumes goes on from the phase's newest checkpoint; a phase that ended is only read.
     """
-    record = run.checkpoints / "heads.json"
-    if resume and record.is_file():
-        run.begin(settings, examples.digest, resume)
+    record = job.folder.checkpoints / "heads.json"
+    if job.resume and record.is_file():
+        job.folder.begin(job.settings, job.examples.digest, resume=True)
         return model, Selection.from_dict(read_json(record))
-    first, _ = phases(total_steps(len(examples.train.examples), settings), settings)
-    scaled = adapt(model, settings)
-    heads_to_keep(sum(len(shift.scale) for shift in scales(scaled).values()), settings)
-    begin(run, scaled, examples, settings, resume)
-    phase = RunFolder(run.checkpoints / "heads")
-    alone = Examples(examples.train, None)  # the last state counts, as in LoFiT
-    own = replace(settings, max_steps=first, seed=settings.seed + OTHER_ORDER, out=str(phase.path))
-    going_on = phase.unfinished
-    begin(phase, scaled, alone, own, going_on)
-    fitted = go_on(phase, scaled, tokenizer, alone, own, going_on, title="LoFiT 1 of 2, choosing heads")
-    selection = Selection(_best(scaled, settings), fitted)
+    first, _ = phases(job.steps, job.settings)
+    scaled = adapt(model, job.settings)
+    heads_to_keep(sum(len(shift.scale) for shift in scales(scaled).values()), job.settings)
+    job.begin(scaled)
+    folder = RunFolder(job.folder.checkpoints / "heads")
+    phase = replace(
+        job,
+        folder=folder,
+        examples=Examples(job.examples.train, None),  # the last state counts, as in LoFiT
+        settings=replace(job.settings, max_steps=first, seed=job.settings.seed + OTHER_ORDER, out=str(folder.path)),
+        resume=folder.unfinished,
+        title="LoFiT 1 of 2, choosing heads",
+    )
+    phase.begin(scaled)
+    fitted = phase.run(scaled)
+    selection = Selection(_best(scaled, job.settings), fitted)
     write_whole(record, json.dumps(selection.to_dict()))
-    shutil.rmtree(phase.path)
+    shutil.rmtree(folder.path)
     return scaled.unload(), selection
 
 

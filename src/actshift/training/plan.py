@@ -9,8 +9,8 @@ from typing import Any
 from actshift.training.adapting import adapt, base_without_weights, check_names
 from actshift.training.arguments import total_steps
 from actshift.training.encoding import encode
-from actshift.training.fit import parameter_counts
 from actshift.training.inputs import load_splits, named
+from actshift.training.job import parameter_counts
 from actshift.training.lofit import heads_to_keep, phases, scales
 from actshift.training.memory import Memory
 from actshift.training.run_folder import RunFolder

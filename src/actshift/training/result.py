@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actshift.training.fit import FitResult
 from actshift.training.inputs import named
+from actshift.training.job import FitResult
 from actshift.training.lofit import Selection
 from actshift.training.run_folder import METRICS, RunFolder, read_json
 from actshift.training.settings import TrainSettings

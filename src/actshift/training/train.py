@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.files import write_whole
 from actshift.training.adapting import adapt, check_names, load_base
-from actshift.training.arguments import total_steps
 from actshift.training.card import model_card
 from actshift.training.encoding import Examples
-from actshift.training.fit import begin, go_on
 from actshift.training.inputs import load_splits, named
+from actshift.training.job import Job
 from actshift.training.lofit import phases, select_heads
 from actshift.training.quiet import quiet
 from actshift.training.result import TrainResult, read_result
@@ -49,48 +48,25 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     rows, eval_rows = load_splits(settings)
     model, tokenizer = load_base(settings)
     examples = Examples.of(rows, eval_rows, tokenizer, settings.max_length)
-    trained, result = (_two_phases if settings.two_phases else _one_phase)(
-        model, tokenizer, examples, settings, run, resume
-    )
+    job = Job(run, tokenizer, examples, settings, resume)
+    trained, result = (_two_phases if settings.two_phases else _one_phase)(model, job)
     with run.space_explained(result.fit.trainable):
         run.finish(_save(trained, tokenizer, result, run))
     return result
 
 
-def _one_phase(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Examples,
-    settings: TrainSettings,
-    run: RunFolder,
-    resume: bool,
-) -> tuple[Any, TrainResult]:
-    adapted = adapt(model, settings, total_steps(len(examples.train.examples), settings))
-    begin(run, adapted, examples, settings, resume)
-    return adapted, TrainResult(settings, go_on(run, adapted, tokenizer, examples, settings, resume))
+def _one_phase(model: Any, job: Job) -> tuple[Any, TrainResult]:
+    adapted = adapt(model, job.settings, job.steps)
+    job.begin(adapted)
+    return adapted, TrainResult(job.settings, job.run(adapted))
 
 
-def _two_phases(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Examples,
-    settings: TrainSettings,
-    run: RunFolder,
-    resume: bool,
-) -> tuple[Any, TrainResult]:
-    model, selection = select_heads(model, tokenizer, examples, settings, run, resume)
-    _, steps = phases(total_steps(len(examples.train.examples), settings), settings)
-    adapted = adapt(model, settings, heads=selection.heads)
-    fitted = go_on(
-        run,
-        adapted,
-        tokenizer,
-        examples,
-        replace(settings, max_steps=steps),
-        resume,
-        title="LoFiT 2 of 2, shifting heads",
-    )
-    return adapted, TrainResult(settings, fitted, selection)
+def _two_phases(model: Any, job: Job) -> tuple[Any, TrainResult]:
+    model, selection = select_heads(model, job)
+    _, steps = phases(job.steps, job.settings)
+    adapted = adapt(model, job.settings, heads=selection.heads)
+    phase = replace(job, settings=replace(job.settings, max_steps=steps), title="LoFiT 2 of 2, shifting heads")
+    return adapted, TrainResult(job.settings, phase.run(adapted), selection)
 
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerBase, result: TrainResult, run: RunFolder) -> Path:
