@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 
+from actshift.compare.made import how_made
 from actshift.demo.methods import METHODS
 from actshift.demo.run import STEPS, run_demo
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
 
 
 def measure(seeds: int, steps: int) -> dict:
@@ -25,10 +22,7 @@ def measure(seeds: int, steps: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             reports.append(run_demo(list(METHODS), Path(folder, "demo"), seed, steps, say=print).to_dict())
     return {
-        "command": f"python scripts/demo_results.py --seeds {seeds} --steps {steps}",
-        "date": date.today().isoformat(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.machine()}, 2 cores, no GPU",
+        **how_made(f"python scripts/demo_results.py --seeds {seeds} --steps {steps}"),
         "reports": reports,
     }
 

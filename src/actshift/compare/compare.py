@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actshift.compare.cell import Cell
 from actshift.compare.comparison import Comparison
-from actshift.compare.made import how_made
+from actshift.compare.made import command, how_made
 from actshift.compare.protocol import Standing
 from actshift.compare.report import CompareReport, report_on
 from actshift.compare.schedule import run_tasks
@@ -58,7 +58,7 @@ def compare(
         standing = comparison.standing
         _load(comparison, standing)
         _run(comparison, standing, on_progress)
-        report = report_on(standing, comparison.protocol, how_made(settings))
+        report = report_on(standing, comparison.protocol, how_made(command(settings)))
         _write(report, comparison)
     return report
 

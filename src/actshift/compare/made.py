@@ -1,4 +1,4 @@
-"""When, where and with what a comparison was made."""
+"""When, where and with what figures were made."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from actshift.training.settings.command_line import command_line
 PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
 
 
-def how_made(settings: CompareSettings) -> dict[str, Any]:
+def how_made(command: str) -> dict[str, Any]:
     """Return the command, the date, the machine and the versions, ready for JSON."""
     return {
-        "command": command(settings),
+        "command": command,
         "date": date.today().isoformat(),
         "machine": machine(),
         "versions": {name: version(name) for name in PACKAGES},

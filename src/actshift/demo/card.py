@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import transformers
+
+from actshift.compare.made import machine
 
 if TYPE_CHECKING:
     from actshift.demo.pretrain import PretrainConfig
@@ -62,13 +63,6 @@ Settings and loss curve: `pretraining.json`, `loss.png`.
 """
 
 
-def device_name() -> str:
-    """Name the machine's accelerator, or its count of CPU threads in use."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU thread(s), {platform.machine()}"
-
-
 def write_card(
     folder: Path,
     config: PretrainConfig,
@@ -81,7 +75,7 @@ def write_card(
 
     `losses` has one mean for every 50 steps, `skill` one accuracy for every form and depth.
     """
-    device = device_name()
+    device = machine()
     rows = "\n".join(f"| {name} | {share:.1%} |" for name, share in skill.items())
     facts = {
         "parameters": parameters,
