@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from actshift import ActshiftError
+from actshift.adapters import ADAPTERS
 from actshift.training import TrainSettings, read_config_file
 
 
@@ -85,3 +87,10 @@ def test_a_config_file_that_is_none_is_told(name: str, text: str | None, told: s
     with pytest.raises(ActshiftError, match=told) as caught:
         read_config_file(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_the_help_names_every_adapter_that_can_be_trained() -> None:
+    [adapter] = [item for item in fields(TrainSettings) if item.name == "adapter"]
+    phases_of_lofit = {"head_scale", "head_vector"}
+    named = set(re.findall(r"\w+", adapter.metadata["help"]))
+    assert named >= ADAPTERS.keys() - phases_of_lofit | {"lofit"}
