@@ -239,3 +239,27 @@ def test_native_transformers_takes_a_joint_config(base_folder, joint, tmp_path):
 def test_merging_points_to_the_half_that_can(joint):
     with pytest.raises(ActshiftError, match="save_half"):
         joint.merge_and_unload()
+
+
+def test_experts_that_may_write_everything_leave_nothing_to_read():
+    from tests.zoo import ARCHITECTURES
+
+    joint = JointConfig(r=8, target_parameters=["experts.down_proj"], steering=SteeringConfig(rank=2))
+    with pytest.raises(ActshiftError, match="may write 32 directions of 32"):
+        attach(ARCHITECTURES["mixtral"](), joint)
+
+
+def test_experts_whose_lora_peft_turns_round_are_kept_apart_on_the_side_of_the_stream():
+    from actshift import orthogonality_violations
+    from tests.zoo import MORE
+
+    experts = {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]}
+    joint = JointConfig(r=2, steering=SteeringConfig(rank=2), **experts)
+    model = attach(MORE["llama4_text"](), joint)
+    randomise(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(IDS).last_hidden_state.square().mean().backward()
+    optimizer.step()
+    assert max(orthogonality_violations(model).values()) < 1e-5
+    writer = next(iter(steering_layers(model).values())).constraints["default"].writers[0]
+    assert writer.lora_A["default"].weight.shape == (8, 32)  # the side of the stream, which is B elsewhere

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from actshift.analysis.shifts import shifts_alone
 from actshift.orthogonality import chance_overlap, principal_cosines, span_dimensions
 from actshift.tuner import steering_layers
-from actshift.tuner.constraint import whole
+from actshift.tuner.joint.constraint import whole
 
 DIRECTIONS = 8
 NEGLIGIBLE = 1e-2

@@ -14,7 +14,7 @@ from actshift.errors import ActshiftError
 from actshift.tuner.checkpoint import Shape
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.intervention import Target
-from actshift.tuner.joint import JointConfig
+from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.layer import CONTAINER, built, container
 
 
@@ -68,7 +68,8 @@ def lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], b
     for name, module in model.named_modules():
         if not adapts(name) or CONTAINER in name or ".base_layer" in name:
             continue
-        rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), name), config.r)
+        ranks = config.rank_pattern or {}
+        rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
         layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
         sizes: tuple[int, ...] | None = None
         if isinstance(layer, nn.Linear):

@@ -60,7 +60,7 @@ class SteeringConfig(LoraConfig):
     def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
         """Refuse unknown fields here: PEFT would turn the TypeError of `__init__` into a warning and drop them."""
         if cls is SteeringConfig and "steering" in kwargs:  # PEFT reads every file of ours by this class
-            from actshift.tuner.joint import JointConfig
+            from actshift.tuner.joint.config import JointConfig
 
             cls = JointConfig
         by_name = {item.name: item for item in fields(cls)}

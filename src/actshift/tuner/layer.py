@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions
-from actshift.tuner.constraint import Constraint
 from actshift.tuner.intervention import Target
+from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_steps import watch
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it

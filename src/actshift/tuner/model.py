@@ -20,10 +20,10 @@ from actshift.tuner.checkpoint import PEFT_PREFIX
 from actshift.tuner.checks import check_adapter, lora_shapes, tensor_shapes
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.intervention import Target, targets
-from actshift.tuner.joint import JointConfig
-from actshift.tuner.joint_rule import constrain, find_writers
+from actshift.tuner.joint.config import JointConfig
+from actshift.tuner.joint.rule import constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, EVERYWHERE, SteeringLayer, layer_at
-from actshift.tuner.prompts import install, remove
+from actshift.tuner.prompts.scope import install, remove
 from actshift.tuner.strength import set_strength, steering_layers, strength
 
 

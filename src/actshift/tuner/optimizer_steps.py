@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from actshift.adapters import Shift
-from actshift.tuner.constraint import Constraint, Pair, overlap, project
+from actshift.tuner.joint.constraint import Constraint, Pair, overlap, project
 
 if TYPE_CHECKING:
     from actshift.tuner.layer import SteeringLayer
@@ -115,7 +115,7 @@ def _adapters_in(optimizer: Optimizer) -> Iterator[_Adapter]:
             constraint = layer.constraints.get(name)
             columns = constraint.columns(name) if constraint else []
             own = trained(shift.parameters())
-            if own or trained(columns):
+            if own or trained(map(_parameter, columns)):
                 yield _Adapter(shift, columns, constraint, own)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from actshift.errors import ActshiftError
 from actshift.orthogonality import Orthogonality
 from actshift.sites import OutputMap, mlp_outputs
-from actshift.tuner.constraint import Constraint
-from actshift.tuner.enforce import enforce
 from actshift.tuner.intervention import Target
-from actshift.tuner.joint import JointConfig
+from actshift.tuner.joint.config import JointConfig
+from actshift.tuner.joint.constraint import Constraint
+from actshift.tuner.joint.enforce import enforce
 from actshift.tuner.layer import built, layer_at
 
 CONSTRAINED_SITES = ("post_block", "post_mlp")
@@ -32,9 +33,10 @@ def find_writers(
     steered block with LoRA on its MLP output map. A block that lacks it, beside others that have it, is a warning.
     Without a rule nothing is asked, and what can be found is returned.
     """
-    rule = config.orthogonality
-    for target in targets if isinstance(rule, Orthogonality) else ():
-        _check_concerned(target, rule)
+    rule = config.rule
+    if rule is not None:
+        for target in targets:
+            _check_concerned(target, rule)
     layers = sorted({target.host.layer for target in targets if target.host.site in CONSTRAINED_SITES})
     try:
         maps = mlp_outputs(model, layers, config.blocks) if layers else []
@@ -47,8 +49,9 @@ def find_writers(
     for one in maps:
         if one.name.endswith(experts) if one.parameter else adapts(one.name):
             writers.setdefault(one.layer, []).append(one)
-    if isinstance(rule, Orthogonality):
+    if rule is not None:
         _check_covered(layers, writers, maps[0])
+        _check_room(config, writers)
     return writers
 
 
@@ -56,12 +59,11 @@ def constrain(
     model: nn.Module, adapter_name: str, config: JointConfig, targets: list[Target], writers: Writers
 ) -> None:
     """Tie every steered layer to the LoRA layers it is kept apart from, and enforce the rule on the fresh weights."""
-    rule = config.orthogonality
-    assert rule is None or isinstance(rule, Orthogonality)
+    rule = config.rule
     for target in targets:
         if target.host.layer in writers and target.host.site in CONSTRAINED_SITES:
             modules = [_lora_layer(model, one) for one in writers[target.host.layer]]
-            layer_at(target.host).constraints[adapter_name] = Constraint(rule, modules)
+            layer_at(target.host).constraints[adapter_name] = Constraint(rule, modules, target.host.width)
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     if rule is not None and not on_meta:
         enforce(model, adapter_name)
@@ -98,11 +100,25 @@ def _check_covered(layers: list[int], writers: Writers, example: OutputMap) -> N
         )
 
 
+def _check_room(config: JointConfig, writers: Writers) -> None:
+    """What LoRA may write must leave directions to read: with many experts it soon is all there is."""
+    for layer, maps in writers.items():
+        columns = sum(
+            config.r * len(one.module.get_parameter(one.parameter)) if one.parameter else config.r for one in maps
+        )
+        if columns >= maps[0].width:
+            raise ActshiftError(
+                f"LoRA of rank {config.r} on the MLP output maps of block {layer} may write {columns} directions of "
+                f"{maps[0].width}, which leaves nothing to be orthogonal in; lower r, take the experts out of "
+                "target_parameters, or give orthogonality=None."
+            )
+
+
 def _lora_layer(model: nn.Module, output: OutputMap) -> nn.Module:
     """The LoRA layer round a map; round a module of experts PEFT nests one wrapper for each parameter it adapts."""
     if output.parameter is None:
         return model.get_submodule(output.name)
-    module = model.get_submodule(output.name.rpartition(".")[0])
+    module: Any = model.get_submodule(output.name.rpartition(".")[0])
     while getattr(module, "parameter_name", output.parameter) != output.parameter:
         module = module.base_layer
     return module

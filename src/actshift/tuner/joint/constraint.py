@@ -25,6 +25,8 @@ class Constraint:
 
     orthogonality: Orthogonality | None
     writers: Sequence[nn.Module]
+    width: int | None = None
+    """d, where it must be told which side of LoRA writes to the stream: PEFT takes Llama-4's experts the other way."""
 
     @property
     def period(self) -> int | Literal["epoch"] | None:
@@ -37,8 +39,15 @@ class Constraint:
 
         The B of stacked experts is one tensor `[d, r · experts]`, whose columns span what all of them write.
         """
-        maps: list[Any] = [writer.lora_B for writer in self.writers]
-        return [lora_b[adapter_name].weight for lora_b in maps if adapter_name in lora_b]
+        found = []
+        for writer in self.writers:
+            lora_a: Any = writer.lora_A
+            lora_b: Any = writer.lora_B
+            if adapter_name in lora_b:
+                columns = lora_b[adapter_name].weight
+                straight = self.width in (None, columns.shape[0])
+                found.append(columns if straight else lora_a[adapter_name].weight.mT)
+        return found
 
     def rows(self, shift: Shift) -> list[Tensor]:
         """Return what the rule binds, each as rows `[n, d]`: views, so that writing to them writes to the adapter."""

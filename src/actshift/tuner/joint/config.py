@@ -82,6 +82,12 @@ class JointConfig(SteeringConfig):
         self.blocks = self.blocks or self.steering.blocks
         super().__post_init__()
 
+    @property
+    def rule(self) -> Orthogonality | None:
+        """The orthogonality rule in its typed form."""
+        assert not isinstance(self.orthogonality, dict)  # since __post_init__
+        return self.orthogonality
+
     def _set_interventions(self) -> None:
         assert isinstance(self.steering, SteeringConfig)
         self.all_interventions = self.steering.all_interventions
@@ -92,8 +98,8 @@ class JointConfig(SteeringConfig):
         names = (*PEFT_FIELDS, *LORA_FIELDS, *WRITTEN_FIELDS)
         values = {name: getattr(self, name) for name in names}
         values["target_modules"] = _sorted(self.target_modules)
-        orthogonality = self.orthogonality.to_dict() if isinstance(self.orthogonality, Orthogonality) else None
-        return {**values, "steering": self.steering.steering_dict(), "orthogonality": orthogonality}
+        rule = self.rule.to_dict() if self.rule else None
+        return {**values, "steering": self.steering.steering_dict(), "orthogonality": rule}
 
     def weights_config(self) -> LoraConfig:
         """Return the LoRA half as PEFT's own config, which needs no actshift."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import check_new_folder
-from actshift.tuner.joint import JointConfig
+from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer
 
 Half = Literal["weights", "activations", "both"]

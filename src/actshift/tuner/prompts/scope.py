@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
-from actshift.tuner.forward_inputs import ForwardInputs, Tokens
-from actshift.tuner.generating import GeneratePrompt, forget_generate, note_generate
+from actshift.tuner.prompts.forward_inputs import ForwardInputs, Tokens
+from actshift.tuner.prompts.generating import GeneratePrompt, forget_generate, note_generate
 from actshift.tuner.strength import steering_layers
 
 SCOPE = "_actshift_prompts"  # where a module that is hooked keeps its scope

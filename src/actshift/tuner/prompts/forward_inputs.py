@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 from actshift.sites.positions import steered_tokens, token_index
-from actshift.tuner.generating import GeneratePrompt
+from actshift.tuner.prompts.generating import GeneratePrompt
 
 IGNORED = -100  # the label of a token that is no target, in transformers and in torch
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq_params")

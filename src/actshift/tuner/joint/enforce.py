@@ -10,7 +10,7 @@ from torch import nn
 from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.orthogonality import violation
-from actshift.tuner.constraint import Constraint, Pair, project
+from actshift.tuner.joint.constraint import Constraint, Pair, project
 from actshift.tuner.strength import steering_layers
 
 

@@ -1,0 +1,1 @@
+"""Who is prompt and who is generated, for adapters that steer not every token."""
