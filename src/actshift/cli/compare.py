@@ -90,7 +90,7 @@ class Watch:
         running = [f"{cell} ({(now - since) / 60:.0f} min)" for cell, since in self.since.items()]
         return Group(
             rich_table(self.last.report),
-            Text(f"{self.last.done} of {self.last.cells} cells are done; now {'; '.join(running) or 'starting'}"),
+            Text(f"{self.last.done} of {self.last.cells} cells are done; under way: {'; '.join(running) or 'none'}"),
         )
 
 

@@ -34,7 +34,8 @@ def flags_of(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def _option(item: Field, hint: Any) -> inspect.Parameter:
-    default = "" if item.default in (None, False) else f" (default: {item.default})"
+    value = ", ".join(item.default) if isinstance(item.default, tuple) else item.default
+    default = "" if value in (None, False) else f" (default: {value})"
     option = typer.Option(help=item.metadata["help"] + default, rich_help_panel=item.metadata["panel"])
     return inspect.Parameter(
         item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[_flag_type(hint) | None, option]

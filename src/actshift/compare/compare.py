@@ -72,18 +72,27 @@ def _load(comparison: Comparison, standing: Standing) -> None:
 
 
 def _run(comparison: Comparison, standing: Standing, on_progress: Callable[[Progress], None]) -> None:
-    def tell(running: Sequence[Cell], news: str | None = None) -> None:
+    running: list[Cell] = []
+
+    def tell(news: str | None = None) -> None:
         report = report_on(standing, comparison.protocol, {})
-        on_progress(Progress(report, running, news, standing.done(), standing.cells()))
+        on_progress(Progress(report, tuple(running), news, standing.done(), standing.cells()))
+
+    def started(cells: Sequence[Cell]) -> None:
+        running[:] = cells
+        tell()
 
     def settle(cell: Cell, error: str | None) -> None:
+        running.remove(cell)
         comparison.folder.settle(cell, error, standing)
         comparison.folder.drop_weights(standing, comparison.settings.keep_weights)
-        tell([], _news(cell, standing))
+        tell(_news(cell, standing))
 
     comparison.folder.drop_weights(standing, comparison.settings.keep_weights)
     with Workers(comparison.settings.jobs) as workers:
-        run_tasks(standing, comparison.settings.jobs, lambda task: workers.submit(comparison.job(task)), settle, tell)
+        run_tasks(
+            standing, comparison.settings.jobs, lambda task: workers.submit(comparison.job(task)), settle, started
+        )
 
 
 def _news(cell: Cell, standing: Standing) -> str:

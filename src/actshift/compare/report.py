@@ -60,7 +60,8 @@ class CompareReport:
     """A comparison, finished or on its way: the base's accuracies and a row a method; it prints as a table.
 
     `protocol` is all that the methods have in common; `made` tells when, where and in what time it came about, and is
-    the one part that another run of the same comparison may have otherwise.
+    the one part that another run of the same comparison may have otherwise. `left_out` counts training rows that
+    were too long to be used.
     """
 
     protocol: Mapping[str, Any]
@@ -69,6 +70,7 @@ class CompareReport:
     base_test: float | None
     rows: tuple[Row, ...]
     made: Mapping[str, Any]
+    left_out: int = 0
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -84,7 +86,12 @@ class CompareReport:
             rows.append({**values, "mean": row.mean, "spread": row.spread})
         base = {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test}
         seconds = {row.method: row.seconds for row in self.rows}
-        return {"protocol": dict(self.protocol), "base": base, "rows": rows, "made": {**self.made, "seconds": seconds}}
+        return {
+            "protocol": {**self.protocol, "left_out": self.left_out},
+            "base": base,
+            "rows": rows,
+            "made": {**self.made, "seconds": seconds},
+        }
 
     def __str__(self) -> str:
         from actshift.compare.table import plain
@@ -106,6 +113,7 @@ def report_on(standing: Standing, protocol: Mapping[str, Any], made: Mapping[str
         base_test=base.test.accuracy if base and base.test else None,
         rows=tuple(rows),
         made=made,
+        left_out=max((record.fit.left_out for record in standing.records.values() if record.fit), default=0),
     )
 
 

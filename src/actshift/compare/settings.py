@@ -60,7 +60,7 @@ class CompareSettings:
     precision: str | None = _common("precision")
     gradient_checkpointing: bool | None = _common("gradient_checkpointing")
     trust_remote_code: bool | None = _common("trust_remote_code")
-    jobs: int = setting(MACHINE, 1, "Cells side by side, each in a process of its own.", least=1)
+    jobs: int = setting(MACHINE, 1, "Cells side by side, as processes; several have one thread each.", least=1)
 
     def __post_init__(self) -> None:
         """Check every value and bring it to its declared type."""

@@ -109,6 +109,8 @@ def notes(report: CompareReport) -> str:
     sentences += [
         f"{count} {name} rows are among those before, too." for name, count in protocol["shared_rows"].items() if count
     ]
+    if report.left_out:
+        sentences.append(f"{report.left_out:,} training rows were too long and left out.")
     if report.failures:
         sentences.append(f"{len(report.failures)} cells failed; of a method with * not all seeds are there.")
     return " ".join(sentences)

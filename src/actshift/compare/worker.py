@@ -6,12 +6,16 @@ to log.txt in the cell's folder.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
 import sys
 import threading
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +74,8 @@ def serve() -> None:
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
-        print(json.dumps({"error": _outcome(job)}), file=answers, flush=True)
+        warned: list[str] = []
+        print(json.dumps({"error": _outcome(job, warned), "warnings": warned}), file=answers, flush=True)
 
 
 def _read(jobs: queue.SimpleQueue[Job]) -> None:
@@ -79,20 +84,39 @@ def _read(jobs: queue.SimpleQueue[Job]) -> None:
     os._exit(0)  # also in the middle of a cell: what is written is whole, and goes on from there
 
 
-def _outcome(job: Job) -> str | None:
+def _outcome(job: Job, warned: list[str]) -> str | None:
     try:
         import torch
 
         if job.one_thread:
             torch.set_num_threads(1)
-        run_job(job)
+        with _ours_noted(warned):
+            run_job(job)
         return None
     except Exception as error:
         traceback.print_exc()
         return " ".join(str(error).split()) if isinstance(error, ActshiftError) else _short(error)
     finally:
+        gc.collect()  # a trainer and its model hold each other
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+@contextmanager
+def _ours_noted(warned: list[str]) -> Iterator[None]:
+    """Add to `warned` what this package warns of, which the user should see and not look for in a log."""
+    show, home = warnings.showwarning, str(Path(__file__).parents[1])
+
+    def note(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
+        show(message, category, filename, *more)
+        if filename.startswith(home):
+            warned.append(str(message))
+
+    warnings.showwarning = note
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _short(error: Exception) -> str:

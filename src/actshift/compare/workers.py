@@ -6,6 +6,7 @@ import json
 import queue
 import subprocess
 import sys
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
@@ -60,8 +61,11 @@ class _Process:
         try:
             process.stdin.write(to_line(job) + "\n")
             process.stdin.flush()
-            if answer := process.stdout.readline():
-                return json.loads(answer)["error"]
+            if line := process.stdout.readline():
+                answer = json.loads(line)
+                for text in answer["warnings"]:
+                    warnings.warn(text, stacklevel=1)  # from one place, so that each is shown once
+                return answer["error"]
         except BrokenPipeError:
             pass
         code = process.wait()
