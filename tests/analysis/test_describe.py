@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
-from actshift import ActshiftError, LowRank, Vector
+from actshift import ActshiftError, HeadVector, JointConfig, LowRank, SteeringConfig, Vector, attach
 from actshift.analysis import AdapterDescription, ModelDescription, describe, describe_adapter, describe_model
 from actshift.sites import BRANCHES
 from tests.tiny import save_adapter, save_model
@@ -79,6 +80,18 @@ def test_modules_in_order_of_their_numbers(tmp_path: Path) -> None:
 def test_tensors_that_steer_nothing_are_counted_apart(base: Path, tmp_path: Path) -> None:
     described = describe_adapter(str(save_adapter(tmp_path / "a", base, rank=1, modules_to_save=["lm_head"])))
     assert described.other_parameters == 96 * 32
+
+
+def test_a_joint_adapter_and_steered_inputs_are_told(base: Path, tmp_path: Path) -> None:
+    heads = SteeringConfig(adapter=HeadVector(heads=(1,)), site="attention_heads")
+    joint = JointConfig(r=2, steering=heads, orthogonality=None)
+    attach(AutoModelForCausalLM.from_pretrained(base), joint).save_pretrained(str(tmp_path / "joint"))
+    described = describe_adapter(str(tmp_path / "joint"))
+    assert described.sites[0].module == "model.layers.0.self_attn.o_proj (input)"
+    assert described.other_parameters > 0
+    assert described.weights == (
+        "LoRA r=2 on down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj; no orthogonality rule"
+    )
 
 
 def _truncate(folder: Path) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from actshift.analysis.model import count_parameters
 from actshift.errors import ActshiftError
-from actshift.tuner import SteeringConfig, read_config
+from actshift.tuner import JointConfig, SteeringConfig, read_config
 from actshift.tuner.checkpoint import PEFT_PREFIX
-from actshift.tuner.layer import CHILD, CONTAINER
+from actshift.tuner.layer import CHILD_AT_INPUT, CONTAINER
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class SiteDescription:
 class AdapterDescription:
     """A saved adapter: what its config says, and what its tensors are.
 
-    `share` is its parameters over the base's, None where the base's config is not on this machine;
-    `other_parameters` are those of tensors that steer nothing, such as PEFT's `modules_to_save`.
+    `weights` tells the LoRA half of a joint adapter, None for steering alone. `share` is its parameters over the
+    base's, None where the base's config is not on this machine; `other_parameters` are those of tensors that steer
+    nothing: LoRA's, and PEFT's `modules_to_save`.
     """
 
     source: str
@@ -46,6 +47,7 @@ class AdapterDescription:
     adapter: str
     positions: str
     layers: list[int] | None
+    weights: str | None
     dtype: str
     parameters: int
     other_parameters: int
@@ -86,6 +88,7 @@ def describe_adapter(source: str) -> AdapterDescription:
         adapter=_joined(repr(one.adapter) for one in config.all_interventions),
         positions=_joined(str(one.positions) for one in config.all_interventions),
         layers=_layers(config),
+        weights=_weights(config) if isinstance(config, JointConfig) else None,
         dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
         parameters=total,
         other_parameters=total - sum(site.parameters for site in sites),
@@ -93,6 +96,15 @@ def describe_adapter(source: str) -> AdapterDescription:
         file_bytes=Path(path).stat().st_size,
         sites=sites,
     )
+
+
+def _weights(config: JointConfig) -> str:
+    maps = (
+        config.target_modules
+        if isinstance(config.target_modules, str)
+        else ", ".join(sorted(config.target_modules or ()))
+    )
+    return f"LoRA r={config.r} on {maps}; {config.rule or 'no orthogonality rule'}"
 
 
 def _joined(words: Iterable[str]) -> str:
@@ -109,7 +121,7 @@ def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
     for name, tensor in tensors.items():
         module, steers, own = name.removeprefix(PEFT_PREFIX).partition(CONTAINER)
         if steers:
-            by_module.setdefault(module.removesuffix(f".{CHILD}"), {})[own] = tensor
+            by_module.setdefault(_host(module), {})[own] = tensor
     return tuple(
         SiteDescription(
             module,
@@ -119,6 +131,11 @@ def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
         )
         for module, own in sorted(by_module.items(), key=lambda item: _in_order(item[0]))
     )
+
+
+def _host(layer: str) -> str:
+    host, _, child = layer.rpartition(".")
+    return f"{host} (input)" if child == CHILD_AT_INPUT else host
 
 
 def _norms(tensors: dict[str, Tensor]) -> dict[str, float]:

@@ -49,6 +49,8 @@ def _adapter(described: AdapterDescription) -> tuple[dict[str, str], Table]:
         "parameters": f"{described.parameters:,} {described.dtype}{share}{other}",
         "file": _size(described.file_bytes),
     }
+    if described.weights:
+        facts["weights"] = described.weights
     names = list(dict.fromkeys(name for site in described.sites for name in site.norms))
     heads = [f"‖{_NORMS.get(name, name)}‖" for name in names]
     table = Table(Column("module", no_wrap=True), "shapes", "params", *heads, box=None, pad_edge=False)
