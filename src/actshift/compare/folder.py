@@ -82,6 +82,8 @@ class CompareFolder:
         record = Record.read(folder)
         if record is not None:
             standing.records[cell] = record
+        elif error is None:
+            error = "it left no record"
         if error is None:
             (folder / FAILURE).unlink(missing_ok=True)
         else:
