@@ -19,6 +19,7 @@ from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
+    from actshift.gradients import gradient_init
     from actshift.orthogonality import Orthogonality
     from actshift.sites import Positions
     from actshift.tuner import (
@@ -56,8 +57,10 @@ _HOME = {
     "SteeringConfig": "actshift.tuner",
     "attach": "actshift.tuner",
     "enforce": "actshift.tuner",
+    "gradient_init": "actshift.gradients",
     "halves": "actshift.tuner",
     "load_adapter": "actshift.tuner",
+    "locate": "actshift.analysis.locate",
     "orthogonality_violations": "actshift.tuner",
     "parameter_groups": "actshift.tuner",
     "prompt_lengths": "actshift.tuner",
@@ -65,6 +68,7 @@ _HOME = {
     "set_halves": "actshift.tuner",
     "set_strength": "actshift.tuner",
     "strength": "actshift.tuner",
+    "token_batches": "actshift.analysis.batches",
 }
 
 __all__ = [
@@ -86,8 +90,10 @@ __all__ = [
     "__version__",
     "attach",
     "enforce",
+    "gradient_init",
     "halves",
     "load_adapter",
+    "locate",
     "orthogonality_violations",
     "parameter_groups",
     "prompt_lengths",
@@ -95,6 +101,7 @@ __all__ = [
     "set_halves",
     "set_strength",
     "strength",
+    "token_batches",
 ]
 
 

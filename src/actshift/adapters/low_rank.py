@@ -16,7 +16,7 @@ from actshift.adapters.checks import check_rank
 from actshift.errors import ActshiftError, did_you_mean
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
-Init = Literal["default", "reference"]
+Init = Literal["default", "reference", "gradient"]
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda code: code,
@@ -64,9 +64,10 @@ class LowRank(Adapter):
     """Shift an activation by a low-rank map of itself: Δ(x) = W_up φ(W_down x), 2dr parameters a site.
 
     `activation` is φ: "silu" (the paper's default), "gelu", "relu", "tanh", or None for the linear adapter.
-    `bias` adds a learned offset to both maps (r + d parameters more). `init` sets the scale of W_down, W_up = 0
-    either way: "default" is Kaiming-uniform(a=√5), that is U(-1/√d, 1/√d); "reference" is the paper's code,
-    the same × 1e-3, which learns more slowly at first [ours, measured].
+    `bias` adds a learned offset to both maps (r + d parameters more). `init` sets W_down, W_up = 0 either way:
+    "default" is Kaiming-uniform(a=√5), that is U(-1/√d, 1/√d); "reference" is the paper's code, the same × 1e-3, which
+    learns more slowly at first [ours, measured]; "gradient" is the default until `actshift.gradient_init` puts the
+    directions in which a task's loss falls fastest in its place.
 
     Raises ActshiftError for a rank under 1, an unknown activation or init; at a site, for a rank above its width.
     Source: arXiv 2603.00425, "linear" and "nonlinear" parameterisations.
@@ -94,7 +95,8 @@ class LowRank(Adapter):
             raise ActshiftError(f"bias must be True or False, got {self.bias!r}.")
         if self.init not in get_args(Init):
             raise ActshiftError(
-                f"unknown init {self.init!r}{did_you_mean(self.init, get_args(Init))}; use 'default' or 'reference'."
+                f"unknown init {self.init!r}{did_you_mean(self.init, get_args(Init))}; "
+                "use 'default', 'reference' or 'gradient'."
             )
 
     def build(self, width: int, heads: int | None = None) -> Shift:

@@ -16,6 +16,7 @@ from actshift.cli.errors import quiet_libraries, report
 from actshift.cli.eval import evaluate
 from actshift.cli.generate import generate
 from actshift.cli.inspect import inspect
+from actshift.cli.locate import locate
 from actshift.cli.train import train
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(compare)
 app.command()(generate)
 app.command()(chat)
 app.command()(inspect)
+app.command()(locate)
 
 
 def _print_version(wanted: bool) -> None:

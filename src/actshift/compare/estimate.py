@@ -57,9 +57,9 @@ def estimate(settings: CompareSettings) -> Estimate:
 
     Raises ActshiftError for whatever would stop the comparison before its first cell.
     """
+    from actshift.encoding import encode
     from actshift.loading import load_tokenizer
     from actshift.training.arguments import total_steps
-    from actshift.training.encoding import encode
 
     comparison = Comparison.of(settings)
     first = comparison.choice.methods[0]

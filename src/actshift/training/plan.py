@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actshift.encoding import encode
 from actshift.training.adapting import adapt, base_without_weights, check_names
 from actshift.training.arguments import total_steps
-from actshift.training.encoding import encode
 from actshift.training.inputs import load_splits, named
 from actshift.training.job import parameter_counts
 from actshift.training.lofit import heads_to_keep, phases, scales

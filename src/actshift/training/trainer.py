@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from actshift.training.encoding import Encoded
+from actshift.encoding import Encoded
 from actshift.tuner.parameter_groups import parameter_groups
 
 

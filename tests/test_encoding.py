@@ -8,8 +8,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actshift import ActshiftError
+from actshift.encoding import IGNORED, encode
 from actshift.evaluation.generation import encode_prompts
-from actshift.training.encoding import IGNORED, encode
 from tests.characters import char_tokenizer
 from tests.contract.cases import fresh_model
 from tests.tiny import word_tokenizer

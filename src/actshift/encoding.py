@@ -1,0 +1,121 @@
+"""Turn checked rows into token ids and labels, the way generation will meet them, and these into batches."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from actshift.data import to_prompt_completion, token_ids
+from actshift.errors import ActshiftError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token that the loss does not count."""
+
+Ids = list[int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as token ids: `examples` of input_ids and labels [seq], and how many rows were too long to be used."""
+
+    examples: list[dict[str, Ids]]
+    left_out: int
+
+    @property
+    def longest(self) -> int:
+        """The length in tokens of the longest example."""
+        return max(len(example["input_ids"]) for example in self.examples)
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of all ids and labels, in order."""
+        sha = hashlib.sha256()
+        for example in self.examples:
+            sha.update(array("q", [len(example["input_ids"]), *example["input_ids"], *example["labels"]]).tobytes())
+        return sha.hexdigest()
+
+
+def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Return `rows` as token ids with labels, at most `max_length` tokens each.
+
+    A prompt + completion row is the prompt's ids, exactly as generation begins, the completion's ids and the
+    end-of-text token; the labels of the prompt are `IGNORED`. A row longer than `max_length` is left out, since a
+    prompt without its beginning, or a completion without its end, would teach something else. A text counts
+    whole, and is cut into pieces of `max_length`.
+
+    Raises:
+        ActshiftError: the tokenizer has no end-of-text token or no chat template for messages, or every row is
+            too long.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ActshiftError(
+            f"The tokenizer of {tokenizer.name_or_path} has no end-of-text token, which ends every completion; "
+            "set tokenizer.eos_token and save it."
+        )
+    rows = to_prompt_completion(rows, tokenizer)
+    if "text" in rows.column_names:
+        return Encoded(_text(rows["text"], tokenizer, max_length), left_out=0)
+    whole = _pairs(rows["prompt"], rows["completion"], tokenizer)
+    examples = [example for example in whole if len(example["input_ids"]) <= max_length]
+    if not examples:
+        shortest = min(len(example["input_ids"]) for example in whole)
+        raise ActshiftError(
+            f"Every row is longer than max_length {max_length}; the shortest has {shortest} tokens, so raise it."
+        )
+    if left_out := len(whole) - len(examples):
+        warnings.warn(f"{left_out} of {len(whole)} rows exceed max_length {max_length} and are left out.", stacklevel=2)
+    return Encoded(examples, left_out)
+
+
+def padded(examples: Sequence[Mapping[str, Ids]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """Return examples as one batch: `input_ids`, `attention_mask`, `labels`, each `[batch, seq]`, padded on the right."""
+    import torch
+
+    pad = cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+    longest = max(len(example["input_ids"]) for example in examples)
+
+    def filled(name: str, fill: int) -> Tensor:
+        return torch.tensor([example[name] + [fill] * (longest - len(example[name])) for example in examples])
+
+    mask = [[1] * len(one["input_ids"]) + [0] * (longest - len(one["input_ids"])) for one in examples]
+    return {
+        "input_ids": filled("input_ids", pad),
+        "attention_mask": torch.tensor(mask),
+        "labels": filled("labels", IGNORED),
+    }
+
+
+def _text(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict[str, Ids]]:
+    pieces = []
+    for ids in token_ids(tokenizer, texts):
+        ids = _ended(ids, tokenizer)
+        pieces += [ids[start : start + max_length] for start in range(0, len(ids), max_length)]
+    return [{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1]
+
+
+def _pairs(prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Ids]]:
+    prompts, completions = list(prompts), list(completions)
+    before = token_ids(tokenizer, prompts)
+    joint = token_ids(tokenizer, [p + c for p, c in zip(prompts, completions, strict=True)])
+    alone = tokenizer(completions, add_special_tokens=False, verbose=False)["input_ids"]
+    examples = []
+    for prompt, both, completion in zip(before, joint, alone, strict=True):
+        # Where a token spans the boundary, the prompt must keep the ids it has on its own.
+        rest = both[len(prompt) :] if both[: len(prompt)] == prompt else completion
+        rest = _ended(rest, tokenizer)
+        examples.append({"input_ids": prompt + rest, "labels": [IGNORED] * len(prompt) + rest})
+    return examples
+
+
+def _ended(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> Ids:
+    end = cast(int, tokenizer.eos_token_id)
+    return ids if ids[-1:] == [end] else [*ids, end]
