@@ -77,7 +77,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -
 
 
 def padded(examples: Sequence[Mapping[str, Ids]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Return examples as one batch: `input_ids`, `attention_mask`, `labels`, each `[batch, seq]`, padded on the right."""
+    """Return examples as one batch: `input_ids`, `attention_mask`, `labels`, each `[batch, seq]`, padded right."""
     import torch
 
     pad = cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)

@@ -99,7 +99,9 @@ def model_card(result: TrainResult) -> str:
 
 
 def _what(settings: TrainSettings) -> Iterator[str]:
-    if settings.steers:
+    if settings.interventions:
+        yield f"Shifts activations at the sites, blocks and ranks that {settings.interventions} lists."
+    elif settings.steers:
         config = steering_config(settings)
         shift = "HeadVector" if settings.two_phases else config.adapter
         where = "" if settings.positions == "all" else f" at these tokens: {config.positions}"

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
+from actshift.training.interventions import interventions_of
 from actshift.training.layers import layer_indices
 from actshift.training.settings import TrainSettings
 from actshift.training.settings.train_settings import ADAPTER
@@ -37,6 +38,8 @@ def steering_config(settings: TrainSettings, blocks: int | None = None, steps: i
     """
     from actshift.tuner import SteeringConfig
 
+    if settings.interventions:
+        return SteeringConfig(interventions=interventions_of(settings), task_type="CAUSAL_LM")
     adapter = _adapter(settings, steps)
     return SteeringConfig(
         adapter=adapter,

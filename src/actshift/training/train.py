@@ -12,6 +12,7 @@ from actshift.files import write_whole
 from actshift.training.adapting import adapt, check_names, load_base
 from actshift.training.card import model_card
 from actshift.training.encoding import Examples
+from actshift.training.first_weights import first_weights
 from actshift.training.inputs import load_splits, named
 from actshift.training.job import Job
 from actshift.training.lofit import phases, select_heads
@@ -57,6 +58,7 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
 
 def _one_phase(model: Any, job: Job) -> tuple[Any, TrainResult]:
     adapted = adapt(model, job.settings, job.steps)
+    first_weights(adapted, job)
     job.begin(adapted)
     return adapted, TrainResult(job.settings, job.run(adapted))
 

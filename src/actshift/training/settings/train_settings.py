@@ -69,6 +69,9 @@ class TrainSettings:
         "Tokens to steer: all, the prompt, generated ones, the prompt's last one, or both ends of the prompt.",
         of=STEERS,
     )
+    interventions: str | None = setting(
+        SHIFT, None, "File of sites, layers and ranks, as locate --budget --out writes; in place of these.", of=STEERS
+    )
     first_tokens: int = setting(SHIFT, 7, "How many tokens the ends have at the start of the prompt.", least=0, of=ENDS)
     last_tokens: int = setting(SHIFT, 7, "How many tokens they have at its end.", least=0, of=ENDS)
 
@@ -78,7 +81,10 @@ class TrainSettings:
     )
     bias: bool = setting(ADAPTER, False, "Give both maps of low_rank a bias.", of=STEERS)
     init: str = setting(
-        ADAPTER, "default", "Scale of its W_down at the start: default, or reference (the paper's code).", of=STEERS
+        ADAPTER,
+        "default",
+        "Its W_down at the start: default, reference (the paper's scale), or gradient (where the rows' loss falls).",
+        of=STEERS,
     )
     l0: float = setting(ADAPTER, 4e-5, "Weight of jola's penalty on open gates.", least=0, of=STEERS)
     l1: float = setting(ADAPTER, 1e-3, "Weight of lofit's penalty on its scales.", least=0, of=STEERS)

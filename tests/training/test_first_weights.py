@@ -1,0 +1,98 @@
+"""Adapters that begin along the gradient, and interventions from a file: from the settings to the saved adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from actshift import ActshiftError, Intervention, LowRank, load_adapter
+from actshift.loading import load_model
+from actshift.training import plan, train
+from tests.training.conftest import TrainSettings
+
+UNEVEN = [
+    Intervention(LowRank(rank=3), layers=(0, 2)),
+    Intervention(LowRank(rank=1, activation=None), site="post_mlp", layers=(1,)),
+]
+
+
+@pytest.fixture
+def located(tmp_path: Path) -> Path:
+    path = tmp_path / "located.json"
+    path.write_text(json.dumps({"interventions": [one.to_dict() for one in UNEVEN]}))
+    return path
+
+
+def tensors(settings: TrainSettings) -> dict[str, torch.Tensor]:
+    return load_file(Path(str(settings.out)) / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["steering", "joint"])
+def test_init_gradient_trains_saves_and_loads_without_data(settings, method, tmp_path):
+    begun = replace(settings, init="gradient", method=method, max_steps=2, learning_rate=1e-5, orthogonality="read")
+    if method == "joint":
+        begun = replace(begun, orthogonality="none")  # the rule would turn W_down at once
+    train(begun)
+    down = next(value for name, value in tensors(begun).items() if name.endswith("down.weight"))
+    assert torch.allclose(down @ down.T, (down[0] @ down[0]) * torch.eye(8), atol=1e-3)  # as the gradient left it
+    loaded = load_adapter(load_model(str(settings.model))[0], str(begun.out))
+    assert loaded.peft_config["default"].all_interventions[0].adapter.init == "gradient"
+
+
+def test_a_resumed_run_ends_in_the_same_bits(settings, monkeypatch):
+    from actshift.training.callbacks import StopAtNan
+
+    begun = replace(settings, init="gradient", max_steps=4)
+    train(begun)
+    stopped = replace(begun, out=str(begun.out) + "-again")
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopAtNan, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped)
+    train(stopped, resume=True)
+    for name, value in tensors(begun).items():
+        assert torch.equal(value, tensors(stopped)[name])
+
+
+def test_interventions_come_from_a_file(settings, located):
+    uneven = replace(settings, interventions=str(located), init="gradient", max_steps=2)
+    assert [(place.layer, place.site, place.parameters) for place in plan(uneven).places] == [
+        (0, "post_block", 3 * 64),
+        (1, "post_mlp", 64),
+        (2, "post_block", 3 * 64),
+    ]
+    result = train(uneven)
+    assert result.fit.trainable == 7 * 64
+    assert "that" in (Path(str(uneven.out)) / "README.md").read_text()
+    stored = load_adapter(load_model(str(settings.model))[0], str(uneven.out)).peft_config["default"]
+    expected = tuple(replace(one, adapter=replace(one.adapter, init="gradient")) for one in UNEVEN)
+    assert stored.all_interventions == expected
+
+
+def test_what_contradicts_the_file_is_refused(settings, located, tmp_path):
+    with pytest.raises(ActshiftError, match="and so does rank"):
+        plan(replace(settings, interventions=str(located), rank=4))
+    with pytest.raises(ActshiftError, match="cannot be read"):
+        plan(replace(settings, interventions=str(tmp_path / "none.json")))
+    other = tmp_path / "other.json"
+    other.write_text('{"rank": 3}')
+    with pytest.raises(ActshiftError, match="holds rank, where one list called interventions belongs"):
+        plan(replace(settings, interventions=str(other)))
+    other.write_text('{"interventions": [{"siet": "post_mlp"}]}')
+    with pytest.raises(ActshiftError, match="did you mean 'site'"):
+        plan(replace(settings, interventions=str(other)))
+
+
+def test_only_low_rank_begins_along_the_gradient(settings):
+    with pytest.raises(ActshiftError, match="vector has no init"):
+        train(replace(settings, adapter="vector", init="gradient"))
