@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from actshift.analysis.locate import LocateReport
     from actshift.tuner import SteeringConfig
 
-MOST_BATCHES = 8
-"""Fewer rows than eight batches are cut finer, so that there is a spread over batches."""
+LEAST_BATCHES = 8
+"""Batches are made smaller where there would be fewer, so that there is a spread over them."""
 
 
 def locate(
@@ -66,7 +66,7 @@ def locate(
 
     from actshift.analysis.batches import token_batches
 
-    size = max(1, min(batch_size, len(rows) // MOST_BATCHES))
+    size = max(1, min(batch_size, len(rows) // LEAST_BATCHES))
     batches = token_batches(rows, tokenizer, size, max_length)
     report = _measured(loaded, batches, site, rank, weights)
     config = report.to_config(budget, task_type="CAUSAL_LM") if budget is not None else None

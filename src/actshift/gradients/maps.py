@@ -52,8 +52,8 @@ def _of_block(layer: int, name: str, block: nn.Module) -> list[LinearMap]:
         base = getattr(module, "base_layer", module)  # a LoRA layer answers for the map it is wrapped round
         if not isinstance(base, nn.Linear | Conv1D) or _is_adapters(part):
             continue
-        shape = tuple(base.weight.shape)
-        outputs, inputs = shape if isinstance(base, nn.Linear) else shape[::-1]
+        # Not by the weight's shape, which a quantised one packs.
+        inputs, outputs = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else (base.nx, base.nf)
         linears.append(LinearMap(layer, part, f"{name}.{part}", module, inputs, outputs))
     return linears
 

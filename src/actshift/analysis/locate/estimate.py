@@ -13,7 +13,7 @@ class Estimate:
 
     Source: Efron, Stein, Annals of Statistics 9 (1981).
 
-    >>> Estimate(2.0, (1.9, 2.1)).error
+    >>> round(Estimate(2.0, (1.9, 2.1)).error, 3)
     0.1
     """
 
@@ -27,7 +27,7 @@ class Estimate:
         if n < 2:
             return None
         mean = sum(self.without) / n
-        return round(math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in self.without)), 15)
+        return math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in self.without))
 
     def minus(self, other: Estimate) -> Estimate:
         """Return the difference, whose error is smaller than those of its sides where data moves both alike."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.analysis.locate.report import LocateReport, Place
-from actshift.extras import require
+from actshift.analysis.drawing import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish, new_figure
+from actshift.analysis.locate.report import LocateReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POST_BLOCK, ELSEWHERE, LORA = "#c2410c", "#2563eb", "#6b7280"
 BARS = 14
+WRITTEN_ROWS = 48
+"""Up to this many blocks every cell says its gain; above it they are too low for a figure."""
+OPAQUE = 0.78
+"""From this share of the greatest gain a cell is so dark that its figure is written in white."""
 
 
 def heat_map(report: LocateReport) -> Figure:
@@ -19,15 +23,12 @@ def heat_map(report: LocateReport) -> Figure:
 
     Raises ActshiftError where matplotlib is not installed.
     """
-    names = list(dict.fromkeys(place.site for place in report.places))
-    sides = [side for weight in (False, True) if (side := [n for n in names if report.at(n)[0].weight == weight])]
-    layers = sorted({place.layer for place in report.places})
-    height = 1.6 + 0.3 * len(layers)
-    figure = _figure((3.2 + 0.75 * len(names), min(height, 14)))
+    sides = [side for side in (report.sites, maps(report)) if side]
+    figure = new_figure(1 + 0.75 * sum(map(len, sides)) + 1.2 * len(sides), height(report))
     all_axes = figure.subplots(1, len(sides), squeeze=False, width_ratios=[len(side) for side in sides])[0]
     for axes, side in zip(all_axes, sides, strict=True):
-        _panel(figure, axes, report, side, layers)
-    all_axes[0].set_ylabel("block")
+        heat(axes, report, side)
+        axes.set_title("LoRA on a linear map" if side == maps(report) else "steering", fontsize=9, loc="left")
     figure.suptitle(f"What a unit step of rank {report.rank} takes off the loss, to first order", x=0.02, ha="left")
     return figure
 
@@ -38,37 +39,59 @@ def per_parameter(report: LocateReport) -> Figure:
     Raises ActshiftError where matplotlib is not installed.
     """
     methods = report.methods[:BARS][::-1]
-    figure = _figure((7.2, 1.2 + 0.27 * len(methods)))
+    figure = new_figure(5.2, 0.9 + 0.25 * len(methods))
     axes = figure.subplots()
     for place, method in enumerate(methods):
         each = method.per_parameter.over(1 / 1000)
-        axes.barh(place, each.value, xerr=each.error, color=_colour(method.label), height=0.62, capsize=2)
-    axes.set_yticks(range(len(methods)), [method.label for method in methods], fontsize=8)
-    axes.set_xlabel("gain of a unit step per 1,000 parameters")
-    axes.spines[["top", "right"]].set_visible(False)
+        bar = {"color": _colour(method.label), "ecolor": INK, "height": 0.66, "capsize": 2, "error_kw": {"lw": 1}}
+        axes.barh(place, each.value, xerr=each.error, **bar)
+    axes.set_yticks(range(len(methods)), [method.label for method in methods])
+    finish(axes, "gain of a unit step per 1,000 parameters", "")
     return figure
 
 
-def _figure(size: tuple[float, float]) -> Any:
-    figure = require("matplotlib.figure", "plot").Figure(figsize=size, dpi=150, layout="constrained")
-    require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
-    return figure
+def heat(axes: Any, report: LocateReport, names: Sequence[str]) -> None:
+    """Draw layers × the places called `names`; a star is as good as the best, within two errors of the difference."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    cells = {(place.layer, place.site): place for place in report.places if place.site in names}
+    layers = sorted({layer for layer, _ in cells})
+    gains = {key: place.gain(report.rank) for key, place in cells.items()}
+    best = max(gains.values(), key=lambda gain: gain.value)
+    colour = WEIGHTS if next(iter(cells.values())).weight else POST_BLOCK
+    shades = LinearSegmentedColormap.from_list("gain", [to_rgba(colour, 0.04), to_rgba(colour, 1.0)])
+    grid = [[gains[layer, name].value if (layer, name) in gains else float("nan") for name in names] for layer in layers]
+    axes.pcolormesh(grid, cmap=shades, vmin=0, vmax=best.value or 1, edgecolors="none")
+    for row, layer in enumerate(layers if len(layers) <= WRITTEN_ROWS else ()):
+        for column, name in enumerate(names):
+            if (gain := gains.get((layer, name))) is not None:
+                star = "*" if gain.error is not None and not best.minus(gain).clear else ""
+                ink = ON_COLOUR if gain.value > OPAQUE * best.value else INK
+                where = (column + 0.5, row + 0.5)
+                axes.annotate(f"{gain.value:.3g}{star}", where, ha="center", va="center", fontsize=8, color=ink)
+    axes.invert_yaxis()
+    axes.set_xticks([column + 0.5 for column in range(len(names))], [name.rpartition(".")[2] for name in names])
+    axes.set_yticks([row + 0.5 for row in range(len(layers))], [str(layer) for layer in layers])
+    finish(axes, "", "block")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if len(names) > 3:
+        axes.tick_params("x", labelrotation=35)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
 
 
-def _panel(figure: Any, axes: Any, report: LocateReport, names: list[str], layers: list[int]) -> None:
-    cells: dict[tuple[int, str], Place] = {(place.layer, place.site): place for place in report.places}
-    gains = [
-        [cells[layer, name].gain(report.rank).value if (layer, name) in cells else float("nan") for name in names]
-        for layer in layers
-    ]
-    image = axes.imshow(gains, cmap="Oranges" if not report.at(names[0])[0].weight else "Greys", vmin=0, aspect="auto")
-    axes.set_xticks(range(len(names)), [name.rpartition(".")[2] for name in names], rotation=35, ha="right", fontsize=8)
-    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=8)
-    axes.set_title("LoRA on a linear map" if report.at(names[0])[0].weight else "steering", fontsize=9, loc="left")
-    figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
+def maps(report: LocateReport) -> tuple[str, ...]:
+    """Return the kinds of linear map that were looked at, in their order."""
+    return tuple(dict.fromkeys(place.site for place in report.places if place.weight))
+
+
+def height(report: LocateReport) -> float:
+    """Return how high a heat map should be, in inches."""
+    return min(1 + 0.3 * len({place.layer for place in report.places}), 14)
 
 
 def _colour(label: str) -> str:
     if label.startswith("LoRA"):
-        return LORA
+        return WEIGHTS
     return POST_BLOCK if label.startswith("post_block") else ELSEWHERE
