@@ -200,3 +200,11 @@ def test_an_overflow_is_told():
         model.transformer.h[0].mlp.c_proj.weight.fill_(6e4)
     with pytest.raises(ActshiftError, match=r"overflows the range of its dtype.*load it in float32"):
         run(model, batches_of(1))
+
+
+def test_gradients_that_overflow_where_the_loss_does_not_are_told():
+    tap = Tap("post_mlp of block 2")
+    tap.watch(torch.ones(3, 4).half(), y := torch.ones(3, 4).half().requires_grad_(), Clock(1))
+    (y.sum() * 6e4 * 2).backward()
+    with pytest.raises(ActshiftError, match="The gradients at post_mlp of block 2 are not finite"):
+        tap.check()

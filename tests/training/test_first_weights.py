@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from actshift import ActshiftError, Intervention, LowRank, load_adapter
 from actshift.loading import load_model
-from actshift.training import plan, train
-from tests.training.conftest import TrainSettings
+from actshift.training import TrainSettings, plan, train
 
 UNEVEN = [
     Intervention(LowRank(rank=3), layers=(0, 2)),
