@@ -93,7 +93,8 @@ def count_targets(model: nn.Module, batch: Batch) -> int:
             "target, or make them with actshift.token_batches."
         )
     base: Any = unwrap(model)
-    shifted = base.can_generate() and not base.config.is_encoder_decoder
+    decodes = getattr(base, "can_generate", lambda: False)()
+    shifted = decodes and not base.config.is_encoder_decoder
     labels = torch.as_tensor(labels)
     return int(((labels[..., 1:] if shifted else labels) != IGNORED).sum())
 
