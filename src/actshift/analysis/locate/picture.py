@@ -39,7 +39,7 @@ def per_parameter(report: LocateReport) -> Figure:
     Raises ActshiftError where matplotlib is not installed.
     """
     methods = report.methods[:BARS][::-1]
-    figure = new_figure(5.2, 0.9 + 0.25 * len(methods))
+    figure = new_figure(4.9, 0.9 + 0.25 * len(methods))
     axes = figure.subplots()
     for place, method in enumerate(methods):
         each = method.per_parameter.over(1 / 1000)
@@ -60,7 +60,9 @@ def heat(axes: Any, report: LocateReport, names: Sequence[str]) -> None:
     best = max(gains.values(), key=lambda gain: gain.value)
     colour = WEIGHTS if next(iter(cells.values())).weight else POST_BLOCK
     shades = LinearSegmentedColormap.from_list("gain", [to_rgba(colour, 0.04), to_rgba(colour, 1.0)])
-    grid = [[gains[layer, name].value if (layer, name) in gains else float("nan") for name in names] for layer in layers]
+    grid = [
+        [gains[layer, name].value if (layer, name) in gains else float("nan") for name in names] for layer in layers
+    ]
     axes.pcolormesh(grid, cmap=shades, vmin=0, vmax=best.value or 1, edgecolors="none")
     for row, layer in enumerate(layers if len(layers) <= WRITTEN_ROWS else ()):
         for column, name in enumerate(names):
