@@ -31,7 +31,7 @@ def draw(report: CompareReport, path: Path) -> None:
     if report.base_test is not None:
         _draw_base(axes, 100 * report.base_test)
     axes.set(xlabel="trainable parameters", ylabel="exact match on the test rows, %")
-    axes.set_title(f"{report.protocol['model']}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
+    axes.set_title(f"{report.title}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
     axes.margins(x=0.18, y=0.12)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -2), min(high, 104))

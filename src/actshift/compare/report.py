@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -76,6 +77,12 @@ class CompareReport:
     def failures(self) -> tuple[str, ...]:
         """Why cells failed, a line each."""
         return tuple(failure for row in self.rows for failure in row.failures)
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures call the model: a hub id, or the name of its folder without the way to it."""
+        model = str(self.protocol["model"])
+        return Path(model).name if Path(model).is_dir() else model
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON, with the times in `made`."""

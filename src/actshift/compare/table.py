@@ -44,7 +44,7 @@ def rich_table(report: CompareReport) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"Exact match, {report.protocol['model']}",
+        title=f"Exact match, {report.title}",
         title_justify="left",
         caption=notes(report),
         caption_justify="left",
@@ -67,7 +67,7 @@ def markdown(report: CompareReport) -> str:
     """Return the table in Markdown, with what it was measured on and how, every seed and every rate."""
     made = report.made
     lines = [
-        f"# Comparison on `{report.protocol['model']}`",
+        f"# Comparison on `{report.title}`",
         "",
         f"`{made['command']}`, {made['date']}, {made['machine']}; "
         + ", ".join(f"{name} {number}" for name, number in made["versions"].items())
