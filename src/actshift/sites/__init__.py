@@ -2,7 +2,7 @@
 
 from actshift.sites.architectures import BRANCHES, Branches
 from actshift.sites.blocks import find_blocks
-from actshift.sites.outputs import OutputMap, mlp_outputs
+from actshift.sites.outputs import OutputMap, mlp_entry, mlp_outputs
 from actshift.sites.positions import Positions
 from actshift.sites.resolve import resolve
 from actshift.sites.site import SITES, Host, Site, check_site
@@ -17,6 +17,7 @@ __all__ = [
     "Site",
     "check_site",
     "find_blocks",
+    "mlp_entry",
     "mlp_outputs",
     "resolve",
 ]

@@ -19,7 +19,8 @@ class Branches:
 
     `attention` and `mlp` are the modules whose outputs are what the two branches add to the skip, `heads` the
     attention's output projection, which mixes the heads, and `outputs` the weights that write the MLP's branch:
-    modules, or the stacked parameters of experts. The last two are Llama's unless a row says otherwise.
+    modules, or the stacked parameters of experts. The last two are Llama's unless a row says otherwise. `entry` is the
+    module that takes the MLP's input, by default what holds the first of `outputs`.
 
     A number in a name indexes a list, -1 its last. Of several names the first that a block has is taken, and of
     `outputs` all that it has: blocks of a hybrid model mix tokens in different ways, experts come with or without a
@@ -35,6 +36,7 @@ class Branches:
         "mlp.shared_expert.down_proj",
         "mlp.shared_experts.down_proj",
     )
+    entry: Names = ()
 
 
 def _rows(model_types: str, branches: Branches) -> dict[str, Branches]:
@@ -83,10 +85,11 @@ BRANCHES: dict[str, Branches] = {
             ("mlp", "output.dense"),
             ("attention.o_proj", "attention.output.dense"),
             ("mlp.fc2", "output.dense"),
+            ("mlp", "intermediate"),
         ),
     ),
     **_rows("falcon", Branches("self_attention", "mlp", "self_attention.dense", "mlp.dense_4h_to_h")),
-    **_rows("opt xglm biogpt", Branches("self_attn", "fc2", "self_attn.out_proj", "fc2")),
+    **_rows("opt xglm biogpt", Branches("self_attn", "fc2", "self_attn.out_proj", "fc2", "fc1")),
     # The modules around these add the skip themselves.
     **_rows(
         "bloom", Branches("self_attention.dense", "mlp.dense_4h_to_h", "self_attention.dense", "mlp.dense_4h_to_h")
@@ -95,7 +98,7 @@ BRANCHES: dict[str, Branches] = {
     **_rows(
         # From bert on they are post-norm: the skip and the branch are normed together, LayerNorm(skip + branch).
         "esm roberta-prelayernorm bert roberta xlm-roberta camembert electra ernie data2vec-text deberta-v2",
-        Branches("attention.output.dense", "output.dense", "attention.output.dense", "output.dense"),
+        Branches("attention.output.dense", "output.dense", "attention.output.dense", "output.dense", "intermediate"),
     ),
     **_rows("distilbert", Branches("attention", "ffn", "attention.out_lin", "ffn.lin2")),
     # A decoder block of an encoder-decoder adds its cross-attention too, which is no site.

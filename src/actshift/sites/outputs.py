@@ -61,6 +61,26 @@ def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
     ]
 
 
+def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Module:
+    """Return the module whose input is that of a block's MLP: the MLP itself where it is one module.
+
+    Raises what `mlp_outputs` raises.
+
+    >>> from actshift.demo import load_base
+    >>> type(mlp_entry(load_base()[0], layer=0)).__name__
+    'LlamaMLP'
+    """
+    model = unwrap(model)
+    name, block = find_blocks(model, blocks)[layer]
+    row = row_of(config_around(model, name), block, "the MLP's input", "leave out what needs it")
+    named = (row.entry,) if isinstance(row.entry, str) else row.entry
+    outputs = (row.outputs,) if isinstance(row.outputs, str) else row.outputs
+    for path in named or tuple(output.rpartition(".")[0] for output in outputs):
+        if found := find_all(block, path):
+            return found[0].module
+    raise ActshiftError(f"the MLP of block {name!r} ({type(block).__name__}) is not where the table says.")
+
+
 def _of_block(model: nn.Module, layer: int, name: str, block: nn.Module) -> list[OutputMap]:
     config = config_around(model, name)
     row = row_of(config, block, "the MLP output map", "leave out what needs it")
