@@ -12,8 +12,11 @@ from actshift import __version__
 from actshift.cli.chat import chat
 from actshift.cli.compare import compare
 from actshift.cli.demo import demo
+from actshift.cli.equivalence import equivalence
 from actshift.cli.errors import quiet_libraries, report
 from actshift.cli.eval import evaluate
+from actshift.cli.export import export
+from actshift.cli.extract import extract
 from actshift.cli.generate import generate
 from actshift.cli.inspect import inspect
 from actshift.cli.locate import locate
@@ -34,6 +37,9 @@ app.command()(generate)
 app.command()(chat)
 app.command()(inspect)
 app.command()(locate)
+app.command()(equivalence)
+app.command()(extract)
+app.command()(export)
 
 
 def _print_version(wanted: bool) -> None:

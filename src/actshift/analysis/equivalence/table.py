@@ -33,8 +33,8 @@ def table(report: EquivalenceReport) -> RenderableType:
         )
     notes = [
         f"{report.model}, {report.tokens:,} tokens. attn, MLP: their shift over their output; left: what the first "
-        "order misses of them. Slope: 2 where it is right. pre-MLP: the share of the MLP's shift in col A(x), and the effort "
-        f"‖Δx‖/‖x‖ it takes; post-: the share of the block's shift that an affine map of rank {rank} copies.",
+        "order misses of them. Slope: 2 where it is right. pre-MLP: the share of the MLP's shift in col A(x), and the "
+        f"effort ‖Δx‖/‖x‖ it takes; post-: the share of the block's shift that an affine map of rank {rank} copies.",
     ]
     if report.outside:
         more = f" and {len(report.outside) - 1} more" if report.outside[1:] else ""

@@ -1,0 +1,110 @@
+"""What the verbs that compare a base with its fine-tuned twin share: loading both, and text for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actshift.errors import ActshiftError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Data = Annotated[str, typer.Option("--data", help="Text for both models: a file or a dataset's id, as for train.")]
+Split = Annotated[str | None, typer.Option("--split", help="The split of a dataset on the hub.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Use only the first rows.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a time.")]
+MaxLength = Annotated[int, typer.Option("--max-length", min=2, help="Longest row in tokens.")]
+
+
+def load_twins(model: str | None, updated: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
+    """Return the base, the updated model and the tokenizer of both; `updated` is a model, or a LoRA, merged here.
+
+    Raises ActshiftError where one cannot be loaded, the base is not known, or the two have other tokenizers.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status("Loading both models …"):
+        from actshift.analysis.extract import check_same_tokenizer
+        from actshift.loading import load_model
+
+        if is_adapter(updated):
+            return _with_lora(model, updated, trust_remote_code)
+        if model is None:
+            raise ActshiftError("No base model is given; add --model with a folder or Hugging Face id.")
+        base, tokenizer = load_model(model, trust_remote_code=trust_remote_code)
+        twin, other = load_model(updated, trust_remote_code=trust_remote_code)
+        check_same_tokenizer(tokenizer, other)
+    return base, twin, tokenizer
+
+
+def is_adapter(source: str) -> bool:
+    """Whether a folder or hub repository holds an adapter and not a model."""
+    from actshift.tuner.checkpoint import CONFIG_NAME, fetch
+
+    try:
+        fetch(source, CONFIG_NAME)
+    except ActshiftError:
+        return False
+    return True
+
+
+def _with_lora(model: str | None, source: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
+    from actshift.loading import load_model
+    from actshift.tuner.lora import LORA, adapter_type, base_model_of, load_any_adapter
+
+    if (kind := adapter_type(source)) != LORA:
+        raise ActshiftError(
+            f"{source} is an adapter of type {kind!r}, which changes no weight; give a fine-tuned model, or a LoRA."
+        )
+    named = model or base_model_of(source)
+    if named is None:
+        raise ActshiftError(f"The LoRA {source} does not name its base model; add --model.")
+    base, tokenizer = load_model(named, trust_remote_code=trust_remote_code)
+    twin: Any = load_any_adapter(load_model(named, trust_remote_code=trust_remote_code)[0], source)
+    return base, twin.merge_and_unload().eval(), tokenizer
+
+
+def text_batches(
+    data: str, split: str | None, limit: int, tokenizer: Any, batch_size: int, max_length: int
+) -> list[dict[str, Tensor]]:
+    """Return the rows of a file or dataset as batches."""
+    from actshift.analysis.batches import token_batches
+    from actshift.data import load_rows
+
+    return token_batches(load_rows(data, split, limit), tokenizer, batch_size, max_length)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each phase of a measurement, on a terminal; what it gives is told phase, steps done and steps."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def heard(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = progress.add_task(phase, total=total)
+            progress.update(tasks[phase], completed=done)
+
+        yield heard
+
+
+def show(report: Any, as_json: bool, figure: Any) -> None:
+    """Print a report as tables or JSON, and draw it to a file."""
+    import json
+
+    from rich.console import Console
+
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+    else:
+        Console(highlight=False).print(report)
+    if figure is not None:
+        report.figure().savefig(figure)
