@@ -19,6 +19,8 @@ from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
+    from actshift.analysis.batches import token_batches
+    from actshift.analysis.locate import locate
     from actshift.gradients import gradient_init
     from actshift.orthogonality import Orthogonality
     from actshift.sites import Positions
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         load_adapter,
         orthogonality_violations,
         parameter_groups,
+        prompt_lengths,
         save_half,
         set_halves,
         set_strength,
