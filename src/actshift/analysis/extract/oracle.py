@@ -53,7 +53,7 @@ def oracle(
             kl_base.append(divergence(wanted, logits(twins.base, batch), masks[2]))
             rows += len(batch["input_ids"])
             on_batch()
-        fits = [best_fit(seen, held_out, (*ranks, twins_width(sums))) for _, seen, held_out in sums]
+        fits = [best_fit(seen, held_out, (*ranks, nonlinear_rank, width_of(sums))) for _, seen, held_out in sums]
         starts = [fit[nonlinear_rank].map for fit in fits] if steps else []
         nonlinear = _nonlinear(twins, batches, starts, sums, steps, on_batch) if steps else [None] * len(sums)
     layers = []
@@ -70,7 +70,7 @@ def oracle(
                 size=(whole.energy / _stream(whole)) ** 0.5,
                 energy={rank: sum(spectrum[:rank]) / total for rank in ranks},
                 r2={rank: r2(fit[rank].error) for rank in ranks},
-                r2_linear=r2(fit[twins_width(sums)].error),
+                r2_linear=r2(fit[width_of(sums)].error),
                 r2_nonlinear=None if error is None else r2(error),
             )
         )
@@ -78,7 +78,7 @@ def oracle(
     return OracleReport(tuple(layers), tuple(ranks), nonlinear_rank, base, steered, twins.outside)
 
 
-def twins_width(sums: Sequence[tuple[Moments, ...]]) -> int:
+def width_of(sums: Sequence[tuple[Moments, ...]]) -> int:
     """Return the width d of the stream."""
     return len(sums[0][0].mean_x)
 
