@@ -20,6 +20,7 @@ from actshift.cli.extract import extract
 from actshift.cli.generate import generate
 from actshift.cli.inspect import inspect
 from actshift.cli.locate import locate
+from actshift.cli.report import report as show_report
 from actshift.cli.train import train
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command()(generate)
 app.command()(chat)
 app.command()(inspect)
 app.command()(locate)
+app.command("report")(show_report)
 app.command()(equivalence)
 app.command()(extract)
 app.command()(export)

@@ -1,0 +1,127 @@
+"""`actshift report`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actshift import JointConfig, LowRank, SteeringConfig, attach
+from actshift.tuner.lora import lora_model
+from tests.analysis.twins import moved
+from tests.cli.conftest import Run
+from tests.contract.cases import randomise
+from tests.tiny import save_model, word_tokenizer
+from tests.zoo import ARCHITECTURES
+
+ROWS = [{"prompt": f"w{i} w{i + 1}", "completion": f"w{i + 2} w{i + 3}"} for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetuned") / "model"
+    moved(ARCHITECTURES["llama"](), 0.1, "layers.").save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lora(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lora") / "lora"
+    adapted = lora_model(AutoModelForCausalLM.from_pretrained(model), r=2)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape))
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def joint(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("joint") / "joint"
+    config = JointConfig(r=2, steering=SteeringConfig(adapter=LowRank(rank=2)), target_modules=["down_proj"])
+    adapted = attach(AutoModelForCausalLM.from_pretrained(model), config)
+    randomise(adapted)
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def argv(write_rows: Callable, tmp_path: Path) -> list[object]:
+    return ["report", "--data", write_rows(ROWS), "--out", tmp_path / "report.html", "--rank", 2]
+
+
+def keys(out: str) -> list[str]:
+    return [section["key"] for section in json.loads(out)["sections"]]
+
+
+def test_a_model_alone(actshift: Run, argv: list, model: Path, tmp_path: Path) -> None:
+    code, out, err = actshift(*argv, "--model", model)
+    assert (code, err) == (0, "")
+    assert "Where to steer: Start at" in out and out.endswith(f"figures   {tmp_path / 'report-figures'}\n")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"--model {model}" in page and "20 rows, " in page and str(argv[2]) in page
+    assert (tmp_path / "report-figures" / "gain.svg").is_file()
+
+
+def test_a_finetuned_model_and_a_joint_adapter(
+    actshift: Run, argv: list, model: Path, finetuned: Path, joint: Path, tmp_path: Path
+) -> None:
+    figures = tmp_path / "pictures"
+    code, out, _ = actshift(
+        *argv, "--model", model, "--finetuned", finetuned, "--adapter", joint, "--figures", figures, "--json"
+    )
+    assert code == 0
+    assert keys(out) == ["where", "maps", "gain", "skip", "remainder", "oracle", "halves"]
+    assert json.loads(out)["about"].keys() == {"model", "fine-tuned", "adapter", "data"}
+    assert len(list(figures.glob("*.png"))) == len(list(figures.glob("*.svg"))) == 7
+
+
+def test_an_adapter_names_its_base(actshift: Run, argv: list, joint: Path, adapter: Path, lora: Path) -> None:
+    assert "halves" in keys(actshift(*argv, "--adapter", joint, "--json").out)
+    assert "remainder" in keys(actshift(*argv, "--adapter", lora, "--json").out)
+    steered = json.loads(actshift(*argv, "--adapter", adapter, "--json").out)
+    assert [one["key"] for one in steered["sections"]] == ["where", "maps", "gain"]
+
+
+def test_gains_are_of_a_further_change_where_an_adapter_steers(
+    actshift: Run, argv: list, model: Path, adapter: Path
+) -> None:
+    bare, steered = (
+        json.loads(actshift(*argv, *more, "--json").out)["locate"]["loss"]
+        for more in (("--model", model), ("--adapter", adapter))
+    )
+    assert bare != steered
+
+
+def test_wrong_things(
+    refused, argv: list, model: Path, finetuned: Path, adapter: Path, lora: Path, tmp_path: Path, write_rows: Callable
+) -> None:
+    start = [*argv, "--model", model]
+    assert "There is no folder" in refused(*start, "--out", tmp_path / "none" / "report.html")
+    assert "There is no folder" in refused(*start, "--figures", tmp_path / "none" / "figures")
+    (tmp_path / "taken").write_text("")
+    assert "is a file, and the figures need a folder" in refused(*start, "--figures", tmp_path / "taken")
+    assert "rank 33 is above" in refused(*start, "--rank", 33)
+    assert "leave out it or --finetuned" in refused(*start, "--finetuned", finetuned, "--adapter", lora)
+    assert "only steers" in refused(*start, "--finetuned", finetuned, "--adapter", adapter)
+    assert "the same weights" in refused(*start, "--finetuned", model)
+    wide = save_model(tmp_path / "wide", hidden_size=64)
+    assert "of the same size" in refused(*start, "--finetuned", wide)
+    assert "No model is given" in refused(*argv)
+    assert "holds no rows" in refused(
+        "report", "--model", model, "--data", write_rows([]), "--out", tmp_path / "r.html"
+    )
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_missing_drawing_library_is_named_first(refused, argv: list, model: Path, monkeypatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install 'actshift[plot]'" in refused(*argv, "--model", model)
