@@ -35,10 +35,10 @@ def finish(axes: Any, x: str, y: str, title: str = "") -> None:
     axes.spines[:].set_color(EDGE)
 
 
-def fade(place: int, places: int) -> float:
+def opacity(place: int, places: int) -> float:
     """Return how opaque the line of one layer among several is: later ones more.
 
-    >>> fade(0, 3), fade(2, 3)
+    >>> opacity(0, 3), opacity(2, 3)
     (0.25, 1.0)
     """
     return 0.25 + 0.75 * place / max(1, places - 1)

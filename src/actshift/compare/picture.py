@@ -6,22 +6,18 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actshift.analysis.drawing import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
 from actshift.compare.report import CompareReport, Row
 
-COLOURS = {"full": "#111827", "lora": "#6b7280", "joint": "#0f766e"}
-POST_BLOCK, ELSEWHERE = "#c2410c", "#2563eb"
+COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}
 PLACES = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right in (9, -9)]
 """Where a label may stand beside its point, in points of 1/72 inch, the best first."""
 
 
 def draw(report: CompareReport, path: Path) -> None:
     """Write a PNG: mean test accuracy with its spread over seeds, against what each method trains (log scale)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure = new_figure(8, 5)
+    axes: Any = figure.subplots()
     axes.set_xscale("log")
     points = [Point.of(row) for row in report.rows if row.mean is not None and row.trainable]
     for point in points:
