@@ -39,6 +39,8 @@ def test_a_matrix_of_low_rank_is_found_exactly_in_any_number_of_batches(outputs,
     assert torch.allclose(sketch.values(ALL, rank), exact.values(ALL, rank), rtol=1e-6)
     left, values, right = sketch.factors(ALL, rank)
     assert torch.allclose(left * values @ right.T, exact.matrix(ALL), atol=1e-8)
+    for one in (exact, sketch):
+        assert torch.allclose(one.along(ALL, sketch.factors(ALL, rank)), values, atol=1e-8)
 
 
 @pytest.mark.parametrize(("decay", "error"), [(0.8, 1e-4), (0.95, 0.05)])

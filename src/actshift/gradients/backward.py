@@ -40,6 +40,11 @@ class Seen:
             return []
         return [self._without(group) for group in filled]
 
+    def alone(self) -> list[Tensor]:
+        """Return such weights for the mean over one group, for each that has targets."""
+        each = torch.eye(len(self.targets), dtype=torch.float64)
+        return [each[group] / count for group, count in enumerate(self.targets) if count]
+
     def _without(self, group: int) -> Tensor:
         rest = self.shares * 0 + 1 / (sum(self.targets) - self.targets[group])
         rest[group] = 0

@@ -40,6 +40,10 @@ class Exact:
         """Return the largest `rank` singular values of that sum, falling."""
         return torch.linalg.svdvals(self.matrix(shares))[:rank]
 
+    def along(self, shares: Tensor, factors: Factors) -> Tensor:
+        """Return what that sum holds of each direction `u_i v_iᵀ` of some factors, `u_iᵀ G v_i` `[r]`."""
+        return ((factors.left.T @ self.matrix(shares)) * factors.right.T).sum(-1)
+
     def factors(self, shares: Tensor, rank: int) -> Factors:
         """Return the leading part of that sum."""
         left, values, right = torch.linalg.svd(self.matrix(shares), full_matrices=False)

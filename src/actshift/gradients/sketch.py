@@ -46,6 +46,11 @@ class Sketch:
         _, core, _ = self._estimate(shares)
         return torch.linalg.svdvals(core)[:rank]
 
+    def along(self, shares: Tensor, factors: Factors) -> Tensor:
+        """Return estimates of what that sum holds of each direction `u_i v_iᵀ` of some factors `[r]`."""
+        q, core, p = self._estimate(shares)
+        return ((factors.left.T @ q @ core) * (factors.right.T @ p)).sum(-1)
+
     def factors(self, shares: Tensor, rank: int) -> Factors:
         """Return an estimate of the leading part of that sum."""
         q, core, p = self._estimate(shares)

@@ -14,7 +14,7 @@ from actshift import ActshiftError, SteeringConfig, attach, locate, token_batche
 from actshift.analysis.locate import Estimate
 from actshift.analysis.locate.estimate import together
 from actshift.analysis.locate.picture import per_parameter
-from tests.gradients.parity import batches_of, model_of
+from tests.gradients.parity import batch_of, batches_of, model_of
 from tests.tiny import word_tokenizer
 
 
@@ -38,13 +38,21 @@ def test_a_difference_is_told_better_than_its_sides():
 def test_the_spread_is_that_of_other_data():
     """The stated standard error against the spread over independent draws of as many batches."""
     model = model_of()
-    from tests.gradients.parity import batch_of
-
     draws = [[batch_of(2, 9, 3, seed=100 * draw + number) for number in range(8)] for draw in range(12)]
     gains = [locate(model, draw, ["post_block"], [1], rank=2, weights=False).places[0].gain(2) for draw in draws]
     spread = torch.tensor([gain.value for gain in gains]).std().item()
     stated = torch.tensor([gain.error for gain in gains]).mean().item()
     assert 0.4 < stated / spread < 2.5
+
+
+def test_what_is_learnt_by_heart_does_not_hold_elsewhere():
+    """On random words a gain is chance; where every row is alike, all of it holds."""
+    chance = locate(model_of(), [batch_of(2, 9, 3, seed=number) for number in range(8)], rank=4)
+    same = locate(model_of(), [batch_of(2, 9, 3)] * 8, rank=4)
+    assert chance.held_out < 0.6 and "the rest is chance: give more rows" in str(chance)
+    assert same.held_out == pytest.approx(1) and "100% of the gains hold" in str(same)
+    assert same.places[0].held_out == pytest.approx([same.places[0].gain(rank).value for rank in range(1, 5)])
+    assert locate(model_of(), batches_of(1), rank=1).held_out is None
 
 
 def test_gains_rise_with_the_rank_and_add_in_squares(report):

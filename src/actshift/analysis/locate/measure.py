@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from actshift.adapters.checks import check_rank
@@ -120,7 +121,21 @@ class Tapped:
             mean=None if weight else means[0],
             singular_values_without=tuple(values[1:]),
             mean_without=() if weight else tuple(means[1:]),
+            held_out=_held_out(tap, seen, rank),
         )
+
+
+def _held_out(tap: Tap, seen: Seen, rank: int) -> tuple[float, ...]:
+    """By rank: what the best step over all groups but one takes off the loss of that one, the mean over groups."""
+    pairs = list(zip(seen.without(), seen.alone(), strict=False))  # of one group alone nothing is left out
+    if tap.matrix is None or not pairs:
+        return ()
+    sums = torch.zeros(rank, dtype=torch.float64)
+    for without, alone in pairs:
+        step = tap.matrix.factors(without, rank)
+        gains = (step.values * tap.matrix.along(alone, step)).cumsum(0) / step.values.square().cumsum(0).sqrt()
+        sums += gains.nan_to_num().double().cpu()
+    return tuple((sums / len(pairs)).tolist())
 
 
 def _hosts(

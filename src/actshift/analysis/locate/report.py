@@ -20,8 +20,9 @@ class Place:
     """A site of a block, or a linear map in it (`weight`), and the gradient there, of the mean loss over all targets.
 
     `singular_values` σ_1 ≥ σ_2 ≥ … are those of G = Σ g xᵀ `[outputs, inputs]`; `mean` is ‖Σ g‖, None at a weight.
-    `singular_values_without` and `mean_without` leave out one group of batches each. `sketched` says that G was too
-    large to be summed itself.
+    `singular_values_without` and `mean_without` leave out one group of batches each. `held_out` is, by rank, what the best
+    step over all groups but one takes off the loss of that one, the mean over groups: it falls short of the gain by what
+    that owes to chance. `sketched` says that G was too large to be summed itself.
     """
 
     site: str
@@ -35,6 +36,7 @@ class Place:
     mean: float | None
     singular_values_without: tuple[tuple[float, ...], ...]
     mean_without: tuple[float, ...]
+    held_out: tuple[float, ...] = ()
 
     def gain(self, rank: int) -> Estimate:
         """Return √(σ_1² + … + σ_r²): what a small step of rank r and Frobenius norm ε takes off the loss, over ε."""
@@ -90,6 +92,12 @@ class LocateReport:
         """The ranks that tables and JSON speak of: the powers of two up to the largest, and that one."""
         powers = [2**power for power in range(self.rank.bit_length()) if 2**power < self.rank]
         return (*powers, self.rank)
+
+    @property
+    def held_out(self) -> float | None:
+        """The part of the gains at the largest rank that holds on batches left out; None where there is one group."""
+        found = [place.held_out[-1] for place in self.places if place.held_out]
+        return sum(found) / sum(place.gain(self.rank).value for place in self.places) if found else None
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PER = 1000
 """Parameters that the gain per parameter is told for."""
+ENOUGH = 0.8
+"""The part of the gains that should hold on other batches."""
 SHOWN = 12
 """How many of the methods are shown."""
 
@@ -55,6 +57,11 @@ def notes(report: LocateReport) -> list[str]:
             else "One batch gives no spread; give more."
         )
     ]
+    if report.held_out is not None:
+        lines.append(
+            f"{max(report.held_out, 0):.0%} of the gains hold on batches that the steps were not made from"
+            + ("; the rest is chance: give more rows." if report.held_out < ENOUGH else ".")
+        )
     if any(place.sketched for place in report.places):
         lines.append("Gradients above 512 × 512 are sketched.")
     return [*lines, *(f"Left out: {reason}" for reason in report.left_out)]
