@@ -20,9 +20,9 @@ class Place:
     """A site of a block, or a linear map in it (`weight`), and the gradient there, of the mean loss over all targets.
 
     `singular_values` σ_1 ≥ σ_2 ≥ … are those of G = Σ g xᵀ `[outputs, inputs]`; `mean` is ‖Σ g‖, None at a weight.
-    `singular_values_without` and `mean_without` leave out one group of batches each. `held_out` is, by rank, what the best
-    step over all groups but one takes off the loss of that one, the mean over groups: it falls short of the gain by what
-    that owes to chance. `sketched` says that G was too large to be summed itself.
+    `singular_values_without` and `mean_without` leave out one group of batches each. `held_out` is, by rank, what the
+    best step over all groups but one takes off the loss of that one, the mean over groups: it falls short of the gain
+    by what that owes to chance. `sketched` says that G was too large to be summed itself.
     """
 
     site: str
