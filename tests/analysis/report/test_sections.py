@@ -42,6 +42,15 @@ def test_where_to_start_and_how_to_spend(advised):
     assert "`actshift locate --rank 2 --budget 80` does: 50 % at post_block and 50 % at post_mlp" in said
 
 
+def test_gains_that_are_chance_ask_for_more_rows_first(advised):
+    lucky = replace(located(), places=tuple(replace(one, held_out=(0.0, 0.0)) for one in located().places))
+    assert advised("where", locate=lucky).startswith(
+        "Give more rows, as 0 % of the gains hold on batches left out, then"
+    )
+    [section, *_] = Report(Findings(lucky), {}).sections
+    assert "80 targets in 8 batches" in section.note and "the rest is chance" in section.note
+
+
 def test_an_even_spread_that_is_as_good_is_kept(advised):
     flat = replace(located(), places=tuple(place("post_block", layer, 3.0) for layer in (0, 1)))
     assert "gain no more however else they are spent, so spread them evenly" in advised("where", locate=flat)

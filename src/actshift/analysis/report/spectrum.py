@@ -23,8 +23,8 @@ def sections(report: OracleReport) -> Iterator[Section]:
     yield Section(
         key="oracle",
         title="How simple the fine-tuned model's shifts are",
-        reading="Each line is a block, fuller for later ones: the share of the energy, the squared size, of the shifts "
-        "that turn the base into the fine-tuned model which lies in their first directions.",
+        reading="Each line is a block, stronger for later ones: the share of the energy, the squared size, of the "
+        "shifts that turn the base into the fine-tuned model which lies in their first directions.",
         advice=f"{_rank(report)}, {_kind(report)}.",
         alt=f"Lines by block, rising with the rank: one direction holds {_span(report, first)} of the energy, and "
         f"{report.ranks[-1]} hold {_span(report, report.ranks[-1])}."

@@ -9,6 +9,7 @@ from actshift.analysis.drawing import new_figure
 from actshift.analysis.locate import Estimate, LocateReport, Method, Place
 from actshift.analysis.locate.estimate import together
 from actshift.analysis.locate.picture import BARS, heat, height, maps, per_parameter
+from actshift.analysis.locate.table import ENOUGH, notes
 from actshift.analysis.report.section import Section, blocks, listed, percent
 
 if TYPE_CHECKING:
@@ -33,15 +34,15 @@ def _where(report: LocateReport) -> Section:
         key="where",
         title="Where to steer",
         reading=f"Each cell is what a step of rank {report.rank} and norm 1 there takes off the loss, to first order "
-        "and in nats: the fuller the more, a star is as good as the best within the noise, and since activations "
-        "differ in size from site to site, a column is safer to compare down than across.",
-        advice=f"Start {_named(best)}, which gains {_figure(best.gain(report.rank))}; {_spent(report)}.",
+        "and in nats: the stronger the colour the more, a star is as good as the best within the noise, and since "
+        "activations differ in size from site to site, a column is safer to compare down than across.",
+        advice=f"{_first(report)} {_named(best)}, which gains {_figure(best.gain(report.rank))}; {_spent(report)}.",
         alt=f"Heat map of {len(report.sites)} sites by {len({p.layer for p in places})} blocks; the greatest gain is "
         f"{_figure(best.gain(report.rank))} {_named(best)}.",
         columns=("block", *report.sites),
         rows=_grid(report, report.sites),
         draw=lambda: _heat(report, report.sites),
-        note=" ".join(f"Left out: {reason}" for reason in report.left_out),
+        note=" ".join(notes(report)),
     )
 
 
@@ -60,7 +61,7 @@ def _weights(report: LocateReport) -> Section:
         "map's weights takes off the loss, to first order.",
         advice=f"If you train LoRA, target {listed(map(_short, ordered[:half]))} first, with "
         f"{percent(sum(squares[one] for one in ordered[:half]) / total)} of the squared gain of all {len(names)} maps; "
-        f"most of it is {_named(place)} ({_figure(place.gain(report.rank))}).",
+        f"the greatest gain is {_named(place)} ({_figure(place.gain(report.rank))}).",
         alt=f"Heat map of {len(names)} linear maps by {len(report.at(first))} blocks; the greatest gain is "
         f"{_figure(place.gain(report.rank))} {_named(place)}.",
         columns=("block", *map(_short, names)),
@@ -85,6 +86,12 @@ def _methods(report: LocateReport) -> Section:
         ),
         draw=lambda: per_parameter(report),
     )
+
+
+def _first(report: LocateReport) -> str:
+    if report.held_out is None or report.held_out >= ENOUGH:
+        return "Start"
+    return f"Give more rows, as {percent(max(report.held_out, 0))} of the gains hold on batches left out, then start"
 
 
 def _spent(report: LocateReport) -> str:

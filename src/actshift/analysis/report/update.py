@@ -82,8 +82,8 @@ def _remainder(report: EquivalenceReport) -> Section:
     return Section(
         key="remainder",
         title="How far the first order holds",
-        reading="Each line is the MLP of a block, fuller for later ones: what the prediction from ΔW misses, over the "
-        f"shift, as the update is scaled; where the theory holds, the miss itself falls with the square{fall}.",
+        reading="Each line is the MLP of a block, stronger for later ones: what the prediction from ΔW misses, over "
+        f"the shift, as the update is scaled; where the theory holds, the miss itself falls with the square{fall}.",
         advice=_trusted(report, scales),
         alt=f"Lines by block on log axes: the remainder falls with the scale, and is {span(full)} of the shift at full "
         "size.",
