@@ -72,7 +72,7 @@ def overlapping(read: float | None = 0.0, shift: float = 0.5) -> Redundancy:
     return Redundancy(blocks, 100)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report() -> Report:
     """A report with every section."""
     findings = Findings(located(), updated(), oracle(outside=("embed.weight", "norm.weight")), overlapping())

@@ -11,12 +11,12 @@ import pytest
 from actshift.analysis.report.svg import COLOURS
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(report) -> str:
     return report.html()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def root(page: str) -> ET.Element:
     return ET.fromstring(page.removeprefix("<!DOCTYPE html>"))
 
