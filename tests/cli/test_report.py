@@ -63,7 +63,8 @@ def keys(out: str) -> list[str]:
 def test_a_model_alone(actshift: Run, argv: list, model: Path, tmp_path: Path) -> None:
     code, out, err = actshift(*argv, "--model", model)
     assert (code, err) == (0, "")
-    assert "Where to steer: Start at" in out and out.endswith(f"figures   {tmp_path / 'report-figures'}\n")
+    assert "Where to steer: Give more rows" in out  # a random model on random words
+    assert out.endswith(f"figures   {tmp_path / 'report-figures'}\n")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"--model {model}" in page and "20 rows, " in page and str(argv[2]) in page
     assert (tmp_path / "report-figures" / "gain.svg").is_file()
@@ -82,6 +83,7 @@ def test_a_finetuned_model_and_a_joint_adapter(
     assert len(list(figures.glob("*.png"))) == len(list(figures.glob("*.svg"))) == 7
 
 
+@pytest.mark.slow
 def test_an_adapter_names_its_base(actshift: Run, argv: list, joint: Path, adapter: Path, lora: Path) -> None:
     assert "halves" in keys(actshift(*argv, "--adapter", joint, "--json").out)
     assert "remainder" in keys(actshift(*argv, "--adapter", lora, "--json").out)
@@ -89,6 +91,7 @@ def test_an_adapter_names_its_base(actshift: Run, argv: list, joint: Path, adapt
     assert [one["key"] for one in steered["sections"]] == ["where", "maps", "gain"]
 
 
+@pytest.mark.slow
 def test_gains_are_of_a_further_change_where_an_adapter_steers(
     actshift: Run, argv: list, model: Path, adapter: Path
 ) -> None:
