@@ -38,7 +38,8 @@ def locate(
     At each site and layer G = Σ_t g_t x_tᵀ is summed over tokens, x an activation and g = ∂L/∂x of the mean loss L over
     all targets; a step W_up W_down of rank r and Frobenius norm ε there lowers L by at most ε √(σ_1² + … + σ_r²), a
     vector of norm ε by ε ‖Σ g‖, and LoRA on a linear map as G does with that map's input and its output's gradient.
-    A norm is not a unit that sites share: activations are larger after the block than in its branches.
+    A norm is not a unit that sites share: activations are larger after the block than in its branches. How far the
+    ranking foresees what training reaches, docs/results/locate.md measures: in part on one model, not on another.
 
     `batches` are mappings of what the model is called with, labels among them (`actshift.token_batches` makes them).
     `sites` are by default the three of the residual stream that the model has; `weights` are the linear maps of its
