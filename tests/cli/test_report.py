@@ -70,6 +70,7 @@ def test_a_model_alone(actshift: Run, argv: list, model: Path, tmp_path: Path) -
     assert (tmp_path / "report-figures" / "gain.svg").is_file()
 
 
+@pytest.mark.slow
 def test_a_finetuned_model_and_a_joint_adapter(
     actshift: Run, argv: list, model: Path, finetuned: Path, joint: Path, tmp_path: Path
 ) -> None:
