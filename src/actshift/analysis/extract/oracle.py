@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
@@ -16,6 +17,7 @@ from actshift.analysis.regression import Affine, Moments, best_fit
 
 RANKS = (1, 4, 8, 16, 32)
 NONLINEAR_STEPS = 100
+NONLINEAR_RATE = 1e-3
 SPREAD = 0.2
 """How far the code of a fresh nonlinear fit spreads: SiLU is nearly linear there, so it starts as the linear fit."""
 
@@ -98,7 +100,9 @@ def _nonlinear(
     """Train a map at every layer at once, a step a batch; return the mean squared errors on held-out rows."""
     maps = [_started(start, moments[1]) for start, moments in zip(starts, sums, strict=True)]
     maps = [one.to(next(twins.base.parameters()).device) for one in maps]
-    optimiser = torch.optim.Adam([p for one in maps for p in one.parameters()], lr=1e-3)
+    optimiser = torch.optim.Adam([p for one in maps for p in one.parameters()], lr=NONLINEAR_RATE)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    units = [(_unit(moments[1].covariances()[0]), _unit(moments[1].covariances()[2])) for moments in sums]
     places, offset = [], 0
     for batch in batches:
         places.append(offset)
@@ -108,39 +112,61 @@ def _nonlinear(
         mask, losses = split_tokens(batch, start)[0], []
 
         def learn(layer: int, x: Tensor, shift: Tensor, mask: Batch = mask, losses: list[Tensor] = losses) -> None:
-            x, shift = real(x, mask).float(), real(shift, mask).float()
+            (unit_x, unit_y), x, shift = units[layer], real(x, mask).float(), real(shift, mask).float()
             with torch.enable_grad():
-                losses.append((maps[layer](x) - shift).square().sum(-1).mean() / max(sums[layer][1].variance, 1e-30))
+                losses.append((maps[layer](x / unit_x) - shift / unit_y).square().mean())
 
         twins.with_oracle(batch, learn)
         with torch.enable_grad():
             torch.stack([loss for loss in losses if loss.isfinite()]).sum().backward()
         optimiser.step()
+        rate.step()
         optimiser.zero_grad()
         on_batch()
-    missed, count = [0.0] * len(maps), 0
+    return _solved(twins, batches, places, maps, [unit for unit, _ in units], on_batch)
+
+
+def _solved(
+    twins: Twins,
+    batches: Sequence[Batch],
+    places: Sequence[int],
+    maps: Sequence[LowRankShift],
+    units: Sequence[float],
+    on_batch: Callable[[], None],
+) -> list[float]:
+    """Return the errors on held-out rows, with the best W_up and bias for the codes that were trained."""
+    sums = [(Moments(), Moments()) for _ in maps]
     for batch, start in zip(batches, places, strict=True):
-        mask = split_tokens(batch, start)[1]
+        masks = split_tokens(batch, start)
 
-        def check(layer: int, x: Tensor, shift: Tensor, mask: Batch = mask) -> None:
-            x, shift = real(x, mask).float(), real(shift, mask).float()
-            missed[layer] += (maps[layer](x) - shift).square().sum().item()
+        def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
+            for moments, mask in zip(sums[layer], masks, strict=True):
+                code = F.silu(maps[layer].down(real(x, mask).float() / units[layer]))
+                moments.add(code, real(shift, mask))
 
-        twins.with_oracle(batch, check)
-        count += int(mask["attention_mask"].sum())
+        twins.with_oracle(batch, add)
         on_batch()
-    return [one / count for one in missed]
+    ranks = [len(one.down.weight) for one in maps]
+    return [best_fit(seen, held, [r])[r].error for (seen, held), r in zip(sums, ranks, strict=True)]
+
+
+def _unit(covariance: Tensor) -> float:
+    return covariance.diagonal().mean().clamp(min=1e-30).sqrt().item()
 
 
 def _started(start: Affine, seen: Moments) -> LowRankShift:
-    """Return a SiLU map that begins close to an affine one, with a code small enough for φ(z) ≈ z/2."""
+    """Return a SiLU map that begins close to an affine one, with a code small enough for φ(z) ≈ z/2.
+
+    It takes and gives multiples of the typical coordinate, so that one learning rate suits every layer.
+    """
     made = LowRank(rank=len(start.down), bias=True).build(start.down.shape[1])
     assert isinstance(made, LowRankShift)
     code = start.down @ seen.covariances()[0] @ start.down.T
     scale = SPREAD / code.diagonal().clamp(min=1e-30).sqrt()
     with torch.no_grad():
-        made.down.weight.copy_(scale[:, None] * start.down)
+        unit_x, unit_y = (_unit(seen.covariances()[which]) for which in (0, 2))
+        made.down.weight.copy_(unit_x * scale[:, None] * start.down)
         made.down.bias.copy_(-scale * (start.down @ seen.mean_x))
-        made.up.weight.copy_(2 * start.up / scale)
-        made.up.bias.copy_(seen.mean_y)
+        made.up.weight.copy_(2 * start.up / scale / unit_y)
+        made.up.bias.copy_(seen.mean_y / unit_y)
     return made
