@@ -67,6 +67,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(refused, ty
     assert names(disk) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_at", [4, 10], ids=["in mid-run", "at the end"])
 def test_a_disk_that_fills_in_mid_run_ends_it_in_one_line_and_it_can_go_on(
     actshift: Run, typed, small_disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, full_at: int

@@ -118,7 +118,15 @@ def test_cached_generation_equals_uncached(name, adapter, site):
     assert torch.equal(cached, model.generate(**inputs, **settings, use_cache=False))
 
 
-@pytest.mark.parametrize("positions", [Positions.prompt(), Positions.generated(), Positions.ends(2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "positions",
+    [
+        Positions.ends(2, 1),
+        pytest.param(Positions.prompt(), marks=pytest.mark.slow),
+        pytest.param(Positions.generated(), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @cases(CAUSAL)
 def test_positions_in_one_forward_are_those_of_prefill_and_decode(name, adapter, site, positions):
     everywhere, model = steered_model(name, adapter, site), steered_model(name, adapter, site, positions=positions)

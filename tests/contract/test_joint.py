@@ -88,6 +88,7 @@ def test_save_load_and_halves_are_equal(name, tmp_path):
         assert torch.equal(run(steered, name), run(model, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 @architectures
 def test_every_site_stands_beside_lora(name, site):

@@ -116,6 +116,7 @@ def test_jolas_gates_are_shut_or_open_when_saved_and_its_schedule_is_the_run(set
     assert torch.equal(model(IDS).logits, model(IDS).logits)  # no gate is drawn any more
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_trained(chosen: TrainSettings, method: str) -> None:
     train(chosen)
     said = {
