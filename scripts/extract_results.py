@@ -183,20 +183,29 @@ def _conclusions(results: dict) -> list[str]:
             f"{lead}: {share:.1%}, with {row['parameters']:,} parameters, "
             f"{results['checkpoint'] / row['parameters']:.1f} times fewer than the checkpoint."
         )
-        same = [one for one in results["svd"] if one["accuracy"] >= row[name]]
-        said.append(
-            f"A LoRA cut from the update by SVD needs {same[0]['parameters']:,} parameters for that, "
-            f"{same[0]['parameters'] / row['parameters']:.1f} times as many."
-            if same
-            else f"No LoRA cut from the update by SVD that was tried, up to {results['svd'][-1]['parameters']:,} "
-            f"parameters ({results['svd'][-1]['accuracy']:.1%}), reaches that."
-        )
+        said.append(_svd_for(row[name], row["parameters"], results["svd"]))
     outside = ", ".join(found["outside"]) or "nothing"
     said.append(
         f"KL of the next tokens to the fine-tuned model, in nats: the base {found['kl_base']:.3g}, the exact oracle "
         f"{found['kl_oracle']:.3g}. What fine-tuning changed outside the blocks, where no shift reaches: {outside}."
     )
     return said
+
+
+def _svd_for(accuracy: float, parameters: int, tried: list[dict]) -> str:
+    """Say which LoRA cut by SVD is as good, of the sizes that were tried."""
+    for smaller, one in zip([None, *tried], tried, strict=False):
+        if one["accuracy"] >= accuracy:
+            below = (
+                f"; the next smaller, of {smaller['parameters']:,}, is right in {smaller['accuracy']:.1%}"
+                if smaller
+                else ""
+            )
+            return (
+                f"Of the LoRAs cut from the update by SVD, which see no data and are not distilled, the first that is "
+                f"as good has {one['parameters']:,} parameters, {one['parameters'] / parameters:.1f} times as many{below}."
+            )
+    return f"No LoRA cut from the update by SVD, up to {tried[-1]['parameters']:,} parameters, is as good."
 
 
 def main() -> None:
