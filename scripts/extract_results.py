@@ -202,8 +202,9 @@ def _svd_for(accuracy: float, parameters: int, tried: list[dict]) -> str:
                 else ""
             )
             return (
-                f"Of the LoRAs cut from the update by SVD, which see no data and are not distilled, the first that is "
-                f"as good has {one['parameters']:,} parameters, {one['parameters'] / parameters:.1f} times as many{below}."
+                "Of the LoRAs cut from the update by SVD, which see no data and are not distilled, the first that is "
+                f"as good has {one['parameters']:,} parameters, {one['parameters'] / parameters:.1f} times as "
+                f"many{below}."
             )
     return f"No LoRA cut from the update by SVD, up to {tried[-1]['parameters']:,} parameters, is as good."
 
