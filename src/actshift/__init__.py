@@ -19,7 +19,11 @@ from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
+    from actshift.analysis import redundancy
     from actshift.analysis.batches import token_batches
+    from actshift.analysis.equivalence import equivalence
+    from actshift.analysis.extract import extract
+    from actshift.analysis.folding import merged
     from actshift.analysis.locate import locate
     from actshift.gradients import gradient_init
     from actshift.orthogonality import Orthogonality
@@ -60,13 +64,17 @@ _HOME = {
     "SteeringConfig": "actshift.tuner",
     "attach": "actshift.tuner",
     "enforce": "actshift.tuner",
+    "equivalence": "actshift.analysis.equivalence",
+    "extract": "actshift.analysis.extract",
     "gradient_init": "actshift.gradients",
     "halves": "actshift.tuner",
     "load_adapter": "actshift.tuner",
     "locate": "actshift.analysis.locate",
+    "merged": "actshift.analysis.folding",
     "orthogonality_violations": "actshift.tuner",
     "parameter_groups": "actshift.tuner",
     "prompt_lengths": "actshift.tuner",
+    "redundancy": "actshift.analysis",
     "save_half": "actshift.tuner",
     "set_halves": "actshift.tuner",
     "set_strength": "actshift.tuner",
@@ -93,13 +101,17 @@ __all__ = [
     "__version__",
     "attach",
     "enforce",
+    "equivalence",
+    "extract",
     "gradient_init",
     "halves",
     "load_adapter",
     "locate",
+    "merged",
     "orthogonality_violations",
     "parameter_groups",
     "prompt_lengths",
+    "redundancy",
     "save_half",
     "set_halves",
     "set_strength",

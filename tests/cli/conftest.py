@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from actshift import Vector
 from actshift.cli.main import main
-from tests.tiny import save_adapter, save_model
+from actshift.tuner.lora import lora_model
+from tests.analysis.twins import moved
+from tests.tiny import save_adapter, save_model, word_tokenizer
+from tests.zoo import ARCHITECTURES
 
 PROMPTS = ["w1 w2 w3", "w40", "w9 w8 w7 w6 w5"]
 
@@ -72,3 +77,23 @@ def write_rows(tmp_path: Path) -> Callable[[Sequence[dict]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finetuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetuned") / "model"
+    moved(ARCHITECTURES["llama"](), 0.1, "layers.").save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lora(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lora") / "lora"
+    adapted = lora_model(AutoModelForCausalLM.from_pretrained(model), r=2)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape))
+    adapted.save_pretrained(str(folder))
+    return folder

@@ -16,7 +16,10 @@ from actshift.cli.errors import explain
 from actshift.cli.main import app, main
 from tests.cli.conftest import Run
 
-VERBS = ("demo", "train", "eval", "generate", "chat", "inspect")
+VERBS = (
+    *("demo", "train", "eval", "compare", "generate", "chat", "inspect"),
+    *("locate", "report", "equivalence", "extract", "export"),
+)
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

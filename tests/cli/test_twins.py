@@ -11,35 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actshift import JointConfig, LowRank, SteeringConfig, Vector, attach, load_adapter
-from actshift.tuner.lora import lora_model
-from tests.analysis.twins import moved
 from tests.cli.conftest import Run
 from tests.contract.cases import randomise
 from tests.tiny import save_adapter, save_model, word_tokenizer
-from tests.zoo import ARCHITECTURES, example_inputs
+from tests.zoo import example_inputs
 
 LINEAR = LowRank(rank=2, activation=None)
 WORDS = [{"text": " ".join(f"w{(7 * row + 3 * place) % 90}" for place in range(12))} for row in range(12)]
-
-
-@pytest.fixture(scope="module")
-def finetuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finetuned") / "model"
-    moved(ARCHITECTURES["llama"](), 0.1, "layers.").save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lora(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lora") / "lora"
-    adapted = lora_model(AutoModelForCausalLM.from_pretrained(model), r=2)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(0.1 * torch.randn(parameter.shape))
-    adapted.save_pretrained(str(folder))
-    return folder
 
 
 @pytest.fixture

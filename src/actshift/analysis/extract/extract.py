@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit, OracleReport
 from actshift.analysis.extract.store import Store
 from actshift.analysis.extract.twins import Twins
+from actshift.analysis.heard import Heard, counted
 from actshift.sites import resolve
 from actshift.tuner import attach
-
-Heard = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def extract(
     steps = nonlinear_steps + 2 * len(batches) if nonlinear_steps else len(batches)
     nonlinear_rank = min(8, max(measured))
     found = oracle(
-        twins, batches, measured, nonlinear_rank, nonlinear_steps, _counted(heard, "The oracle's shifts", steps)
+        twins, batches, measured, nonlinear_rank, nonlinear_steps, counted(heard, "The oracle's shifts", steps)
     )
     kl = {"base": found.kl_base, "oracle": found.kl_oracle}
     layers = range(len(twins.blocks))
@@ -80,7 +79,7 @@ def extract(
     kl["closed_form"] = held_out_kl(twins, batches)
     if distill_steps:
         kl["distilled"] = distill(
-            twins, batches, distill_steps, learning_rate, _counted(heard, "Distillation", distill_steps)
+            twins, batches, distill_steps, learning_rate, counted(heard, "Distillation", distill_steps)
         )
     if store is not None:
         model.save_pretrained(str(store.folder), save_embedding_layers=False)
@@ -94,7 +93,7 @@ def _linear(twins: Twins, batches: Sequence[Batch], ranks: Ranks, heard: Heard) 
     model = attach(twins.base, config_for(ranks))
     tried = replace(twins, base=model)
     try:
-        fit_layers(tried, batches, ranks, on_batch=_counted(heard, "Linear maps", len(ranks) * len(batches)))
+        fit_layers(tried, batches, ranks, on_batch=counted(heard, "Linear maps", len(ranks) * len(batches)))
         return held_out_kl(tried, batches)
     finally:
         model.unload()
@@ -112,18 +111,7 @@ def _fitted(twins: Twins, batches: Sequence[Batch], ranks: Ranks, store: Store |
             store.save(twins.base, fits)
 
     count = (len(ranks) - len(done)) * len(batches)
-    return fit_layers(twins, batches, ranks, done, keep, _counted(heard, "The adapter", count))
-
-
-def _counted(heard: Heard, phase: str, total: int) -> Callable[[], None]:
-    done = 0
-
-    def one() -> None:
-        nonlocal done
-        done += 1
-        heard(phase, done, total)
-
-    return one
+    return fit_layers(twins, batches, ranks, done, keep, counted(heard, "The adapter", count))
 
 
 def _report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from actshift.analysis.capture import Batch, check_tokens
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.extract import OracleReport, Twins, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
+from actshift.analysis.heard import Heard, counted
 from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.sites import resolve
@@ -41,7 +42,7 @@ def look(
     finetuned: nn.Module | None = None,
     joint: str | None = None,
     steps: int = NONLINEAR_STEPS,
-    heard: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    heard: Heard = lambda phase, done, total: None,
 ) -> Findings:
     """Measure all that a report shows, first what is cheap and could fail.
 
@@ -60,7 +61,7 @@ def look(
     if twins is None:
         return Findings(found, redundancy=halves)
     measured = sorted({rank, *(one for one in RANKS if one <= width)})
-    spectrum = oracle(twins, batches, measured, rank, steps, _counter(heard, "The oracle", 2 * count + steps))
+    spectrum = oracle(twins, batches, measured, rank, steps, counted(heard, "The oracle", 2 * count + steps))
     update = equivalence(
         model, twins.finetuned, batches, sorted({1, rank}), on_batch=lambda done: heard("The update", done, count)
     )
@@ -73,14 +74,3 @@ def _halves(model: nn.Module, batches: Sequence[Batch], joint: str) -> Redundanc
         return redundancy(steered, batches)
     finally:
         steered.unload()
-
-
-def _counter(heard: Callable[[str, int, int], None], phase: str, total: int) -> Callable[[], None]:
-    done = 0
-
-    def one() -> None:
-        nonlocal done
-        done += 1
-        heard(phase, done, total)
-
-    return one
