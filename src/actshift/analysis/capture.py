@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
+from actshift.sites import hidden_of
 
 Batch = Mapping[str, Tensor]
 
@@ -73,7 +74,7 @@ def inputs_of(model: Any, batch: Batch) -> dict[str, Any]:
 
 def hidden_states(module: nn.Module, output: Any) -> Tensor:
     """Return the hidden states in what a module returned: a tensor, or a tuple that begins with one."""
-    hidden = output[0] if isinstance(output, tuple) else output
+    hidden = hidden_of(output)
     if not isinstance(hidden, Tensor):
         raise ActshiftError(f"{type(module).__name__} returns a {type(output).__name__}, which holds no hidden states.")
     return hidden

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
-from actshift.sites import find_blocks
+from actshift.sites import find_blocks, hidden_of
 from actshift.tuner import halves
 
 
@@ -51,7 +51,7 @@ def _block_outputs(
     seen: list[Tensor] = []
 
     def keep(block: nn.Module, args: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = hidden_of(output)
         mask = batch.get("attention_mask")
         real = hidden[mask.bool()] if mask is not None and mask.shape == hidden.shape[:2] else hidden.flatten(0, -2)
         seen.append(real[:limit].float().cpu())

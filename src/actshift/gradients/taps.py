@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from actshift.errors import ActshiftError
 from actshift.gradients.exact import Exact
 from actshift.gradients.sketch import Sketch
-from actshift.sites import Host
+from actshift.sites import Host, hidden_of, with_hidden
 
 EXACT_AREA = 512 * 512
 """The largest matrix that is summed itself; a larger one is sketched."""
@@ -83,12 +83,12 @@ def tap_host(tap: Tap, host: Host, clock: Clock) -> RemovableHandle:
     """Tap a site, as a shift that is added there would see it: after the shifts that it has already."""
 
     def at_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = hidden_of(output)
         begin_graph(hidden)
         # A branch may be added to the skip in place (Falcon), so the model goes on with a copy.
         given = hidden if host.site == "post_block" else hidden.clone()
         tap.watch(hidden, given, clock)
-        return (given, *output[1:]) if isinstance(output, tuple) else given
+        return with_hidden(output, given)
 
     def at_input(module: nn.Module, args: tuple[Any, ...]) -> None:
         tap.watch(args[0], args[0], clock)

@@ -5,7 +5,7 @@ from actshift.sites.blocks import find_blocks
 from actshift.sites.outputs import OutputMap, mlp_entry, mlp_outputs
 from actshift.sites.positions import Positions
 from actshift.sites.resolve import resolve
-from actshift.sites.site import SITES, Host, Site, check_site
+from actshift.sites.site import SITES, Host, Site, check_site, hidden_of, with_hidden
 
 __all__ = [
     "BRANCHES",
@@ -17,7 +17,9 @@ __all__ = [
     "Site",
     "check_site",
     "find_blocks",
+    "hidden_of",
     "mlp_entry",
     "mlp_outputs",
     "resolve",
+    "with_hidden",
 ]

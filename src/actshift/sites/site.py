@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -38,6 +38,24 @@ class Host:
     def at_input(self) -> bool:
         """Whether what goes into the module is steered, and not what comes out."""
         return self.site == "attention_heads"
+
+
+def hidden_of(output: Any) -> Any:
+    """Return the hidden states in what a module returned: all of it, or what a tuple begins with.
+
+    >>> hidden_of(("hidden", "weights"))
+    'hidden'
+    """
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_hidden(output: Any, hidden: Any) -> Any:
+    """Return `output` with other hidden states, whether it is a tuple that begins with them or not.
+
+    >>> with_hidden(("hidden", "weights"), "steered")
+    ('steered', 'weights')
+    """
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
 def check_site(site: str) -> None:

@@ -15,7 +15,7 @@ from actshift.tuner.checkpoint import Shape
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
-from actshift.tuner.layer import CONTAINER, built, container
+from actshift.tuner.layer import CONTAINER, built, child_of
 
 
 def check_adapter(
@@ -46,14 +46,15 @@ def check_adapter(
         )
     if config.stored is not None:
         own = [name for name, _ in model.named_parameters()]
-        config.stored.check_fits(shapes, [*own, *_saved_modules(model, config), *_experts(config)])
+        experts = config.stored.shapes if config.target_parameters else ()  # whose LoRA `lora_shapes` does not foretell
+        config.stored.check_fits(shapes, [*own, *_saved_modules(model, config), *experts])
 
 
 def tensor_shapes(targets: list[Target]) -> dict[str, Shape]:
     """Return names (as saved, without the adapter's) and shapes of the tensors that an adapter makes at `targets`."""
     with torch.device("meta"):
         return {
-            f"{target.host.name}.{container(target.host)}.{name}": tuple(tensor.shape)
+            f"{target.host.name}.{child_of(target.host)}{CONTAINER}{name}": tuple(tensor.shape)
             for target in targets
             for name, tensor in built(target).state_dict().items()
         }
@@ -79,10 +80,6 @@ def lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], b
         if sizes is not None:
             shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, sizes[0]), (sizes[1], rank)
     return shapes
-
-
-def _experts(config: SteeringConfig) -> list[str]:
-    return [name for name in (config.stored.shapes if config.stored and config.target_parameters else ())]
 
 
 def _saved_modules(model: nn.Module, config: SteeringConfig) -> list[str]:

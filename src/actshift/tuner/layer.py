@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from actshift.adapters import Shift
 from actshift.errors import ActshiftError
-from actshift.sites import Host, Positions
+from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_steps import watch
@@ -45,6 +45,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     def __init__(self, host: Host) -> None:
         super().__init__()
         self.site, self.layer_index, self.width, self.at_input = host.site, host.layer, host.width, host.at_input
+        self.child = child_of(host)
         self.lora_steer = nn.ModuleDict()
         self.strength: dict[str, float] = {}
         self.positions: dict[str, Positions] = {}
@@ -67,11 +68,6 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             self._hook = module.register_forward_pre_hook(steer_input, prepend=True)
         else:
             self._hook = module.register_forward_hook(steer, prepend=True)
-
-    @property
-    def child(self) -> str:
-        """The layer's name below its host."""
-        return CHILD_AT_INPUT if self.at_input else CHILD
 
     def update_layer(self, adapter_name: str, target: Target) -> None:
         """Add a fresh adapter under this name, on the host's device and in its dtype."""
@@ -155,14 +151,14 @@ def built(target: Target) -> Shift:
     return target.intervention.adapter.build(target.host.width, target.host.heads)
 
 
-def container(host: Host) -> str:
-    """Return what stands between the names of a host and of an adapter's tensors, in a saved file."""
-    return f"{CHILD_AT_INPUT if host.at_input else CHILD}{CONTAINER}".rstrip(".")
+def child_of(host: Host) -> str:
+    """Return the name that the steering layer has below a host."""
+    return CHILD_AT_INPUT if host.at_input else CHILD
 
 
 def layer_at(host: Host) -> SteeringLayer:
     """Return the steering layer below a host, attached on the first call."""
-    child = CHILD_AT_INPUT if host.at_input else CHILD
+    child = child_of(host)
     existing = host.module._modules.get(child)
     if existing is None:
         return SteeringLayer(host)
@@ -188,7 +184,7 @@ def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """
     layer = host._modules[CHILD]
     assert isinstance(layer, SteeringLayer)
-    hidden = output[0] if isinstance(output, tuple) else output
+    hidden = hidden_of(output)
     if not isinstance(hidden, Tensor):
         raise ActshiftError(
             f"{type(host).__name__} returns a {type(output).__name__}, and steering needs a tensor or a tuple that "
@@ -198,7 +194,7 @@ def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         steered = checkpoint(layer, hidden, use_reentrant=False)
     else:
         steered = layer(hidden)
-    return (steered, *output[1:]) if isinstance(output, tuple) else steered
+    return with_hidden(output, steered)
 
 
 def _spread(names: Sequence[str], rows: int) -> list[str]:

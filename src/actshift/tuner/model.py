@@ -48,8 +48,9 @@ class SteeringModel(LoraModel):
             shapes, writers = tensor_shapes(found), {}
             if isinstance(config, JointConfig):
                 _maybe_include_all_linear_layers(config, model)
-                writers = find_writers(model, config, found, partial(self._adapts_weights, config))
-                shapes |= lora_shapes(model, config, partial(self._adapts_weights, config))
+                adapts = partial(self._adapts_weights, config)
+                writers = find_writers(model, config, found, adapts)
+                shapes |= lora_shapes(model, config, adapts)
             check_adapter(model, adapter_name, config, shapes, num_blocks, d_model)
         except ActshiftError:
             del self.peft_config[adapter_name]

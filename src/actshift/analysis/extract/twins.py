@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from actshift.analysis.capture import Batch, hidden_states, inputs_of, observe, real
 from actshift.analysis.equivalence import check_twins
 from actshift.errors import ActshiftError
-from actshift.sites import find_blocks
+from actshift.sites import find_blocks, with_hidden
 from actshift.sites.blocks import unwrap
 
 
@@ -72,8 +72,7 @@ def _told(look: Callable[[int, Tensor, Tensor], None], layer: int, x: Tensor, wa
 def _hooked(blocks: Sequence[nn.Module], change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
     def hook(layer: int) -> Any:
         def after(module: nn.Module, args: Any, output: Any) -> Any:
-            changed = change(layer, hidden_states(module, output))
-            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+            return with_hidden(output, change(layer, hidden_states(module, output)))
 
         return after
 
