@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import hidden_of
+from actshift.sites.blocks import unwrap
 
 Batch = Mapping[str, Tensor]
 
@@ -66,8 +67,7 @@ def inputs_of(model: Any, batch: Batch) -> dict[str, Any]:
     """Return what to call the model with: the batch on its device, without labels, and without a cache."""
     device = next(model.parameters()).device
     inputs: dict[str, Any] = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "use_cache" in inspect.signature(base.forward).parameters:
+    if "use_cache" in inspect.signature(unwrap(model).forward).parameters:
         inputs["use_cache"] = False
     return inputs
 

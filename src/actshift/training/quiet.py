@@ -14,7 +14,9 @@ def traceless(model: Any) -> Iterator[None]:
 
     It puts a fused loss and autocast on `forward`, which would pile up and break pickling, and switches the cache off.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    from actshift.sites.blocks import unwrap
+
+    inner: Any = unwrap(model)
     forwards = [(module, module.__dict__.get("forward")) for module in (model, inner)]
     use_cache = inner.config.use_cache
     try:

@@ -20,6 +20,7 @@ from actshift.analysis.extract.twins import Twins
 from actshift.analysis.heard import Heard, counted
 from actshift.sites import resolve
 from actshift.tuner import attach
+from actshift.tuner.layer import CONTAINER
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _report(
     distill_steps: int,
     found: OracleReport,
 ) -> ExtractReport:
-    mine = sum(p.numel() for name, p in twins.base.named_parameters() if "lora_steer" in name)
+    mine = sum(p.numel() for name, p in twins.base.named_parameters() if CONTAINER in name)
     return ExtractReport(
         model=_name(twins.base),
         finetuned=_name(twins.finetuned),
