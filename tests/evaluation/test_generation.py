@@ -98,25 +98,6 @@ def test_every_prompt_may_have_its_own_adapter() -> None:
     assert mixed[:3] != mixed[3:6] != mixed[6:]
 
 
-def test_of_a_prompt_beyond_the_context_the_end_is_read() -> None:
-    model = fresh_model("llama")  # its context has 64 tokens
-    long = prompts_of([80])[0]
-    end = " ".join(long.split()[-60:])
-    with pytest.warns(UserWarning, match="1 of 1 prompts exceed 60 tokens"):
-        assert generate_completions(model, TOKENIZER, [long], 4) == generate_completions(model, TOKENIZER, [end], 4)
-
-
-def test_a_start_token_is_not_doubled() -> None:
-    from tokenizers.processors import TemplateProcessing
-
-    from actshift.evaluation.generation import encode_prompts
-
-    tokenizer = word_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    plain, rendered = encode_prompts(fresh_model("llama"), tokenizer, ["w0", "<bos> w0"], 4)
-    assert plain == rendered == [1, 3]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

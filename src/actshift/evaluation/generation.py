@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from actshift.data import token_ids
 from actshift.errors import ActshiftError
+from actshift.evaluation.prompts import encode_prompts, left_padded
 
 
 def generate_completions(
@@ -24,18 +23,20 @@ def generate_completions(
     batch_size: int = 16,
     *,
     temperature: float = 0.0,
+    long_prompts: str = "refuse",
     adapter_names: Sequence[str] | None = None,
     show_progress: bool = False,
 ) -> list[str]:
     """Return what the model writes after each prompt, in the order of the prompts, without special tokens.
 
     Greedy at `temperature` 0, else sampled at it. A completion ends at an end-of-sequence token or after
-    `max_new_tokens`. Of a prompt that exceeds the model's context the end is read, with a warning.
+    `max_new_tokens`. `long_prompts` says what happens to a prompt that leaves no room for these in the model's
+    context: "refuse" it, or "truncate" it from the left, with a warning.
     `adapter_names` gives each prompt its own adapter of a PeftModel, `"__base__"` for none, in one batch.
 
     Raises:
-        ActshiftError: a number out of range, an empty prompt to which the tokenizer adds nothing, or more or
-            fewer `adapter_names` than prompts.
+        ActshiftError: a number out of range, an empty prompt to which the tokenizer adds nothing, one that is too
+            long, or more or fewer `adapter_names` than prompts.
 
     Example:
         >>> from actshift.demo import load_base
@@ -50,7 +51,7 @@ def generate_completions(
             f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts; give each one."
         )
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens)
+    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens, long_prompts)
     order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))  # memory runs out at once or never
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     completions = [""] * len(prompts)
@@ -97,39 +98,6 @@ def generation_config(
     )
 
 
-def encode_prompts(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
-) -> list[list[int]]:
-    """Return the token ids of each prompt, of a too long one those that end it.
-
-    Raises:
-        ActshiftError: a prompt without a single token, or `max_new_tokens` that alone fill the context.
-    """
-    encoded = token_ids(tokenizer, prompts) if prompts else []
-    if [] in encoded:
-        raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
-    room = context_length(model, tokenizer) - max_new_tokens
-    if room < 1:
-        raise ActshiftError(
-            f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has "
-            f"{room + max_new_tokens} tokens."
-        )
-    if long := sum(len(ids) > room for ids in encoded):
-        warnings.warn(f"{long} of {len(encoded)} prompts exceed {room} tokens; of these the end is read.", stacklevel=2)
-    return [ids[-room:] for ids in encoded]
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `attention_mask` `[batch, seq]`, int64, each row ending in its last token."""
-    width = max(map(len, rows))
-    ids = [[pad] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return {
-        "input_ids": torch.tensor(ids, device=device),
-        "attention_mask": torch.tensor(mask, device=device),
-    }
-
-
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """Hold the model in evaluation mode, without gradients, and put its former mode back."""
@@ -140,15 +108,6 @@ def evaluating(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the tokens that the model can attend to, the smaller of what it and its tokenizer say."""
-    limits = (
-        getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        tokenizer.model_max_length,
-    )
-    return min(int(limit) for limit in limits if limit)  # the tokenizer says 1e30 where it knows of none
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int] | None) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TextStreamer
 
-from actshift.evaluation.generation import encode_prompts, evaluating, generation_config, left_padded
+from actshift.evaluation.generation import evaluating, generation_config
+from actshift.evaluation.prompts import encode_prompts, left_padded
 
 
 class _Pieces(TextStreamer):
@@ -33,6 +34,7 @@ def stream_completion(
 ) -> str:
     """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is known.
 
+    Of a prompt that exceeds the model's context the end is read, with a warning, so that a talk can go on.
     Raises ActshiftError for a number out of range, or an empty prompt.
 
     >>> from actshift.demo import load_base
@@ -42,7 +44,7 @@ def stream_completion(
     True
     """
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model, tokenizer, [prompt], max_new_tokens)
+    encoded = encode_prompts(model, tokenizer, [prompt], max_new_tokens, "truncate")
     streamer = _Pieces(tokenizer, write)
     with evaluating(model):
         inputs = left_padded(encoded, settings.pad_token_id, model.device)
