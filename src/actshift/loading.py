@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -20,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from actshift.errors import ActshiftError, first_line
+from actshift.head import CAUSAL, Head
 
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
 
@@ -29,16 +29,18 @@ def load_model(
     dtype: Literal["auto", "float32"] = "auto",
     trust_remote_code: bool = False,
     device: str | None = None,
+    head: Head = CAUSAL,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal language model and its tokenizer from a folder or a Hugging Face id, ready for inference.
+    """Load a model and its tokenizer from a folder or a Hugging Face id, ready for inference.
 
     `dtype="auto"` is bfloat16 on a GPU that computes in it and float32 elsewhere, whatever the file stores.
     `device=None` is the first GPU, else the CPU. Only safetensors are read; `trust_remote_code` runs the code
-    that comes with the model, so leave it off unless you know its author.
+    that comes with the model, so leave it off unless you know its author. `head` is what it predicts with, by default
+    the next token; a classifier's head begins at random where the files have none with as many classes.
 
     Raises:
         ActshiftError: no such model, the hub is not reachable, a file is missing, damaged or of another
-            shape, or the model is not a causal language model.
+            shape, or there is no such model with such a head.
 
     Example:
         >>> model, tokenizer = load_model("HuggingFaceTB/SmolLM2-135M")  # doctest: +SKIP
@@ -48,21 +50,29 @@ def load_model(
     config = load_config(source, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     with explained(source), _no_weight_bar():
-        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # a pair, with the loading info
+        model, info = head.auto_class.from_pretrained(
             source,
-            config=config,
+            config=head.settle(config),
             dtype=_resolve_dtype(dtype, device),
             device_map=None if device == "cpu" else device,  # straight to the GPU, never a second copy in RAM
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=head.classifies,
             output_loading_info=True,
         )
-    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers in their place
+    if missing := _missing(model, info, head):  # transformers would go on with random numbers in their place
         raise ActshiftError(
             f"The weights of {source} lack {missing[0]} ({len(missing)} missing in all), which "
-            f"{type(model).__name__} needs; give a complete checkpoint of a causal language model."
+            f"{type(model).__name__} needs; give a complete checkpoint of such a model."
         )
     return model.eval(), tokenizer
+
+
+def _missing(model: PreTrainedModel, info: Mapping[str, Any], head: Head) -> list[str]:
+    """The weights that the files lack, or have in another shape, but for those of a classifier's head."""
+    lacking = [*info["missing_keys"], *(one[0] for one in info["mismatched_keys"])]
+    inside = f"{model.base_model_prefix}."
+    return sorted(name for name in lacking if not head.classifies or name.startswith(inside))
 
 
 def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfig:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
+from trl.trainer.sft_trainer import SFTTrainer
 
 from actshift import JointConfig, attach
 from actshift.training import TrainSettings, fit
-from actshift.training.trainer import Trainer
+from actshift.training.trainer import trainer_of
 from tests.characters import char_tokenizer, sums
 from tests.zoo import ARCHITECTURES
 
@@ -31,12 +32,13 @@ def run(monkeypatch: pytest.MonkeyPatch, settings: TrainSettings) -> tuple[list[
             seen.append(logs)
 
     seen = logs
-    original = Trainer.__init__
+    ours = trainer_of(SFTTrainer)
+    original = ours.__init__
 
     def with_look(self, *args, callbacks, **kwargs):
         original(self, *args, callbacks=[*callbacks, Look()], **kwargs)
 
-    monkeypatch.setattr(Trainer, "__init__", with_look)
+    monkeypatch.setattr(ours, "__init__", with_look)
     torch.manual_seed(0)
     model = attach(ARCHITECTURES["llama"](), JointConfig(r=2, task_type="CAUSAL_LM"))
     fit(model, char_tokenizer(), Dataset.from_list(sums(40)), settings)

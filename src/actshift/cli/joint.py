@@ -37,17 +37,17 @@ def joint_report(settings: TrainSettings) -> JointReport:
     """Load the joint adapter that a run with `settings` left, and measure it."""
     from actshift.analysis import redundancy
     from actshift.training.adapting import load_base
-    from actshift.training.encoding import encode
-    from actshift.training.inputs import load_splits
-    from actshift.training.trainer import collator
+    from actshift.encoding import padded
+    from actshift.training.encoding import Examples
+    from actshift.training.inputs import read_inputs
     from actshift.tuner import load_adapter, orthogonality_violations, steering_layers
 
-    rows, held_out = load_splits(settings)
-    base, tokenizer = load_base(settings)
+    inputs = read_inputs(settings)
+    base, tokenizer = load_base(settings, inputs.head)
     model = load_adapter(base, str(settings.out)).eval()
     bound = any(layer.constraints for layer in steering_layers(model).values())
     violation = max(orthogonality_violations(model).values()) if bound else None
-    examples = encode(held_out if held_out is not None else rows, tokenizer, settings.max_length).examples
-    collate, size = collator(tokenizer), settings.batch_size
-    batches = (collate(examples[start : start + size]) for start in range(0, len(examples), size))
-    return JointReport(violation, redundancy(model, batches), held_out is not None)
+    read = Examples.of(inputs, tokenizer, settings)
+    examples, size = (read.held_out or read.train).examples, settings.batch_size
+    batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
+    return JointReport(violation, redundancy(model, batches), read.held_out is not None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
+from actshift.head import CAUSAL, Head
 from actshift.training.arguments import uses_bf16
 from actshift.training.inputs import named
 from actshift.training.settings import TrainSettings
@@ -26,8 +27,8 @@ def check_names(settings: TrainSettings) -> None:
             joint_config(settings, steering)
 
 
-def load_base(settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the base model and its tokenizer; bf16 is for weights that stay frozen.
+def load_base(settings: TrainSettings, head: Head = CAUSAL) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return the base model and its tokenizer; bf16 is for weights that stay frozen, and a new head is seeded.
 
     Weights that are trained stay in float32, where small updates are not rounded away; a run in bf16 computes with
     them in bf16 all the same. Raises ActshiftError where the model cannot be loaded.
@@ -37,40 +38,46 @@ def load_base(settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase]:
     from actshift.loading import load_model
 
     bf16 = uses_bf16(settings) and settings.method != "full"
+    torch.manual_seed(settings.seed)
     model, tokenizer = load_model(
-        named(settings, "model"), dtype="auto" if bf16 else "float32", trust_remote_code=settings.trust_remote_code
+        named(settings, "model"),
+        dtype="auto" if bf16 else "float32",
+        trust_remote_code=settings.trust_remote_code,
+        head=head,
     )
     model: Any = model
     return (model.to(torch.bfloat16) if bf16 else model), tokenizer  # in place; on a CPU "auto" is float32
 
 
-def base_without_weights(settings: TrainSettings) -> PreTrainedModel:
+def base_without_weights(settings: TrainSettings, head: Head = CAUSAL) -> PreTrainedModel:
     """Return the base model on the meta device: its structure, from its config alone.
 
-    Raises ActshiftError where there is no such model, or it is not a causal language model.
+    Raises ActshiftError where there is no such model, or none of its kind with such a head.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     from actshift.loading import load_config
 
-    config = load_config(named(settings, "model"), settings.trust_remote_code)
+    config = head.settle(load_config(named(settings, "model"), settings.trust_remote_code))
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+            return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)
     except ValueError as error:
         kind = getattr(config, "model_type", "unknown")
         raise ActshiftError(
-            f"A model of type {kind!r} is not a causal language model, which training needs."
+            f"A model of type {kind!r} has no {head.auto_class.__name__[len('AutoModel') :] or 'plain form'}, which this "
+            "training needs."
         ) from error
 
 
-def adapt(model: Any, settings: TrainSettings, steps: int | None = None, heads: Heads | None = None) -> Any:
+def adapt(
+    model: Any, settings: TrainSettings, steps: int | None = None, heads: Heads | None = None, head: Head = CAUSAL
+) -> Any:
     """Return `model` with the weights to train that the settings' method asks for, seeded, and all others frozen.
 
     A PeftModel for steering, LoRA and both; the model itself where every weight is trained. It may be on the meta
     device, to count. `steps` are those of the run, over which a schedule of the adapter's own extends; `heads` are
-    those that LoFiT chose, by block, before which it is adapted to choose them.
+    those that LoFiT chose, by block, before which it is adapted to choose them. A classifier's `head` is trained too.
 
     Raises ActshiftError where the method does not fit the model.
     """
@@ -84,8 +91,9 @@ def adapt(model: Any, settings: TrainSettings, steps: int | None = None, heads: 
     if settings.method == "full":
         return model.requires_grad_(True)
     if settings.method == "lora":
-        return lora_model(model, settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.lora_targets)
+        lora = (settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.lora_targets)
+        return lora_model(model, *lora, head.task_type)
     if heads is not None:
-        return attach(model, head_vectors_config(settings, heads))
-    steering = steering_config(settings, len(find_blocks(model)), steps)
+        return attach(model, head_vectors_config(settings, heads, head.task_type))
+    steering = steering_config(settings, len(find_blocks(model)), steps, head.task_type)
     return attach(model, steering if settings.method == "steering" else joint_config(settings, steering))

@@ -1,4 +1,4 @@
-"""What TRL's trainer is told: our settings, with the steps, the precision and the pace that follow from them."""
+"""What a trainer is told: our settings, with the steps, the precision and the pace that follow from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from actshift.training.run_folder import RunFolder
 from actshift.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from trl.trainer.sft_config import SFTConfig
+    from transformers import TrainingArguments
+
+    from actshift.training.objectives import Objective
 
 LOGS = 100
 """How many times about a run looks at its loss."""
@@ -44,18 +46,20 @@ def uses_bf16(settings: TrainSettings) -> bool:
     return settings.precision == "bf16" or (settings.precision == "auto" and able)
 
 
-def trainer_arguments(settings: TrainSettings, run: RunFolder, steps: int, saves: bool, evaluates: bool) -> SFTConfig:
-    """Return TRL's settings for a run of `steps` steps that saves, and evaluates, as told.
+def trainer_arguments(
+    objective: Objective, settings: TrainSettings, run: RunFolder, steps: int, saves: bool, evaluates: bool
+) -> TrainingArguments:
+    """Return what the objective's trainer is told for a run of `steps` steps that saves, and evaluates, as told.
 
     Raises ActshiftError where several GPUs are visible to this one process, which TRL does not train on.
     """
     import torch
-    from trl.trainer.sft_config import SFTConfig
 
     if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
         raise ActshiftError(f"{torch.cuda.device_count()} GPUs are visible; choose one: CUDA_VISIBLE_DEVICES=0.")
     every = settings.save_steps or math.ceil(steps / CHECKPOINTS)
-    return SFTConfig(
+    return objective.arguments(
+        settings,
         output_dir=str(run.checkpoints),
         learning_rate=settings.rate,
         max_steps=steps,
@@ -77,7 +81,7 @@ def trainer_arguments(settings: TrainSettings, run: RunFolder, steps: int, saves
         eval_steps=every,
         load_best_model_at_end=evaluates,
         metric_for_best_model="eval_loss" if evaluates else None,
-        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         report_to="none",

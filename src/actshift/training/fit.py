@@ -6,8 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from actshift.head import labels_of
 from actshift.training.encoding import Examples
+from actshift.training.inputs import Inputs, objective_of_rows
 from actshift.training.job import FitResult, Job
+from actshift.training.objectives import OBJECTIVES
 from actshift.training.run_folder import RunFolder
 from actshift.training.settings import TrainSettings
 
@@ -43,7 +46,9 @@ def fit(
         >>> model, tokenizer = load_base()
         >>> fit(model, tokenizer, load_rows("rows.jsonl"), TrainSettings(learning_rate=1e-4))  # doctest: +SKIP
     """
-    examples = Examples.of(train_rows, eval_rows, tokenizer, settings.max_length)
+    objective = OBJECTIVES[settings.objective] if settings.objective else objective_of_rows(train_rows)
+    inputs = Inputs(objective, train_rows, eval_rows, objective.head(train_rows, labels_of(model.config)))
+    examples = Examples.of(inputs, tokenizer, settings)
     with TemporaryDirectory() as scratch:
         run = RunFolder(Path(out or scratch))
         job = Job(run, tokenizer, examples, settings, resume, keep=out is not None, title=title)

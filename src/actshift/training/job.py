@@ -1,4 +1,4 @@
-"""One stretch of training, over TRL's SFTTrainer: a folder, what is read, and how; begun, and then run."""
+"""One stretch of training, over its objective's trainer: a folder, what is read, and how; begun, and then run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 from actshift.extras import require
+from actshift.head import CAUSAL, Head
 from actshift.training.arguments import total_steps, trainer_arguments
 from actshift.training.encoding import Examples
 from actshift.training.ending import warn_of_unknown_end
@@ -52,6 +53,7 @@ class Job:
     examples: Examples
     settings: TrainSettings
     resume: bool
+    head: Head = CAUSAL
     keep: bool = True
     title: str = "Training"
 
@@ -73,25 +75,17 @@ class Job:
         from actshift.training.callbacks import Checkpoints, StopAtNan
         from actshift.training.progress import ProgressBar
         from actshift.training.promises import Epochs, settle
-        from actshift.training.trainer import Trainer, collator, dataset
 
         steps, train, held_out = self.steps, self.examples.train, self.examples.held_out
+        objective = self.examples.objective
         saves = self.keep or bool(held_out)  # the best state is kept as a checkpoint
         trainable, parameters = parameter_counts(model)
         latest = self.folder.latest(steps) if self.resume else None
         clock = Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
         warn_of_unknown_end(model, self.tokenizer)
         with ProgressBar(self.title) as progress, quiet(), traceless(model), self.folder.space_explained(trainable):
-            trainer = Trainer(
-                model,
-                trainer_arguments(self.settings, self.folder, steps, saves, evaluates=bool(held_out)),
-                lora_learning_rate=self.settings.lora_learning_rate,
-                data_collator=collator(self.tokenizer),
-                train_dataset=dataset(train),
-                eval_dataset=dataset(held_out) if held_out else None,
-                processing_class=self.tokenizer,
-                callbacks=[StopAtNan(), Epochs(), clock, progress],
-            )
+            arguments = trainer_arguments(objective, self.settings, self.folder, steps, saves, evaluates=bool(held_out))
+            trainer = objective.trainer(model, self, arguments, [StopAtNan(), Epochs(), clock, progress])
             trainer.train(resume_from_checkpoint=str(latest) if latest else None)
         settle(model.eval())
         history = trainer.state.log_history

@@ -10,7 +10,6 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.training.adapting import adapt
-from actshift.training.encoding import Examples
 from actshift.training.job import FitResult, Job
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import TrainSettings
@@ -83,14 +82,14 @@ def select_heads(model: Any, job: Job) -> tuple[Any, Selection]:
         job.folder.begin(job.settings, job.examples.digest, resume=True)
         return model, Selection.from_dict(read_json(record))
     first, _ = phases(job.steps, job.settings)
-    scaled = adapt(model, job.settings)
+    scaled = adapt(model, job.settings, head=job.head)
     heads_to_keep(sum(len(shift.scale) for shift in scales(scaled).values()), job.settings)
     job.begin(scaled)
     folder = RunFolder(job.folder.checkpoints / "heads")
     phase = replace(
         job,
         folder=folder,
-        examples=Examples(job.examples.train, None),  # the last state counts, as in LoFiT
+        examples=replace(job.examples, held_out=None),  # the last state counts, as in LoFiT
         settings=replace(job.settings, max_steps=first, seed=job.settings.seed + OTHER_ORDER, out=str(folder.path)),
         resume=folder.unfinished,
         title="LoFiT 1 of 2, choosing heads",

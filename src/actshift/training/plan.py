@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actshift.encoding import encode
 from actshift.training.adapting import adapt, base_without_weights, check_names
 from actshift.training.arguments import total_steps
-from actshift.training.inputs import load_splits, named
+from actshift.training.inputs import named, read_inputs
 from actshift.training.job import parameter_counts
 from actshift.training.lofit import heads_to_keep, phases, scales
 from actshift.training.memory import Memory
@@ -70,15 +69,15 @@ def plan(settings: TrainSettings) -> Plan:
 
     RunFolder(Path(named(settings, "out"))).check(settings, resume=False)
     check_names(settings)
-    rows, eval_rows = load_splits(settings)
-    model = base_without_weights(settings)
+    inputs = read_inputs(settings)
+    model = base_without_weights(settings, inputs.head)
     tokenizer = load_tokenizer(named(settings, "model"), settings.trust_remote_code)
-    encoded = encode(rows, tokenizer, settings.max_length)
+    encoded = inputs.objective.encode(inputs.rows, tokenizer, settings, inputs.head)
     steps = total_steps(len(encoded.examples), settings)
     if settings.two_phases:
         phases(steps, settings)
     blocks, width = len(find_blocks(model)), resolve(model, "post_block", [0])[0].width
-    adapted = adapt(model, settings, steps)
+    adapted = adapt(model, settings, steps, head=inputs.head)
     trainable, parameters = counts(adapted, settings)
     return Plan(
         places=tuple(places_in(adapted)),
@@ -86,7 +85,7 @@ def plan(settings: TrainSettings) -> Plan:
         parameters=parameters,
         rows=len(encoded.examples),
         left_out=encoded.left_out,
-        eval_rows=len(eval_rows) if eval_rows is not None else 0,
+        eval_rows=len(inputs.eval_rows) if inputs.eval_rows is not None else 0,
         longest=encoded.longest,
         steps=steps,
         memory=Memory.estimate(settings, parameters - trainable, trainable, blocks, width, encoded.longest),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from actshift.head import CAUSAL, Head
 from actshift.training.inputs import named
 from actshift.training.job import FitResult
 from actshift.training.lofit import Selection
@@ -20,6 +21,7 @@ class TrainResult:
     settings: TrainSettings
     fit: FitResult
     selection: Selection | None = None
+    head: Head = CAUSAL
 
     @property
     def folder(self) -> Path:
@@ -36,7 +38,12 @@ class TrainResult:
 
         `from_dict` turns them back.
         """
-        figures = {**asdict(self.fit), "share": self.fit.share, "settings": asdict(self.settings)}
+        figures = {
+            **asdict(self.fit),
+            "share": self.fit.share,
+            "head": asdict(self.head),
+            "settings": asdict(self.settings),
+        }
         return figures if self.selection is None else {**figures, "selection": self.selection.to_dict()}
 
     @classmethod
@@ -44,7 +51,8 @@ class TrainResult:
         """Return the result that `to_dict` described."""
         figures = {name: values[name] for name in FitResult.__dataclass_fields__}
         selection = Selection.from_dict(values["selection"]) if "selection" in values else None
-        return cls(TrainSettings.from_mapping(values["settings"]), FitResult(**figures), selection)
+        head = Head(values["head"]["task_type"], tuple(values["head"]["labels"])) if "head" in values else CAUSAL
+        return cls(TrainSettings(**values["settings"]), FitResult(**figures), selection, head)
 
 
 def read_result(folder: Path) -> TrainResult:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError
+from actshift.head import TaskType
 from actshift.training.interventions import interventions_of
 from actshift.training.layers import layer_indices
 from actshift.training.settings import TrainSettings
@@ -22,7 +23,9 @@ SELECTS = "head_scale"
 ANY_WIDTH = 2**20
 
 
-def steering_config(settings: TrainSettings, blocks: int | None = None, steps: int | None = None) -> SteeringConfig:
+def steering_config(
+    settings: TrainSettings, blocks: int | None = None, steps: int | None = None, task_type: TaskType = "CAUSAL_LM"
+) -> SteeringConfig:
     """Return the SteeringConfig that `settings` describe for a model of `blocks` blocks and a run of `steps` steps.
 
     Without `blocks` the layers are left at "all": enough to check every name before a model is loaded. For LoFiT it
@@ -39,18 +42,20 @@ def steering_config(settings: TrainSettings, blocks: int | None = None, steps: i
     from actshift.tuner import SteeringConfig
 
     if settings.interventions:
-        return SteeringConfig(interventions=interventions_of(settings), task_type="CAUSAL_LM")
+        return SteeringConfig(interventions=interventions_of(settings), task_type=task_type)
     adapter = _adapter(settings, steps)
     return SteeringConfig(
         adapter=adapter,
         site=settings.site or ("attention_heads" if _needs_heads(adapter) else "post_block"),
         layers=layer_indices(settings.layers, blocks) if settings.layers and blocks else None,
         positions=_positions(settings),
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
 
 
-def head_vectors_config(settings: TrainSettings, heads: Mapping[int, Sequence[int]]) -> SteeringConfig:
+def head_vectors_config(
+    settings: TrainSettings, heads: Mapping[int, Sequence[int]], task_type: TaskType = "CAUSAL_LM"
+) -> SteeringConfig:
     """Return the config of LoFiT's second phase: a vector for each of the chosen `heads`, which are given by layer."""
     from actshift.adapters import HeadVector
     from actshift.tuner import Intervention, SteeringConfig
@@ -61,7 +66,7 @@ def head_vectors_config(settings: TrainSettings, heads: Mapping[int, Sequence[in
             Intervention(HeadVector(tuple(chosen)), site=str(first.site), layers=[layer], positions=positions)
             for layer, chosen in sorted(heads.items())
         ],
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
 
 
@@ -89,7 +94,7 @@ def joint_config(settings: TrainSettings, steering: SteeringConfig) -> JointConf
         target_modules=list(settings.lora_targets) if settings.lora_targets else "all-linear",
         steering=steering,
         orthogonality=rule,
-        task_type="CAUSAL_LM",
+        task_type=steering.task_type,
     )
 
 

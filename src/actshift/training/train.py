@@ -13,7 +13,7 @@ from actshift.training.adapting import adapt, check_names, load_base
 from actshift.training.card import model_card
 from actshift.training.encoding import Examples
 from actshift.training.first_weights import first_weights
-from actshift.training.inputs import load_splits, named
+from actshift.training.inputs import named, read_inputs
 from actshift.training.job import Job
 from actshift.training.lofit import phases, select_heads
 from actshift.training.quiet import quiet
@@ -46,10 +46,9 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
         return read_result(run.path)
     run.check(settings, resume)
     check_names(settings)  # before hours of loading
-    rows, eval_rows = load_splits(settings)
-    model, tokenizer = load_base(settings)
-    examples = Examples.of(rows, eval_rows, tokenizer, settings.max_length)
-    job = Job(run, tokenizer, examples, settings, resume)
+    inputs = read_inputs(settings)
+    model, tokenizer = load_base(settings, inputs.head)
+    job = Job(run, tokenizer, Examples.of(inputs, tokenizer, settings), settings, resume, inputs.head)
     trained, result = (_two_phases if settings.two_phases else _one_phase)(model, job)
     with run.space_explained(result.fit.trainable):
         run.finish(_save(trained, tokenizer, result, run))
@@ -57,18 +56,18 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
 
 
 def _one_phase(model: Any, job: Job) -> tuple[Any, TrainResult]:
-    adapted = adapt(model, job.settings, job.steps)
+    adapted = adapt(model, job.settings, job.steps, head=job.head)
     first_weights(adapted, job)
     job.begin(adapted)
-    return adapted, TrainResult(job.settings, job.run(adapted))
+    return adapted, TrainResult(job.settings, job.run(adapted), head=job.head)
 
 
 def _two_phases(model: Any, job: Job) -> tuple[Any, TrainResult]:
     model, selection = select_heads(model, job)
     _, steps = phases(job.steps, job.settings)
-    adapted = adapt(model, job.settings, heads=selection.heads)
+    adapted = adapt(model, job.settings, heads=selection.heads, head=job.head)
     phase = replace(job, settings=replace(job.settings, max_steps=steps), title="LoFiT 2 of 2, shifting heads")
-    return adapted, TrainResult(job.settings, phase.run(adapted), selection)
+    return adapted, TrainResult(job.settings, phase.run(adapted), selection, job.head)
 
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerBase, result: TrainResult, run: RunFolder) -> Path:

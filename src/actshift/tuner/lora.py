@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError, first_line
+from actshift.head import TaskType
 from actshift.tuner.checkpoint import read_json
 from actshift.tuner.loading import load_adapter
 
@@ -18,7 +19,12 @@ LORA = "LORA"
 
 
 def lora_model(
-    model: nn.Module, r: int = 8, alpha: float = 16, dropout: float = 0.0, targets: Sequence[str] | None = None
+    model: nn.Module,
+    r: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+    task_type: TaskType = "CAUSAL_LM",
 ) -> PeftModel:
     """Return the model with a fresh LoRA: W ← W + (α/r)·B A on the linear maps called `targets`, None for all.
 
@@ -37,7 +43,7 @@ def lora_model(
         lora_alpha=cast(int, alpha),  # any number will do, whatever the annotation says
         lora_dropout=dropout,
         target_modules=list(targets) if targets else "all-linear",
-        task_type=TaskType.CAUSAL_LM,
+        task_type=task_type,
     )
     try:
         return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))

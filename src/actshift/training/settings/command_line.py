@@ -21,5 +21,11 @@ def command_line(verb: str, settings: Any) -> str:
             continue
         flag = f"--{item.name.replace('_', '-')}"
         for one in value if isinstance(value, tuple) else [value]:
-            words.append(flag if one is True else f"{flag} {shlex.quote(str(one))}")
+            words.append(_words(flag, one))
     return " ".join(words)
+
+
+def _words(flag: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag if value else flag.replace("--", "--no-", 1)
+    return f"{flag} {shlex.quote(str(value))}"

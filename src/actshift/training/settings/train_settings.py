@@ -38,6 +38,12 @@ class TrainSettings:
 
     model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
     data: str | None = setting(WHAT, None, "Rows to train on: a .jsonl, .json, .csv or .parquet file, or a dataset id.")
+    task: str | None = setting(
+        WHAT, None, "Task to train on in place of --data: a name that 'actshift tasks' lists, or one's own .yaml file."
+    )
+    data_dir: str | None = setting(
+        WHAT, None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub if left out."
+    )
     out: str | None = setting(WHAT, None, "Folder for the result; it must be new or empty.")
     eval_data: str | None = setting(
         WHAT, None, "Rows to evaluate on, a file or a dataset id (its validation split); the best state is then kept."
@@ -46,6 +52,13 @@ class TrainSettings:
     method: Literal["steering", "lora", "joint", "full"] = setting(
         WHAT, "steering", "What is trained: a shift of activations, LoRA, joint (both of them), or full (every weight)."
     )
+    objective: Literal["sft", "classify", "tag", "embed"] | None = setting(
+        WHAT,
+        None,
+        "What it is trained to do: sft (write the completions), classify (texts), tag (words) or embed (pairs of texts "
+        "near each other); if left out, sft for a causal language model, and for an encoder what its rows hold.",
+    )
+    chat: bool = setting(WHAT, True, "Render a task's rows by the tokenizer's chat template, where it has one.")
 
     adapter: str = setting(
         SHIFT, "low_rank", "The shift: low_rank, vector, loreft, noreft, direft, jola or lofit.", of=STEERS
@@ -140,6 +153,7 @@ class TrainSettings:
     max_length: int = setting(
         TRAINING, 512, "Longest row in tokens; longer ones are left out (text is cut in pieces).", least=2
     )
+    group_by_length: bool = setting(TRAINING, False, "Put rows of like length into a batch, which pads less.")
     seed: int = setting(TRAINING, 0, "Seed of the initial weights and of the order of rows.", least=0)
     save_steps: int | None = setting(
         TRAINING, None, "Steps between checkpoints, and evaluations; a tenth of the run if left out.", least=1
@@ -165,9 +179,9 @@ class TrainSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Return the settings that `values` names, the others at their defaults.
+        """Return the settings that `values` names, the others as their task has them, or at their defaults.
 
-        Raises ActshiftError for an unknown name, with the nearest known one.
+        Raises ActshiftError for an unknown name, with the nearest known one, and for an unknown task.
 
         >>> TrainSettings.from_mapping({"learning_rate": "5e-4"}).rate
         0.0005
@@ -178,7 +192,7 @@ class TrainSettings:
                 raise ActshiftError(
                     f"There is no setting {name!r}{did_you_mean(name, known)}; 'actshift train --help' lists them."
                 )
-        return cls(**values)
+        return cls(**{**_of_task(values.get("task")), **values})
 
     @property
     def rate(self) -> float:
@@ -194,3 +208,12 @@ class TrainSettings:
     def two_phases(self) -> bool:
         """Whether the run is LoFiT's, which first chooses attention heads and then shifts them."""
         return self.steers and self.adapter == "lofit"
+
+
+def _of_task(name: str | None) -> dict[str, Any]:
+    """The settings that a task is trained with where the user says nothing."""
+    if name is None:
+        return {}
+    from actshift.tasks import get_task
+
+    return dict(get_task(name).settings)

@@ -1,50 +1,20 @@
-"""Turn checked rows into token ids and labels, the way generation will meet them, and these into batches."""
+"""Prompts with completions, chats and texts as token ids and labels, the way generation will meet them."""
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from actshift.data import to_prompt_completion, token_ids
+from actshift.encoding.encoded import IGNORED, Encoded, Example, Ids
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-"""The label of a token that the loss does not count."""
 
-Ids = list[int]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows as token ids: `examples` of input_ids and labels [seq], and how many rows were too long to be used."""
-
-    examples: list[dict[str, Ids]]
-    left_out: int
-
-    @property
-    def longest(self) -> int:
-        """The length in tokens of the longest example."""
-        return max(len(example["input_ids"]) for example in self.examples)
-
-    @property
-    def digest(self) -> str:
-        """A fingerprint of all ids and labels, in order."""
-        sha = hashlib.sha256()
-        for example in self.examples:
-            sha.update(array("q", [len(example["input_ids"]), *example["input_ids"], *example["labels"]]).tobytes())
-        return sha.hexdigest()
-
-
-def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+def encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
     """Return `rows` as token ids with labels, at most `max_length` tokens each.
 
     A prompt + completion row is the prompt's ids, exactly as generation begins, the completion's ids and the
@@ -76,25 +46,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -
     return Encoded(examples, left_out)
 
 
-def padded(examples: Sequence[Mapping[str, Ids]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Return examples as one batch: `input_ids`, `attention_mask`, `labels`, each `[batch, seq]`, padded right."""
-    import torch
-
-    pad = cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-    longest = max(len(example["input_ids"]) for example in examples)
-
-    def filled(name: str, fill: int) -> Tensor:
-        return torch.tensor([example[name] + [fill] * (longest - len(example[name])) for example in examples])
-
-    mask = [[1] * len(one["input_ids"]) + [0] * (longest - len(one["input_ids"])) for one in examples]
-    return {
-        "input_ids": filled("input_ids", pad),
-        "attention_mask": torch.tensor(mask),
-        "labels": filled("labels", IGNORED),
-    }
-
-
-def _text(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict[str, Ids]]:
+def _text(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
     pieces = []
     for ids in token_ids(tokenizer, texts):
         ids = _ended(ids, tokenizer)
@@ -102,7 +54,7 @@ def _text(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int)
     return [{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1]
 
 
-def _pairs(prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Ids]]:
+def _pairs(prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     prompts, completions = list(prompts), list(completions)
     before = token_ids(tokenizer, prompts)
     joint = token_ids(tokenizer, [p + c for p, c in zip(prompts, completions, strict=True)])

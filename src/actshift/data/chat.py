@@ -1,0 +1,64 @@
+"""Rows of text as a model meets them: chat turns rendered by its template, and its start token once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from actshift.errors import ActshiftError
+from actshift.extras import require
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Return rows of messages as prompt + completion, both text, and other rows as they are.
+
+    The tokenizer's chat template renders all but the last turn, with the opening of an answer, as the prompt, and
+    the last turn, the assistant's, as the completion, without the end-of-text token that ends every completion.
+    Other columns stay.
+
+    Raises:
+        ActshiftError: the rows have messages and the tokenizer has no chat template, or it refuses a row.
+    """
+    from jinja2 import TemplateError
+
+    if "messages" not in rows.column_names:
+        return rows
+    if not tokenizer.chat_template:
+        raise ActshiftError(
+            f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with; "
+            "give rows with prompt and completion, or a model made for chat."
+        )
+    rendered = []
+    for number, messages in enumerate(rows["messages"], start=1):
+        try:
+            rendered.append(_render(messages, tokenizer))
+        except TemplateError as error:
+            raise ActshiftError(f"The chat template refuses the messages of row {number}: {error}.") from error
+    turns = require("datasets", "train").Dataset.from_list(rendered)
+    for beside in set(rows.column_names) - {"messages"}:
+        turns = turns.add_column(beside, rows[beside])
+    return turns
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each text as a model reads its beginning, with the tokenizer's own start token once.
+
+    A text rendered by a chat template may bring the start token along, and the tokenizer then adds a second.
+    """
+    start = [tokenizer.bos_token_id] * 2
+    encoded = cast("list[list[int]]", tokenizer(list(texts), verbose=False)["input_ids"])
+    return [ids[1:] if ids[:2] == start else ids for ids in encoded]
+
+
+def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    before = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
+    whole = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
+    # A template that opens an answer otherwise than it shows a finished one: what generation will see counts.
+    completion = whole[len(before) :] if whole.startswith(before) else messages[-1]["content"]
+    if end := cast(str, tokenizer.eos_token):
+        completion = completion.rpartition(end)[0] or completion
+    return {"prompt": before, "completion": completion}

@@ -1,0 +1,12 @@
+"""What a run can be trained to do: one file adds one."""
+
+from __future__ import annotations
+
+from actshift.training.objectives.classify import Classify, Tag
+from actshift.training.objectives.objective import Objective
+from actshift.training.objectives.sft import Sft
+
+OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (Sft(), Classify(), Tag())}
+"""Every objective, by its name."""
+
+__all__ = ["OBJECTIVES", "Objective"]

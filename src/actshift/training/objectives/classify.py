@@ -1,0 +1,50 @@
+"""Classification of texts and tagging of words: cross-entropy over the head's classes, by transformers' own Trainer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from actshift.encoding import padded
+from actshift.head import TaskType
+from actshift.training.objectives.objective import Objective
+from actshift.training.settings import TrainSettings
+
+
+class Classify(Objective):
+    """Learn the class of a text, or of a pair of texts; the head is trained beside the adapter."""
+
+    name = "classify"
+    task_type: TaskType = "SEQ_CLS"
+    kinds = (("text", "label"),)
+    form = "labels"
+
+    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
+        """Return transformers' settings."""
+        from transformers import TrainingArguments
+
+        return TrainingArguments(**common)
+
+    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+        """Return transformers' Trainer, told of the learning rates of the halves."""
+        import transformers
+
+        from actshift.training.trainer import trainer_of
+
+        return trainer_of(transformers.Trainer)(
+            model,
+            arguments,
+            lora_learning_rate=job.settings.lora_learning_rate,
+            data_collator=partial(padded, tokenizer=job.tokenizer),
+            processing_class=job.tokenizer,
+            callbacks=callbacks,
+            **job.examples.datasets(),
+        )
+
+
+class Tag(Classify):
+    """Learn the tag of each word of a text, at the word's first token."""
+
+    name = "tag"
+    task_type = "TOKEN_CLS"
+    kinds = (("tokens", "tags"),)

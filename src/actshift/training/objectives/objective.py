@@ -1,0 +1,53 @@
+"""What a run is trained to do: the rows that it reads, the head that it needs, and the trainer that lowers its loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from actshift.data.columns import Columns
+from actshift.encoding import Encoded, class_names, encode
+from actshift.errors import ActshiftError
+from actshift.head import Head, TaskType
+from actshift.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+
+    from actshift.training.job import Job
+
+
+class Objective(ABC):
+    """One objective, of which there is one object; what a subclass leaves out is that of supervised learning."""
+
+    name: ClassVar[str]
+    task_type: ClassVar[TaskType] = "CAUSAL_LM"
+    kinds: ClassVar[Sequence[Columns]]
+    """The columns that its rows may have."""
+    form: ClassVar[str] = "text"
+    """How a task gives its rows: as text (or messages, by the chat template), or as labels."""
+
+    def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
+        """Return the head that a model needs for `rows`; `labels` are the names of its classes where these are known.
+
+        Raises ActshiftError for a classifier of fewer than two classes.
+        """
+        named = tuple(labels) or class_names(rows)
+        head = Head(self.task_type, named if self.task_type in ("SEQ_CLS", "TOKEN_CLS") else ())
+        if head.classifies and len(head.labels) < 2:
+            raise ActshiftError(f"All rows have the label {head.labels[0]!r}; there is nothing to tell apart.")
+        return head
+
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, head: Head) -> Encoded:
+        """Return rows as what its trainer reads; raise ActshiftError where they cannot be."""
+        return encode(rows, tokenizer, settings.max_length, head.labels)
+
+    @abstractmethod
+    def arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return what its trainer is told: `common`, which is the same for all, and what is its own."""
+
+    @abstractmethod
+    def trainer(self, model: Any, job: Job, arguments: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> Any:
+        """Return the trainer of `model` on the job's examples."""
