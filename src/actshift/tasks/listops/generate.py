@@ -1,0 +1,132 @@
+"""Draw distinct ListOps expressions from the grammar."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from actshift.errors import ActshiftError
+from actshift.tasks.listops.expression import OPERATORS, Expression
+
+OPERATOR_PROBABILITY = 0.25
+"""How often a node above the last level is an operator, not a digit (Nangia and Bowman, 2018)."""
+
+PATIENCE = 100_000
+"""How many draws in a row may bring nothing new before the settings are taken to hold no more."""
+
+_NAMES = tuple(OPERATORS)
+
+
+def generate(
+    n: int,
+    seed: int,
+    max_depth: int = 10,
+    max_args: int = 10,
+    min_length: int = 16,
+    max_length: int = 64,
+) -> list[Expression]:
+    """Draw `n` distinct expressions with `min_length < length < max_length`, the same for the same seed anywhere.
+
+    The tree grows from the root at depth 1: above depth `max_depth` a node is an operator with probability
+    0.25, with 2 to `max_args` arguments (uniform), and a digit otherwise; at `max_depth` it is a digit. The
+    defaults are those of the Long Range Arena (Tay et al., 2020), with its ratio of the two lengths [ours].
+
+    Raises:
+        ActshiftError: settings that no expression fits, or that fit fewer than `n`.
+
+    Example:
+        >>> [expression.tokens for expression in generate(2, seed=0, max_args=3, min_length=3, max_length=6)]
+        ['[SM 2 4 3 ]', '[MED 5 7 ]']
+    """
+    _check(n, max_depth, max_args, min_length, max_length)
+    rng = random.Random(seed)
+    found: dict[str, Expression] = {}
+    misses = 0
+    while len(found) < n:
+        drawn = draw(rng, max_depth, max_args, min_length, max_length)
+        if drawn is not None and drawn.tokens not in found:
+            found[drawn.tokens] = drawn
+            misses = 0
+        elif (misses := misses + 1) == PATIENCE:
+            raise ActshiftError(
+                f"{n} distinct expressions were asked for, and {PATIENCE:,} draws in a row brought none beyond "
+                f"{len(found)}, with {min_length} < length < {max_length}, max_depth={max_depth} and "
+                f"max_args={max_args}; ask for fewer, or allow more lengths."
+            )
+    return list(found.values())
+
+
+def splits(sizes: Mapping[str, int], seed: int, **settings: int) -> dict[str, list[Expression]]:
+    """Draw sets of these sizes that share no expression; `settings` are those of `generate`.
+
+    Example:
+        >>> cut = splits({"train": 8, "validation": 1, "test": 1}, seed=0)
+        >>> {name: len(expressions) for name, expressions in cut.items()}
+        {'train': 8, 'validation': 1, 'test': 1}
+    """
+    for name, size in sizes.items():
+        if size < 0:
+            raise ActshiftError(f"The split {name} cannot hold {size} expressions; give 0 or more.")
+    rng = random.Random(seed)
+    # Likely expressions are drawn first: without a shuffle the first split would get them all.
+    pool = iter(sorted(generate(sum(sizes.values()), seed, **settings), key=lambda _: rng.random()))
+    return {name: [next(pool) for _ in range(size)] for name, size in sizes.items()}
+
+
+def draw(rng: random.Random, max_depth: int, max_args: int, min_length: int, max_length: int) -> Expression | None:
+    """Draw one expression, or None for one whose length is out of bounds, which is given up once that is certain.
+
+    Where one digit is too short, the root is an operator: of the draws that fit, this changes none. Only
+    `random()` is called, whose sequence Python promises for a seed.
+    """
+    tokens: list[str] = []
+    opened: list[tuple[str, int, list[int]]] = []  # operator, how many arguments, their values so far
+    room = max_length - 2  # how many tokens more than those that are certain to come would fit
+    depth = 0
+    while True:
+        is_forced = not tokens and min_length >= 1
+        if len(opened) + 1 < max_depth and (is_forced or rng.random() < OPERATOR_PROBABILITY):
+            arity = 2 + int(rng.random() * (max_args - 1))
+            room -= arity + 1
+            if room < 0:
+                return None
+            operator = _NAMES[int(rng.random() * len(_NAMES))]
+            tokens.append(f"[{operator}")
+            opened.append((operator, arity, []))
+            depth = max(depth, len(opened))
+            continue
+        value = int(rng.random() * 10)
+        tokens.append(str(value))
+        while opened:
+            operator, arity, arguments = opened[-1]
+            arguments.append(value)
+            if len(arguments) < arity:
+                break
+            opened.pop()
+            tokens.append("]")
+            value = OPERATORS[operator](arguments)
+        else:
+            fits = min_length < len(tokens) < max_length
+            return Expression(" ".join(tokens), value, len(tokens), depth) if fits else None
+
+
+def _check(n: int, max_depth: int, max_args: int, min_length: int, max_length: int) -> None:
+    for name, given, least in (
+        ("n", n, 0),
+        ("max_depth", max_depth, 1),
+        ("max_args", max_args, 2),
+        ("min_length", min_length, 0),
+    ):
+        if given < least:
+            raise ActshiftError(f"{name} must be at least {least}, got {given}.")
+    shortest = 1 if min_length == 0 else 4
+    if max_length <= max(shortest, min_length + 1):
+        raise ActshiftError(
+            f"No expression has {min_length} < length < {max_length}: a digit has length 1 and an operator 4 or more; "
+            f"give a max_length above {max(shortest, min_length + 1)}."
+        )
+    if max_depth == 1 and min_length >= 1:
+        raise ActshiftError(
+            f"With max_depth=1 there are only the ten digits, and min_length={min_length} leaves them out; "
+            "give a max_depth of 2 or more."
+        )
