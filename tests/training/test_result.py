@@ -26,8 +26,8 @@ FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "metri
 def test_the_folder_is_little_larger_than_its_tensors(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", make_rows("train", 8))
     out = tmp_path / "run"
-    # The files of text (card, metrics, config) name paths, so that their few kilobytes grow with a path's length: a rank that
-    # makes the tensors as large as they are in earnest keeps the ratio about the tensors.
+    # The files of text (card, metrics, config) name paths, so their few kilobytes grow with those: a rank that makes
+    # the tensors as large as they are in earnest keeps the ratio about the tensors.
     result = train(TrainSettings(model=str(BASE_DIR), data=str(data), out=str(out), rank=32, max_steps=1))
     tensors = load_file(out / "adapter_model.safetensors").values()
     assert result.folder_bytes < 1.1 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)

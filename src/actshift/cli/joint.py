@@ -36,8 +36,8 @@ class JointReport:
 def joint_report(settings: TrainSettings) -> JointReport:
     """Load the joint adapter that a run with `settings` left, and measure it."""
     from actshift.analysis import redundancy
-    from actshift.training.adapting import load_base
     from actshift.encoding import padded
+    from actshift.training.adapting import load_base
     from actshift.training.encoding import Examples
     from actshift.training.inputs import read_inputs
     from actshift.tuner import load_adapter, orthogonality_violations, steering_layers

@@ -64,10 +64,8 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL) -> PreTra
             return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)
     except ValueError as error:
         kind = getattr(config, "model_type", "unknown")
-        raise ActshiftError(
-            f"A model of type {kind!r} has no {head.auto_class.__name__[len('AutoModel') :] or 'plain form'}, which this "
-            "training needs."
-        ) from error
+        wanted = head.auto_class.__name__.removeprefix("Auto")
+        raise ActshiftError(f"There is no {wanted} of type {kind!r}, which this training needs.") from error
 
 
 def adapt(

@@ -56,14 +56,14 @@ def read_inputs(settings: TrainSettings) -> Inputs:
 
 
 def objective_of_rows(rows: Dataset) -> Objective:
-    """Return what can be learned from rows, by their columns.
+    """Return what can be learned from rows, by their columns: of several, what uses most of them.
 
     >>> from datasets import Dataset
     >>> objective_of_rows(Dataset.from_dict({"text": ["so good"], "label": ["1"]})).name
     'classify'
     """
-    columns = set(rows.column_names)
-    return next(one for one in OBJECTIVES.values() if any(columns >= set(kind) for kind in one.kinds))
+    found = set(rows.column_names)
+    return max(OBJECTIVES.values(), key=lambda one: max(len(kind) if found >= set(kind) else 0 for kind in one.kinds))
 
 
 def task_rows(task: str, split: str, data_dir: str | None, objective: Objective, tokenizer: Any, chat: bool) -> Dataset:
