@@ -1,0 +1,50 @@
+"""GSM8K: grade-school maths, solved in words.
+
+Cobbe et al., *Training Verifiers to Solve Math Word Problems*, 2021 (arXiv 2110.14168). The hub has two splits:
+validation and test are halves of its test split. The completion is the worked solution, without the calculator's
+annotations such as ``<<48/2=24>>``; it ends with ``#### 72``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from actshift.tasks.example import Example, Row
+from actshift.tasks.parts import Part, cut
+from actshift.tasks.scorers import get_scorer
+from actshift.tasks.source import Folder, Hub
+from actshift.tasks.task import Task
+from actshift.tasks.wording import number_text
+
+ANNOTATION = re.compile(r"<<[^<>]*>>")
+
+
+def _example(row: Row) -> Example:
+    solution = ANNOTATION.sub("", row["answer"]).strip()
+    answer = number_text(solution.rpartition("####")[2])
+    return Example(f"Question: {row['question'].strip()}\nAnswer:", f" {solution}", answer)
+
+
+TASK = Task(
+    name="gsm8k",
+    title="Grade-school maths",
+    source=Hub(
+        "openai/gsm8k",
+        "main",
+        "740312add88f781978c0658806c59bc2815b9866",
+        parts={"train": Part("train"), **cut("test", validation=0.5, test=0.5)},
+        rows={"train": 7473, "test": 1319},
+    ),
+    local=Folder(
+        {"train": Part("train"), **cut("test", validation=0.5, test=0.5)},
+        layout=lambda row: {**row, "answer": row["answer"]["text"]},
+    ),
+    example=_example,
+    sample={
+        "question": "A box holds 6 eggs. How many eggs are in 3 boxes, if 2 are broken and thrown away?",
+        "answer": "The boxes hold 6 * 3 = <<6*3=18>>18 eggs.\nOf these, 18 - 2 = <<18-2=16>>16 are left.\n#### 16",
+    },
+    scorer=get_scorer("number"),
+    settings={"epochs": 3, "max_length": 256},
+    max_new_tokens=256,
+)

@@ -1,0 +1,37 @@
+"""SVAMP: word problems in which the wording misleads.
+
+Patel et al., *Are NLP Models really able to Solve Simple Math Word Problems?*, NAACL 2021. The hub has two splits:
+validation and test are halves of its test split.
+"""
+
+from __future__ import annotations
+
+from actshift.tasks.benchmarks._word_problem import word_problem
+from actshift.tasks.parts import Part, cut
+from actshift.tasks.scorers import get_scorer
+from actshift.tasks.source import Folder, Hub
+from actshift.tasks.task import Task
+
+PARTS = {"train": Part("train"), **cut("test", validation=0.5, test=0.5)}
+
+TASK = Task(
+    name="svamp",
+    title="Word problems, tricky",
+    source=Hub(
+        "ChilleD/SVAMP",
+        None,
+        "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+        parts=PARTS,
+        rows={"train": 700, "test": 300},
+    ),
+    local=Folder(PARTS, layout=lambda row: {"Body": "", "Question": row["question"], "Answer": row["answer"]["final"]}),
+    example=lambda row: word_problem(f"{row['Body'].strip()} {row['Question'].strip()}", row["Answer"]),
+    sample={
+        "Body": "Ben has 7 red pens and 5 blue pens. He bought 2 books.",
+        "Question": "How many more red pens than blue pens does he have?",
+        "Answer": "2",
+    },
+    scorer=get_scorer("number"),
+    settings={"epochs": 1, "max_length": 256},
+    max_new_tokens=16,
+)

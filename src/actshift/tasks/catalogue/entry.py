@@ -1,0 +1,91 @@
+"""What can be said of a task: its splits, its settings, and one example."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import ActshiftError
+from actshift.tasks.example import Example
+from actshift.tasks.source import Source
+from actshift.tasks.task import Task
+
+LOOKED_AT = 100
+"""Of how many rows the one with the shortest prompt and completion is shown."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task of the table; `sizes` are rows by split, None where unknown, and about right in the splits `about`.
+
+    Where the rows were not `counted`, the example is made up.
+    """
+
+    name: str
+    title: str
+    source: str
+    sizes: dict[str, int | None]
+    about: tuple[str, ...]
+    counted: bool
+    scorer: str
+    settings: dict[str, Any]
+    max_new_tokens: int
+    labels: tuple[str, ...] | None
+    example: Example
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return asdict(self)
+
+
+def entry_of(task: Task, data_dir: str | Path | None = None) -> Entry:
+    """Return what is to be said of `task`, with its rows counted in `data_dir`; raise what `Task.load` raises.
+
+    Without a folder, sizes are those of the hub's splits, of which a cut takes about its share, and the example is
+    the task's made-up row; a task of one's own is counted where its rows are.
+    """
+    counted = data_dir is not None or task.sample is None
+    source = task.source_in(data_dir)
+    sizes: dict[str, int | None]
+    if counted:
+        sizes = {split: sum(1 for _ in task.examples(split, data_dir)) for split in source.parts}
+        example = _shortest(task, next(iter(source.parts)), data_dir)
+    else:
+        sizes, example = known_sizes(source), task.example(task.sample or {})
+    assert example is not None, "a sample is a row that counts"
+    return Entry(
+        name=task.name,
+        title=task.title,
+        source=source.named,
+        sizes=sizes,
+        about=() if counted else tuple(split for split, part in source.parts.items() if part.share != 1),
+        counted=counted,
+        scorer=task.scorer.name,
+        settings=dict(task.settings),
+        max_new_tokens=task.max_new_tokens,
+        labels=task.labels,
+        example=example,
+    )
+
+
+def known_sizes(source: Source) -> dict[str, int | None]:
+    """Return about how many rows each split has, by what is known of the source beforehand.
+
+    >>> from actshift.tasks import get_task
+    >>> known_sizes(get_task("boolq").source)
+    {'train': 9427, 'validation': 1635, 'test': 1635}
+    """
+    sizes: dict[str, int | None] = {}
+    for split, part in source.parts.items():
+        rows = source.rows.get(part.split)
+        sizes[split] = None if rows is None else round(rows * part.share)
+    return sizes
+
+
+def _shortest(task: Task, split: str, data_dir: str | Path | None) -> Example:
+    first = list(islice(task.examples(split, data_dir), LOOKED_AT))
+    if not first:
+        raise ActshiftError(f"The task {task.name} has no rows in its split {split}.")
+    return min(first, key=lambda example: len(example.prompt) + len(example.completion))
