@@ -2,7 +2,7 @@
 
 Koncel-Kedziorski et al., *MAWPS: A Math Word Problem Repository*, NAACL 2016. The hub's copy has one split, which is
 cut in three, and `N_00` for each number in a question. The local files are the split of LLM-Adapters as published,
-in which 60 of 475 held-out questions are training questions too.
+in which 61 of 475 held-out questions are training questions too.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ KEYS = {
 }
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """How one file is cut where nothing else is said."""
+WHOLE = "all"
+"""The one split of rows in one file."""
 TOLERANCE = 1e-6
 """Of a sum of decimals that should be 1."""
 
@@ -91,7 +93,12 @@ def _source(path: Path, values: Mapping[str, Any]) -> Source:
         return Hub(values["hub"], values.get("config"), values.get("revision", "main"), _parts(path, named, "train"))
     data = values["data"]
     if isinstance(data, str):
-        return Files({"all": path.parent / data}, _parts(path, values.get("splits", SHARES), "all"))
+        parts = _parts(path, values.get("splits", SHARES), WHOLE)
+        if named := [part.split for part in parts.values() if part.split != WHOLE]:
+            raise ActshiftError(
+                f"The data of the task file {path} has one file, and no split {named[0]!r}; give shares, such as 0.1."
+            )
+        return Files({WHOLE: path.parent / data}, parts)
     if "splits" in values:
         raise ActshiftError(f"In the task file {path}, data names a file for each split already; leave splits out.")
     _check_splits(path, data)

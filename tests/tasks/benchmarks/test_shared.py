@@ -1,0 +1,54 @@
+"""Every task, read from the files of `../shared/data`, and its gold answers scored."""
+
+from __future__ import annotations
+
+import pytest
+
+from actshift.tasks import get_task, task_names
+from actshift.tasks.example import text_row
+from actshift.tasks.parts import SPLITS
+from tests.tasks.shared import ABSENT, SHARED, needs_shared
+
+pytestmark = needs_shared
+SIZES = {
+    "aqua_rat": (2728, 254, 254),
+    "arc_challenge": (1023, 96, 1172),
+    "arc_easy": (2030, 221, 2376),
+    "boolq": (1886, 1648, 1622),
+    "gsm8k": (7473, 669, 650),
+    "listops": (6672, 848, 831),
+    "mawps": (1898, 237, 238),
+    "mnli": (7855, 958, 1002),
+    "openbookqa": (4957, 500, 500),
+    "social_iqa": (33410, 946, 1008),
+    "sst2": (66005, 1344, 872),
+    "winogrande": (9248, 626, 641),
+}
+SHARING = ("arc_easy", "mawps")
+"""Published splits that share questions: 2 of ARC-Easy's test, 61 held out of MAWPS. No cut of ours does."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_every_gold_answer_scores_and_no_prompt_is_on_two_sides(name: str) -> None:
+    task = get_task(name)
+    prompts: dict[str, set[str]] = {}
+    for split, size in zip(SPLITS, SIZES[name], strict=True):
+        rows = [text_row(example) for example in task.examples(split, SHARED)]
+        assert len(rows) == size
+        judged = {(row["completion"], row["answer"], *row.get("choices", ())): row for row in rows}
+        assert [row for row in judged.values() if not task.scorer(row["completion"], row)] == []
+        prompts[split] = {row["prompt"] for row in rows}
+    shared = [prompts[a] & prompts[b] for a, b in (SPLITS[:2], SPLITS[1:], SPLITS[::2])]
+    assert any(shared) == (name in SHARING)
+
+
+@pytest.mark.parametrize("name", [name for name in task_names() if name not in ABSENT])
+def test_a_few_rows_of_each_score(name: str) -> None:
+    task = get_task(name)
+    for split in ("validation", "test"):
+        rows = task.load(split, SHARED, limit=20)
+        assert all(task.scorer(row["completion"], row) for row in rows)
+    if task.labels:
+        labels = task.load("test", SHARED, limit=100, form="labels")["label"]
+        assert set(labels) == set(task.labels)
