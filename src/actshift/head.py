@@ -69,11 +69,25 @@ def own_head(config: Any) -> TaskType | None:
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    name = (getattr(config, "architectures", None) or [""])[0]
-    for ending, task_type in _ENDINGS.items():
-        if name.endswith(ending):
-            return task_type
+    if task_type := _by_name((getattr(config, "architectures", None) or [""])[0]):
+        return task_type
     return None if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "CAUSAL_LM"
+
+
+def head_of(model: Any) -> TaskType | None:
+    """Return the head of a loaded model, whatever adapter is on it; None for one that is none of these.
+
+    >>> from transformers import BertConfig, BertModel
+    >>> head_of(BertModel(BertConfig(hidden_size=4, num_attention_heads=1, num_hidden_layers=1, vocab_size=8)))
+    'FEATURE_EXTRACTION'
+    """
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    name = type(bare).__name__
+    return _by_name(name) or ("FEATURE_EXTRACTION" if name.endswith("Model") else None)
+
+
+def _by_name(architecture: str) -> TaskType | None:
+    return next((task_type for ending, task_type in _ENDINGS.items() if architecture.endswith(ending)), None)
 
 
 _ENDINGS: dict[str, TaskType] = {

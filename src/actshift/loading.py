@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
@@ -65,6 +65,8 @@ def load_model(
             f"The weights of {source} lack {missing[0]} ({len(missing)} missing in all), which "
             f"{type(model).__name__} needs; give a complete checkpoint of such a model."
         )
+    if head.classifies and model.config.pad_token_id is None:  # a causal model reads a text's class at its last token
+        model.config.pad_token_id = pad_id(tokenizer)
     return model.eval(), tokenizer
 
 
@@ -97,6 +99,11 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
         raise ActshiftError(f"The folder {source} has no tokenizer; tokenizer.save_pretrained() puts one there.")
     with explained(source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that a batch is padded with: the tokenizer's own, else the one that ends a text."""
+    return cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _resolve_dtype(dtype: str, device: str) -> torch.dtype:

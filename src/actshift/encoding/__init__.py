@@ -1,8 +1,13 @@
 """Turn checked rows into token ids and labels, the way a model will meet them, and these into batches."""
 
 from actshift.encoding.batch import padded
-from actshift.encoding.classes import class_names
+from actshift.encoding.classes import class_names, label_index
 from actshift.encoding.encode import encode
 from actshift.encoding.encoded import IGNORED, Encoded, Example
+from actshift.encoding.pooling import unit_means
+from actshift.encoding.tags import encode_words
 
-__all__ = ["IGNORED", "Encoded", "Example", "class_names", "encode", "padded"]
+__all__ = [
+    "IGNORED", "Encoded", "Example",
+    "class_names", "encode", "encode_words", "label_index", "padded", "unit_means",
+]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from actshift.encoding.encoded import IGNORED
 
@@ -19,7 +19,9 @@ def padded(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     """
     import torch
 
-    pad = cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+    from actshift.loading import pad_id
+
+    pad = pad_id(tokenizer)
     fills = {"input_ids": pad, "pair_input_ids": pad, "labels": IGNORED}
 
     def filled(rows: Sequence[Any], fill: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Texts with a class, texts in pairs, and words with tags, as an encoder reads them."""
+"""Texts with a class, and texts in pairs, as an encoder reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.encoding.encoded import IGNORED, Encoded, Example
+from actshift.encoding.encoded import Encoded, Example
 from actshift.errors import ActshiftError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,27 +39,7 @@ def encode_classes(
     """
     examples = _texts(rows, tokenizer, max_length, pairs="text_pair" in rows.column_names)
     for number, (example, label) in enumerate(zip(examples, rows["label"], strict=True), start=1):
-        example["labels"] = _index(label, labels, number)
-    return Encoded(examples, left_out=0)
-
-
-def encode_tags(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]) -> Encoded:
-    """Return words with the index of each one's tag at its first token; the other tokens' labels are `IGNORED`.
-
-    Raises ActshiftError for a tag that is not among `labels`.
-    """
-    if not tokenizer.is_fast:
-        raise ActshiftError(
-            f"The tokenizer of {tokenizer.name_or_path} does not tell which word a token is of; use a fast one."
-        )
-    encoded = _tokens(tokenizer, max_length, list(rows["tokens"]), is_split_into_words=True)
-    examples = _examples(encoded)
-    for number, (example, tags) in enumerate(zip(examples, rows["tags"], strict=True), start=1):
-        words, indices = encoded.word_ids(number - 1), [_index(tag, labels, number) for tag in tags]
-        example["labels"] = [
-            indices[word] if word is not None and (at == 0 or words[at - 1] != word) else IGNORED
-            for at, word in enumerate(words)
-        ]
+        example["labels"] = label_index(label, labels, number)
     return Encoded(examples, left_out=0)
 
 
@@ -71,12 +51,22 @@ def encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     return Encoded([{**one, **{f"pair_{name}": ids for name, ids in two.items()}} for one, two in pairs], left_out=0)
 
 
+def label_index(label: str, labels: Sequence[str], row: int) -> int:
+    """Return the place of the label of row number `row` among `labels`; raise ActshiftError where it has none."""
+    if label not in labels:
+        raise ActshiftError(
+            f"Row {row} has the label {label!r}{did_you_mean(label, labels)}; the model knows {', '.join(labels)}."
+        )
+    return labels.index(label)
+
+
 def _texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, pairs: bool = False) -> list[Example]:
     texts = [list(rows["text"]), *([list(rows["text_pair"])] if pairs else [])]
-    return _examples(_tokens(tokenizer, max_length, *texts))
+    return examples_of(tokens_of(tokenizer, max_length, *texts))
 
 
-def _tokens(tokenizer: Any, max_length: int, *texts: list[Any], **how: Any) -> Any:
+def tokens_of(tokenizer: Any, max_length: int, *texts: list[Any], **how: Any) -> Any:
+    """Return what the tokenizer makes of texts, cut at `max_length` with a warning; `how` is what else it is told."""
     whole = tokenizer(*texts, verbose=False, **how)
     if cut := sum(len(ids) > max_length for ids in whole["input_ids"]):
         warnings.warn(f"{cut} of {len(texts[0])} rows exceed max_length {max_length} and are cut at it.", stacklevel=5)
@@ -84,14 +74,7 @@ def _tokens(tokenizer: Any, max_length: int, *texts: list[Any], **how: Any) -> A
     return whole
 
 
-def _examples(encoded: Any) -> list[Example]:
+def examples_of(encoded: Any) -> list[Example]:
+    """Return the ids of each text of a tokenizer's output, and their types where the model tells these apart."""
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     return [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]
-
-
-def _index(label: str, labels: Sequence[str], row: int) -> int:
-    if label not in labels:
-        raise ActshiftError(
-            f"Row {row} has the label {label!r}{did_you_mean(label, labels)}; the model knows {', '.join(labels)}."
-        )
-    return labels.index(label)

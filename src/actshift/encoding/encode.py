@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from actshift.encoding.classes import encode_classes, encode_pairs, encode_tags
+from actshift.encoding.classes import encode_classes, encode_pairs
 from actshift.encoding.encoded import Encoded
 from actshift.encoding.language import encode_language
+from actshift.encoding.tags import encode_tags
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -31,7 +31,7 @@ class Classify(Objective):
 
         from actshift.training.trainer import trainer_of
 
-        return trainer_of(transformers.Trainer)(
+        trainer = trainer_of(transformers.Trainer)(
             model,
             arguments,
             lora_learning_rate=job.settings.lora_learning_rate,
@@ -40,6 +40,8 @@ class Classify(Objective):
             callbacks=callbacks,
             **job.examples.datasets(),
         )
+        trainer.model_accepts_loss_kwargs = False  # its forward takes any, but its loss is a mean over the batch
+        return trainer
 
 
 class Tag(Classify):
