@@ -56,6 +56,7 @@ def result_tables(result: TrainResult) -> list[Table]:
     }
     if fit.eval_loss is not None:
         figures["best eval loss"] = f"{fit.eval_loss:.4f} at step {fit.best_step:,}"
+    figures |= {name: f"{value:.3f}" for name, value in fit.figures.items()}
     figures["size on disk"] = f"{result.folder_bytes / 1e3:,.1f} kB"
     figures["time"] = f"{fit.seconds:,.1f} s"
     return [_figures(figures)]

@@ -22,14 +22,14 @@ CHECKPOINTS = 10
 
 
 def total_steps(rows: int, settings: TrainSettings) -> int:
-    """Return the number of optimiser steps of a run over `rows` examples.
+    """Return the number of optimiser steps of a run over `rows` examples, each of which may be sampled from.
 
     >>> total_steps(100, TrainSettings(batch_size=8, gradient_accumulation=2))
     7
     """
     if settings.max_steps is not None:
         return settings.max_steps
-    batches = math.ceil(rows / settings.batch_size)
+    batches = math.ceil(rows * settings.samples / settings.batch_size)
     return math.ceil(settings.epochs * math.ceil(batches / settings.gradient_accumulation))
 
 

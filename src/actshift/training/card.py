@@ -120,6 +120,7 @@ def _figures(result: TrainResult) -> dict[str, str]:
     figures["train loss, last steps"] = f"{fit.train_loss:.4f}"
     if fit.eval_loss is not None:
         figures["evaluation loss, best"] = f"{fit.eval_loss:.4f} (step {fit.best_step:,}, which is the state saved)"
+    figures |= {name: f"{value:.3f}" for name, value in fit.figures.items()}
     return figures
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to: `train_loss` (the mean over its last steps) and `eval_loss` (the best) in nats a token."""
+    """What a run came to: `train_loss` (the mean over its last steps) and `eval_loss` (the best) in nats a token.
+
+    `figures` are what else its objective is judged by, such as the reward: of the first and the last steps, and of the
+    rows for evaluation at the step that was kept.
+    """
 
     steps: int
     train_loss: float
@@ -33,6 +38,7 @@ class FitResult:
     trainable: int
     parameters: int
     seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -88,18 +94,32 @@ class Job:
             trainer = objective.trainer(model, self, arguments, [StopAtNan(), Epochs(), clock, progress])
             trainer.train(resume_from_checkpoint=str(latest) if latest else None)
         settle(model.eval())
-        history = trainer.state.log_history
+        history, best = trainer.state.log_history, trainer.state.best_global_step or steps
         return FitResult(
             steps=steps,
             train_loss=[entry["loss"] for entry in history if "loss" in entry][-1],
             eval_loss=min((entry["eval_loss"] for entry in history if "eval_loss" in entry), default=None),
-            best_step=trainer.state.best_global_step or steps,
+            best_step=best,
             rows=len(train.examples),
             left_out=train.left_out,
             trainable=trainable,
             parameters=parameters,
             seconds=clock.seconds,
+            figures=_figures(objective.figures, history, best),
         )
+
+
+def _figures(names: Mapping[str, str], history: Sequence[Mapping[str, float]], best: int) -> dict[str, float]:
+    """Return of what a trainer logged the entries called for, by their names."""
+    figures: dict[str, float] = {}
+    for entry in history:
+        for key, name in names.items():
+            if key in entry:
+                figures.setdefault(f"{name} at the start", entry[key])
+                figures[name] = entry[key]
+            if f"eval_{key}" in entry and entry["step"] <= best:
+                figures[f"{name}, held-out rows"] = entry[f"eval_{key}"]
+    return figures
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-FIGURES = (("loss", "loss", ".4f"), ("learning_rate", "lr", ".1e"), ("eval_loss", "eval loss", ".4f"))
+FIGURES = (
+    ("loss", "loss", ".4f"),
+    ("reward", "reward", ".3f"),
+    ("rewards/margins", "margin", ".3f"),
+    ("learning_rate", "lr", ".1e"),
+    ("eval_loss", "eval loss", ".4f"),
+    ("eval_reward", "eval reward", ".3f"),
+)
 LINES = 10
 """How many lines a run prints where there is no terminal."""
 

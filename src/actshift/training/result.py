@@ -49,7 +49,7 @@ class TrainResult:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainResult:
         """Return the result that `to_dict` described."""
-        figures = {name: values[name] for name in FitResult.__dataclass_fields__}
+        figures = {name: values[name] for name in FitResult.__dataclass_fields__ if name in values}
         selection = Selection.from_dict(values["selection"]) if "selection" in values else None
         head = Head(values["head"]["task_type"], tuple(values["head"]["labels"])) if "head" in values else CAUSAL
         return cls(TrainSettings(**values["settings"]), FitResult(**figures), selection, head)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from actshift.training.objectives.classify import Classify, Tag
+from actshift.training.objectives.dpo import Dpo
+from actshift.training.objectives.grpo import Grpo
 from actshift.training.objectives.objective import Objective
 from actshift.training.objectives.sft import Sft
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (Sft(), Classify(), Tag())}
+OBJECTIVES: dict[str, Objective] = {one.name: one for one in (Sft(), Dpo(), Grpo(), Classify(), Tag())}
 """Every objective, by its name."""
 
 __all__ = ["OBJECTIVES", "Objective"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from actshift.data.columns import Columns
 from actshift.encoding import Encoded, class_names, encode
@@ -26,8 +26,10 @@ class Objective(ABC):
     task_type: ClassVar[TaskType] = "CAUSAL_LM"
     kinds: ClassVar[Sequence[Columns]]
     """The columns that its rows may have."""
-    form: ClassVar[str] = "text"
+    form: ClassVar[Literal["text", "labels"]] = "text"
     """How a task gives its rows: as text (or messages, by the chat template), or as labels."""
+    figures: ClassVar[Mapping[str, str]] = {}
+    """What its trainer logs that a run is judged by, beside the loss, with a name for each."""
 
     def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
         """Return the head that a model needs for `rows`; `labels` are the names of its classes where these are known.
@@ -37,7 +39,7 @@ class Objective(ABC):
         named = tuple(labels) or class_names(rows)
         head = Head(self.task_type, named if self.task_type in ("SEQ_CLS", "TOKEN_CLS") else ())
         if head.classifies and len(head.labels) < 2:
-            raise ActshiftError(f"All rows have the label {head.labels[0]!r}; there is nothing to tell apart.")
+            raise ActshiftError(f"All rows have the label {', '.join(head.labels)!r}; there is nothing to tell apart.")
         return head
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, head: Head) -> Encoded:

@@ -10,10 +10,13 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.training.settings.field import checked, setting
 
 WHAT, SHIFT, WEIGHTS, TRAINING, MACHINE = "What", "The shift", "LoRA, and both together", "Training", "The machine"
+REWARD = "Preferences and rewards"
 ADAPTER = "The shift, by its kind"
 """The panel of what only some adapters have: the settings there are the adapters' own fields, by the same names."""
 LEARNING_RATES = {"steering": 2e-3, "lora": 3e-4, "full": 2e-5, "joint": 2e-4}
 """The middle of the paper's grid of each method."""
+GENTLER = {"dpo": 0.05, "grpo": 0.05}
+"""What these objectives multiply a rate by: TRL trains every weight at 1e-6 for them, and we at 2e-5 for sft."""
 
 STEERS = {"method": ("steering", "joint")}
 LORA = {"method": ("lora", "joint")}
@@ -21,6 +24,7 @@ JOINT = {"method": ("joint",)}
 RULE = {**JOINT, "orthogonality": ("read", "write", "both")}
 LOFIT = {"method": ("steering",), "adapter": ("lofit",)}
 ENDS = {"positions": ("ends",)}
+GRPO = {"objective": ("grpo",)}
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,12 @@ class TrainSettings:
     method: Literal["steering", "lora", "joint", "full"] = setting(
         WHAT, "steering", "What is trained: a shift of activations, LoRA, joint (both of them), or full (every weight)."
     )
-    objective: Literal["sft", "classify", "tag", "embed"] | None = setting(
+    objective: Literal["sft", "dpo", "grpo", "classify", "tag", "embed"] | None = setting(
         WHAT,
         None,
-        "What it is trained to do: sft (write the completions), classify (texts), tag (words) or embed (pairs of texts "
-        "near each other); if left out, sft for a causal language model, and for an encoder what its rows hold.",
+        "What it is trained to do: sft (write the completions), dpo (prefer one of two), grpo (earn a reward), "
+        "classify (texts), tag (words) or embed (pairs of texts near each other); if left out, sft for a causal "
+        "language model, and for an encoder what its rows hold.",
     )
     chat: bool = setting(WHAT, True, "Render a task's rows by the tokenizer's chat template, where it has one.")
 
@@ -135,12 +140,35 @@ class TrainSettings:
         WEIGHTS, None, "Weight of a soft penalty in place of the constraint.", above=0, of=RULE
     )
 
+    reward: tuple[str, ...] | None = setting(
+        REWARD,
+        None,
+        "What grpo rewards a completion for: right_answer, right_form, or one's own Python function as "
+        "module:function (repeatable; they are added up).",
+        of=GRPO,
+    )
+    scorer: str | None = setting(
+        REWARD, None, "Who judges right_answer and right_form; the task's scorer, or exact match, if left out.", of=GRPO
+    )
+    beta: float | None = setting(
+        REWARD,
+        None,
+        "How much it costs to leave the model as it was: DPO's β (0.1 if left out), or the weight of GRPO's KL (0).",
+        least=0,
+        of={"objective": ("dpo", "grpo")},
+    )
+    generations: int = setting(REWARD, 8, "Completions that grpo samples for each prompt.", least=2, of=GRPO)
+    max_new_tokens: int | None = setting(
+        REWARD, None, "Longest of these completions, in tokens; the task's, or 64, if left out.", least=1, of=GRPO
+    )
+    temperature: float = setting(REWARD, 1.0, "Temperature that they are sampled at.", above=0, of=GRPO)
+
     learning_rate: float | None = setting(
         TRAINING,
         None,
         "Peak learning rate of AdamW; if left out the middle of the paper's grid: "
         + ", ".join(f"{rate:g} for {method}" for method, rate in LEARNING_RATES.items())
-        + ".",
+        + ", a twentieth of it for dpo and grpo.",
         above=0,
     )
     epochs: float = setting(TRAINING, 1.0, "Passes over the data.", above=0)
@@ -196,8 +224,13 @@ class TrainSettings:
 
     @property
     def rate(self) -> float:
-        """The peak learning rate: the one given, or the method's."""
-        return self.learning_rate or LEARNING_RATES[self.method]
+        """The peak learning rate: the one given, or the method's, by its objective."""
+        return self.learning_rate or LEARNING_RATES[self.method] * GENTLER.get(self.objective or "sft", 1)
+
+    @property
+    def samples(self) -> int:
+        """How many examples one row gives: as many as grpo samples completions of a prompt, else 1."""
+        return self.generations if self.objective == "grpo" else 1
 
     @property
     def steers(self) -> bool:

@@ -1,0 +1,183 @@
+"""Reinforcement learning by TRL's GRPO: of several sampled completions of a prompt, those of more reward get likelier.
+
+Shao et al., *DeepSeekMath*, 2024 (arXiv 2402.03300). With an adapter the reference policy, if there is one, is the
+same model with the adapter switched off.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from actshift.data import PROMPTS, to_prompt_completion, token_ids
+from actshift.encoding import Encoded
+from actshift.errors import ActshiftError
+from actshift.tasks import Scorer, get_scorer, get_task
+from actshift.training.objectives.limits import check_room, check_settings
+from actshift.training.objectives.objective import Objective
+from actshift.training.rewards import Reward, get_rewards
+from actshift.training.settings import TrainSettings
+
+MAX_NEW_TOKENS = 64
+"""Where neither the user nor a task says; as `actshift eval` has it."""
+
+
+@dataclass(frozen=True)
+class Prompts(Encoded):
+    """Rows as text: `prompt`, with `answer`, `choices` and `reference` (the row's own completion) where they are known.
+
+    `tokens` is the length of the longest prompt with the longest completion; `rendered` says whether a chat template
+    wrote the prompts.
+    """
+
+    tokens: int
+    rendered: bool
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest prompt, and as many as a completion may have."""
+        return self.tokens
+
+
+class Grpo(Objective):
+    """Learn to complete prompts for a reward."""
+
+    name = "grpo"
+    kinds = (("prompt", "completion"), ("messages",), *PROMPTS)
+    figures: ClassVar = {"reward": "reward"}
+
+    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any) -> Prompts:
+        """Return prompts with what rewards go by; every reward is tried on the first two rows.
+
+        Raises ActshiftError for a prompt that leaves no room for a completion, a row without an answer that a reward
+        needs, a reward that fails, and settings that do not fit.
+        """
+        check_settings(settings)
+        _check_batches(settings)
+        scorer, rewards = _scorer(settings), _rewards(settings)
+        rendered = "messages" in rows.column_names
+        rows = to_prompt_completion(rows, tokenizer)
+        ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
+        if [] in ids:
+            raise ActshiftError(f"The prompt of row {ids.index([]) + 1} is empty, and its tokenizer adds nothing.")
+        lengths = [len(prompt) + completion_length(settings) for prompt in ids]
+        examples = [_example(row, scorer) for row in rows]
+        kept = [place for place, length in enumerate(lengths) if length <= settings.max_length]
+        if not kept:
+            raise ActshiftError(
+                f"Every prompt with {completion_length(settings)} new tokens is longer than max_length "
+                f"{settings.max_length}; the shortest has {min(lengths)}, so raise it, or lower max_new_tokens."
+            )
+        check_room([lengths[place] for place in kept], "the new tokens", settings, tokenizer)
+        if left_out := len(lengths) - len(kept):
+            warnings.warn(
+                f"{left_out} of {len(lengths)} rows exceed max_length {settings.max_length} with "
+                f"{completion_length(settings)} new tokens and are left out.",
+                stacklevel=2,
+            )
+        _check_answers(examples, settings)
+        _try(rewards, [examples[place] for place in kept[:2]])
+        return Prompts([examples[place] for place in kept], left_out, max(lengths[place] for place in kept), rendered)
+
+    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
+        """Return TRL's settings; where a run is evaluated, the state of most reward is kept."""
+        from trl.trainer.grpo_config import GRPOConfig
+
+        if common["eval_strategy"] != "no":
+            common |= {"metric_for_best_model": "eval_reward", "greater_is_better": True}
+        return GRPOConfig(
+            num_generations=settings.generations,
+            num_generations_eval=1,
+            max_completion_length=completion_length(settings),
+            temperature=settings.temperature,
+            beta=settings.beta or 0.0,
+            disable_dropout=settings.lora_dropout == 0,
+            **common,
+        )
+
+    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+        """Return TRL's GRPOTrainer, whose reference is the model without its adapter."""
+        from actshift.training.objectives.trainers import Reader, RewardTrainer
+        from actshift.training.trainer import trainer_of
+
+        datasets = job.examples.datasets()
+        rows, prompts = datasets["train_dataset"], arguments.generation_batch_size // arguments.num_generations
+        enough = [place % len(rows) for place in range(max(prompts, len(rows)))]  # it trains on whole batches only
+        trainer = trainer_of(RewardTrainer)(
+            model,
+            _rewards(job.settings),
+            arguments,
+            lora_learning_rate=job.settings.lora_learning_rate,
+            processing_class=job.tokenizer,
+            callbacks=callbacks,
+            **{**datasets, "train_dataset": rows.select(enough)},
+        )
+        trainer.processing_class = Reader(job.tokenizer, job.examples.train.rendered)
+        return trainer
+
+
+def completion_length(settings: TrainSettings) -> int:
+    """Return how many tokens a completion may have: as given, or as the task says."""
+    return settings.max_new_tokens or (get_task(settings.task).max_new_tokens if settings.task else MAX_NEW_TOKENS)
+
+
+def _scorer(settings: TrainSettings) -> Scorer:
+    if settings.task and settings.scorer is None:
+        return get_task(settings.task).scorer
+    return get_scorer(settings.scorer or "exact")
+
+
+def _rewards(settings: TrainSettings) -> list[Reward]:
+    if not settings.reward:
+        raise ActshiftError(
+            "grpo needs a reward; give --reward right_answer, right_form or module:function, or several of them."
+        )
+    return get_rewards(settings.reward, _scorer(settings))
+
+
+def _check_batches(settings: TrainSettings) -> None:
+    together = settings.batch_size * settings.gradient_accumulation
+    if together % settings.generations:
+        raise ActshiftError(
+            f"A step takes batch_size {settings.batch_size} × gradient_accumulation {settings.gradient_accumulation} = "
+            f"{together} completions, which is no multiple of {settings.generations} generations a prompt; change one."
+        )
+    if settings.beta and settings.method == "full":
+        raise ActshiftError(
+            "beta keeps the model near what it was, which needs a second copy of it where every weight is trained; "
+            "leave beta out, or train an adapter."
+        )
+
+
+def _example(row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
+    example = {name: row[name] for name in ("prompt", "answer", "choices") if name in row}
+    if "completion" in row:
+        example["reference"] = row["completion"]
+        if "answer" not in row and (answer := scorer.extract(row["completion"], row)) is not None:
+            example["answer"] = answer
+    return example
+
+
+def _check_answers(examples: list[dict[str, Any]], settings: TrainSettings) -> None:
+    if "right_answer" not in (settings.reward or ()):
+        return
+    if missing := [number for number, example in enumerate(examples, start=1) if example.get("answer") is None]:
+        raise ActshiftError(
+            f"Row {missing[0]} has no answer, by which right_answer judges; add a column answer to the rows, or a "
+            f"completion in which the scorer {_scorer(settings).name} finds one."
+        )
+
+
+def _try(rewards: list[Reward], examples: list[dict[str, Any]]) -> None:
+    """Call each reward as TRL will, so that one that fails does so before hours are spent."""
+    columns = {name: [example.get(name) for example in examples] for name in examples[0] if name != "prompt"}
+    for reward in rewards:
+        reward(
+            prompts=[example["prompt"] for example in examples],
+            completions=[example.get("reference", "") for example in examples],
+            completion_ids=[[] for _ in examples],
+            log_extra=lambda *_: None,
+            log_metric=lambda *_: None,
+            **columns,
+        )

@@ -1,0 +1,43 @@
+"""What preferences and rewards cannot be trained with, said before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from actshift.errors import ActshiftError
+from actshift.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Raise ActshiftError for settings that only supervised learning can follow."""
+    for name, wanted in (("init", "default"), ("group_by_length", False)):
+        value = getattr(settings, name)
+        if value != wanted and value != "reference":
+            raise ActshiftError(
+                f"{name} {value} goes by the completions of rows for sft; leave it out for {settings.objective}."
+            )
+
+
+def check_room(lengths: Sequence[int], what: str, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ActshiftError where one of the rows, of so many tokens each, exceeds the context of the model."""
+    context = _context(settings, tokenizer)
+    if long := [row for row, length in enumerate(lengths, start=1) if length > context]:
+        raise ActshiftError(
+            f"{len(long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {what}; the first "
+            f"is row {long[0]}, with {lengths[long[0] - 1]}. Shorten them, or lower max_length to leave them out."
+        )
+
+
+def _context(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokens that the model can attend to, the smaller of what its config, where it is named, and tokenizer say."""
+    from actshift.loading import load_config
+
+    limits: list[int | None] = [tokenizer.model_max_length]
+    if settings.model:
+        config = load_config(settings.model, settings.trust_remote_code).get_text_config()
+        limits.append(getattr(config, "max_position_embeddings", None))
+    return min(int(limit) for limit in limits if limit)  # a tokenizer says 1e30 where it knows of none
