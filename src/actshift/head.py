@@ -20,6 +20,9 @@ class Head:
     task_type: TaskType = "CAUSAL_LM"
     labels: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.task_type} ({', '.join(self.labels)})" if self.labels else self.task_type
+
     @property
     def classifies(self) -> bool:
         """Whether it names classes, and so is trained beside any adapter."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -49,7 +49,7 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = load_config(source, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
-    with explained(source), _no_weight_bar():
+    with explained(source), _no_weight_bar(), nullcontext() if head == CAUSAL else _no_report():
         model, info = head.auto_class.from_pretrained(
             source,
             config=head.settle(config),
@@ -71,8 +71,10 @@ def load_model(
 
 
 def _missing(model: PreTrainedModel, info: Mapping[str, Any], head: Head) -> list[str]:
-    """The weights that the files lack, or have in another shape, but for those of a classifier's head."""
+    """The weights that the files lack, or have in another shape, but for a classifier's head and an unused pooler."""
     lacking = [*info["missing_keys"], *(one[0] for one in info["mismatched_keys"])]
+    if head.task_type == "FEATURE_EXTRACTION":
+        return sorted(name for name in lacking if not name.startswith("pooler."))
     inside = f"{model.base_model_prefix}."
     return sorted(name for name in lacking if not head.classifies or name.startswith(inside))
 
@@ -177,3 +179,14 @@ def _no_weight_bar() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Hide the report that a head begins at random, and that another's weights are not used: both are meant."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -4,10 +4,10 @@ from actshift.encoding.batch import padded
 from actshift.encoding.classes import class_names, label_index
 from actshift.encoding.encode import encode
 from actshift.encoding.encoded import IGNORED, Encoded, Example
-from actshift.encoding.pooling import unit_means
+from actshift.encoding.pairs import partner_loss, sides, unit_means
 from actshift.encoding.tags import encode_words
 
 __all__ = [
     "IGNORED", "Encoded", "Example",
-    "class_names", "encode", "encode_words", "label_index", "padded", "unit_means",
+    "class_names", "encode", "encode_words", "label_index", "padded", "partner_loss", "sides", "unit_means",
 ]  # fmt: skip

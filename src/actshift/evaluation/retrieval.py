@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from actshift.encoding import encode, unit_means
+from actshift.encoding import encode, sides, unit_means
 from actshift.errors import ActshiftError
 from actshift.evaluation.forward import forward
 from actshift.evaluation.prompts import context_length
@@ -39,8 +40,8 @@ def retrieve(
     pairs = encode(rows, tokenizer, context_length(model, tokenizer)).examples
     start = time.perf_counter()
     texts, partners = (
-        _vectors(model, tokenizer, [_side(pair, prefix) for pair in pairs], batch_size, show_progress)
-        for prefix in ("", "pair_")
+        _vectors(model, tokenizer, examples, batch_size, show_progress)
+        for examples in zip(*map(sides, pairs), strict=True)
     )
     nearest = (texts @ partners.T).argmax(-1).tolist()
     seconds = time.perf_counter() - start
@@ -52,17 +53,11 @@ def retrieve(
     return EvalReport(tuple(predictions), seconds, NEAREST)
 
 
-def _side(pair: dict[str, Any], prefix: str) -> dict[str, Any]:
-    names = ("input_ids", "token_type_ids")
-    return {name: pair[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in pair}
-
-
-def _vectors(model: Any, tokenizer: PreTrainedTokenizerBase, examples: list[Any], *how: Any) -> Tensor:
+def _vectors(model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Any], *how: Any) -> Tensor:
     """The vector of each example `[rows, d]`, on the CPU in float32."""
     found: list[Any] = [None] * len(examples)
     for numbers, inputs, output in forward(model, tokenizer, examples, *how):
-        for number, vector in zip(
-            numbers, unit_means(output.last_hidden_state.float(), inputs["attention_mask"]), strict=True
-        ):
-            found[number] = vector.cpu()
+        vectors = unit_means(output.last_hidden_state.float(), inputs["attention_mask"]).cpu()
+        for number, vector in zip(numbers, vectors, strict=True):
+            found[number] = vector
     return torch.stack(found)

@@ -11,19 +11,22 @@ from transformers import PreTrainedModel
 from actshift.errors import ActshiftError
 from actshift.tuner.checkpoint import read_checkpoint, read_json
 from actshift.tuner.config import SteeringConfig
+from actshift.tuner.heads import with_head
 from actshift.tuner.register import PEFT_TYPE
 
 
 def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "default") -> PeftModel:
     """Return the model with a fresh adapter, a further one if it is a PeftModel already; the base is frozen.
 
-    Raises ActshiftError where the config does not fit the model, which is then untouched.
+    The head of a classifier (task_type SEQ_CLS or TOKEN_CLS) is trained too. Raises ActshiftError where the config does
+    not fit the model, which is then untouched.
 
     >>> from actshift.demo import load_base
     >>> model = attach(load_base()[0], SteeringConfig(rank=1))
     >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
     True
     """
+    with_head(model, config)
     if isinstance(model, PeftModel):
         model.add_adapter(adapter_name, config)
         return model

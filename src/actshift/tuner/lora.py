@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from actshift.errors import ActshiftError, first_line
 from actshift.head import TaskType
 from actshift.tuner.checkpoint import read_json
+from actshift.tuner.heads import with_head
 from actshift.tuner.loading import load_adapter
 
 LORA = "LORA"
@@ -45,6 +46,7 @@ def lora_model(
         target_modules=list(targets) if targets else "all-linear",
         task_type=task_type,
     )
+    with_head(model, config)
     try:
         return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))
     except ValueError as error:

@@ -25,13 +25,17 @@ class Classify(Objective):
 
         return TrainingArguments(**common)
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
-        """Return transformers' Trainer, told of the learning rates of the halves."""
+    def trainer_class(self) -> Any:
+        """Return the trainer's class: transformers' own."""
         import transformers
 
+        return transformers.Trainer
+
+    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+        """Return its trainer, told of the learning rates of the halves."""
         from actshift.training.trainer import trainer_of
 
-        trainer = trainer_of(transformers.Trainer)(
+        trainer = trainer_of(self.trainer_class())(
             model,
             arguments,
             lora_learning_rate=job.settings.lora_learning_rate,

@@ -109,7 +109,15 @@ class JointConfig(SteeringConfig):
 
     def activations_config(self) -> SteeringConfig:
         """Return the steering half as a config of its own."""
-        names = ("task_type", "base_model_name_or_path", "revision", "inference_mode", "d_model", "num_blocks")
+        names = (
+            "task_type",
+            "modules_to_save",
+            "base_model_name_or_path",
+            "revision",
+            "inference_mode",
+            "d_model",
+            "num_blocks",
+        )
         values = {name: getattr(self, name) for name in names}
         return SteeringConfig(interventions=self.all_interventions, blocks=self.blocks, **values)
 

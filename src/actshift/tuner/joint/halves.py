@@ -92,9 +92,9 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
         raise ActshiftError(f"one half is saved alone: weights or activations, got {which!r}.")
     check_new_folder(Path(folder))
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    steers = which == "activations"
-    tensors = {name: value.contiguous() for name, value in state.items() if (CONTAINER in name) == steers}
-    alone = config.activations_config() if steers else config.weights_config()
+    kept = {name: value for name, value in state.items() if _half_of(name) in (which, "both")}
+    tensors = {name: value.contiguous() for name, value in kept.items()}
+    alone = config.activations_config() if which == "activations" else config.weights_config()
     alone.inference_mode = True
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(Path(folder, SAFETENSORS_WEIGHTS_NAME)), metadata={"format": "pt"})
@@ -108,6 +108,13 @@ def joint_layers(model: nn.Module) -> dict[str, list[BaseTunerLayer]]:
         "weights": [module for module in modules if isinstance(module, LoraLayer)],
         "activations": [module for module in modules if isinstance(module, SteeringLayer)],
     }
+
+
+def _half_of(tensor: str) -> Half:
+    """Which half a saved tensor is of, by its name; a classifier's head is of both."""
+    if CONTAINER in tensor:
+        return "activations"
+    return "weights" if ".lora_" in tensor else "both"
 
 
 def _held(layer: BaseTunerLayer) -> set[str]:
