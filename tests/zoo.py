@@ -180,6 +180,12 @@ MORE: dict[str, Builder] = {
 """The other rows of `BRANCHES`, without a head: for tests of the sites alone."""
 
 
+def with_head(name: str, auto: str, **overrides: Any) -> PreTrainedModel:
+    """Build an architecture of the zoo with another head: `auto` is the class of transformers that puts it on."""
+    model_type, _, settings = (ARCHITECTURES | MORE)[name].args  # type: ignore[attr-defined]
+    return _build(model_type, auto, settings, **overrides)
+
+
 def example_inputs(name: str, batch: int = 2, seq: int = 7, seed: int = 0) -> dict[str, torch.Tensor]:
     """Inputs proper to an architecture: token ids that are never special, or pixels."""
     draw = torch.Generator().manual_seed(seed)

@@ -19,13 +19,14 @@ class Embed(Classify):
     task_type: TaskType = "FEATURE_EXTRACTION"
     kinds = (("text", "text_pair"),)
 
-    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return transformers' settings: a loss is all that an evaluation is to compute.
-
-        Raises ActshiftError for batches of one row, which hold no other partner.
-        """
+    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any) -> Encoded:
+        """Return both texts of each row as token ids; raise ActshiftError for batches of one row, without another's."""
         if settings.batch_size < 2:
             raise ActshiftError("embed tells a text's partner from those of its batch; use a batch_size of 2 or more.")
+        return super().encode(rows, tokenizer, settings, head)
+
+    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
+        """Return transformers' settings: a loss is all that an evaluation is to compute."""
         return super().arguments(settings, **common, prediction_loss_only=True, remove_unused_columns=False)
 
     def read(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
