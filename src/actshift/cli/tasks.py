@@ -67,7 +67,6 @@ def _holding(name: str, data_dir: Path | None) -> Path | None:
 def _table(entries: Sequence[Entry]) -> Table:
     from rich.table import Column, Table
 
-    from actshift.tasks.catalogue.page import size_text
     from actshift.tasks.parts import SPLITS
 
     numbers = [Column(name, justify="right", no_wrap=True) for name in (*SPLITS, "epochs", "length")]
@@ -82,19 +81,16 @@ def _table(entries: Sequence[Entry]) -> Table:
     )
     for entry in entries:
         settings = (str(entry.settings.get(name, "–")) for name in ("epochs", "max_length"))
-        table.add_row(entry.name, entry.title, *(size_text(entry, split) for split in SPLITS), entry.scorer, *settings)
+        table.add_row(entry.name, entry.title, *(entry.size_text(split) for split in SPLITS), entry.scorer, *settings)
     return table
 
 
 def _lines(entry: Entry) -> list[str]:
-    from actshift.tasks.catalogue.page import size_text
-
-    sizes = ", ".join(f"{split} {size_text(entry, split)}" for split in entry.sizes)
     settings = ", ".join(f"{name} {value}" for name, value in entry.settings.items()) or "the defaults"
     facts = {
         "task": f"{entry.name}: {entry.title}",
         "rows from": entry.source,
-        "rows": sizes,
+        "rows": entry.rows,
         "scorer": entry.scorer,
         "labels": ", ".join(entry.labels or ()),
         "settings": settings,

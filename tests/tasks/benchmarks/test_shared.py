@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from actshift.tasks import get_task, task_names
@@ -24,6 +26,8 @@ SIZES = {
     "sst2": (66005, 1344, 872),
     "winogrande": (9248, 626, 641),
 }
+JUDGED = 8000
+"""Rows of a split that are scored: all but those of Social IQa's training split, which took 72 s and all scored."""
 SHARING = ("arc_easy", "mawps")
 """Published splits that share questions: 2 of ARC-Easy's test, 61 held out of MAWPS. No cut of ours does."""
 
@@ -37,7 +41,8 @@ def test_every_gold_answer_scores_and_no_prompt_is_on_two_sides(name: str) -> No
         rows = [text_row(example) for example in task.examples(split, SHARED)]
         assert len(rows) == size
         judged = {(row["completion"], row["answer"], *row.get("choices", ())): row for row in rows}
-        assert [row for row in judged.values() if not task.scorer(row["completion"], row)] == []
+        wrong = [row for row in islice(judged.values(), JUDGED) if not task.scorer(row["completion"], row)]
+        assert wrong == []
         prompts[split] = {row["prompt"] for row in rows}
     shared = [prompts[a] & prompts[b] for a, b in (SPLITS[:2], SPLITS[1:], SPLITS[::2])]
     assert any(shared) == (name in SHARING)

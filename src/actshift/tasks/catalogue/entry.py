@@ -13,7 +13,7 @@ from actshift.tasks.source import Source
 from actshift.tasks.task import Task
 
 LOOKED_AT = 100
-"""Of how many rows the one with the shortest prompt and completion is shown."""
+"""Of how many rows the one of middle length is shown."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,16 @@ class Entry:
     labels: tuple[str, ...] | None
     example: Example
 
+    @property
+    def rows(self) -> str:
+        """The sizes in words: `train 9,427, validation ~1,635, test ~1,635`."""
+        return ", ".join(f"{split} {self.size_text(split)}" for split in self.sizes)
+
+    def size_text(self, split: str) -> str:
+        """Return how many rows a split has: counted, or about so many."""
+        size = self.sizes.get(split)
+        return "–" if size is None else f"{'~' if split in self.about else ''}{size:,}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return asdict(self)
@@ -51,7 +61,7 @@ def entry_of(task: Task, data_dir: str | Path | None = None) -> Entry:
     sizes: dict[str, int | None]
     if counted:
         sizes = {split: sum(1 for _ in task.examples(split, data_dir)) for split in source.parts}
-        example = _shortest(task, next(iter(source.parts)), data_dir)
+        example = _typical(task, next(iter(source.parts)), data_dir)
     else:
         sizes, example = known_sizes(source), task.example(task.sample or {})
     assert example is not None, "a sample is a row that counts"
@@ -84,8 +94,8 @@ def known_sizes(source: Source) -> dict[str, int | None]:
     return sizes
 
 
-def _shortest(task: Task, split: str, data_dir: str | Path | None) -> Example:
+def _typical(task: Task, split: str, data_dir: str | Path | None) -> Example:
     first = list(islice(task.examples(split, data_dir), LOOKED_AT))
     if not first:
         raise ActshiftError(f"The task {task.name} has no rows in its split {split}.")
-    return min(first, key=lambda example: len(example.prompt) + len(example.completion))
+    return sorted(first, key=lambda example: len(example.prompt) + len(example.completion))[len(first) // 2]
