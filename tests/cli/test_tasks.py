@@ -32,7 +32,7 @@ def test_one_task_with_an_example(actshift: Run, data_dir: Path) -> None:
     code, out, _ = actshift("tasks", "mawps", "--data-dir", data_dir)
     assert code == 0
     assert "train 3, validation 2, test 1" in out
-    assert "prompt:\nQuestion: 0 + 1 ?\nAnswer:\n" in out and out.endswith("completion:\n 1\n")
+    assert "prompt:\nQuestion: 1 + 1 ?\nAnswer:\n" in out and out.endswith("completion:\n 2\n")
     assert "made up, in the hub's layout" in actshift("tasks", "mawps").out
 
 

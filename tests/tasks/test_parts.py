@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.tasks.parts import Part, cut
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=30))
 def test_a_prompt_is_on_one_side_of_every_cut(prompt: str) -> None:
     parts = cut("train", train=0.8, validation=0.1, test=0.1).values()
