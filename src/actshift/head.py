@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"]
 """PEFT's names of the kinds of head."""
+CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Head:
     @property
     def classifies(self) -> bool:
         """Whether it names classes, and so is trained beside any adapter."""
-        return self.task_type in ("SEQ_CLS", "TOKEN_CLS")
+        return self.task_type in CLASSIFIERS
 
     @property
     def auto_class(self) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actshift.encoding import sides
 from actshift.errors import ActshiftError
 from actshift.sites import hidden_of
 from actshift.sites.blocks import unwrap
@@ -64,9 +65,12 @@ def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool =
 
 
 def inputs_of(model: Any, batch: Batch) -> dict[str, Any]:
-    """Return what to call the model with: the batch on its device, without labels, and without a cache."""
-    device = next(model.parameters()).device
-    inputs: dict[str, Any] = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    """Return what to call the model with: the batch on its device, without labels, and without a cache.
+
+    Of pairs of texts it is the first ones.
+    """
+    device, first = next(model.parameters()).device, sides(batch)[0]
+    inputs: dict[str, Any] = {name: value.to(device) for name, value in first.items() if name != "labels"}
     if "use_cache" in inspect.signature(unwrap(model).forward).parameters:
         inputs["use_cache"] = False
     return inputs

@@ -51,6 +51,11 @@ def encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     return Encoded([{**one, **{f"pair_{name}": ids for name, ids in two.items()}} for one, two in pairs], left_out=0)
 
 
+def encode_texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """Return texts without any label; a long one is cut, with a warning."""
+    return Encoded(_texts(rows, tokenizer, max_length), left_out=0)
+
+
 def label_index(label: str, labels: Sequence[str], row: int) -> int:
     """Return the place of the label of row number `row` among `labels`; raise ActshiftError where it has none."""
     if label not in labels:

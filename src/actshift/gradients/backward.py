@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from actshift.encoding import IGNORED
+from actshift.encoding import IGNORED, partner_loss
 from actshift.errors import ActshiftError
 from actshift.gradients.taps import Clock, Tap
 from actshift.sites.blocks import unwrap
 
 Batch = Mapping[str, Any]
+PAIRED = "pair_input_ids"
+"""What a batch of pairs of texts holds, whose loss is `partner_loss`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,12 @@ def backward(
 
 
 def count_targets(model: nn.Module, batch: Batch) -> int:
-    """Return how many labels of a batch the loss counts; a decoder's first label is none, as nothing foretells it."""
+    """Return how many labels of a batch the loss counts; a decoder's first label is none, as nothing foretells it.
+
+    Of pairs of texts each row is a target: to tell its partner.
+    """
+    if PAIRED in batch:
+        return len(batch[PAIRED])
     labels = batch.get("labels")
     if labels is None:
         raise ActshiftError(
@@ -136,7 +143,8 @@ def on_device(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 
 def _backward(model: nn.Module, batch: Batch) -> float:
-    loss = model(**on_device(model, batch)).loss
+    inputs = on_device(model, batch)
+    loss = partner_loss(model, inputs) if PAIRED in batch else model(**inputs).loss
     if not torch.isfinite(loss):
         raise ActshiftError(
             f"The loss of a batch is {loss.item()}: the model overflows the range of its dtype, or its weights are "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actshift.encoding import sides
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import Batch, backward, frozen, on_device
 from actshift.gradients.sketch import SIZE, Sketch
@@ -150,9 +151,9 @@ def _measure(
     ]
     try:
         with frozen(model), torch.no_grad():
-            for batch in batches:
-                attended[0] = batch.get("attention_mask")
-                model(**on_device(model, batch))
+            for text in (text for batch in batches for text in sides(batch) if text):
+                attended[0] = text.get("attention_mask")
+                model(**on_device(model, text))
     finally:
         for handle in handles:
             handle.remove()

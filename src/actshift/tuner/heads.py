@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +12,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
-from actshift.head import CAUSAL, Head, TaskType
+from actshift.files import write_whole
+from actshift.head import CAUSAL, CLASSIFIERS, Head, TaskType, head_of, labels_of
 from actshift.tuner.checkpoint import Checkpoint, fetch, read_checkpoint, read_json
 
 METRICS = "metrics.json"
@@ -31,15 +33,42 @@ def with_head(model: nn.Module, config: LoraConfig) -> None:
     >>> config.modules_to_save
     ['pre_classifier', 'classifier']
     """
-    if config.task_type not in ("SEQ_CLS", "TOKEN_CLS"):
+    if config.task_type not in CLASSIFIERS:
         return
-    bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    body = getattr(bare, "base_model_prefix", "")
-    head = [name for name, part in bare.named_children() if name != body and any(True for _ in part.parameters())]
+    bare, head = _bare(model), _head_modules(model)
     config.modules_to_save = list(dict.fromkeys([*(config.modules_to_save or ()), *head]))
     if config.target_modules == "all-linear":
         linear = (name for name, part in bare.named_modules() if isinstance(part, nn.Linear | Conv1D))
         config.target_modules = [name for name in linear if name.partition(".")[0] not in head]
+
+
+def share_head(model: nn.Module, other: nn.Module) -> None:
+    """Give a classifier the weights of another one's head, in place; one that predicts tokens is left as it is.
+
+    Raises ActshiftError where the two have different heads.
+    """
+    heads = [head_of(one) for one in (model, other)]
+    if heads[0] != heads[1]:
+        raise ActshiftError(f"The models have different heads, {heads[0]} and {heads[1]}; load both with the same one.")
+    if heads[0] not in CLASSIFIERS:
+        return
+    for name in _head_modules(model):
+        mine, others = _bare(model).get_submodule(name), _bare(other).get_submodule(name)
+        try:
+            mine.load_state_dict(others.state_dict())
+        except RuntimeError as error:
+            raise ActshiftError("The two models tell different numbers of classes; give versions of one.") from error
+
+
+def _bare(model: nn.Module) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _head_modules(model: nn.Module) -> list[str]:
+    """What a model has beside its body that holds parameters."""
+    bare = _bare(model)
+    body = getattr(bare, "base_model_prefix", "")
+    return [name for name, part in bare.named_children() if name != body and any(True for _ in part.parameters())]
 
 
 def saved_head(source: str) -> Head:
@@ -61,6 +90,14 @@ def saved_head(source: str) -> Head:
     classes = _classes(read_checkpoint(source), config.get("modules_to_save") or [], source)
     named = _named(source)
     return Head(task_type, named if len(named) == classes else tuple(f"LABEL_{index}" for index in range(classes)))
+
+
+def name_classes(folder: Path, model: nn.Module) -> None:
+    """Write the names of a classifier's classes beside the adapter in `folder`, where `saved_head` finds them."""
+    head = Head(head_of(model) or "CAUSAL_LM")
+    if head.classifies:
+        head = Head(head.task_type, labels_of(_bare(model).config))
+        write_whole(folder / METRICS, json.dumps({"head": asdict(head)}) + "\n")
 
 
 def _named(source: str) -> tuple[str, ...]:

@@ -18,8 +18,10 @@ from actshift.analysis.extract.report import ExtractReport, LayerFit, OracleRepo
 from actshift.analysis.extract.store import Store
 from actshift.analysis.extract.twins import Twins
 from actshift.analysis.heard import Heard, counted
+from actshift.head import head_of
 from actshift.sites import resolve
 from actshift.tuner import attach
+from actshift.tuner.heads import name_classes, share_head
 from actshift.tuner.layer import CONTAINER
 
 
@@ -51,13 +53,15 @@ def extract(
     The adapter is fitted in closed form, block by block, on any unlabelled text, and with `distill_steps` trained on KL
     after. `rank` is every block's; a `budget` of parameters is spent unevenly instead, where the oracle is largest.
     With `linear` the same is tried at full rank, to see what any linear map could. In `folder` each fit is kept, and
-    `resume` goes on from there. `heard` is told the phase, and how many of its steps are done.
+    `resume` goes on from there. `heard` is told the phase, and how many of its steps are done. A classifier's base is
+    given the head of the fine-tuned one, which is saved with the adapter.
 
     Raises ActshiftError where the two are not versions of one model, there is too little text, or activations are
     not finite.
     Source: the oracle is arXiv 2603.00425's; the extraction is [ours], METHOD §3.
     """
     check_tokens(batches, 4, "the extraction")
+    share_head(base, finetuned)
     twins = Twins.of(base, finetuned)
     width = resolve(base, layers=[0])[0].width
     check_rank(rank, width)
@@ -74,7 +78,7 @@ def extract(
     if linear:
         kl["linear"] = _linear(twins, batches, uniform(width, layers), heard)
     chosen = within(budget, found, width) if budget is not None else uniform(rank, layers)
-    model = attach(base, config_for(chosen))
+    model = attach(base, config_for(chosen, head_of(base) or "CAUSAL_LM"))
     twins = replace(twins, base=model)
     fits = _fitted(twins, batches, chosen, store, heard)
     kl["closed_form"] = held_out_kl(twins, batches)
@@ -84,6 +88,7 @@ def extract(
         )
     if store is not None:
         model.save_pretrained(str(store.folder), save_embedding_layers=False)
+        name_classes(store.folder, finetuned)
         store.finish()
     return Extraction(model, _report(twins, batches, fits, kl, distill_steps, found))
 
@@ -91,7 +96,7 @@ def extract(
 def _linear(twins: Twins, batches: Sequence[Batch], ranks: Ranks, heard: Heard) -> float:
     """Return the KL that remains with a linear map of every rank at every block; the base is left as it was."""
     grads = {name: p.requires_grad for name, p in twins.base.named_parameters()}
-    model = attach(twins.base, config_for(ranks))
+    model = attach(twins.base, config_for(ranks, head_of(twins.base) or "CAUSAL_LM"))
     tried = replace(twins, base=model)
     try:
         fit_layers(tried, batches, ranks, on_batch=counted(heard, "Linear maps", len(ranks) * len(batches)))

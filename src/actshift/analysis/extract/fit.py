@@ -14,14 +14,15 @@ from actshift.analysis.extract.report import LayerFit, OracleReport
 from actshift.analysis.extract.twins import Twins
 from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 from actshift.errors import ActshiftError
+from actshift.head import TaskType
 from actshift.tuner import Intervention, SteeringConfig, steering_layers
 
 Ranks = dict[int, int]
 """The rank of each steered layer."""
 
 
-def config_for(ranks: Ranks) -> SteeringConfig:
-    """Return the config of a linear post-block adapter with biases, of these ranks by layer."""
+def config_for(ranks: Ranks, task_type: TaskType = "CAUSAL_LM") -> SteeringConfig:
+    """Return the config of a linear post-block adapter with biases, of these ranks by layer, for a model's head."""
     return SteeringConfig(
         interventions=[
             Intervention(
@@ -30,7 +31,7 @@ def config_for(ranks: Ranks) -> SteeringConfig:
             )
             for rank in sorted(set(ranks.values()))
         ],
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )
 
 

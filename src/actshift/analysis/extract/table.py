@@ -40,7 +40,7 @@ def extract_table(report: ExtractReport) -> RenderableType:
     )
     for one in report.layers:
         fits.add_row(str(one.layer), str(one.rank), f"{one.ridge:g}", f"{one.r2:.3f}")
-    steps = Table("next tokens by", Column("KL, nats a token", justify="right"), box=None, pad_edge=False)
+    steps = Table("predictions by", Column("KL, nats each", justify="right"), box=None, pad_edge=False)
     for name, value in report.kl.items():
         steps.add_row(NAMES[name], f"{value:.3g}")
     size = (

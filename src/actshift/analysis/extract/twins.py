@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from actshift.analysis.capture import Batch, hidden_states, inputs_of, observe, real
 from actshift.analysis.equivalence import check_twins
+from actshift.encoding import SCALE, unit_means
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, with_hidden
 from actshift.sites.blocks import unwrap
@@ -85,11 +86,25 @@ def _hooked(blocks: Sequence[nn.Module], change: Callable[[int, Tensor], Tensor]
 
 
 def logits(model: Any, batch: Batch) -> Tensor:
-    """Return the logits of a batch, `[batch, seq, vocabulary]`."""
-    return model(**inputs_of(model, batch)).logits
+    """Return the logits of a batch: `[batch, seq, vocabulary or classes]`, of a class a text `[batch, classes]`.
+
+    A model without a head predicts what its vectors are trained to: which text of the batch is near, `[batch, batch]`,
+    by 20 times the cosines of the texts' mean vectors.
+    """
+    inputs = inputs_of(model, batch)
+    output = model(**inputs)
+    if "logits" in output:
+        return output.logits
+    vectors = unit_means(output.last_hidden_state.float(), inputs["attention_mask"])
+    return SCALE * vectors @ vectors.T
 
 
 def divergence(wanted: Tensor, given: Tensor, batch: Batch) -> Tensor:
-    """Return KL(wanted ‖ given) of the next-token distributions, in nats, for every real token."""
-    wanted, given = (F.log_softmax(real(one, batch).float(), dim=-1) for one in (wanted, given))
+    """Return KL(wanted ‖ given) of the predicted distributions, in nats: for every real token, or every text."""
+    wanted, given = (F.log_softmax(_predicted(one, batch).float(), dim=-1) for one in (wanted, given))
     return (wanted.exp() * (wanted - given)).sum(-1)
+
+
+def _predicted(logits: Tensor, batch: Batch) -> Tensor:
+    """The predictions that count: of the real tokens, or of the texts that have any."""
+    return real(logits, batch) if logits.ndim == 3 else logits[batch["attention_mask"].any(1).to(logits.device)]
