@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from actshift.adapters.factors import Factors
 from actshift.errors import ActshiftError, did_you_mean
 
 ADAPTERS: dict[str, type[Adapter]] = {}
@@ -24,8 +25,8 @@ A = TypeVar("A", bound="type[Adapter]")
 class Shift(nn.Module):
     """The module that an adapter builds: maps `x [..., d]` to `Δ(x)`, of that shape or one that broadcasts to it.
 
-    The methods below are what the tuner calls around every optimiser step, and what the orthogonality rule
-    reads; a shift that needs none of them overrides only `forward`.
+    The methods below are what the tuner calls around every optimiser step, what the orthogonality rule
+    reads, and what lets many shifts be computed at once; a shift that needs none of them overrides only `forward`.
     """
 
     def penalty(self) -> Tensor | None:
@@ -37,6 +38,13 @@ class Shift(nn.Module):
 
     def finish(self) -> None:
         """End training: settle whatever was only soft while the adapter learnt."""
+
+    def factors(self) -> Factors | None:
+        """Return the tensors that the shift is made of now, where it is a low-rank map or a constant; else None.
+
+        Whoever computes with them need not call the module.
+        """
+        return None
 
     def reads(self) -> list[Tensor]:
         """Return the matrices `[r, d]` through whose rows the shift sees the activation, to be changed in place."""

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from actshift.adapters.activations import ACTIVATIONS
 from actshift.adapters.base import Adapter, Shift, register
 from actshift.adapters.checks import check_rank
+from actshift.adapters.factors import Factors, is_watched
 from actshift.errors import ActshiftError, did_you_mean
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
 Init = Literal["default", "reference", "gradient"]
 
-ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
-    None: lambda code: code,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "tanh": torch.tanh,
-}
 REFERENCE_SCALE = 1e-3
 
 
@@ -48,6 +41,13 @@ class LowRankShift(Shift):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to the shift `[..., d]`."""
         return self.up(ACTIVATIONS[self.activation](self.down(x)))
+
+    def factors(self) -> Factors | None:
+        """Return both maps, unless somebody watches their calls."""
+        down, up = self.down, self.up
+        if is_watched(down) or is_watched(up):
+            return None
+        return Factors(down.weight, up.weight, self.activation, down.bias, up.bias)
 
     def reads(self) -> list[Tensor]:
         """Return W_down."""

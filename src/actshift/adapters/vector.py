@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import Adapter, Shift, register
+from actshift.adapters.factors import Factors
 
 
 class VectorShift(Shift):
@@ -21,6 +22,11 @@ class VectorShift(Shift):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to `v [d]`, which broadcasts over every position."""
         return self.vector
+
+    def factors(self) -> Factors | None:
+        """Return v as the bias of a map of rank 0."""
+        width = len(self.vector)
+        return Factors(self.vector.new_empty(0, width), self.vector.new_empty(width, 0), up_bias=self.vector)
 
     def writes(self) -> list[Tensor]:
         """Return v."""

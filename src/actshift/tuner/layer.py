@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actshift.adapters import Shift
+from actshift.adapters.lean import add_shift_leanly
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_steps import watch
+from actshift.tuner.rows import EVERYWHERE, Member, RowAdapters
+from actshift.tuner.shifting import plus_shift, usable_factors
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # one module may be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # between a layer's name and an adapter's
-EVERYWHERE = Positions.all()
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 
@@ -50,7 +52,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.strength: dict[str, float] = {}
         self.positions: dict[str, Positions] = {}
         self.constraints: dict[str, Constraint] = {}
-        self.row_adapters: Sequence[str] | None = None
+        self.row_adapters: RowAdapters | None = None
         self.prompts: Prompts | None = None
         self.attach_to(host.module)
         watch(self)
@@ -84,46 +86,52 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return x
         if self.row_adapters is not None:
-            return self._steer_rows(x, self.row_adapters)
+            return self.row_adapters.steer(x, self._mask)
+        acting = [name for name in self.active_adapters if self._acts(name)]
+        if self._may_be_lean(acting) and (factors := usable_factors(self.lora_steer[acting[0]])):
+            return add_shift_leanly(x, factors, self.strength[acting[0]])
+        if acting and self._recomputes():
+            return checkpoint(self._steer, x, acting, use_reentrant=False)
+        return self._steer(x, acting)
+
+    def _steer(self, x: Tensor, acting: Sequence[str]) -> Tensor:
         steered = x
-        for name in self.active_adapters:
-            if self._acts(name):
-                mask = self._mask(name, x)
-                shifted = steered + self._shift(name, x)
-                steered = shifted if mask is None else torch.where(mask, shifted, steered)
+        for name in acting:
+            shifted = plus_shift(steered, self.lora_steer[name], x, self.strength[name])
+            everywhere = self.positions[name] == EVERYWHERE
+            steered = shifted if everywhere else torch.where(self._mask(self.positions[name], x), shifted, steered)
         return steered
 
     def _acts(self, name: str) -> bool:
         # At strength 0 the adapter is skipped, and so the base model is kept to the bit.
         return name in self.lora_steer and self.strength[name] != 0
 
-    def _shift(self, name: str, x: Tensor) -> Tensor:
-        adapter = self.lora_steer[name]
-        wanted = x if torch.is_autocast_enabled(x.device.type) else x.to(next(adapter.parameters()).dtype)
-        shift, strength = adapter(wanted), self.strength[name]
-        return (shift if strength == 1 else strength * shift).to(x.dtype)
+    def _may_be_lean(self, acting: Sequence[str]) -> bool:
+        # After a block the sum is what the next block keeps; what a branch gives is kept by nobody, and some models
+        # change it in place.
+        return self.site == "post_block" and len(acting) == 1 and self.positions[acting[0]] == EVERYWHERE
 
-    def _mask(self, name: str, x: Tensor) -> Tensor | None:
-        """Which tokens this adapter steers, as a mask that broadcasts over `x`; None is every one."""
-        positions = self.positions[name]
-        if positions == EVERYWHERE:
-            return None
+    def _recomputes(self) -> bool:
+        """Whether the host's own activations are computed again in the backward pass, and so should be the shift's.
+
+        transformers checkpoints a block's `forward`, and hooks run outside of it.
+        """
+        host = self._host[0]
+        return torch.is_grad_enabled() and host.training and getattr(host, "gradient_checkpointing", False)
+
+    def _mask(self, positions: Positions, x: Tensor) -> Tensor:
+        """Which tokens of x are meant, as a mask that broadcasts over it."""
         assert self.prompts is not None  # installed with the first adapter that steers some tokens only
         return self.prompts.mask_for(positions, x)
 
-    def _steer_rows(self, x: Tensor, names: Sequence[str]) -> Tensor:
-        steered = x
-        row_names = _spread(names, x.shape[0])
-        for name in dict.fromkeys(row_names):
-            if self._acts(name):
-                rows = torch.tensor([i for i, row in enumerate(row_names) if row == name], device=x.device)
-                part = x[rows]
-                shift = self._shift(name, part).expand_as(part)
-                mask = self._mask(name, x)
-                if mask is not None:
-                    shift = torch.where(mask[rows], shift, torch.zeros_like(shift))
-                steered = steered.index_add(0, rows, shift)
-        return steered
+    def steer_rows(self, names: Sequence[str] | None) -> None:
+        """Give every row of what comes next its own adapter by name, as they are now; None ends that."""
+        members = {
+            name: Member(self.lora_steer[name], self.strength[name], self.positions[name])
+            for name in dict.fromkeys(names or ())
+            if self._acts(name)
+        }
+        self.row_adapters = None if names is None else RowAdapters(names, members)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         host_device, dtype = _device_and_dtype(self._host[0])
@@ -177,11 +185,7 @@ def steer_input(host: nn.Module, args: tuple[Any, ...]) -> Any:
 
 
 def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    """Forward hook of every host: pass its hidden states through the layer below it.
-
-    transformers checkpoints a block's `forward`, and hooks run outside of it, so the layer recomputes itself
-    when its block does; what is kept is then still one hidden state a block.
-    """
+    """Forward hook of every host: pass its hidden states through the layer below it."""
     layer = host._modules[CHILD]
     assert isinstance(layer, SteeringLayer)
     hidden = hidden_of(output)
@@ -190,26 +194,7 @@ def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             f"{type(host).__name__} returns a {type(output).__name__}, and steering needs a tensor or a tuple that "
             "starts with one; choose another site."
         )
-    if getattr(host, "gradient_checkpointing", False) and host.training and torch.is_grad_enabled():
-        steered = checkpoint(layer, hidden, use_reentrant=False)
-    else:
-        steered = layer(hidden)
-    return with_hidden(output, steered)
-
-
-def _spread(names: Sequence[str], rows: int) -> list[str]:
-    """Give each of `rows` leading entries its adapter.
-
-    Hosts may see tokens for rows (OPT flattens batch and seq before its MLP), and under beam search an encoder
-    sees each prompt once while the names are already repeated for the beams.
-    """
-    if rows % len(names) == 0:
-        return [name for name in names for _ in range(rows // len(names))]
-    if len(names) % rows == 0:
-        return list(names[:: len(names) // rows])
-    raise ActshiftError(
-        f"adapter_names has {len(names)} entries for a batch of {rows} rows; give one name a row ('__base__' for none)."
-    )
+    return with_hidden(output, layer(hidden))
 
 
 def _device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -117,13 +117,13 @@ class SteeringModel(LoraModel):
             for module in self.modules()
             if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper)
         ]
-        for layer in layers:
-            layer.row_adapters = rows
         try:
+            for layer in layers:
+                layer.steer_rows(rows)
             yield
         finally:
             for layer in layers:
-                layer.row_adapters = None
+                layer.steer_rows(None)
             for hook in hooks:
                 hook.remove()
 

@@ -1,0 +1,31 @@
+"""A shift as the two maps that it is made of, for who computes many of them at once or keeps little of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Factors(NamedTuple):
+    """The tensors of Δ(x) = up φ(down x + down_bias) + up_bias; a constant shift has rank 0.
+
+    `down [r, d]`, `up [d, r]`, `down_bias [r]`, `up_bias [d]`; φ by its name in `ACTIVATIONS`.
+    """
+
+    down: Tensor
+    up: Tensor
+    activation: str | None = None
+    down_bias: Tensor | None = None
+    up_bias: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> Factors:
+        """Return the same in another dtype."""
+        down_bias, up_bias = (None if bias is None else bias.to(dtype) for bias in (self.down_bias, self.up_bias))
+        return Factors(self.down.to(dtype), self.up.to(dtype), self.activation, down_bias, up_bias)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody hooks on to a module's calls, and would miss one that its tensors replace."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
