@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForSequenceClassification
 
 from actshift import ActshiftError
 from actshift.cli.steered import load_steered
@@ -69,6 +70,10 @@ def test_the_head_is_saved_by_its_names_and_the_loss_is_a_mean(settings):
     assert result.fit.train_loss < 1.5  # of two classes at the start log 2 and a bit, not the sum over accumulation
     model, _ = _load(settings)
     assert model.config.id2label == {0: "dull", 1: "fine"}
+    card = Path(str(settings.out), "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card and "Its head tells dull, fine." in card
+    shown = AutoPeftModelForSequenceClassification.from_pretrained(str(settings.out), num_labels=2)  # as the card says
+    assert "AutoPeftModelForSequenceClassification" in card and torch.equal(_scores(shown.eval()), _scores(model))
     plain = load_steered(settings.model, [], 1.0, False)[0]
     assert type(plain).__name__ == "BertModel"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actshift import __version__
+from actshift.head import Head
 from actshift.training.result import TrainResult
 from actshift.training.settings import TrainSettings
 from actshift.training.settings.command_line import command_line
@@ -42,28 +43,40 @@ Import actshift before the adapter is loaded, or PEFT does not know its type and
 
 ```python
 import actshift
-from peft import AutoPeftModelForCausalLM
+from peft import {peft_class}
 
-model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
+model = {peft_class}.from_pretrained("{folder}"{classes})
 {switch}
 ```
 
-Or `pip install actshift` and `actshift generate --model {model} --adapter {folder} --prompt "..."`."""
+Or `pip install actshift` and `actshift {verb} --model {model} --adapter {folder} {what}`."""
 
 LORA = """\
 ```python
-from peft import AutoPeftModelForCausalLM
+from peft import {peft_class}
 
-model = AutoPeftModelForCausalLM.from_pretrained("{folder}").merge_and_unload()
+model = {peft_class}.from_pretrained("{folder}"{classes}).merge_and_unload()
 ```"""
 
 FULL = """\
 ```python
-from transformers import AutoModelForCausalLM
+from transformers import {whole_class}
 
-model = AutoModelForCausalLM.from_pretrained("{folder}")
+model = {whole_class}.from_pretrained("{folder}")
 ```"""
 
+PEFT_CLASSES = {
+    "CAUSAL_LM": "CausalLM",
+    "SEQ_CLS": "SequenceClassification",
+    "TOKEN_CLS": "TokenClassification",
+    "FEATURE_EXTRACTION": "FeatureExtraction",
+}
+PIPELINES = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
 TITLES = {
     "steering": "Steering adapter for {}",
     "lora": "LoRA for {}",
@@ -82,10 +95,10 @@ def model_card(result: TrainResult) -> str:
     """Return the README.md of a run's result, with its figures."""
     settings, fit = result.settings, result.fit
     return CARD.format(
-        header="\n".join(_header(settings)),
+        header="\n".join(_header(settings, result.head)),
         title=TITLES[settings.method].format(settings.model),
-        what=" ".join(_what(settings)),
-        use=USES[settings.method].format(model=settings.model, folder=settings.out),
+        what=" ".join(_what(settings, result.head)),
+        use=USES[settings.method].format(model=settings.model, folder=settings.out, **_loading(result.head)),
         model=settings.model,
         trainable=fit.trainable,
         share=fit.share,
@@ -98,7 +111,7 @@ def model_card(result: TrainResult) -> str:
     )
 
 
-def _what(settings: TrainSettings) -> Iterator[str]:
+def _what(settings: TrainSettings, head: Head) -> Iterator[str]:
     if settings.interventions:
         yield f"Shifts activations at the sites, blocks and ranks that {settings.interventions} lists."
     elif settings.steers:
@@ -111,6 +124,8 @@ def _what(settings: TrainSettings) -> Iterator[str]:
         yield f"Updates {targets} by LoRA of rank {settings.lora_r}, α {settings.lora_alpha:g}."
     if settings.method == "full":
         yield "Every weight is fine-tuned."
+    if head.classifies:
+        yield f"Its head tells {', '.join(head.labels)}."
 
 
 def _figures(result: TrainResult) -> dict[str, str]:
@@ -124,12 +139,24 @@ def _figures(result: TrainResult) -> dict[str, str]:
     return figures
 
 
-def _header(settings: TrainSettings) -> list[str]:
+def _loading(head: Head) -> dict[str, str]:
+    """What loads a model with such a head, and which verb makes use of it."""
+    writes = head.task_type == "CAUSAL_LM"
+    return {
+        "peft_class": f"AutoPeftModelFor{PEFT_CLASSES[head.task_type]}",
+        "whole_class": head.auto_class.__name__,
+        "classes": f", num_labels={len(head.labels)}" if head.classifies else "",
+        "verb": "generate" if writes else "eval",
+        "what": '--prompt "..."' if writes else "--data ROWS",
+    }
+
+
+def _header(settings: TrainSettings, head: Head) -> list[str]:
     whole = settings.method == "full"
     tags = ["actshift", *(["steering"] if settings.steers else []), *(["lora"] if settings.method == "lora" else [])]
     lines = [
         f"library_name: {'transformers' if whole else 'peft'}",
-        "pipeline_tag: text-generation",
+        f"pipeline_tag: {PIPELINES[head.task_type]}",
         f"tags: [{', '.join(tags)}]",
     ]
     # The hub takes ids only: a folder or file of this machine is named in the text instead.
