@@ -48,6 +48,6 @@ def joint_report(settings: TrainSettings) -> JointReport:
     bound = any(layer.constraints for layer in steering_layers(model).values())
     violation = max(orthogonality_violations(model).values()) if bound else None
     read = Examples.of(inputs, tokenizer, settings)
-    examples, size = (read.held_out or read.train).examples, settings.batch_size
+    examples, size = inputs.objective.read(read.held_out or read.train, tokenizer), settings.batch_size
     batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
     return JointReport(violation, redundancy(model, batches), read.held_out is not None)

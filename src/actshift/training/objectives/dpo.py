@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
-from actshift.encoding import Encoded, encode
+from actshift.encoding import Encoded, Example, encode
 from actshift.errors import ActshiftError
 from actshift.training.objectives.limits import check_room, check_settings
 from actshift.training.objectives.objective import Objective
@@ -62,6 +62,10 @@ class Dpo(Objective):
             )
         check_room([_length(example) for example in kept], "their completions", settings, tokenizer)
         return Preferences(kept, left_out=len(whole) - len(kept))
+
+    def read(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
+        """Return the prompts with their chosen completions."""
+        return [{"input_ids": one["prompt_ids"] + one["chosen_ids"]} for one in encoded.examples]
 
     def arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's settings; where every weight is trained, what the model says at the start is kept in numbers."""

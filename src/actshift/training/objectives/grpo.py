@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
-from actshift.encoding import Encoded
+from actshift.encoding import Encoded, Example
 from actshift.errors import ActshiftError
 from actshift.tasks import Scorer, get_scorer, get_task
 from actshift.training.objectives.limits import check_room, check_settings
@@ -79,6 +79,11 @@ class Grpo(Objective):
         _check_answers(examples, settings)
         _try(rewards, [examples[place] for place in kept[:2]])
         return Prompts([examples[place] for place in kept], left_out, max(lengths[place] for place in kept), rendered)
+
+    def read(self, encoded: Any, tokenizer: Any) -> list[Example]:
+        """Return the prompts."""
+        texts = [example["prompt"] for example in encoded.examples]
+        return [{"input_ids": ids} for ids in token_ids(tokenizer, texts, add_special_tokens=not encoded.rendered)]
 
     def arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's settings; where a run is evaluated, the state of most reward is kept."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from actshift.data.columns import Columns
-from actshift.encoding import Encoded, class_names, encode
+from actshift.encoding import Encoded, Example, class_names, encode
 from actshift.errors import ActshiftError
 from actshift.head import Head, TaskType
 from actshift.training.settings import TrainSettings
@@ -45,6 +45,10 @@ class Objective(ABC):
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, head: Head) -> Encoded:
         """Return rows as what its trainer reads; raise ActshiftError where they cannot be."""
         return encode(rows, tokenizer, settings.max_length, head.labels)
+
+    def read(self, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+        """Return what `encode` gave as token ids that one forward pass reads: what an adapter is measured on."""
+        return encoded.examples
 
     @abstractmethod
     def arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:

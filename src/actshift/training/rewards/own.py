@@ -60,9 +60,7 @@ def _imported(name: str) -> ModuleType:
 
 def _takes_columns(function: Callable[..., Any]) -> bool:
     try:
-        inspect.signature(function).bind(prompts=[], completions=[], completion_ids=[], any_column=[])
-    except TypeError:
-        return False
+        kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     except ValueError:  # no signature to be had, as of some builtins
         return True
-    return not inspect.iscoroutinefunction(function)
+    return inspect.Parameter.VAR_KEYWORD in kinds and not inspect.iscoroutinefunction(function)

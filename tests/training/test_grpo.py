@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+
+from actshift import ActshiftError
+from actshift.evaluation import generate_completions
+from actshift.head import CAUSAL
+from actshift.loading import load_model
+from actshift.training import TrainSettings, plan, train
+from actshift.training.objectives import OBJECTIVES
+from tests.characters import char_tokenizer, write_rows
+from tests.contract.cases import randomise
+from tests.training.preferring import log_probabilities, trainer_before_training
+from tests.training.test_resume import Killed, kill_at, weights
+from tests.zoo import ARCHITECTURES
+
+GRPO = OBJECTIVES["grpo"]
+ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(4) for b in range(4)]
+SETTINGS = TrainSettings(
+    objective="grpo",
+    reward=("right_answer",),
+    generations=4,
+    max_new_tokens=3,
+    max_steps=6,
+    gradient_accumulation=1,
+    learning_rate=2e-2,
+)
+CALLS = """
+def digits(completions, **columns):
+    return [sum(one.isdigit() for one in text) / 3 for text in completions]
+
+calls = 0
+
+def breaks(completions, prompts, answer, **columns):
+    global calls
+    calls += 1
+    if calls == 6:
+        raise ZeroDivisionError("division by zero")
+    return [0.0] * len(completions)
+"""
+
+
+def encoded(rows=ROWS, **changes) -> Any:
+    return GRPO.encode(Dataset.from_list(rows), char_tokenizer(), replace(SETTINGS, **changes), CAUSAL)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> str:
+    """The name of a module of rewards in the working directory, another for each test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"rewards_of_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(CALLS)
+    return name
+
+
+def test_rows_keep_what_rewards_go_by():
+    assert encoded().examples[1] == {"prompt": "0+1=", "answer": "1"}
+    assert encoded().longest == 5 + 3
+    told = [{"prompt": "1+1=", "completion": " so 2"}, {"prompt": "1+2=", "completion": "3", "answer": "3"}]
+    assert encoded(told[:1], scorer="number").examples == [{"prompt": "1+1=", "reference": " so 2", "answer": "2"}]
+
+
+@pytest.mark.parametrize(
+    "rows, changes, message",
+    [
+        (ROWS, {"reward": None}, "grpo needs a reward; give --reward right_answer, right_form or module:function"),
+        (ROWS, {"reward": ("right_answr",)}, "did you mean 'right_answer'"),
+        (ROWS, {"scorer": "numbr"}, "There is no scorer 'numbr'.*did you mean 'number'"),
+        (ROWS, {"batch_size": 6}, "6 × gradient_accumulation 1 = 6 completions, which is no multiple of 4 generations"),
+        (ROWS, {"method": "full", "beta": 0.1}, "beta keeps the model near what it was, which needs a second copy"),
+        (ROWS, {"max_length": 6}, "Every prompt with 3 new tokens is longer than max_length 6; the shortest has 8"),
+        ([{"prompt": "1+1="}], {}, "Row 1 has no answer, by which right_answer judges; add a column answer"),
+        (
+            [*ROWS, {"prompt": "a" * 62, "answer": "b"}],
+            {},
+            "1 of 17 rows exceed the model's context of 64 tokens with the new tokens; the first is row 17, with 66",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_begins(rows, changes, message):
+    with pytest.raises(ActshiftError, match=message):
+        encoded(rows, **changes)
+
+
+def test_a_reward_that_fails_on_the_first_rows_is_refused(mine):
+    assert encoded(reward=(f"{mine}:digits",)).left_out == 0
+    with pytest.raises(ActshiftError, match=r"breaks raised TypeError .*missing.*'answer'"):
+        encoded([{"prompt": "1+1="}], reward=(f"{mine}:breaks",))
+
+
+def test_settings_of_rewards_are_refused_where_they_say_nothing():
+    with pytest.raises(ActshiftError, match="reward says nothing where objective is None"):
+        TrainSettings(reward=("right_answer",))
+    with pytest.raises(ActshiftError, match="generations says nothing where objective is dpo"):
+        TrainSettings(objective="dpo", generations=4)
+    assert TrainSettings(objective="grpo").rate == pytest.approx(TrainSettings().rate / 20)
+
+
+@pytest.mark.parametrize("method", ["steering", "lora", "joint"])
+def test_the_reference_is_the_model_with_its_adapter_switched_off(tmp_path, method):
+    trainer = trainer_before_training(tmp_path, ROWS, replace(SETTINGS, method=method, beta=0.1))
+    model, base = trainer.model, ARCHITECTURES["llama"]().eval()
+    assert trainer.ref_model is None and list(model.peft_config) == ["default"]
+    adapter = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert sum(one.numel() for one in model.parameters()) == sum(one.numel() for one in base.parameters()) + adapter
+    randomise(model)
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    ids, mask = (torch.cat([batch[f"prompt_{one}"], batch[f"completion_{one}"]], 1) for one in ("ids", "mask"))
+    said = batch["completion_mask"].bool()
+    expected = log_probabilities(base, ids, mask)[:, -said.shape[1] :]
+    torch.testing.assert_close(batch["ref_per_token_logps"][said], expected[said])
+    own = log_probabilities(model.eval(), ids, mask)[:, -said.shape[1] :]
+    assert not torch.allclose(own[said], expected[said], atol=0.1)
+
+
+def test_prompts_begin_as_they_do_everywhere_else(tmp_path):
+    trainer = trainer_before_training(tmp_path, ROWS, SETTINGS)
+    ids, *_ = trainer._tokenize_prompts(["<s>1+1="])  # a start token that a text brings along counts once
+    assert ids == [char_tokenizer()("1+1=")["input_ids"]]
+
+
+@pytest.fixture
+def settings(model_folder, tmp_path) -> TrainSettings:
+    rows = write_rows(tmp_path / "sums.jsonl", ROWS)
+    return replace(SETTINGS, model=str(model_folder), data=str(rows), out=str(tmp_path / "run"), save_steps=2)
+
+
+def test_a_plan_tries_the_rewards_and_writes_nothing(settings):
+    foreseen = plan(replace(settings, max_steps=None, epochs=1.0))
+    assert (foreseen.rows, foreseen.longest, foreseen.steps) == (16, 8, 16 * 4 / 8)
+    assert not Path(settings.out).exists()
+    with pytest.raises(ActshiftError, match="no module 'nowhere'"):
+        plan(replace(settings, reward=("nowhere:f",)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["steering", "lora", "joint", "full"])
+def test_the_reward_rises_and_the_result_loads(settings, mine, method):
+    rate = {"steering": 2e-2, "lora": 1e-2, "joint": 1e-2, "full": 2e-3}[method]
+    settings = replace(settings, method=method, learning_rate=rate, reward=(f"{mine}:digits",), max_steps=30)
+    result = train(replace(settings, batch_size=32, eval_share=0.25, beta=None if method == "full" else 0.001))
+    figures = result.fit.figures
+    assert figures["reward"] > figures["reward at the start"] + 0.2
+    assert figures["reward, held-out rows"] > figures["reward at the start"]
+    model, tokenizer = load_model(settings.out if method == "full" else str(settings.model), dtype="float32")
+    if method != "full":
+        model = PeftModel.from_pretrained(model, settings.out)
+    [completion] = generate_completions(model, tokenizer, ["1+1="], 3)
+    assert any(one.isdigit() for one in completion)
+
+
+@pytest.mark.slow
+def test_a_reward_that_raises_loses_nothing(settings, mine):
+    settings = replace(settings, reward=(f"{mine}:breaks",))
+    with pytest.raises(ActshiftError, match=r"breaks raised ZeroDivisionError \(division by zero\) at step 5; mend it"):
+        train(settings)  # its first call is the one that tries it
+    assert Path(settings.out, "checkpoints", "checkpoint-4").is_dir()
+    assert train(settings, resume=True).fit.steps == 6
+
+
+@pytest.mark.slow
+def test_a_stopped_run_resumes_to_the_same_bits(settings, monkeypatch):
+    whole = replace(settings, out=f"{settings.out}-whole")
+    train(whole)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(3, patch, "on_step_end")
+        train(settings)
+    train(settings, resume=True)
+    assert weights(settings.out) == weights(str(whole.out))
