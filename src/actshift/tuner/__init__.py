@@ -11,6 +11,7 @@ from actshift.tuner.loading import attach, load_adapter, read_config
 from actshift.tuner.model import SteeringModel
 from actshift.tuner.parameter_groups import parameter_groups
 from actshift.tuner.prompts.scope import prompt_lengths
+from actshift.tuner.start import start_from
 from actshift.tuner.strength import set_strength, steering_layers, strength
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "save_half",
     "set_halves",
     "set_strength",
+    "start_from",
     "steering_layers",
     "strength",
 ]

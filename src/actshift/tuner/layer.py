@@ -52,6 +52,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.strength: dict[str, float] = {}
         self.positions: dict[str, Positions] = {}
         self.constraints: dict[str, Constraint] = {}
+        self.trainable: set[str] = set()
         self.row_adapters: RowAdapters | None = None
         self.prompts: Prompts | None = None
         self.attach_to(host.module)
@@ -80,6 +81,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.lora_steer[adapter_name] = module
         self.strength[adapter_name] = 1.0
         self.positions[adapter_name] = target.intervention.positions
+        self.trainable.add(adapter_name)  # as every fresh one is, until others are activated
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the steered `x [..., d]`, in the dtype of `x`; `x` itself where nothing is active."""
@@ -132,6 +134,20 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             if self._acts(name)
         }
         self.row_adapters = None if names is None else RowAdapters(names, members)
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Activate adapters and let them train; only those that trained before are frozen, not each of thousands."""
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        self.set_requires_grad([name for name in self.trainable if name not in names], False)
+        self.set_requires_grad(names, not inference_mode)
+        self._active_adapter = names
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        """Let adapters train, or freeze them."""
+        for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+            if name in self.lora_steer:
+                self.lora_steer[name].requires_grad_(requires_grad)
+                (self.trainable.add if requires_grad else self.trainable.discard)(name)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         host_device, dtype = _device_and_dtype(self._host[0])

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.model import _adapter_names_pre_forward_hook
-from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers
+from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers, set_adapter
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from actshift.tuner.joint.rule import constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, EVERYWHERE, SteeringLayer, layer_at
 from actshift.tuner.prompts.scope import install, remove
 from actshift.tuner.strength import set_strength, steering_layers, strength
+from actshift.tuner.walking import modules_around_adapters
 
 
 class SteeringModel(LoraModel):
@@ -102,6 +104,13 @@ class SteeringModel(LoraModel):
             host = replace(wanted.host, module=getattr(parent, target_name))
             layer_at(host).update_layer(adapter_name, wanted)
 
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """Activate one adapter or several, in a time that does not depend on how many others there are."""
+        found = [module for _, module in modules_around_adapters(self.model)]
+        walked: Any = SimpleNamespace(modules=lambda: found)  # of a model, PEFT's function walks the modules only
+        set_adapter(walked, adapter_name, inference_mode=inference_mode, layer_cls=cast(Any, self.tuner_layer_cls))
+        self.active_adapter = adapter_name
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         names = kwargs.pop("adapter_names", None)
@@ -114,7 +123,7 @@ class SteeringModel(LoraModel):
         layers = steering_layers(self).values()
         hooks = [
             module.register_forward_pre_hook(_with_adapter_names(rows), with_kwargs=True)
-            for module in self.modules()
+            for _, module in modules_around_adapters(self)
             if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper)
         ]
         try:

@@ -10,11 +10,12 @@ from torch import nn
 
 from actshift.errors import ActshiftError
 from actshift.tuner.layer import SteeringLayer
+from actshift.tuner.walking import modules_around_adapters
 
 
 def steering_layers(model: nn.Module) -> dict[str, SteeringLayer]:
     """Return every steering layer of a model by its qualified name, in forward order."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, SteeringLayer)}
+    return {name: module for name, module in modules_around_adapters(model) if isinstance(module, SteeringLayer)}
 
 
 def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
