@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 
 from actshift.errors import ActshiftError
 from actshift.tasks.listops import Expression, evaluate
+from tests.tasks.shared import SHARED, needs_shared
 
-LABELLED = Path(__file__).parents[4] / "shared/data/listops/spinn_test_d20s.jsonl.gz"
+LABELLED = SHARED / "listops/spinn_test_d20s.jsonl.gz"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_deep_nesting_needs_no_recursion() -> None:
     assert evaluate("[MAX 3 " * 5_000 + "7" + " ]" * 5_000) == 7
 
 
-@pytest.mark.skipif(not LABELLED.exists(), reason=f"needs the labelled rows of {LABELLED}")
+@needs_shared
 def test_agrees_with_every_labelled_row_in_both_forms() -> None:
     with gzip.open(LABELLED, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from string import ascii_uppercase
 
 from actshift.errors import ActshiftError
@@ -14,15 +16,20 @@ from actshift.tasks.scorers.scorer import Row, Scorer, gold_of
 UNLISTED = 10
 """How many choices there are taken to be where a row does not list them."""
 
-_OPENED = (  # what a letter in a sentence must follow, to be an answer and not a word
-    r"(?:^|[.,;!?](?=[\s*\"'])|[:=#\n]|\\(?:boxed|text)\s*\{|\b(?:is|are|was|be|it['’]s|options?|choices?|choose|chose|"
-    r"picked|pick|select|selected|answers?|letter|number|say|with|so|thus|hence|therefore|but|both|either|neither)\b)"
+_CUES = (
+    "is are was be it's it’s option options choice choices choose chose pick picked select selected answer answers "
+    "letter number say with so thus hence therefore but rather both either neither"
+)
+_CONTINUATIONS = "because since as is was are would and or but for so which that with due given not"
+_OPENED = (
+    rf"(?:^|[.,;!?](?=[\s*\"'])|[:=#\n]|\\(?:boxed|text)\s*\{{|\b(?:{_CUES.replace(' ', '|')})\b)"
     r"(?:[\s*_\"'“‘•(\[{]|-\s)*"
 )
-_CLOSED = (  # what it must be followed by
-    r"(?=\s*[)\]}]|[*_\"'”’]*(?:\s*$|\s*[.,:;!?\n](?!\w)|\s*[—–]|\s+-\s|"
-    r"\s+(?:because|since|as|is|was|are|would|and|or|but|for|so|which|that|with|due|given|not)\b))"
+_CLOSED = (
+    r"(?=\s*[)\]}]|[*_\"'”’]*(?:\s*$|\s*[.,:;!?](?!\w)|[^\S\n]*\n|\s*[—–]|\s+-\s|"
+    rf"\s+(?:{_CONTINUATIONS.replace(' ', '|')})\b))"
 )
+"""What a letter in a sentence stands between where it is an answer: `is B because`, not `plan B works`."""
 _BETWEEN = r"\s*(?:,\s*(?:and|or)?|and|or|nor|/|&)\s*"
 
 
@@ -44,22 +51,34 @@ def _correct(prediction: str, row: Row) -> bool:
 def _read(text: str, labels: Sequence[str], texts: Sequence[str]) -> str | None:
     """Return the label of the one choice that a text gives; a label counts before a text that reads the same."""
     by_label = _find_labels(text, labels)
-    taken = {(mention.start, mention.end) for mention in by_label}
-    by_text = [m for m in find_names(text, zip(texts, labels, strict=False)) if (m.start, m.end) not in taken]
-    whole = [label for label, choice in zip(labels, texts, strict=False) if choice.strip() == text.strip()]
+    whole = [label for label, choice in zip(labels, texts, strict=False) if choice == text.strip()]
     if len(whole) == 1 and not by_label:
         return whole[0]
-    return settle(text, without_parts([*by_label, *by_text]))
+    taken = {(mention.start, mention.end) for mention in by_label}
+    by_text = [mention for mention in find_names(text, _named(labels, texts)) if mention[:2] not in taken]
+    return settle(text, [mention for mention in without_parts([*by_label, *by_text]) if mention.value])
+
+
+def _named(labels: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Pair each text with its label, or with None where another choice reads the same."""
+    times = Counter(text.casefold() for text in texts)
+    return [(text, label if times[text.casefold()] == 1 else None) for label, text in zip(labels, texts, strict=False)]
 
 
 def _find_labels(text: str, labels: Sequence[str]) -> list[Mention]:
-    one = rf"(?:{'|'.join(labels)})"
-    run = rf"{_OPENED}(?P<run>{one}(?:{_BETWEEN}{one})*){_CLOSED}"
-    spans = [match.span("run") for match in re.finditer(run, text, re.IGNORECASE)]
-    spans += [match.span("run") for match in re.finditer(rf"(?<!\w)[(\[](?P<run>{one})[)\]]", text, re.IGNORECASE)]
-    alone = re.compile(rf"(?<!\w){one}(?!\w)", re.IGNORECASE)
-    found = {match.span(): match[0].upper() for span in spans for match in alone.finditer(text, *span)}
+    one, *runs = _patterns(tuple(labels))
+    spans = [match.span("run") for run in runs for match in run.finditer(text)]
+    found = {match.span(): match[0].upper() for span in spans for match in one.finditer(text, *span)}
     return [Mention(start, end, label) for (start, end), label in found.items()]
+
+
+@cache
+def _patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """Return what one label looks like, then labels as answers: in a sentence (`A or B`), and in brackets."""
+    one = rf"(?:{'|'.join(labels)})"
+    sentence = rf"{_OPENED}(?P<run>{one}(?:{_BETWEEN}{one})*){_CLOSED}"
+    brackets = rf"(?<!\w)[(\[](?P<run>{one})[)\]]"
+    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in (rf"(?<!\w){one}(?!\w)", sentence, brackets))
 
 
 def _labels(row: Row) -> tuple[str, ...]:

@@ -35,12 +35,15 @@ FILLER = re.compile(
 _NEGATION = re.compile(
     r"(?:\bnot|n['’]t|\brather\s+than|\binstead\s+of)\s+(?:(?:the|an?|options?|choice)\s+)?[\"'“‘(*]*$", re.IGNORECASE
 )
+NEGATION_REACH = 40
+"""How many characters before an answer a denial of it can begin."""
+
 _JOIN = re.compile(r"[\W_]*(?:[,/&]|\b(?:or|and|nor|to)\b)[\W_]*", re.IGNORECASE)
 
 
 def asserted(text: str, mentions: Iterable[Mention]) -> list[Mention]:
     """Leave out the mentions that the text denies: those right after `not`, `n't`, `rather than`, `instead of`."""
-    return [mention for mention in mentions if not _NEGATION.search(text[: mention.start])]
+    return [m for m in mentions if not _NEGATION.search(text[max(0, m.start - NEGATION_REACH) : m.start])]
 
 
 def marked(text: str, mentions: Sequence[Mention], filler: re.Pattern[str] = FILLER) -> Mention | None:
