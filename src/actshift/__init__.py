@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
     from actshift.analysis import redundancy
     from actshift.analysis.batches import token_batches
+    from actshift.analysis.contrast import contrast
     from actshift.analysis.equivalence import equivalence
     from actshift.analysis.extract import extract
     from actshift.analysis.folding import merged
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         save_half,
         set_halves,
         set_strength,
+        start_from,
         strength,
     )
 
@@ -63,6 +65,7 @@ _HOME = {
     "JointConfig": "actshift.tuner",
     "SteeringConfig": "actshift.tuner",
     "attach": "actshift.tuner",
+    "contrast": "actshift.analysis.contrast",
     "enforce": "actshift.tuner",
     "equivalence": "actshift.analysis.equivalence",
     "extract": "actshift.analysis.extract",
@@ -78,6 +81,7 @@ _HOME = {
     "save_half": "actshift.tuner",
     "set_halves": "actshift.tuner",
     "set_strength": "actshift.tuner",
+    "start_from": "actshift.tuner",
     "strength": "actshift.tuner",
     "token_batches": "actshift.analysis.batches",
 }
@@ -100,6 +104,7 @@ __all__ = [
     "Vector",
     "__version__",
     "attach",
+    "contrast",
     "enforce",
     "equivalence",
     "extract",
@@ -115,6 +120,7 @@ __all__ = [
     "save_half",
     "set_halves",
     "set_strength",
+    "start_from",
     "strength",
     "token_batches",
 ]

@@ -56,7 +56,7 @@ def test_version_and_bare_call(actshift: Run) -> None:
         (["evall"], ["'evall'. Did you mean 'eval'? See `actshift --help`."]),
         (["--versoin"], ["--versoin. Did you mean '--version'? See `actshift --help`."]),
         (["eval", "--dta", "x"], ["--dta. Did you mean '--data'? See `actshift eval --help`."]),
-        (["eval"], ["Missing option '--data'. See `actshift eval --help`."]),
+        (["extract"], ["Missing option '--finetuned'. See `actshift extract --help`."]),
         (["inspect"], ["Missing argument 'ADAPTER_OR_MODEL'. See `actshift inspect --help`."]),
         (["inspect", "a", "b"], ["unexpected extra argument", "b", "See `actshift inspect --help`."]),
         (["generate", "--strength", "high"], ["'--strength'", "valid", "See `actshift generate --help`."]),

@@ -97,7 +97,7 @@ def test_wrong_calls_are_told_in_one_line(
     out = tmp_path / "out"
     extract = ["extract", "--model", model, "--data", text, "--out", out]
     assert "Give --updated" in refused("equivalence", "--model", model)
-    assert "add --data" in refused("equivalence", "--model", model, "--updated", finetuned)
+    assert "Give either --data" in refused("equivalence", "--model", model, "--updated", finetuned)
     assert "which changes no weight" in refused("equivalence", "--updated", adapter, "--data", text)
     assert "is not linear" in refused("equivalence", "--adapter", adapter)
     assert "the same size" in refused(*extract, "--finetuned", narrow)

@@ -15,6 +15,7 @@ import pytest
 from actshift.compare import CompareReport, CompareSettings, compare
 from actshift.compare.cell import Record, Score
 from actshift.compare.worker import Job
+from actshift.demo import BASE_DIR
 from actshift.training import FitResult
 
 TOTAL = 1000
@@ -102,7 +103,7 @@ methods:
 def settings(tmp_path: Path) -> CompareSettings:
     (tmp_path / "methods.yaml").write_text(METHODS)
     return CompareSettings(
-        model="model",
+        model=str(BASE_DIR),
         data=write_rows(tmp_path / "train.jsonl", questions(0, 20)),
         eval_data=write_rows(tmp_path / "validation.jsonl", questions(20, 5)),
         test_data=write_rows(tmp_path / "test.jsonl", questions(25, 5)),

@@ -120,7 +120,7 @@ def test_more_seeds_and_more_methods_go_into_the_same_folder(settings, run) -> N
     [
         ({"batch_size": 4}, r"cells/base was made with batch_size 8, not 4; compare with the same settings, or into"),
         ({"max_new_tokens": 4}, "was made with max_new_tokens 64, not 4"),
-        ({"model": "other"}, "was made with model 'model', not 'other'"),
+        ({"objective": "sft"}, "was made with objective None, not 'sft'"),
     ],
 )
 def test_records_made_with_other_settings_are_refused(settings, run, change, told) -> None:

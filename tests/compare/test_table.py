@@ -19,6 +19,7 @@ from actshift.compare.table import markdown, plain, rich_table, short_rate
 PROTOCOL = {
     "model": "base",
     "seeds": 3,
+    "scorer": "exact match",
     "rows": {"train": 80, "validation": 10, "test": 2000},
     "shared_rows": {"validation": 0, "test": 2},
 }

@@ -95,3 +95,20 @@ def test_what_contradicts_the_file_is_refused(settings, located, tmp_path):
 def test_only_low_rank_begins_along_the_gradient(settings):
     with pytest.raises(ActshiftError, match="vector has no init"):
         train(replace(settings, adapter="vector", init="gradient"))
+
+
+def test_a_run_begins_at_a_saved_adapter(settings: TrainSettings, tmp_path: Path) -> None:
+    first = replace(settings, adapter="vector", max_steps=3)
+    train(first)
+    again = replace(first, out=str(tmp_path / "again"), start=first.out, learning_rate=1e-12)
+    train(again)
+    saved, begun = (load_file(Path(str(out), "adapter_model.safetensors")) for out in (first.out, again.out))
+    assert all(torch.allclose(saved[name], begun[name], atol=1e-6) and saved[name].any() for name in saved)
+
+
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(settings: TrainSettings) -> None:
+    with pytest.raises(ActshiftError, match="nowhere"):
+        train(replace(settings, start="/nowhere"))
+    with pytest.raises(ActshiftError, match="LoFiT chooses its heads"):
+        train(replace(settings, adapter="lofit", start=str(settings.out)))
+    assert not Path(str(settings.out)).exists()

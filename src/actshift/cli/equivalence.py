@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from actshift.cli.rows import Data, DataDir, Limit, Split, Task, rows_for
 from actshift.cli.steered import Adapter, AsJson, Model, Strength, TrustRemoteCode, load_steered
-from actshift.cli.twins import BatchSize, Limit, MaxLength, Split, load_twins, progress_bar, show, text_batches
+from actshift.cli.twins import BatchSize, MaxLength, base_of_twin, load_twins, progress_bar, show
 from actshift.errors import ActshiftError
 
 
@@ -18,7 +19,9 @@ def equivalence(
         str | None, typer.Option("--updated", help="The fine-tuned model, or a LoRA for it: a folder or an id.")
     ] = None,
     adapter: Adapter = None,
-    data: Annotated[str | None, typer.Option("--data", help="Text for the base: a file or a dataset's id.")] = None,
+    data: Data = None,
+    task: Task = None,
+    data_dir: DataDir = None,
     split: Split = None,
     limit: Limit = 64,
     rank: Annotated[int, typer.Option("--rank", min=1, help="The rank to ask of post-MLP and post-block.")] = 8,
@@ -38,7 +41,7 @@ def equivalence(
     if (updated is None) == (adapter is None):
         raise ActshiftError("Give --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
     if adapter is not None:
-        if data is not None or figure is not None:
+        if data is not None or task is not None or figure is not None:
             raise ActshiftError("--adapter needs no --data and draws no --figure: the update follows from the weights.")
         from actshift.analysis.folding import weight_updates
 
@@ -46,14 +49,15 @@ def equivalence(
         show(weight_updates(steered), as_json, None)
         return
     assert updated is not None
-    if data is None:
-        raise ActshiftError("No text is given to run the base on; add --data.")
     if figure is not None:
         check_writable(figure)
+    rows = rows_for(base_of_twin(model, updated), data, task, data_dir, split, limit)
     base, twin, tokenizer = load_twins(model, updated, trust_remote_code)
-    batches = text_batches(data, split, limit, tokenizer, batch_size, max_length)
 
     from actshift.analysis import equivalence as package
+    from actshift.analysis.batches import token_batches
+
+    batches = token_batches(rows, tokenizer, batch_size, max_length)
 
     ranks = sorted({1, rank})
     with progress_bar() as heard:

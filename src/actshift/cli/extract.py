@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from actshift.cli.rows import Data, DataDir, Limit, Split, Task, rows_for
 from actshift.cli.steered import AsJson, Model, TrustRemoteCode
-from actshift.cli.twins import BatchSize, Data, Limit, MaxLength, Split, load_twins, progress_bar, show, text_batches
+from actshift.cli.twins import BatchSize, MaxLength, base_of_twin, load_twins, progress_bar, show
 from actshift.errors import ActshiftError
 
 
@@ -16,8 +17,10 @@ def extract(
     finetuned: Annotated[
         str, typer.Option("--finetuned", help="The fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")
     ],
-    data: Data,
     out: Annotated[Path, typer.Option("--out", help="A new folder for the adapter.")],
+    data: Data = None,
+    task: Task = None,
+    data_dir: DataDir = None,
     model: Model = None,
     split: Split = None,
     limit: Limit = 1024,
@@ -50,10 +53,13 @@ def extract(
         check_new_folder(out)
     if figure is not None:
         check_writable(figure)
+    rows = rows_for(base_of_twin(model, finetuned), data, task, data_dir, split, limit)
     base, twin, tokenizer = load_twins(model, finetuned, trust_remote_code)
-    batches = text_batches(data, split, limit, tokenizer, batch_size, max_length)
 
     from actshift.analysis import extract as package
+    from actshift.analysis.batches import token_batches
+
+    batches = token_batches(rows, tokenizer, batch_size, max_length)
 
     try:
         with progress_bar() as heard:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, load_steered
+from actshift.cli.rows import Data, DataDir, Limit, Split, Task, head_for_rows, rows_for
+from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, base_of, load_steered
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ LEAST_BATCHES = 8
 
 
 def locate(
-    data: Annotated[str, typer.Option("--data", help="Rows of the task: a file or a dataset's id, as for train.")],
+    data: Data = None,
+    task: Task = None,
+    data_dir: DataDir = None,
     model: Model = None,
     adapter: Adapter = None,
-    split: Annotated[str | None, typer.Option("--split", help="The split of a dataset on the hub.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Use only the first rows.")] = 256,
+    split: Split = None,
+    limit: Limit = 256,
     site: Annotated[
         list[str] | None,
         typer.Option("--site", help="A site to look at (repeatable; the residual stream's if left out)."),
@@ -53,7 +56,6 @@ def locate(
 
     One backward pass a batch is all it takes. With --budget it says what to train, and --out writes it down.
     """
-    from actshift.data import load_rows
     from actshift.files import check_writable
 
     if out is not None and budget is None:
@@ -61,15 +63,18 @@ def locate(
     for path in (out, figure):
         if path is not None:
             check_writable(path)
-    rows = load_rows(data, split, limit)
-    loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], 1.0, trust_remote_code)
+    adapters = [adapter] if adapter else []
+    rows = rows_for(model or base_of(adapters), data, task, data_dir, split, limit)
+    head = head_for_rows(model or base_of(adapters), task, rows)
+    loaded, tokenizer, _ = load_steered(model, adapters, 1.0, trust_remote_code, head=head)
 
     from actshift.analysis.batches import token_batches
+    from actshift.head import head_of, labels_of
 
     size = max(1, min(batch_size, len(rows) // LEAST_BATCHES))
-    batches = token_batches(rows, tokenizer, size, max_length)
+    batches = token_batches(rows, tokenizer, size, max_length, labels_of(loaded.config))
     report = _measured(loaded, batches, site, rank, weights)
-    config = report.to_config(budget, task_type="CAUSAL_LM") if budget is not None else None
+    config = report.to_config(budget, task_type=head_of(loaded)) if budget is not None else None
     _show(report, config, as_json)
     _write(report, config, out, figure)
 

@@ -21,7 +21,9 @@ from actshift.cli.generate import generate
 from actshift.cli.inspect import inspect
 from actshift.cli.locate import locate
 from actshift.cli.report import report as show_report
+from actshift.cli.tasks import tasks
 from actshift.cli.train import train
+from actshift.cli.vector import vector
 
 app = typer.Typer(
     name="actshift",
@@ -37,7 +39,9 @@ app.command()(compare)
 app.command()(generate)
 app.command()(chat)
 app.command()(inspect)
+app.command()(tasks)
 app.command()(locate)
+app.command()(vector)
 app.command("report")(show_report)
 app.command()(equivalence)
 app.command()(extract)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, load_steered
-from actshift.cli.twins import BatchSize, Limit, MaxLength, Split, load_twins, progress_bar
+from actshift.cli.rows import Data, DataDir, Limit, Split, Task, rows_for
+from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, base_of, load_steered
+from actshift.cli.twins import BatchSize, MaxLength, base_of_twin, load_twins, progress_bar
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ MOST_BATCHES = 8
 
 def report(
     context: typer.Context,
-    data: Annotated[str, typer.Option("--data", help="Rows of the task: a file or a dataset's id, as for train.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+    data: Data = None,
+    task: Task = None,
+    data_dir: DataDir = None,
     model: Model = None,
     finetuned: Annotated[
         str | None, typer.Option("--finetuned", help="A fine-tuned version of the model, or a LoRA, to look into.")
@@ -50,13 +53,12 @@ def report(
 
     from rich.console import Console
 
-    from actshift.data import load_rows
     from actshift.extras import require
 
     require("matplotlib", "plot")
     folder = figures or out.with_name(f"{out.stem}-figures")
     _check_places(out, folder)
-    rows = load_rows(data, split, limit)
+    rows = rows_for(_base(model, finetuned, adapter), data, task, data_dir, split, limit)
     base, twin, joint, tokenizer = _load(model, finetuned, adapter, trust_remote_code)
 
     from actshift.analysis.batches import token_batches
@@ -66,7 +68,12 @@ def report(
     batches = token_batches(rows, tokenizer, max(1, min(batch_size, len(rows) // MOST_BATCHES)), max_length)
     with progress_bar() as heard:
         findings = look(base, batches, rank, twin, joint, heard=heard)
-    about = {"model": findings.locate.model, "fine-tuned": finetuned, "adapter": adapter, "data": _size(data, batches)}
+    about = {
+        "model": findings.locate.model,
+        "fine-tuned": finetuned,
+        "adapter": adapter,
+        "data": _size(data or str(task), batches),
+    }
     made = how_made(_typed(context))
     made["versions"] = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     found = Report(findings, {name: fact for name, fact in about.items() if fact}, made)
@@ -113,6 +120,12 @@ def _load(
         return base, twin, joint, tokenizer
     base, tokenizer, _ = load_steered(model, [adapter] if adapter and not joint else [], 1.0, trust_remote_code)
     return base, None, joint, tokenizer
+
+
+def _base(model: str | None, finetuned: str | None, adapter: str | None) -> str:
+    if model is None and adapter is not None:
+        return base_of([adapter])
+    return base_of_twin(model, finetuned) if finetuned else model or base_of([])
 
 
 def _size(data: str, batches: Sequence[dict[str, Tensor]]) -> str:

@@ -13,6 +13,8 @@ from actshift.errors import ActshiftError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from actshift.head import Head
+
 BASE = "__base__"  # PEFT's name for no adapter
 
 Model = Annotated[
@@ -33,11 +35,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON in place of a t
 
 
 def load_steered(
-    model: str | None, adapters: Sequence[str], strength: float, trust_remote_code: bool, half: str = "both"
+    model: str | None,
+    adapters: Sequence[str],
+    strength: float,
+    trust_remote_code: bool,
+    half: str = "both",
+    head: Head | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase, list[str]]:
     """Load a model with any number of adapters; return it, its tokenizer and the adapters' names in it.
 
-    Adapters are actshift's, of one half or two, or stock LoRAs. Raises ActshiftError where neither a model nor an
+    Adapters are actshift's, of one half or two, or stock LoRAs. The head is that of the adapters, else `head`, else the
+    model's own. Raises ActshiftError where neither a model nor an
     adapter is given, one of them cannot be loaded, or it has no strength or halves that could be set.
     """
     from rich.console import Console
@@ -47,10 +55,11 @@ def load_steered(
         from actshift.tuner import set_halves, set_strength
         from actshift.tuner.lora import load_any_adapter
 
-        source = model or _base_of(adapters)
+        source = model or base_of(adapters)
         status.update(f"Loading {source} …")
         try:
-            loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code)
+            wanted = head_to_load(source, adapters, trust_remote_code, head)
+            loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code, head=wanted)
         except ActshiftError as error:
             if model is not None:
                 raise
@@ -80,7 +89,8 @@ def acting(model: Any, name: str, half: str = "both") -> Iterator[None]:
     yield
 
 
-def _base_of(adapters: Sequence[str]) -> str:
+def base_of(adapters: Sequence[str]) -> str:
+    """Return the base model that the first adapter names; raise ActshiftError where there is none."""
     from actshift.tuner.lora import base_model_of
 
     if not adapters:
@@ -88,3 +98,27 @@ def _base_of(adapters: Sequence[str]) -> str:
     if base := base_model_of(adapters[0]):
         return base
     raise ActshiftError(f"The adapter {adapters[0]} does not name its base model; add --model.")
+
+
+def head_to_load(
+    source: str, adapters: Sequence[str], trust_remote_code: bool = False, wanted: Head | None = None
+) -> Head:
+    """Return the one head of all adapters, else the one that is wanted, else the model's own; an encoder may have none.
+
+    Raises ActshiftError for adapters with different heads.
+    """
+    from actshift.head import Head, labels_of, own_head
+    from actshift.loading import load_config
+    from actshift.tuner.heads import saved_head
+
+    heads = [saved_head(adapter) for adapter in adapters]
+    for adapter, head in zip(adapters, heads, strict=True):
+        if head != heads[0]:
+            raise ActshiftError(
+                f"The adapters {adapters[0]} and {adapter} have different heads, {heads[0]} and {head}; load one."
+            )
+    if heads or wanted:
+        return heads[0] if heads else wanted  # type: ignore[return-value]
+    config = load_config(source, trust_remote_code)
+    own = Head(own_head(config) or "FEATURE_EXTRACTION")
+    return Head(own.task_type, labels_of(config)) if own.classifies else own

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from actshift.cli.steered import head_to_load
 from actshift.errors import ActshiftError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Data = Annotated[str, typer.Option("--data", help="Text for both models: a file or a dataset's id, as for train.")]
-Split = Annotated[str | None, typer.Option("--split", help="The split of a dataset on the hub.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Use only the first rows.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a time.")]
 MaxLength = Annotated[int, typer.Option("--max-length", min=2, help="Longest row in tokens.")]
 
@@ -31,12 +26,12 @@ def load_twins(model: str | None, updated: str, trust_remote_code: bool) -> tupl
         from actshift.analysis.extract import check_same_tokenizer
         from actshift.loading import load_model
 
+        model = base_of_twin(model, updated)
         if is_adapter(updated):
             return _with_lora(model, updated, trust_remote_code)
-        if model is None:
-            raise ActshiftError("No base model is given; add --model with a folder or Hugging Face id.")
-        base, tokenizer = load_model(model, trust_remote_code=trust_remote_code)
-        twin, other = load_model(updated, trust_remote_code=trust_remote_code)
+        head = head_to_load(updated, [], trust_remote_code)
+        base, tokenizer = load_model(model, trust_remote_code=trust_remote_code, head=head)
+        twin, other = load_model(updated, trust_remote_code=trust_remote_code, head=head)
         check_same_tokenizer(tokenizer, other)
     return base, twin, tokenizer
 
@@ -52,30 +47,34 @@ def is_adapter(source: str) -> bool:
     return True
 
 
-def _with_lora(model: str | None, source: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
+def base_of_twin(model: str | None, updated: str) -> str:
+    """Return the base that was given, or that a LoRA names.
+
+    Raises ActshiftError where neither is known, or `updated` is an adapter of another kind.
+    """
+    from actshift.tuner.lora import LORA, adapter_type, base_model_of
+
+    if is_adapter(updated):
+        if (kind := adapter_type(updated)) != LORA:
+            raise ActshiftError(
+                f"{updated} is an adapter of type {kind!r}, which changes no weight; give a fine-tuned model or a LoRA."
+            )
+        model = model or base_model_of(updated)
+        if model is None:
+            raise ActshiftError(f"The LoRA {updated} does not name its base model; add --model.")
+    if model is None:
+        raise ActshiftError("No base model is given; add --model with a folder or Hugging Face id.")
+    return model
+
+
+def _with_lora(model: str, source: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
     from actshift.loading import load_model
-    from actshift.tuner.lora import LORA, adapter_type, base_model_of, load_any_adapter
+    from actshift.tuner.lora import load_any_adapter
 
-    if (kind := adapter_type(source)) != LORA:
-        raise ActshiftError(
-            f"{source} is an adapter of type {kind!r}, which changes no weight; give a fine-tuned model, or a LoRA."
-        )
-    named = model or base_model_of(source)
-    if named is None:
-        raise ActshiftError(f"The LoRA {source} does not name its base model; add --model.")
-    base, tokenizer = load_model(named, trust_remote_code=trust_remote_code)
-    twin: Any = load_any_adapter(load_model(named, trust_remote_code=trust_remote_code)[0], source)
+    head = head_to_load(model, [source], trust_remote_code)
+    base, tokenizer = load_model(model, trust_remote_code=trust_remote_code, head=head)
+    twin: Any = load_any_adapter(load_model(model, trust_remote_code=trust_remote_code, head=head)[0], source)
     return base, twin.merge_and_unload().eval(), tokenizer
-
-
-def text_batches(
-    data: str, split: str | None, limit: int, tokenizer: Any, batch_size: int, max_length: int
-) -> list[dict[str, Tensor]]:
-    """Return the rows of a file or dataset as batches."""
-    from actshift.analysis.batches import token_batches
-    from actshift.data import load_rows
-
-    return token_batches(load_rows(data, split, limit), tokenizer, batch_size, max_length)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from actshift.compare.method import OF_COMPARISON, Method
+from actshift.compare.method import EQUAL, OF_COMPARISON, Method
 from actshift.compare.paper import METHODS, PRESETS
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.training.settings import TrainSettings, read_config_file
@@ -63,7 +63,7 @@ def check_common(common: Mapping[str, Any], where: str) -> None:
     allowed = [
         item.name
         for item in fields(TrainSettings)
-        if item.metadata["panel"] in (TRAINING, MACHINE) and item.name not in OF_COMPARISON
+        if (item.metadata["panel"] in (TRAINING, MACHINE) or item.name in EQUAL) and item.name not in OF_COMPARISON
     ]
     for name in common:
         if name not in allowed:

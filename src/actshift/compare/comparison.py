@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from actshift.compare.folder import CompareFolder, made_with
 from actshift.compare.method import EQUAL
 from actshift.compare.protocol import FIRST_SEED, Standing, Task
 from actshift.compare.settings import CompareSettings
-from actshift.compare.splits import Splits, read_splits, store_splits
+from actshift.compare.splits import Splits, cut_names, read_splits, store_splits
 from actshift.compare.worker import Job
+from actshift.tasks import get_task
 from actshift.training import TrainSettings
 from actshift.training.adapting import check_names
+from actshift.training.inputs import Inputs, head_for, known_objective, objective_of_rows
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class Comparison:
         folder = CompareFolder(Path(settings.named("out")))
         choice = choose(settings.methods)
         check_common(settings.common, "The command line")
-        common = {**choice.common, **settings.common, "model": settings.named("model")}
+        of_task = get_task(settings.task).settings if settings.task else {}
+        common = {**of_task, **choice.common, **settings.common, "model": settings.named("model")}
         for method in choice.methods:
             check_names(method.cell_settings(method.rates[0], FIRST_SEED, **common))
-        return cls(settings, Choice(choice.methods, common), read_splits(settings), folder)
+        return cls(settings, Choice(choice.methods, common), read_splits(settings, common), folder)
 
     @property
     def standing(self) -> Standing:
@@ -54,14 +58,33 @@ class Comparison:
         settings = self.settings
         return {
             "model": settings.model,
+            "task": settings.task,
+            "scorer": self.scorer,
             **{name: getattr(common, name) for name in EQUAL},
             "seeds": settings.seeds,
-            "max_new_tokens": settings.max_new_tokens,
+            "max_new_tokens": settings.new_tokens,
             "rows": self.splits.sizes,
             "shared_rows": self.splits.shared,
             "digests": self.splits.digests,
-            "cut_from_data": [name for name in ("validation", "test") if not getattr(settings, _SOURCES[name])],
+            "cut_from_data": cut_names(settings),
         }
+
+    @property
+    def scorer(self) -> str | None:
+        """Who judges completions, by name; None where classes are told."""
+        from actshift.evaluation.report import EXACT_MATCH
+
+        if self.inputs.head.classifies:
+            return None
+        return self.settings.judge.name if self.settings.judge else EXACT_MATCH
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What every cell reads to train on, and the head that it needs."""
+        settings = TrainSettings.from_mapping({**self.choice.common, "task": self.settings.task})
+        rows = self.splits.dataset("train")
+        objective = known_objective(settings) or objective_of_rows(rows)
+        return Inputs(objective, rows, self.splits.dataset("validation"), head_for(settings, objective, rows))
 
     def store_rows(self) -> None:
         """Write the rows where the cells read them; raise ActshiftError where other ones are there."""
@@ -89,7 +112,8 @@ class Comparison:
         rates = [list(method.rates) for method in self.choice.methods if method.name == cell.method]
         return made_with(
             self.cell_settings(cell),
-            max_new_tokens=self.settings.max_new_tokens,
+            max_new_tokens=self.settings.new_tokens,
+            scorer=self.scorer,
             rows=self.splits.digests,
             rates=rates[0] if rates else [],
         )
@@ -102,11 +126,9 @@ class Comparison:
             trains=task.cell != BASE_CELL,
             validation=str(self.folder.rows / "validation.jsonl"),
             test=str(self.folder.rows / "test.jsonl") if task.test else None,
-            max_new_tokens=self.settings.max_new_tokens,
+            max_new_tokens=self.settings.new_tokens,
+            scorer=self.settings.judge.name if self.settings.judge else None,
             eval_batch_size=self.settings.eval_batch_size,
             made_with=self.made_with(task.cell),
             one_thread=self.settings.jobs > 1,
         )
-
-
-_SOURCES = {"validation": "eval_data", "test": "test_data"}

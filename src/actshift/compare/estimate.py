@@ -57,7 +57,6 @@ def estimate(settings: CompareSettings) -> Estimate:
 
     Raises ActshiftError for whatever would stop the comparison before its first cell.
     """
-    from actshift.encoding import encode
     from actshift.loading import load_tokenizer
     from actshift.training.arguments import total_steps
 
@@ -65,8 +64,8 @@ def estimate(settings: CompareSettings) -> Estimate:
     first = comparison.choice.methods[0]
     common = first.cell_settings(first.rates[0], FIRST_SEED, **comparison.choice.common)
     tokenizer = load_tokenizer(settings.named("model"), common.trust_remote_code)
-    rows = comparison.splits.dataset("train")
-    steps = total_steps(len(encode(rows, tokenizer, common.max_length).examples), common)
+    inputs = comparison.inputs
+    steps = total_steps(len(inputs.objective.encode(inputs.rows, tokenizer, common, inputs.head).examples), common)
     pace = measure(comparison)
     train = pace.begin + steps * pace.step + _evaluations(steps, common) * _forwards(comparison, common, pace)
     lines = tuple(_line(method, comparison, steps, train, pace) for method in comparison.choice.methods)
@@ -96,7 +95,9 @@ def _line(method: Method, comparison: Comparison, steps: int, train: float, pace
     from actshift.training.plan import counts
 
     settings = method.cell_settings(method.rates[0], FIRST_SEED, **comparison.choice.common)
-    trainable, parameters = counts(adapt(base_without_weights(settings), settings, steps), settings)
+    head = comparison.inputs.head
+    adapted = adapt(base_without_weights(settings, head), settings, steps, head=head)
+    trainable, parameters = counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
     cells = len(method.rates) + seeds - 1
     scored = cells * sizes["validation"] + seeds * sizes["test"]

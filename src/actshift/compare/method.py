@@ -12,9 +12,12 @@ from actshift.training.settings import TrainSettings
 
 BASE = "base"
 """The name under which a comparison keeps the untouched model."""
-OF_COMPARISON = ("model", "data", "out", "eval_data", "eval_share", "seed", "learning_rate")
+OF_COMPARISON = ("model", "task", "data_dir", "data", "out", "eval_data", "eval_share", "seed", "learning_rate")
 """Settings that the comparison itself gives every cell."""
-EQUAL = ("epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length", "save_steps", "precision")
+EQUAL = (
+    "objective", "chat", "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length", "group_by_length",
+    "save_steps", "precision",
+)  # fmt: skip
 """Settings that are the same for all methods, or they would not be compared on equal terms."""
 
 

@@ -38,11 +38,12 @@ def measure(comparison: Comparison) -> Pace:
     method = next((one for one in methods if one.settings.get("method", "steering") == "steering"), methods[0])
     settings = method.cell_settings(method.rates[0], FIRST_SEED, **comparison.choice.common)
     start = time.perf_counter()
-    model, tokenizer = load_base(settings)
+    head = comparison.inputs.head
+    model, tokenizer = load_base(settings, head)
     loading = time.perf_counter() - start
     some = comparison.splits.dataset("validation", size)
-    report = evaluate(model, tokenizer, some, comparison.settings.max_new_tokens, size)
-    rows, adapted = comparison.splits.dataset("train"), adapt(model, settings, TIMED_STEPS)
+    report = evaluate(model, tokenizer, some, comparison.settings.new_tokens, size)
+    rows, adapted = comparison.splits.dataset("train"), adapt(model, settings, TIMED_STEPS, head=head)
     _, short, long = (
         fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
         for steps in (1, 1, 1 + TIMED_STEPS)  # the first one pays for imports, and what is alike in both cancels out

@@ -26,7 +26,7 @@ def draw(report: CompareReport, path: Path) -> None:
         )
     if report.base_test is not None:
         _draw_base(axes, 100 * report.base_test)
-    axes.set(xlabel="trainable parameters", ylabel="exact match on the test rows, %")
+    axes.set(xlabel="trainable parameters", ylabel=f"{report.measure.lower()} on the test rows, %")
     axes.set_title(f"{report.title}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
     axes.margins(x=0.18, y=0.12)
     low, high = axes.get_ylim()

@@ -84,6 +84,14 @@ class CompareReport:
         model = str(self.protocol["model"])
         return Path(model).name if Path(model).is_dir() else model
 
+    @property
+    def measure(self) -> str:
+        """What the accuracies are of: the scorer's name says when a row counts as right."""
+        from actshift.evaluation.report import EXACT_MATCH
+
+        scorer = self.protocol["scorer"]
+        return "Exact match" if scorer == EXACT_MATCH else f"Accuracy ({scorer})" if scorer else "Accuracy"
+
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON, with the times in `made`."""
         rows = []

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from actshift.errors import ActshiftError
 from actshift.training.settings import TrainSettings
 from actshift.training.settings.field import checked, setting
 from actshift.training.settings.train_settings import MACHINE, WHAT
 
+if TYPE_CHECKING:
+    from actshift.tasks import Scorer
+
 SCORING = "Scoring"
+NEW_TOKENS = 64
 COMMON = (
     "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length",
-    "precision", "gradient_checkpointing", "trust_remote_code",
+    "precision", "gradient_checkpointing", "trust_remote_code", "group_by_length", "objective", "chat",
 )  # fmt: skip
 """The settings of training that have a flag here; a methods file may hold any other."""
 
@@ -37,6 +41,8 @@ class CompareSettings:
 
     model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
     data: str | None = setting(WHAT, None, "Rows to train on: a .jsonl, .json, .csv or .parquet file, or a dataset id.")
+    task: str | None = field(default=None, metadata=TrainSettings.__dataclass_fields__["task"].metadata)
+    data_dir: str | None = field(default=None, metadata=TrainSettings.__dataclass_fields__["data_dir"].metadata)
     eval_data: str | None = setting(
         WHAT, None, "Rows to choose the learning rate by (a dataset's validation split); cut from --data if left out."
     )
@@ -50,12 +56,18 @@ class CompareSettings:
     out: str | None = setting(WHAT, None, "Folder for the table; a comparison that stopped there is gone on with.")
     keep_weights: bool = setting(WHAT, False, "Keep fully fine-tuned models too; adapters of chosen cells are kept.")
 
+    objective: str | None = _common("objective")
+    chat: bool | None = _common("chat")
     epochs: float | None = _common("epochs")
     max_steps: int | None = _common("max_steps")
     batch_size: int | None = _common("batch_size")
     gradient_accumulation: int | None = _common("gradient_accumulation")
     max_length: int | None = _common("max_length")
-    max_new_tokens: int = setting(SCORING, 64, "Tokens to write at most.", least=1)
+    group_by_length: bool | None = _common("group_by_length")
+    scorer: str | None = setting(SCORING, None, "Who judges completions; the task's if left out, else exact match.")
+    max_new_tokens: int | None = setting(
+        SCORING, None, "Tokens to write at most; the task's if left out, or 64.", least=1
+    )
     eval_batch_size: int = setting(SCORING, 16, "Rows to complete at a time.", least=1)
     precision: str | None = _common("precision")
     gradient_checkpointing: bool | None = _common("gradient_checkpointing")
@@ -73,6 +85,20 @@ class CompareSettings:
     def common(self) -> dict[str, Any]:
         """The settings of training that were given, which hold for all methods."""
         return {name: value for name in COMMON if (value := getattr(self, name)) is not None}
+
+    @property
+    def judge(self) -> Scorer | None:
+        """Who judges completions; None where these must match exactly."""
+        from actshift.tasks import get_scorer, get_task
+
+        return get_scorer(self.scorer) if self.scorer else get_task(self.task).scorer if self.task else None
+
+    @property
+    def new_tokens(self) -> int:
+        """The tokens to write at most."""
+        from actshift.tasks import get_task
+
+        return self.max_new_tokens or (get_task(self.task).max_new_tokens if self.task else NEW_TOKENS)
 
     def named(self, name: str) -> str:
         """Return `model`, `data` or `out`; raise ActshiftError where it was not given."""

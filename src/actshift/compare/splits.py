@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.compare.settings import CompareSettings
-from actshift.data import load_rows
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
+from actshift.training import TrainSettings
+from actshift.training.inputs import known_objective, read_rows
+from actshift.training.objectives import Objective
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 NAMES = ("train", "validation", "test")
 SHARE = 0.1
 """Of the rows of --data, what each split gets that is not given by itself."""
+READ = ("text", "text_pair", "tokens")
+"""What of a row for an encoder is its question, so to say."""
 Row = Mapping[str, Any]
 
 
@@ -59,21 +63,22 @@ class Splits:
         return {name: hashlib.sha256("\n".join(getattr(self, name)).encode()).hexdigest()[:16] for name in NAMES}
 
 
-def read_splits(settings: CompareSettings) -> Splits:
-    """Return the rows that `settings` name; what has no source of its own is a tenth of --data, cut at random.
+def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
+    """Return the rows that `settings` name, by the settings of training that are `common` to all methods.
+
+    What has no source of its own is the task's, or a tenth of --data, cut at random.
 
     The cut is the same each time. Rows with the same prompt stay on one side of it.
 
     Raises ActshiftError for rows that cannot be read or scored, too few to cut, and a split that lies wholly in one
     before it; warns of rows that do.
     """
-    rest = _lines(settings.named("data"), "train")
-    given = {
-        name: _lines(source, name)
-        for name, source in (("validation", settings.eval_data), ("test", settings.test_data))
-        if source
-    }
-    missing = [name for name in NAMES[1:] if name not in given]
+    run = TrainSettings.from_mapping({**common, "task": settings.task, "data_dir": settings.data_dir})
+    objective = known_objective(run)
+    rest = _lines(run, settings.data, "train", objective)
+    missing = cut_names(settings)
+    sources = {"validation": settings.eval_data, "test": settings.test_data}
+    given = {name: _lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
     if missing:
         rest, cut = _cut(rest, missing, settings.named("data"))
         given.update(cut)
@@ -110,9 +115,15 @@ def store_splits(splits: Splits, folder: Path) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
 
 
-def _lines(source: str, split: str) -> list[str]:
-    rows: Dataset = load_rows(source, split)
-    if "text" in rows.column_names:
+def cut_names(settings: CompareSettings) -> list[str]:
+    """Return the splits that are cut from --data; a task has its own."""
+    given = {"validation": settings.eval_data, "test": settings.test_data}
+    return [name for name, source in given.items() if not source and not settings.task]
+
+
+def _lines(run: TrainSettings, source: str | None, split: str, objective: Objective | None) -> list[str]:
+    rows = read_rows(run, split, source, objective)
+    if rows.column_names == ["text"]:
         raise ActshiftError(f"{source} has text only; exact match needs prompt and completion, or messages.")
     return [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]
 
@@ -135,4 +146,5 @@ def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> tuple[list[s
 
 
 def _prompt(row: Row) -> str:
-    return json.dumps(row["messages"][:-1] if "messages" in row else row["prompt"])
+    read = row["messages"][:-1] if "messages" in row else [row.get(name) for name in ("prompt", *READ)]
+    return json.dumps(read)

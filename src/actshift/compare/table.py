@@ -44,7 +44,7 @@ def rich_table(report: CompareReport) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"Exact match, {report.title}",
+        title=f"{report.measure}, {report.title}",
         title_justify="left",
         caption=notes(report),
         caption_justify="left",

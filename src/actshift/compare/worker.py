@@ -35,6 +35,7 @@ class Job:
     validation: str
     test: str | None
     max_new_tokens: int
+    scorer: str | None
     eval_batch_size: int
     made_with: dict[str, Any]
     one_thread: bool
@@ -125,10 +126,13 @@ def _short(error: Exception) -> str:
 
 def _score(job: Job, loaded: tuple[Any, Any], rows: str) -> Any:
     from actshift.compare.cell import Score
-    from actshift.data import load_rows
+    from actshift.data import LABELLED, LANGUAGE, load_rows
     from actshift.evaluation import evaluate
+    from actshift.tasks import get_scorer
 
-    report = evaluate(*loaded, load_rows(rows), job.max_new_tokens, job.eval_batch_size)
+    scorer = get_scorer(job.scorer) if job.scorer else None
+    split = load_rows(rows, kinds=(*LABELLED, *LANGUAGE))
+    report = evaluate(*loaded, split, job.max_new_tokens, job.eval_batch_size, scorer=scorer)
     return Score(report.correct, report.total, report.seconds)
 
 

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 def check_names(settings: TrainSettings) -> None:
     """Raise ActshiftError for a name among the settings that there is not, before hours of loading."""
+    from actshift.tuner import read_config
+
     if settings.steers:
         steering = steering_config(settings)
+        if settings.start:
+            if settings.two_phases:
+                raise ActshiftError("LoFiT chooses its heads from scratch; leave start out, or use another adapter.")
+            read_config(settings.start)
         if settings.method == "joint":
             joint_config(settings, steering)
 

@@ -1,4 +1,4 @@
-"""Begin an adapter along the gradient of the rows that it will learn from."""
+"""Begin an adapter where a saved one ended, or along the gradient of the rows that it will learn from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ ROWS = 256
 
 
 def first_weights(adapted: Any, job: Job) -> None:
-    """Fill what has `init="gradient"` from rows that the run's seed draws; other adapters have their weights already.
+    """Fill what begins at a saved adapter, or by `init="gradient"` from rows that the run's seed draws.
 
-    Raises ActshiftError where the rows give no gradient.
+    Other adapters have their weights already. Raises ActshiftError where the saved one does not fit, or the rows give
+    no gradient.
     """
     from actshift.encoding import padded
     from actshift.gradients import gradient_init
+    from actshift.tuner import start_from
 
+    if job.settings.start:
+        start_from(adapted, job.settings.start)
+        return
     interventions = adapted.peft_config["default"].all_interventions if job.settings.steers else ()
     if all(getattr(one.adapter, "init", None) != "gradient" for one in interventions):
         return

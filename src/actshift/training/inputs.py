@@ -29,7 +29,8 @@ def named(settings: TrainSettings, name: str) -> str:
     """Return the setting `name`, one of model, data and out; raise ActshiftError where it was not given."""
     value = getattr(settings, name)
     if not value:
-        raise ActshiftError(f"The setting {name} is missing; give --{name}, or {name} in the config file.")
+        flags = "--data or --task" if name == "data" else f"--{name}"
+        raise ActshiftError(f"The setting {name} is missing; give {flags}, or {name} in the config file.")
     return value
 
 
@@ -40,19 +41,43 @@ def read_inputs(settings: TrainSettings) -> Inputs:
 
     Raises ActshiftError for rows that cannot be read or used, and for a share that leaves a side without rows.
     """
-    from actshift.loading import load_config
-
-    if settings.task and settings.data:
-        raise ActshiftError("task and data both say what to train on; give one of them.")
     if settings.eval_data and settings.eval_share:
         raise ActshiftError("eval_data and eval_share both say what to evaluate on; give one of them.")
-    config = load_config(named(settings, "model"), settings.trust_remote_code)
-    objective = _objective(settings, own_head(config))
-    rows = _rows(settings, "train", objective)
-    if objective is None:
-        objective = objective_of_rows(rows)
+    objective = known_objective(settings)
+    rows = read_rows(settings, "train", settings.data, objective)
+    objective = objective or objective_of_rows(rows)
     rows, eval_rows = _split(settings, rows, objective)
-    return Inputs(objective, rows, eval_rows, objective.head(rows, _labels(settings, config, objective, rows)))
+    return Inputs(objective, rows, eval_rows, head_for(settings, objective, rows))
+
+
+def known_objective(settings: TrainSettings) -> Objective | None:
+    """Return the objective that is asked for, or that of the model's own head; None where the rows must tell."""
+    if settings.objective:
+        return OBJECTIVES[settings.objective]
+    if head := own_head(_config(settings)):
+        return next(one for one in OBJECTIVES.values() if one.task_type == head)
+    return OBJECTIVES["classify"] if settings.task else None
+
+
+def read_rows(settings: TrainSettings, split: str, source: str | None, objective: Objective | None) -> Dataset:
+    """Return the rows of a split in the form that the objective reads: from `source`, or else from the task.
+
+    By the tokenizer's chat template, if it has one and `chat` is on, a task's rows become messages. Raises
+    ActshiftError where neither or both are given, and for rows that cannot be read.
+    """
+    if source and settings.task and split == "train":
+        raise ActshiftError("task and data both say what to train on; give one of them.")
+    if source or not settings.task:
+        kinds = objective.kinds if objective else LABELLED
+        return load_rows(source or named(settings, "data"), split, kinds=kinds)
+    from actshift.loading import load_tokenizer
+    from actshift.tasks import get_task
+
+    form = objective.form if objective else "labels"
+    if form == "text" and settings.chat:
+        tokenizer = load_tokenizer(named(settings, "model"), settings.trust_remote_code)
+        form = "messages" if tokenizer.chat_template else "text"
+    return get_task(settings.task).load(split, settings.data_dir, form=form)
 
 
 def objective_of_rows(rows: Dataset) -> Objective:
@@ -66,40 +91,30 @@ def objective_of_rows(rows: Dataset) -> Objective:
     return max(OBJECTIVES.values(), key=lambda one: max(len(kind) if found >= set(kind) else 0 for kind in one.kinds))
 
 
-def task_rows(task: str, split: str, data_dir: str | None, objective: Objective, tokenizer: Any, chat: bool) -> Dataset:
-    """Return a split of a task in the form that `objective` reads: by its chat template if it has one and `chat`."""
-    from actshift.tasks import get_task
+def head_for(settings: TrainSettings, objective: Objective, rows: Dataset) -> Head:
+    """Return the head that the objective needs for `rows`, its classes named as the task or the model itself does.
 
-    form = "messages" if objective.form == "text" and chat and tokenizer.chat_template else objective.form
-    return get_task(task).load(split, data_dir, form=form)  # type: ignore[arg-type]
+    Raises ActshiftError for rows all of one class.
+    """
+    if settings.task and objective.form == "labels":
+        from actshift.tasks import get_task
 
-
-def _objective(settings: TrainSettings, head: str | None) -> Objective | None:
-    """The objective asked for, or the one of the model's own head; None where the rows must tell."""
-    if settings.objective:
-        return OBJECTIVES[settings.objective]
-    if head is not None:
-        return next(one for one in OBJECTIVES.values() if one.task_type == head)
-    return OBJECTIVES["classify"] if settings.task else None
+        return objective.head(rows, get_task(settings.task).labels or ())
+    head, config = objective.head(rows), _config(settings)
+    if head.classifies and own_head(config) == head.task_type and set(head.labels) <= set(labels_of(config)):
+        return objective.head(rows, labels_of(config))
+    return head
 
 
-def _rows(settings: TrainSettings, split: str, objective: Objective | None) -> Dataset:
-    from actshift.loading import load_tokenizer
+def _config(settings: TrainSettings) -> Any:
+    from actshift.loading import load_config
 
-    if settings.task:
-        tokenizer = load_tokenizer(named(settings, "model"), settings.trust_remote_code)
-        return task_rows(
-            settings.task, split, settings.data_dir, objective or OBJECTIVES["classify"], tokenizer, settings.chat
-        )
-    kinds = objective.kinds if objective else LABELLED
-    if split == "train":
-        return load_rows(named(settings, "data"), kinds=kinds)
-    return load_rows(str(settings.eval_data), split="validation", kinds=kinds)
+    return load_config(named(settings, "model"), settings.trust_remote_code)
 
 
 def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tuple[Dataset, Dataset | None]:
     if settings.eval_data or (settings.task and not settings.eval_share):
-        return rows, _rows(settings, "validation", objective)
+        return rows, read_rows(settings, "validation", settings.eval_data, objective)
     if not settings.eval_share:
         return rows, None
     held_out = round(len(rows) * settings.eval_share)
@@ -110,15 +125,3 @@ def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tupl
         )
     split = rows.train_test_split(held_out, seed=settings.seed)
     return split["train"], split["test"]
-
-
-def _labels(settings: TrainSettings, config: Any, objective: Objective, rows: Dataset) -> tuple[str, ...]:
-    """The names of the classes where these are known: a task's, or those of a head that the model comes with."""
-    if settings.task and objective.form == "labels":
-        from actshift.tasks import get_task
-
-        return get_task(settings.task).labels or ()
-    if own_head(config) != objective.task_type or objective.task_type == "CAUSAL_LM":
-        return ()
-    own = labels_of(config)
-    return own if set(objective.head(rows).labels) <= set(own) else ()

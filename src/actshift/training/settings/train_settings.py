@@ -90,6 +90,12 @@ class TrainSettings:
     interventions: str | None = setting(
         SHIFT, None, "File of sites, layers and ranks, as locate --budget --out writes; in place of these.", of=STEERS
     )
+    start: str | None = setting(
+        SHIFT,
+        None,
+        "Saved adapter of this kind to begin at, a folder or an id, such as actshift vector writes.",
+        of=STEERS,
+    )
     first_tokens: int = setting(SHIFT, 7, "How many tokens the ends have at the start of the prompt.", least=0, of=ENDS)
     last_tokens: int = setting(SHIFT, 7, "How many tokens they have at its end.", least=0, of=ENDS)
 
