@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 from math import sqrt
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from actshift.errors import ActshiftError
-from actshift.tasks.listops import Expression, evaluate, generate, splits
+from actshift.tasks.listops import Expression, evaluate, generate, splits, stream
 from actshift.tasks.listops.generate import draw
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
@@ -45,7 +45,7 @@ def plain_draw(rng: random.Random, depth: int, max_depth: int, max_args: int) ->
 def test_what_is_drawn_is_distinct_in_bounds_and_says_the_truth_about_itself(
     seed: int, max_depth: int, max_args: int, min_length: int
 ) -> None:
-    drawn = generate(20, seed, max_depth, max_args, min_length, max_length=40)
+    drawn = list(islice(stream(seed, max_depth, max_args, min_length, max_length=40), 20))
     assert len({expression.tokens for expression in drawn}) == 20
     for expression in drawn:
         assert min_length < expression.length < 40
@@ -90,7 +90,7 @@ def test_finds_every_expression_that_there_is_and_refuses_one_more() -> None:
     assert {expression.tokens for expression in generate(400, seed=0, **flat)} == {
         f"[{operator} {a} {b} ]" for operator in OPERATORS for a in range(10) for b in range(10)
     }
-    with pytest.raises(ActshiftError, match=r"401 distinct expressions were asked for.*none beyond 400"):
+    with pytest.raises(ActshiftError, match=r"After 400 distinct expressions, 100,000 draws.*brought no other"):
         generate(401, seed=0, **flat)
 
 
@@ -113,7 +113,7 @@ def test_splits_share_nothing_and_are_alike() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": -1}, "n must be at least 0, got -1"),
+        ({"n": -1}, "n must be 0 or more, got -1"),
         ({"max_depth": 0}, "max_depth must be at least 1, got 0"),
         ({"max_args": 1}, "max_args must be at least 2, got 1"),
         ({"min_length": -1}, "min_length must be at least 0, got -1"),
@@ -126,6 +126,11 @@ def test_splits_share_nothing_and_are_alike() -> None:
 def test_settings_that_nothing_fits_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ActshiftError, match=message):
         generate(**{"n": 5, "seed": 0, **settings})
+
+
+def test_the_stream_refuses_before_anything_is_drawn() -> None:
+    with pytest.raises(ActshiftError, match="max_args must be at least 2"):
+        stream(seed=0, max_args=1)
 
 
 def test_a_split_of_negative_size_is_refused() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from actshift.errors import ActshiftError
 from actshift.tasks.listops.expression import OPERATORS, Expression
@@ -17,47 +18,42 @@ PATIENCE = 100_000
 _NAMES = tuple(OPERATORS)
 
 
-def generate(
-    n: int,
-    seed: int,
-    max_depth: int = 10,
-    max_args: int = 10,
-    min_length: int = 16,
-    max_length: int = 64,
-) -> list[Expression]:
-    """Draw `n` distinct expressions with `min_length < length < max_length`, the same for the same seed anywhere.
+def stream(
+    seed: int, max_depth: int = 10, max_args: int = 10, min_length: int = 16, max_length: int = 64
+) -> Iterator[Expression]:
+    """Yield distinct expressions with `min_length < length < max_length`, the same for the same seed anywhere.
 
     The tree grows from the root at depth 1: above depth `max_depth` a node is an operator with probability
     0.25, with 2 to `max_args` arguments (uniform), and a digit otherwise; at `max_depth` it is a digit. The
     defaults are those of the Long Range Arena (Tay et al., 2020), with its ratio of the two lengths [ours].
 
     Raises:
-        ActshiftError: settings that no expression fits, or that fit fewer than `n`.
+        ActshiftError: at once for settings that no expression fits, later where there seem to be no more.
+
+    Example:
+        >>> next(stream(seed=0, max_args=3, min_length=3, max_length=6)).tokens
+        '[SM 2 4 3 ]'
+    """
+    _check(max_depth, max_args, min_length, max_length)
+    return _stream(seed, max_depth, max_args, min_length, max_length)
+
+
+def generate(n: int, seed: int, **settings: int) -> list[Expression]:
+    """Return the first `n` expressions of `stream`, whose settings these are.
+
+    Raises ActshiftError for settings that no expression fits, or that fit fewer than `n`.
 
     Example:
         >>> [expression.tokens for expression in generate(2, seed=0, max_args=3, min_length=3, max_length=6)]
         ['[SM 2 4 3 ]', '[MED 5 7 ]']
     """
-    _check(n, max_depth, max_args, min_length, max_length)
-    rng = random.Random(seed)
-    found: dict[str, Expression] = {}
-    misses = 0
-    while len(found) < n:
-        drawn = draw(rng, max_depth, max_args, min_length, max_length)
-        if drawn is not None and drawn.tokens not in found:
-            found[drawn.tokens] = drawn
-            misses = 0
-        elif (misses := misses + 1) == PATIENCE:
-            raise ActshiftError(
-                f"{n} distinct expressions were asked for, and {PATIENCE:,} draws in a row brought none beyond "
-                f"{len(found)}, with {min_length} < length < {max_length}, max_depth={max_depth} and "
-                f"max_args={max_args}; ask for fewer, or allow more lengths."
-            )
-    return list(found.values())
+    if n < 0:
+        raise ActshiftError(f"n must be 0 or more, got {n}.")
+    return list(islice(stream(seed, **settings), n))
 
 
 def splits(sizes: Mapping[str, int], seed: int, **settings: int) -> dict[str, list[Expression]]:
-    """Draw sets of these sizes that share no expression; `settings` are those of `generate`.
+    """Draw sets of these sizes that share no expression; `settings` are those of `stream`.
 
     Example:
         >>> cut = splits({"train": 8, "validation": 1, "test": 1}, seed=0)
@@ -110,13 +106,27 @@ def draw(rng: random.Random, max_depth: int, max_args: int, min_length: int, max
             return Expression(" ".join(tokens), value, len(tokens), depth) if fits else None
 
 
-def _check(n: int, max_depth: int, max_args: int, min_length: int, max_length: int) -> None:
-    for name, given, least in (
-        ("n", n, 0),
-        ("max_depth", max_depth, 1),
-        ("max_args", max_args, 2),
-        ("min_length", min_length, 0),
-    ):
+def _stream(seed: int, max_depth: int, max_args: int, min_length: int, max_length: int) -> Iterator[Expression]:
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    misses = 0
+    while misses < PATIENCE:
+        drawn = draw(rng, max_depth, max_args, min_length, max_length)
+        if drawn is None or drawn.tokens in seen:
+            misses += 1
+            continue
+        misses = 0
+        seen.add(drawn.tokens)
+        yield drawn
+    raise ActshiftError(
+        f"After {len(seen)} distinct expressions, {PATIENCE:,} draws in a row brought no other with "
+        f"{min_length} < length < {max_length}, max_depth={max_depth} and max_args={max_args}; ask for fewer, "
+        "or allow more lengths."
+    )
+
+
+def _check(max_depth: int, max_args: int, min_length: int, max_length: int) -> None:
+    for name, given, least in (("max_depth", max_depth, 1), ("max_args", max_args, 2), ("min_length", min_length, 0)):
         if given < least:
             raise ActshiftError(f"{name} must be at least {least}, got {given}.")
     shortest = 1 if min_length == 0 else 4
