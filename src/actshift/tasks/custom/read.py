@@ -10,7 +10,7 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.tasks.custom.files import Files
 from actshift.tasks.custom.template import Template
 from actshift.tasks.example import Example, Row
-from actshift.tasks.mapping_file import read_mapping
+from actshift.mapping_file import read_mapping
 from actshift.tasks.parts import SPLITS, Part, cut
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import Hub, Source
