@@ -1,0 +1,195 @@
+"""Set the methods side by side on an encoder: ``python scripts/encoder_results.py --model M --rows R --out DIR``.
+
+R is what encoder_rows.py makes, the methods are in encoder_methods.yaml and encoder_mnli_methods.yaml. DIR keeps the
+comparisons, which go on from there if they are stopped; --jobs N does N cells at a time. Then each method of SST-2
+trains for a few steps in a process of its own, for its peak memory, and encoder_norms.py looks at the norms. Writes
+encoders.{json,md} and the pictures to docs/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actshift.compare.cell import Cell
+from actshift.compare.choice import choose
+from actshift.compare.compare import compare
+from actshift.compare.picture import draw
+from actshift.compare.report import CompareReport
+from actshift.compare.settings import CompareSettings
+from actshift.compare.table import COLUMNS, NONE, cells, markdown, notes
+from actshift.loading import load_config
+from actshift.training import TrainSettings, train
+
+SCRIPTS = Path(__file__).parent
+RESULTS = SCRIPTS.parent / "docs" / "results"
+METHODS = {"sst2": "encoder_methods.yaml", "mnli": "encoder_mnli_methods.yaml"}
+TITLES = {"sst2": "SST-2", "mnli": "MNLI"}
+MEASURED_STEPS = 40
+ADAPTERS = ("linear", "nonlinear", "vector")
+"""Whose shifts are looked at in the norms' units."""
+FIGURES = ("sum", "normed", "missed", "taken_out", "oracle")
+MARK = "<!-- From here on written by scripts/encoder_results.py -->"
+
+
+def settings_for(task: str, arguments: argparse.Namespace) -> CompareSettings:
+    """Return the comparison on the rows of a task."""
+    rows = arguments.rows / task
+    return CompareSettings(
+        model=arguments.model,
+        data=str(rows / "train.jsonl"),
+        eval_data=str(rows / "validation.jsonl"),
+        test_data=str(rows / "test.jsonl"),
+        methods=(str(SCRIPTS / METHODS[task]),),
+        seeds=3,
+        jobs=arguments.jobs,
+        out=str(arguments.out / task),
+    )
+
+
+def peak_memory(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return by method the peak of the memory of a process that does nothing but train it, in MB."""
+    found = {}
+    for method in choose([str(SCRIPTS / METHODS["sst2"])]).methods:
+        command = [sys.executable, __file__, "--memory", method.name, "--model", arguments.model]
+        command += ["--rows", str(arguments.rows), "--out", str(arguments.out)]
+        found[method.name] = float(subprocess.check_output(command, text=True).split()[-1])
+    return found
+
+
+def train_and_tell(arguments: argparse.Namespace) -> None:
+    """Train a method for a few steps, and print the peak of this process's memory in MB."""
+    import resource
+    import tempfile
+
+    import torch
+
+    torch.set_num_threads(1)
+    choice = choose([str(SCRIPTS / METHODS["sst2"])])
+    method = next(one for one in choice.methods if one.name == arguments.memory)
+    common: dict[str, Any] = {**choice.common, "model": arguments.model, "max_steps": MEASURED_STEPS}
+    with tempfile.TemporaryDirectory() as folder:
+        data = str(arguments.rows / "sst2" / "train.jsonl")
+        train(method.cell_settings(method.rates[0], 0, **common, data=data, out=f"{folder}/run"))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+
+
+def norms(report: CompareReport, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what encoder_norms.py finds for the first seed of the adapters, and for a full fine-tuning."""
+    full = arguments.out / "full"
+    if not full.exists():
+        row = next(row for row in report.rows if row.method == "full")
+        settings = settings_for("sst2", arguments)
+        common = {name: value for name, value in choose(settings.methods).common.items()}
+        train(
+            TrainSettings.from_mapping(
+                {**common, "model": arguments.model, "method": "full", "learning_rate": row.rate, "out": str(full)}
+                | {"data": settings.data, "eval_data": settings.eval_data}
+            )
+        )
+    weights = [
+        str(Cell(row.method, row.rate or 0, 0).folder(arguments.out / "sst2") / "weights")
+        for row in report.rows
+        if row.method in ADAPTERS
+    ]
+    command = [sys.executable, str(SCRIPTS / "encoder_norms.py"), "--base", arguments.model, "--full", str(full)]
+    command += ["--data", str(arguments.rows / "sst2" / "validation.jsonl"), "--adapters", *weights]
+    return json.loads(subprocess.check_output(command, text=True))
+
+
+def table(report: CompareReport, head: int, peaks: dict[str, float]) -> Iterator[str]:
+    """Yield the lines of the table: a method each, the head's parameters left out, its peak memory added."""
+    columns: list[str] = [*COLUMNS, *(["peak MB"] if peaks else [])]
+    yield line(columns)
+    yield line(["---", *["---:"] * (len(columns) - 1)])
+    names = ["base", *(row.method for row in report.rows)]
+    for name, own in zip(names, cells(report), strict=True):
+        trained = next((row.trainable for row in report.rows if row.method == name), None)
+        beside = [own[0], own[1] if trained is None else f"{trained - head:,}", *own[2:]]
+        yield line([*beside, *([f"{peaks[name]:,.0f}" if name in peaks else NONE] if peaks else [])])
+
+
+def line(words: list[str]) -> str:
+    """Return a line of a table in Markdown."""
+    return f"| {' | '.join(words)} |"
+
+
+def section(task: str, report: CompareReport, head: int, peaks: dict[str, float]) -> Iterator[str]:
+    """Yield all of a comparison: its table, and below it what compare's own page tells."""
+    made, own = report.made, markdown(report).replace("table.png", f"encoders_{task}.png")
+    yield f"## {TITLES[task]}"
+    yield ""
+    yield f"{made['date']}, {made['machine']}; " + ", ".join(f"{name} {one}" for name, one in made["versions"].items())
+    yield f"`trainable` leaves out the head's {head:,} parameters, which every method trains."
+    yield ""
+    yield from table(report, head, peaks)
+    yield ""
+    rest = own.partition(notes(report))
+    yield (rest[1] + rest[2]).replace("\n## ", "\n### ")
+
+
+def norms_table(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what was found at the norms, a block a line."""
+    yield "## The norm behind the skip"
+    yield ""
+    yield (
+        f"By `scripts/encoder_norms.py` on {found['texts']} validation texts of SST-2. Sum: ‖x + attention + MLP - h‖ "
+        "over ‖h‖; normed: the same of LN(LN(x + attention) + MLP). Taken out: of the change that full fine-tuning of "
+        "the MLP makes in front of the norm, the share that the norm removes; missed: what J δy misses of what is "
+        "behind it. Then the share of a shift behind the norm that lies where the norm lets nothing through: of the "
+        f"oracle (h of the fine-tuned model less h), and of trained adapters. By chance it is {found['chance']:.2%}."
+    )
+    yield ""
+    adapters = [name for name in found["layers"][0] if name not in FIGURES]
+    yield line(["block", "sum", "normed", "taken out", "missed", "oracle", *adapters])
+    yield line(["---", *["---:"] * (5 + len(adapters))])
+    for number, one in enumerate(found["layers"]):
+        shares = [f"{one[name]:.2%}" for name in ("taken_out", "missed")]
+        beyond = [f"{one[name]:.3%}" for name in ("oracle", *adapters)]
+        yield line([str(number), f"{one['sum']:.2f}", f"{one['normed']:.1e}", *shares, *beyond])
+
+
+def write(reports: dict[str, CompareReport], peaks: dict[str, float], found: dict[str, Any], hidden: int) -> None:
+    """Write the pages, the figures and the pictures, below what is written by hand in encoders.md."""
+    results = {task: report.to_dict() for task, report in reports.items()}
+    figures = {**results, "peak_memory_mb": peaks, "norms": found}
+    (RESULTS / "encoders.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines: list[str] = []
+    for task, report in reports.items():
+        draw(report, RESULTS / f"encoders_{task}.png")
+        classes = {"sst2": 2, "mnli": 3}[task]
+        lines += section(task, report, (hidden + 1) * classes, peaks if task == "sst2" else {})
+    lines += norms_table(found)
+    path = RESULTS / "encoders.md"
+    by_hand = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else ""
+    path.write_text(by_hand + MARK + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        train_and_tell(arguments)
+        return
+    reports = {}
+    for task in METHODS:
+        report = compare(settings_for(task, arguments), lambda one: print(one.news, flush=True) if one.news else None)
+        reports[task] = replace(report, protocol={**report.protocol, "model": "MiniLM-L6"})
+    peaks = peak_memory(arguments)
+    found = norms(reports["sst2"], arguments)
+    write(reports, peaks, found, load_config(arguments.model).hidden_size)
+
+
+if __name__ == "__main__":
+    main()
