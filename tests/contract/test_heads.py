@@ -7,8 +7,9 @@ from itertools import product
 import pytest
 import torch
 
-from actshift import attach, load_adapter, set_strength
+from actshift import ActshiftError, attach, load_adapter, set_strength
 from actshift.tuner.heads import saved_head
+from actshift.tuner.lora import load_any_adapter, lora_model
 from tests.contract.cases import ADAPTERS, OWN_SITE, config, randomise
 from tests.zoo import example_inputs, output_of, with_head
 
@@ -57,6 +58,18 @@ def test_fresh_is_a_no_op_and_what_is_saved_is_read_back_with_its_head(name, hea
     assert torch.equal(_run(loaded, name), after)
     labels = () if head == "FEATURE_EXTRACTION" else ("LABEL_0", "LABEL_1", "LABEL_2")
     assert saved_head(str(tmp_path)).labels == labels
+
+
+@pytest.mark.parametrize("kind", ["steering", "lora"])
+@pytest.mark.parametrize(("trained", "loaded"), [("CAUSAL_LM", "SEQ_CLS"), ("SEQ_CLS", "CAUSAL_LM")])
+def test_an_adapter_of_another_head_is_refused(kind, trained, loaded, tmp_path):
+    heads = {**HEADS, "CAUSAL_LM": "AutoModelForCausalLM"}
+    model = with_head("llama", heads[trained])
+    settings = config("vector", "post_block", task_type=trained)
+    adapted = attach(model, settings) if kind == "steering" else lora_model(model, task_type=trained)
+    adapted.save_pretrained(str(tmp_path))
+    with pytest.raises(ActshiftError, match=f"trained with the head {trained}, and Llama.* has {loaded}"):
+        load_any_adapter(with_head("llama", heads[loaded]), str(tmp_path))
 
 
 @cases

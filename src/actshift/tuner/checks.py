@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from actshift.errors import ActshiftError
 from actshift.tuner.checkpoint import Shape
 from actshift.tuner.config import SteeringConfig
+from actshift.tuner.heads import check_head
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.layer import CONTAINER, built, child_of
@@ -28,9 +29,11 @@ def check_adapter(
 ) -> None:
     """Raise ActshiftError where an adapter does not fit the model, before anything is attached.
 
-    Compared are width and depth, if the config was read from a file; the adapter's name and the names of the model's
-    tensors; and the stored tensors, by name and shape, with the `shapes` that the adapter makes in this model.
+    Compared are the head, width and depth, if the config was read from a file; the adapter's name and the names of the
+    model's tensors; and the stored tensors, by name and shape, with the `shapes` that the adapter makes in this model.
     """
+    if config.stored is not None:
+        check_head(model, config.task_type)
     wanted, found = (config.num_blocks, config.d_model), (num_blocks, d_model)
     if config.stored is not None and None not in wanted and wanted != found:
         raise ActshiftError(

@@ -42,6 +42,16 @@ def with_head(model: nn.Module, config: LoraConfig) -> None:
         config.target_modules = [name for name in linear if name.partition(".")[0] not in head]
 
 
+def check_head(model: nn.Module, task_type: str | None) -> None:
+    """Raise ActshiftError where a saved adapter was trained with another kind of head than the model has."""
+    own = head_of(model)
+    if task_type in get_args(TaskType) and own not in (None, task_type):
+        raise ActshiftError(
+            f"this adapter was trained with the head {task_type}, and {type(_bare(model)).__name__} has {own}; load "
+            "the base with the head of the adapter."
+        )
+
+
 def share_head(model: nn.Module, other: nn.Module) -> None:
     """Give a classifier the weights of another one's head, in place; one that predicts tokens is left as it is.
 

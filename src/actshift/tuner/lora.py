@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from actshift.errors import ActshiftError, first_line
 from actshift.head import TaskType
 from actshift.tuner.checkpoint import read_json
-from actshift.tuner.heads import with_head
+from actshift.tuner.heads import check_head, with_head
 from actshift.tuner.loading import load_adapter
 
 LORA = "LORA"
@@ -67,6 +67,7 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
         )
     if not is_lora:
         return load_adapter(model, source, adapter_name)
+    check_head(model, read_json(source).get("task_type"))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")  # it would go on untrained
