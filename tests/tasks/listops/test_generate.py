@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from actshift.errors import ActshiftError
-from actshift.tasks.listops import Expression, evaluate, generate, splits, stream
+from actshift.tasks.listops import Expression, evaluate, generate, stream
 from actshift.tasks.listops.generate import draw
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
@@ -100,16 +100,6 @@ def test_digits_count_only_where_the_lengths_let_them() -> None:
     assert generate(1, seed=0, max_depth=1, min_length=0)[0] == Expression("8", value=8, length=1, depth=0)
 
 
-def test_splits_share_nothing_and_are_alike() -> None:
-    cut = splits({"train": 600, "validation": 300, "test": 300}, seed=3, min_length=3, max_length=20)
-    texts = {name: {expression.tokens for expression in expressions} for name, expressions in cut.items()}
-    assert {name: len(held) for name, held in texts.items()} == {"train": 600, "validation": 300, "test": 300}
-    assert len(set().union(*texts.values())) == 1_200
-    mean = {name: sum(e.length for e in expressions) / len(expressions) for name, expressions in cut.items()}
-    assert max(mean.values()) - min(mean.values()) < 1
-    assert cut == splits({"train": 600, "validation": 300, "test": 300}, seed=3, min_length=3, max_length=20)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -131,8 +121,3 @@ def test_settings_that_nothing_fits_are_refused(settings: dict[str, int], messag
 def test_the_stream_refuses_before_anything_is_drawn() -> None:
     with pytest.raises(ActshiftError, match="max_args must be at least 2"):
         stream(seed=0, max_args=1)
-
-
-def test_a_split_of_negative_size_is_refused() -> None:
-    with pytest.raises(ActshiftError, match="The split test cannot hold -1"):
-        splits({"train": 2, "test": -1}, seed=0)

@@ -8,12 +8,12 @@ the least length and the numbers of rows (those of the set of length 1,000) are 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from actshift.tasks.example import Example, Row
-from actshift.tasks.listops.generate import draw
+from actshift.tasks.listops import stream
 from actshift.tasks.parts import SPLITS, Part, cut
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import Folder
@@ -34,17 +34,11 @@ class Generated:
 
     def read(self, task: str, split: str) -> Iterator[Row]:
         """Yield the rows of `split`, each drawn when it is asked for, about 6,000 a second."""
-        rng = random.Random(0)
-        seen: set[str] = set()
-        kept = 0
-        while kept < ROWS[split]:
-            drawn = draw(rng, DEPTH, ARGUMENTS, MIN_LENGTH, MAX_LENGTH)
-            if drawn is None or drawn.tokens in seen:
-                continue
-            seen.add(drawn.tokens)
-            if SIDES[split].takes(drawn.tokens):
-                kept += 1
-                yield {"tokens": drawn.tokens, "value": drawn.value}
+        mine = (
+            drawn for drawn in stream(0, DEPTH, ARGUMENTS, MIN_LENGTH, MAX_LENGTH) if SIDES[split].takes(drawn.tokens)
+        )
+        for drawn in islice(mine, ROWS[split]):
+            yield {"tokens": drawn.tokens, "value": drawn.value}
 
     def where(self, task: str, split: str) -> str:
         """Name the split."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError, did_you_mean
+from actshift.mapping_file import read_mapping
 from actshift.tasks.custom.files import Files
 from actshift.tasks.custom.template import Template
 from actshift.tasks.example import Example, Row
-from actshift.mapping_file import read_mapping
 from actshift.tasks.parts import SPLITS, Part, cut
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import Hub, Source

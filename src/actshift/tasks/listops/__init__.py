@@ -2,6 +2,6 @@
 
 from actshift.tasks.listops.evaluate import evaluate
 from actshift.tasks.listops.expression import Expression
-from actshift.tasks.listops.generate import generate, splits, stream
+from actshift.tasks.listops.generate import generate, stream
 
-__all__ = ["Expression", "evaluate", "generate", "splits", "stream"]
+__all__ = ["Expression", "evaluate", "generate", "stream"]

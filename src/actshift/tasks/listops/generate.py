@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 
 from actshift.errors import ActshiftError
@@ -50,23 +50,6 @@ def generate(n: int, seed: int, **settings: int) -> list[Expression]:
     if n < 0:
         raise ActshiftError(f"n must be 0 or more, got {n}.")
     return list(islice(stream(seed, **settings), n))
-
-
-def splits(sizes: Mapping[str, int], seed: int, **settings: int) -> dict[str, list[Expression]]:
-    """Draw sets of these sizes that share no expression; `settings` are those of `stream`.
-
-    Example:
-        >>> cut = splits({"train": 8, "validation": 1, "test": 1}, seed=0)
-        >>> {name: len(expressions) for name, expressions in cut.items()}
-        {'train': 8, 'validation': 1, 'test': 1}
-    """
-    for name, size in sizes.items():
-        if size < 0:
-            raise ActshiftError(f"The split {name} cannot hold {size} expressions; give 0 or more.")
-    rng = random.Random(seed)
-    # Likely expressions are drawn first: without a shuffle the first split would get them all.
-    pool = iter(sorted(generate(sum(sizes.values()), seed, **settings), key=lambda _: rng.random()))
-    return {name: [next(pool) for _ in range(size)] for name, size in sizes.items()}
 
 
 def draw(rng: random.Random, max_depth: int, max_args: int, min_length: int, max_length: int) -> Expression | None:
