@@ -145,3 +145,15 @@ def test_errors(kind):
         kind(0)
     with pytest.raises(ActshiftError, match="rank 9 is above the site's width 8"):
         kind(9).build(8)
+
+
+def test_several_are_restored_as_each_by_itself():
+    draw = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, 4, 9, generator=draw, dtype=torch.float64)
+    for case in (matrices, matrices * torch.tensor([[1.0], [1.0], [1.0], [1e-6]], dtype=torch.float64)):
+        torch.testing.assert_close(nearest_orthonormal(case), torch.stack([nearest_orthonormal(one) for one in case]))
+    shifts = [LoReFT(rank=rank).build(9) for rank in (2, 3, 2)]
+    for shift in shifts:
+        torch.nn.init.normal_(shift.write, generator=draw)
+    type(shifts[0]).after_step_of_all(shifts)
+    assert max(map(_departure, shifts)) < 1e-6

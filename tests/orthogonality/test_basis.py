@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.orthogonality import orthonormal_basis, project_columns, project_rows
+from actshift.orthogonality import orthonormal_basis, project_away, project_columns, project_rows
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SEEDS = st.integers(0, 2**31)
@@ -113,3 +113,21 @@ def test_a_row_within_the_span_becomes_exactly_zero(seed, rank):
 def test_nan_in_the_rows_is_not_hidden():
     rows = torch.tensor([[float("nan"), 1.0], [1.0, 1.0]])
     assert project_rows(rows, orthonormal_basis(torch.eye(2)[:, :1])).isnan().any()
+
+
+@given(SEEDS, st.integers(1, 8), st.integers(1, 6), st.sampled_from(["apart", "zero column", "deficient", "parallel"]))
+def test_away_from_the_columns_is_away_from_their_basis(seed, rank, n, case):
+    columns, rows = draw(seed, 3, 24, rank), draw(seed + 1, 3, n, 24)
+    if case == "zero column":
+        columns[1, :, 0] = 0
+    elif case == "deficient":
+        columns[1, :, -1] = columns[1, :, 0]
+    elif case == "parallel":
+        columns[1, :, -1] = columns[1, :, 0] + 1e-5 * columns[1, :, -1]
+    expected = project_rows(rows, orthonormal_basis(columns))
+    torch.testing.assert_close(project_away(rows, columns), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_away_from_columns_that_fill_the_space_nothing_is_left():
+    assert not project_away(torch.randn(4, 6), torch.randn(6, 9)).any()
+    assert torch.equal(project_away(rows := torch.randn(4, 6), torch.full((6, 2), float("nan"))), rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +76,20 @@ class LoReFTShift(NoReFTShift):
         with torch.no_grad():
             self.read.copy_(self.write)
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Put R back among the matrices with orthonormal rows: the nearest one takes its place."""
-        self.write.copy_(nearest_orthonormal(self.write))
+        self.after_step_of_all([self])
+
+    @classmethod
+    @torch.no_grad()
+    def after_step_of_all(cls, shifts: Sequence[Any]) -> None:
+        """Do so for several, of which those of one shape are computed together."""
+        alike: dict[Any, list[Tensor]] = {}
+        for shift in shifts:
+            alike.setdefault((shift.write.shape, shift.write.device), []).append(shift.write)
+        for group in alike.values():
+            for write, nearest in zip(group, nearest_orthonormal(torch.stack(group)), strict=True):
+                write.copy_(nearest)
 
     # A projection of R would undo its orthonormal rows, and the next retraction would undo the projection, so
     # there is nothing here that a constraint may change.
@@ -92,7 +103,7 @@ class LoReFTShift(NoReFTShift):
 
 
 def nearest_orthonormal(matrix: Tensor) -> Tensor:
-    """Return the matrix with orthonormal rows that is nearest in the Frobenius norm, `[r, d]` in float64.
+    """Return the matrix with orthonormal rows that is nearest in the Frobenius norm, `[..., r, d]` in float64.
 
     It is the polar factor (M Mᵀ)^-1/2 M, taken through the Gram matrix `[r, r]`. Where M has nearly lost a row,
     the Gram matrix has lost it altogether, and the factor comes from M = U S Vᵀ as U Vᵀ; in directions that M has
@@ -105,12 +116,12 @@ def nearest_orthonormal(matrix: Tensor) -> Tensor:
     """
     # Apple's GPUs have neither float64 nor an eigensolver.
     wide = matrix.detach().to("cpu" if matrix.device.type == "mps" else matrix.device, torch.float64)
-    gram = wide @ wide.T
+    gram = wide @ wide.mT
     if not torch.isfinite(gram).all():
         raise ActshiftError("LoReFT's R is no longer finite: training has diverged; use a lower learning rate.")
     values, vectors = torch.linalg.eigh(gram)  # ascending
-    if values[0] > WELL_CONDITIONED * values[-1]:
-        return vectors @ (vectors.T @ wide / values.sqrt()[:, None])
+    if (values[..., 0] > WELL_CONDITIONED * values[..., -1]).all():
+        return vectors @ ((vectors.mT @ wide) / values.sqrt()[..., None])
     left, _, right = torch.linalg.svd(wide, full_matrices=False)
     return left @ right
 

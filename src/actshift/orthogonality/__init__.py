@@ -1,6 +1,6 @@
 """Keeping two halves of an adapter apart: the rule, and the linear algebra that measures and enforces it."""
 
-from actshift.orthogonality.basis import orthonormal_basis, project_columns, project_rows
+from actshift.orthogonality.basis import orthonormal_basis, project_away, project_columns, project_rows
 from actshift.orthogonality.measure import (
     chance_overlap,
     principal_angles,
@@ -16,6 +16,7 @@ __all__ = [
     "orthonormal_basis",
     "principal_angles",
     "principal_cosines",
+    "project_away",
     "project_columns",
     "project_rows",
     "span_dimensions",

@@ -6,6 +6,8 @@ entry a block. Everything is computed in float64 and returned in the dtype that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,10 @@ RESOLUTION = 2.0**-20
 """How far a column must stand out of the span of the others, by its own length and √r, to count as a direction of its
 own. Rounding to float32 makes 2⁻²⁴ of it out of nothing; what is dropped is written by B to one part in a million at
 most, ten times under what the rule promises."""
+
+WELL_APART = 2.0**-10
+"""Where every column stands this far out of the span of those before it, by its own length, the Gram matrix can be
+solved directly: rounding makes less than 1e-9 of it, and the second pass squares that."""
 
 DEAD = 1e-10
 """A row that keeps less than this share of its length in a projection lay within the span: what is left is rounding."""
@@ -31,9 +37,7 @@ def orthonormal_basis(columns: Tensor) -> Tensor:
     >>> orthonormal_basis(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])).abs().sum(-1).round(decimals=3).tolist()
     [1.0, 0.0]
     """
-    exact = as_float64(columns).nan_to_num(0.0, 0.0, 0.0)
-    length = exact.norm(dim=-2, keepdim=True)
-    unit = exact / torch.where(length > 0, length, 1.0)
+    unit, _ = _directions(columns)
     values, vectors = torch.linalg.eigh(unit.mT @ unit)
     smallest = RESOLUTION**2 * columns.shape[-1]
     scale = torch.where(values > smallest, values.clamp_min(smallest).rsqrt(), 0.0)
@@ -48,16 +52,47 @@ def project_rows(rows: Tensor, basis: Tensor) -> Tensor:
 
     A row that lies within the span becomes exactly 0.
     """
-    exact = as_float64(rows)
-    once = exact - (exact @ basis) @ basis.mT
-    twice = once - (once @ basis) @ basis.mT  # the first pass leaves rounding as large as the part it took away
-    dead = twice.norm(dim=-1, keepdim=True) <= DEAD * exact.norm(dim=-1, keepdim=True)
-    return torch.where(dead, 0.0, twice).to(rows.dtype).to(rows.device)
+    return _without(rows, lambda exact: (exact @ basis) @ basis.mT)
+
+
+def project_away(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return `rows [..., n, d]` without their part in the span of `columns [..., d, r]`, in rows' dtype.
+
+    It is `project_rows(rows, orthonormal_basis(columns))`, and with U the columns at unit length W (I − U G⁻¹ Uᵀ),
+    G = UᵀU. That is what is computed while the columns stand well apart, since it needs one product with U in place of
+    five, and no eigenvectors; where some do not, the basis is taken.
+
+    >>> project_away(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [0.0]])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    unit, length = _directions(columns)
+    gram = unit.mT @ unit + torch.diag_embed((length == 0).squeeze(-2).to(unit.dtype))  # zero columns span nothing
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    apart = (failed == 0) & (factor.diagonal(dim1=-2, dim2=-1) > WELL_APART).all(-1)
+    if not apart.all():
+        return project_rows(rows, orthonormal_basis(columns))
+    return _without(rows, lambda exact: torch.cholesky_solve((exact @ unit).mT, factor).mT @ unit.mT)
 
 
 def project_columns(columns: Tensor, basis: Tensor) -> Tensor:
     """Return `columns [..., d, n]` without their part in the span of `basis [..., d, r]`: (I − QQᵀ) W, in its dtype."""
     return project_rows(columns.mT, basis).mT
+
+
+def _directions(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the columns at unit length in float64, zero ones as they are, and their lengths `[..., 1, r]`."""
+    exact = as_float64(columns).nan_to_num(0.0, 0.0, 0.0)
+    length = exact.norm(dim=-2, keepdim=True)
+    return exact / torch.where(length > 0, length, 1.0), length
+
+
+def _without(rows: Tensor, within: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the rows less their part `within` a span, taken twice."""
+    exact = as_float64(rows)
+    once = exact - within(exact)
+    twice = once - within(once)  # the first pass leaves rounding as large as the part it took away
+    dead = twice.norm(dim=-1, keepdim=True) <= DEAD * exact.norm(dim=-1, keepdim=True)
+    return torch.where(dead, 0.0, twice).to(rows.dtype).to(rows.device)
 
 
 def as_float64(tensor: Tensor) -> Tensor:

@@ -86,9 +86,12 @@ def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     _stepping.discard(optimizer)
     adapters = list(_adapters_in(optimizer))
     if first:
+        kinds: dict[type[Shift], list[Shift]] = {}
         for adapter in adapters:
             if adapter.trained:
-                adapter.shift.after_step()
+                kinds.setdefault(type(adapter.shift), []).append(adapter.shift)
+        for kind, shifts in kinds.items():
+            kind.after_step_of_all(shifts)
     due = _due(optimizer, {adapter.period for adapter in adapters}, count=first)
     project(adapter.pair() for adapter in adapters if adapter.period in due)
 

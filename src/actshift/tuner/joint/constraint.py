@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters import Shift
-from actshift.orthogonality import Orthogonality, orthonormal_basis, project_rows
+from actshift.orthogonality import Orthogonality, orthonormal_basis, project_away
+
+AT_ONCE = 2**23
+"""How many numbers of B are worked on at a time: with 128 experts a layer, all of them would take gigabytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ class Pair:
 def project(pairs: Iterable[Pair]) -> None:
     """Project the rows of every pair away from its columns, in place; pairs of one shape are computed together."""
     for members, rows, columns in _by_shape(pairs):
-        projected = project_rows(rows, orthonormal_basis(columns))
+        projected = project_away(rows, columns)
         for pair, result in zip(members, projected, strict=True):
             for view, part in zip(pair.rows, result.split([len(view) for view in pair.rows]), strict=True):
                 view.copy_(_sharded_like(view, part))
@@ -97,8 +100,10 @@ def _by_shape(pairs: Iterable[Pair]) -> Iterable[tuple[list[Pair], Tensor, Tenso
             rows, columns = pair.stacked()
             groups[rows.shape, columns.shape, rows.device, rows.dtype].append((pair, rows, columns))
     for group in groups.values():
-        members, rows, columns = zip(*group, strict=True)
-        yield list(members), torch.stack(rows), torch.stack(columns)
+        together = max(1, AT_ONCE // group[0][2].numel())
+        for start in range(0, len(group), together):
+            members, rows, columns = zip(*group[start : start + together], strict=True)
+            yield list(members), torch.stack(rows), torch.stack(columns)
 
 
 def whole(tensor: Any) -> Tensor:
