@@ -42,7 +42,8 @@ def test_both_completions_are_read_as_supervised_training_reads_them():
 
 def test_rows_too_long_are_left_out_and_the_longest_counted():
     rows = [*PREFERENCES, {"prompt": "a" * 20, "chosen": "b", "rejected": "c"}]
-    kept = encoded(rows, max_length=15)
+    with pytest.warns(UserWarning, match="1 of 17 rows exceed max_length 15 and are left out"):
+        kept = encoded(rows, max_length=15)
     assert (kept.left_out, len(kept.examples), kept.longest) == (1, len(PREFERENCES), 5 + 8)
 
 

@@ -76,12 +76,12 @@ def test_rows_keep_what_rewards_go_by():
         (ROWS, {"scorer": "numbr"}, "There is no scorer 'numbr'.*did you mean 'number'"),
         (ROWS, {"batch_size": 6}, "6 × gradient_accumulation 1 = 6 completions, which is no multiple of 4 generations"),
         (ROWS, {"method": "full", "beta": 0.1}, "beta keeps the model near what it was, which needs a second copy"),
-        (ROWS, {"max_length": 6}, "Every prompt with 3 new tokens is longer than max_length 6; the shortest has 8"),
+        (ROWS, {"max_length": 3}, "Every prompt is longer than max_length 3; the shortest has 5 tokens, so raise it"),
         ([{"prompt": "1+1="}], {}, "Row 1 has no answer, by which right_answer judges; add a column answer"),
         (
             [*ROWS, {"prompt": "a" * 62, "answer": "b"}],
             {},
-            "1 of 17 rows exceed the model's context of 64 tokens with the new tokens; the first is row 17, with 66",
+            "1 of 17 rows exceed the model's context of 64 tokens with 3 new tokens; the first is row 17, with 66",
         ),
     ],
 )

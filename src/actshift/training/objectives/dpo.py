@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from actshift.data import PREFERENCES
 from actshift.encoding import Encoded, Example, encode
 from actshift.errors import ActshiftError
-from actshift.training.objectives.limits import check_room, check_settings
+from actshift.training.objectives.limits import check_room, check_settings, short_enough
 from actshift.training.objectives.objective import Objective
 from actshift.training.settings import TrainSettings
 
@@ -53,13 +53,7 @@ class Dpo(Objective):
             for name in ("chosen", "rejected")
         )
         whole = [_example(*pair) for pair in zip(chosen.examples, rejected.examples, strict=True)]
-        kept = [example for example in whole if _length(example) <= settings.max_length]
-        if not kept:
-            shortest = min(map(_length, whole))
-            raise ActshiftError(
-                f"Every row is longer than max_length {settings.max_length}; the shortest has {shortest} tokens, so "
-                "raise it."
-            )
+        kept = [whole[place] for place in short_enough([_length(example) for example in whole], "row", settings)]
         check_room([_length(example) for example in kept], "their completions", settings, tokenizer)
         return Preferences(kept, left_out=len(whole) - len(kept))
 

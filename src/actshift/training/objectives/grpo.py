@@ -6,17 +6,16 @@ same model with the adapter switched off.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
 from actshift.encoding import Encoded, Example
 from actshift.errors import ActshiftError
-from actshift.tasks import Scorer, get_scorer, get_task
-from actshift.training.objectives.limits import check_room, check_settings
+from actshift.tasks import Scorer, get_task
+from actshift.training.objectives.limits import check_room, check_settings, short_enough
 from actshift.training.objectives.objective import Objective
-from actshift.training.rewards import Reward, get_rewards
+from actshift.training.rewards import rewards_of, scorer_of, try_rewards
 from actshift.training.settings import TrainSettings
 
 MAX_NEW_TOKENS = 64
@@ -55,30 +54,20 @@ class Grpo(Objective):
         """
         check_settings(settings)
         _check_batches(settings)
-        scorer, rewards = _scorer(settings), _rewards(settings)
+        scorer, rewards = scorer_of(settings), rewards_of(settings)
         rendered = "messages" in rows.column_names
         rows = to_prompt_completion(rows, tokenizer)
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:
             raise ActshiftError(f"The prompt of row {ids.index([]) + 1} is empty, and its tokenizer adds nothing.")
-        lengths = [len(prompt) + completion_length(settings) for prompt in ids]
-        examples = [_example(row, scorer) for row in rows]
-        kept = [place for place, length in enumerate(lengths) if length <= settings.max_length]
-        if not kept:
-            raise ActshiftError(
-                f"Every prompt with {completion_length(settings)} new tokens is longer than max_length "
-                f"{settings.max_length}; the shortest has {min(lengths)}, so raise it, or lower max_new_tokens."
-            )
-        check_room([lengths[place] for place in kept], "the new tokens", settings, tokenizer)
-        if left_out := len(lengths) - len(kept):
-            warnings.warn(
-                f"{left_out} of {len(lengths)} rows exceed max_length {settings.max_length} with "
-                f"{completion_length(settings)} new tokens and are left out.",
-                stacklevel=2,
-            )
-        _check_answers(examples, settings)
-        _try(rewards, [examples[place] for place in kept[:2]])
-        return Prompts([examples[place] for place in kept], left_out, max(lengths[place] for place in kept), rendered)
+        kept = short_enough([len(prompt) for prompt in ids], "prompt", settings)
+        lengths = [len(ids[place]) + completion_length(settings) for place in kept]
+        check_room(lengths, f"{completion_length(settings)} new tokens", settings, tokenizer)
+        whole = [_example(row, scorer) for row in rows]
+        _check_answers(whole, settings)
+        examples = [whole[place] for place in kept]
+        try_rewards(rewards, examples[:2])
+        return Prompts(examples, len(ids) - len(kept), max(lengths), rendered)
 
     def read(self, encoded: Any, tokenizer: Any) -> list[Example]:
         """Return the prompts."""
@@ -111,7 +100,7 @@ class Grpo(Objective):
         enough = [place % len(rows) for place in range(max(prompts, len(rows)))]  # it trains on whole batches only
         trainer = trainer_of(RewardTrainer)(
             model,
-            _rewards(job.settings),
+            rewards_of(job.settings),
             arguments,
             lora_learning_rate=job.settings.lora_learning_rate,
             processing_class=job.tokenizer,
@@ -125,20 +114,6 @@ class Grpo(Objective):
 def completion_length(settings: TrainSettings) -> int:
     """Return how many tokens a completion may have: as given, or as the task says."""
     return settings.max_new_tokens or (get_task(settings.task).max_new_tokens if settings.task else MAX_NEW_TOKENS)
-
-
-def _scorer(settings: TrainSettings) -> Scorer:
-    if settings.task and settings.scorer is None:
-        return get_task(settings.task).scorer
-    return get_scorer(settings.scorer or "exact")
-
-
-def _rewards(settings: TrainSettings) -> list[Reward]:
-    if not settings.reward:
-        raise ActshiftError(
-            "grpo needs a reward; give --reward right_answer, right_form or module:function, or several of them."
-        )
-    return get_rewards(settings.reward, _scorer(settings))
 
 
 def _check_batches(settings: TrainSettings) -> None:
@@ -170,19 +145,5 @@ def _check_answers(examples: list[dict[str, Any]], settings: TrainSettings) -> N
     if missing := [number for number, example in enumerate(examples, start=1) if example.get("answer") is None]:
         raise ActshiftError(
             f"Row {missing[0]} has no answer, by which right_answer judges; add a column answer to the rows, or a "
-            f"completion in which the scorer {_scorer(settings).name} finds one."
-        )
-
-
-def _try(rewards: list[Reward], examples: list[dict[str, Any]]) -> None:
-    """Call each reward as TRL will, so that one that fails does so before hours are spent."""
-    columns = {name: [example.get(name) for example in examples] for name in examples[0] if name != "prompt"}
-    for reward in rewards:
-        reward(
-            prompts=[example["prompt"] for example in examples],
-            completions=[example.get("reference", "") for example in examples],
-            completion_ids=[[] for _ in examples],
-            log_extra=lambda *_: None,
-            log_metric=lambda *_: None,
-            **columns,
+            f"completion in which the scorer {scorer_of(settings).name} finds one."
         )

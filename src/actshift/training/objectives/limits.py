@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,32 @@ def check_settings(settings: TrainSettings) -> None:
             )
 
 
+def short_enough(lengths: Sequence[int], what: str, settings: TrainSettings) -> list[int]:
+    """Return the places of rows of no more than `max_length` tokens, and warn of the others.
+
+    Raises ActshiftError where there are no such rows.
+    """
+    kept = [place for place, length in enumerate(lengths) if length <= settings.max_length]
+    if not kept:
+        raise ActshiftError(
+            f"Every {what} is longer than max_length {settings.max_length}; the shortest has {min(lengths)} tokens, so "
+            "raise it."
+        )
+    if left_out := len(lengths) - len(kept):
+        warnings.warn(
+            f"{left_out} of {len(lengths)} {what}s exceed max_length {settings.max_length} and are left out.",
+            stacklevel=3,
+        )
+    return kept
+
+
 def check_room(lengths: Sequence[int], what: str, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ActshiftError where one of the rows, of so many tokens each, exceeds the context of the model."""
     context = _context(settings, tokenizer)
     if long := [row for row, length in enumerate(lengths, start=1) if length > context]:
         raise ActshiftError(
             f"{len(long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {what}; the first "
-            f"is row {long[0]}, with {lengths[long[0] - 1]}. Shorten them, or lower max_length to leave them out."
+            f"is row {long[0]}, with {lengths[long[0] - 1]}. Shorten them, or set max_length to leave them out."
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from actshift.training.rewards.chosen import rewards_of, scorer_of, try_rewards
 from actshift.training.rewards.registry import get_rewards
 from actshift.training.rewards.reward import Reward
 
-__all__ = ["Reward", "get_rewards"]
+__all__ = ["Reward", "get_rewards", "rewards_of", "scorer_of", "try_rewards"]

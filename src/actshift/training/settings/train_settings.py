@@ -185,7 +185,10 @@ class TrainSettings:
     weight_decay: float = setting(TRAINING, 0.0, "Weight decay of AdamW.", least=0)
     schedule: Literal["linear", "cosine", "constant"] = setting(TRAINING, "linear", "Learning rate after the warm-up.")
     max_length: int = setting(
-        TRAINING, 512, "Longest row in tokens; longer ones are left out (text is cut in pieces).", least=2
+        TRAINING,
+        512,
+        "Longest row in tokens, for grpo its prompt alone; longer ones are left out (text is cut in pieces).",
+        least=2,
     )
     group_by_length: bool = setting(TRAINING, False, "Put rows of like length into a batch, which pads less.")
     seed: int = setting(TRAINING, 0, "Seed of the initial weights and of the order of rows.", least=0)
