@@ -127,6 +127,35 @@ def test_prompts_begin_as_they_do_everywhere_else(tmp_path):
     assert ids == [char_tokenizer()("1+1=")["input_ids"]]
 
 
+def test_a_chat_begins_as_its_template_has_it_and_needs_one():
+    chats = [{"messages": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}], "answer": "2"}]
+    tokenizer = char_tokenizer()
+    with pytest.raises(ActshiftError, match="has no chat template to render messages with"):
+        GRPO.encode(Dataset.from_list(chats), tokenizer, SETTINGS, CAUSAL)
+    tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
+    rows: Any = GRPO.encode(Dataset.from_list(chats), tokenizer, SETTINGS, CAUSAL)
+    assert rows.examples == [{"prompt": "<s>1+1=", "answer": "2", "reference": "2"}]
+    assert GRPO.read(rows, tokenizer) == [{"input_ids": char_tokenizer()("1+1=")["input_ids"]}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated", "last", "ends"])
+def test_what_is_sampled_has_the_likelihood_that_is_trained(tmp_path, positions):
+    trainer = trainer_before_training(tmp_path, ROWS, replace(SETTINGS, positions=positions))
+    model = trainer.model
+    randomise(model)
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    prompts, mask = batch["prompt_ids"], batch["prompt_mask"]
+    sampled = model.eval().generate(
+        input_ids=prompts, attention_mask=mask, min_new_tokens=3, max_new_tokens=3, do_sample=False,
+        return_dict_in_generate=True, output_logits=True, pad_token_id=0,
+    )  # fmt: skip
+    said, logits = sampled.sequences[:, -3:], torch.stack(sampled.logits, 1)
+    whole = torch.cat([mask, torch.ones_like(said)], 1)
+    trained, *_ = trainer._get_per_token_logps_and_entropies(model.train(), sampled.sequences, whole, 3)
+    torch.testing.assert_close(trained, logits.log_softmax(-1).gather(-1, said[..., None])[..., 0])
+
+
 @pytest.fixture
 def settings(model_folder, tmp_path) -> TrainSettings:
     rows = write_rows(tmp_path / "sums.jsonl", ROWS)

@@ -24,7 +24,7 @@ MAX_NEW_TOKENS = 64
 
 @dataclass(frozen=True)
 class Prompts(Encoded):
-    """Rows as text: `prompt`, with `answer`, `choices` and `reference` (the row's own completion) where they are known.
+    """Rows as text: `prompt` and what else a row holds, its own completion as `reference`, and an `answer` if known.
 
     `tokens` is the length of the longest prompt with the longest completion; `rendered` says whether a chat template
     wrote the prompts.
@@ -131,7 +131,7 @@ def _check_batches(settings: TrainSettings) -> None:
 
 
 def _example(row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
-    example = {name: row[name] for name in ("prompt", "answer", "choices") if name in row}
+    example = {name: value for name, value in row.items() if name != "completion"}
     if "completion" in row:
         example["reference"] = row["completion"]
         if "answer" not in row and (answer := scorer.extract(row["completion"], row)) is not None:
