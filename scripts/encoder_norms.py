@@ -4,14 +4,15 @@
 
 B is a BERT model, F the same fine-tuned to tell classes, A steering adapters of B, D rows of text with a label. Of each
 block h = LN(z), z = LN(x + attention) + MLP, it tells how far x + attention + MLP is from h; how well J δy, with J the
-norm's Jacobian, foretells what a change δy of the MLP's branch does to h; and which share of a shift, in the norm's own
-units, lies along 1 and along the normed state, where to first order no change in front of the norm reaches.
+norm's Jacobian, foretells what a change δy of the MLP's branch does to h; and how far shifts behind the norm leave the
+sphere on which it puts every state.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -44,13 +45,15 @@ def share(one: Tensor, whole: Tensor) -> float:
     return (one.square().sum() / whole.square().sum()).item()
 
 
-def along(shift: Tensor, z: Tensor, norm: Any) -> float:
-    """Return the share of a shift behind a norm of z, in the norm's units, along 1 and along the normed state.
+def off_the_sphere(h: Tensor, plain: Tensor, norm: Any) -> dict[str, float]:
+    """Return the size of a shift from `plain`, which a norm gave, and the radius that it ends at, in the norm's units.
 
-    Of a random one it would be 2/d. A coordinate whose scale in the norm is 0 is in no such units, and left out.
+    The norm gives states of root mean square 1; a shift of size s at right angles to them ends at √(1 + s²). A
+    coordinate whose scale in the norm is 0 is in no such units, and left out.
     """
-    scale = norm.weight
-    return taken_out(torch.where(scale.abs() < DEAD, 0, shift / scale), z)
+    alive = norm.weight.abs() >= DEAD
+    state, shift = ((one / norm.weight)[:, alive] for one in (h - norm.bias, h - plain))
+    return {"size": shift.square().mean().sqrt().item(), "radius": state.square().mean().sqrt().item()}
 
 
 def taken_out(change: Tensor, z: Tensor) -> float:
@@ -69,7 +72,7 @@ def look(model: Any, batch: Batch) -> list[list[Tensor]]:
     return [[real(one, batch) for one in (four[0].args[0], *(call.output for call in four))] for four in own]
 
 
-def of_batch(base: Any, full: Any, steered: dict[str, Any], batch: Batch) -> list[dict[str, float]]:
+def of_batch(base: Any, full: Any, steered: dict[str, Any], batch: Batch) -> list[dict[str, Any]]:
     """Return the figures of each block."""
     seen, tuned = look(base, batch), look(full, batch)
     shifted = {name: look(model, batch) for name, model in steered.items()}
@@ -85,11 +88,11 @@ def of_batch(base: Any, full: Any, steered: dict[str, Any], batch: Batch) -> lis
             "normed": share(norm(block.attention.output.LayerNorm(x + attention) + mlp) - h, h) ** 0.5,
             "missed": share(moved - first, moved) ** 0.5,
             "taken_out": taken_out(change, z),
-            "oracle": along(tuned[place][1] - h, z, norm),
+            "oracle": off_the_sphere(tuned[place][1], h, norm),
         }
         for name, others in shifted.items():
             _, h, _, mlp, middle = others[place]
-            row[name] = along(h - norm(middle + mlp), middle + mlp, norm)
+            row[name] = off_the_sphere(h, norm(middle + mlp), norm)
         rows.append(row)
     return rows
 
@@ -107,8 +110,14 @@ def main() -> None:
     batches = token_batches(load_rows(arguments.data, limit=TEXTS, kinds=LABELLED), tokenizer, 32, labels=labels)
     with inference(base, full, *steered.values()):
         found = [of_batch(base, full, steered, batch) for batch in batches]
-    layers = [{name: mean(one[name] for one in rows) for name in rows[0]} for rows in zip(*found, strict=True)]
-    print(json.dumps({"texts": TEXTS, "chance": 2 / base.config.hidden_size, "layers": layers}, indent=1))
+    print(json.dumps({"texts": TEXTS, "layers": [averaged(rows) for rows in zip(*found, strict=True)]}, indent=1))
+
+
+def averaged(rows: Sequence[Any]) -> Any:
+    """Return the mean of figures, and of figures by name."""
+    if isinstance(rows[0], dict):
+        return {name: averaged([row[name] for row in rows]) for name in rows[0]}
+    return mean(rows)
 
 
 if __name__ == "__main__":
