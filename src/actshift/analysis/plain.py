@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 
-COLUMNS = 140
+COLUMNS = 160
 
 
-def plain(report: RenderableType) -> str:
-    """Return what a report prints, without colours and wide enough for its tables."""
-    console = Console(width=COLUMNS, no_color=True, highlight=False)
-    with console.capture() as capture:
-        console.print(report)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+class Plain:
+    """Mixed into what prints as tables on a terminal: as text it is the same, without colours, wide enough for them."""
+
+    def __str__(self) -> str:
+        console = Console(width=COLUMNS, no_color=True, highlight=False)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from actshift.analysis.plain import Plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
@@ -30,7 +32,7 @@ class LayerContrast:
 
 
 @dataclass(frozen=True)
-class ContrastReport:
+class ContrastReport(Plain):
     """A contrast by block; it prints as a table, draws itself, and goes to JSON.
 
     `positive` and `negative` are numbers of rows, `notes` what may make the vectors other than they look.
@@ -60,8 +62,3 @@ class ContrastReport:
         from actshift.analysis.contrast.table import table
 
         return table(self)
-
-    def __str__(self) -> str:
-        from actshift.analysis.plain import plain
-
-        return plain(self)

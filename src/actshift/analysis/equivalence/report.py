@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from actshift.analysis.plain import Plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
@@ -76,7 +78,7 @@ class LayerEquivalence:
 
 
 @dataclass(frozen=True)
-class EquivalenceReport:
+class EquivalenceReport(Plain):
     """A weight update as activation shifts, by layer; it prints as a table, draws itself, and goes to JSON.
 
     `outside` are the changed weights that no block holds, which no shift in a block can stand for.
@@ -109,8 +111,3 @@ class EquivalenceReport:
         from actshift.analysis.equivalence.table import table
 
         return table(self)
-
-    def __str__(self) -> str:
-        from actshift.analysis.plain import plain
-
-        return plain(self)

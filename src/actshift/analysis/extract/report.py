@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from actshift.analysis.plain import Plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
@@ -28,7 +30,7 @@ class LayerOracle:
 
 
 @dataclass(frozen=True)
-class OracleReport:
+class OracleReport(Plain):
     """The oracle of a fine-tuned model; KLs in nats a token, from the fine-tuned model's distributions.
 
     `outside` are the changed weights that no block holds: what they do, no shift after a block can, and `kl_oracle`
@@ -58,11 +60,6 @@ class OracleReport:
 
         return oracle_table(self)
 
-    def __str__(self) -> str:
-        from actshift.analysis.plain import plain
-
-        return plain(self)
-
 
 @dataclass(frozen=True)
 class LayerFit:
@@ -75,7 +72,7 @@ class LayerFit:
 
 
 @dataclass(frozen=True)
-class ExtractReport:
+class ExtractReport(Plain):
     """An adapter in place of a fine-tuned checkpoint.
 
     `kl` holds nats a token from the fine-tuned model, by what is compared with it: base, oracle, linear (every rank),
@@ -105,8 +102,3 @@ class ExtractReport:
         from actshift.analysis.extract.table import extract_table
 
         return extract_table(self)
-
-    def __str__(self) -> str:
-        from actshift.analysis.plain import plain
-
-        return plain(self)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actshift.analysis.folding.merge import as_linear
 from actshift.analysis.folding.plan import Fold, plan_folds
-from actshift.analysis.plain import plain
+from actshift.analysis.plain import Plain
 
 RANK = 1e-6
 
@@ -31,7 +31,7 @@ class WeightUpdate:
 
 
 @dataclass(frozen=True)
-class WeightUpdates:
+class WeightUpdates(Plain):
     """The weight updates that an adapter amounts to; they print as a table and go to JSON."""
 
     updates: tuple[WeightUpdate, ...]
@@ -48,9 +48,6 @@ class WeightUpdates:
             figures = f"{one.norm:.4g}", f"{one.share:.2%}", str(one.rank), f"{one.constant:.4g}"
             table.add_row(str(one.layer), one.site, one.weight, *figures)
         return table
-
-    def __str__(self) -> str:
-        return plain(self)
 
 
 def weight_updates(model: Any) -> WeightUpdates:

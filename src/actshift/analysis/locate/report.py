@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from actshift.analysis.locate.estimate import Estimate, together
+from actshift.analysis.plain import Plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class LocateReport:
+class LocateReport(Plain):
     """Where a small change lowers the loss most, to first order; it prints as tables, draws itself, and goes to JSON.
 
     `loss` is the mean over all targets in nats, `rank` the largest rank that was looked at, `parameters` the model's,
@@ -157,11 +158,6 @@ class LocateReport:
         from actshift.analysis.locate.table import tables
 
         return tables(self)
-
-    def __str__(self) -> str:
-        from actshift.analysis.locate.table import plain
-
-        return plain(self)
 
 
 def _norm(values: Sequence[float]) -> float:

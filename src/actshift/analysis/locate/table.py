@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,15 +33,6 @@ def tables(report: LocateReport) -> Group:
     if weights:
         parts.append(_heat(report, weights, f"The same by LoRA on the linear maps, rank {report.rank}", spread=False))
     return Group(*parts, _methods(report), *(Text(line) for line in notes(report)))
-
-
-def plain(report: LocateReport) -> str:
-    """Return the tables as plain text."""
-    from rich.console import Console
-
-    text = io.StringIO()
-    Console(file=text, width=160, color_system=None).print(tables(report))
-    return text.getvalue().rstrip()
 
 
 def notes(report: LocateReport) -> list[str]:
