@@ -65,7 +65,7 @@ def load_model(
             f"The weights of {source} lack {missing[0]} ({len(missing)} missing in all), which "
             f"{type(model).__name__} needs; give a complete checkpoint of such a model."
         )
-    if head.classifies and model.config.pad_token_id is None:  # a causal model reads a text's class at its last token
+    if head.classifies:  # a causal model reads a text's class at the last token that is no padding
         model.config.pad_token_id = pad_id(tokenizer)
     return model.eval(), tokenizer
 

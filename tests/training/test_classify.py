@@ -114,3 +114,12 @@ def test_adapters_with_different_heads_are_not_loaded_together(settings, tmp_pat
     train(replace(settings, data=str(other), out=str(tmp_path / "tags")))
     with pytest.raises(ActshiftError, match=r"have different heads, SEQ_CLS .* and TOKEN_CLS"):
         load_steered(None, [str(settings.out), str(tmp_path / "tags")], 1.0, False)
+
+
+def test_a_causal_model_reads_a_class_at_its_last_token_whatever_the_padding(settings, tmp_path):
+    save_encoder(tmp_path / "llama", "llama", "AutoModelForCausalLM", pad_token_id=None)
+    own = replace(settings, model=str(tmp_path / "llama"), objective="classify")
+    train(own)
+    model, tokenizer = _load(own)
+    alone, together = (evaluate(model, tokenizer, classed(12), batch_size=size) for size in (1, 12))
+    assert alone.predictions == together.predictions and model.config.pad_token_id == tokenizer.eos_token_id
