@@ -9,6 +9,7 @@ from datasets import Dataset
 from peft import PeftModel
 
 from actshift import ActshiftError
+from actshift.data import load_rows
 from actshift.encoding import encode
 from actshift.evaluation import generate_completions
 from actshift.head import CAUSAL
@@ -65,6 +66,29 @@ def test_rows_too_long_are_left_out_and_the_longest_counted():
 def test_what_cannot_be_learned_from_is_said_before_anything_begins(rows, changes, message):
     with pytest.raises(ActshiftError, match=message):
         encoded(rows, **changes)
+
+
+def test_two_chats_are_read_by_the_template(tmp_path):
+    def chat(answer, question="1+1="):
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+    rows = load_rows(
+        str(write_rows(tmp_path / "chats.jsonl", [{"chosen": chat("2"), "rejected": chat("ab")}])), kinds=DPO.kinds
+    )
+    tokenizer = char_tokenizer()
+    with pytest.raises(ActshiftError, match="has no chat template"):
+        DPO.encode(rows, tokenizer, SETTINGS, CAUSAL)
+    tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
+    [example] = DPO.encode(rows, tokenizer, SETTINGS, CAUSAL).examples
+    assert {name: tokenizer.decode(ids) for name, ids in example.items()} == {
+        "prompt_ids": "<s>1+1=", "chosen_ids": "2</s>", "rejected_ids": "ab</s>"
+    }  # fmt: skip
+    other = Dataset.from_list([{"chosen": chat("2"), "rejected": chat("2", "1+2=")}])
+    with pytest.raises(ActshiftError, match="Row 1 has two chats that differ before their last turn"):
+        DPO.encode(other, tokenizer, SETTINGS, CAUSAL)
+    write_rows(tmp_path / "odd.jsonl", [{"chosen": chat("2"), "rejected": chat("2")[:1]}])
+    with pytest.raises(ActshiftError, match=r"Row 1 of .* has rejected that do not end with an assistant's turn"):
+        load_rows(str(tmp_path / "odd.jsonl"), kinds=DPO.kinds)
 
 
 @pytest.mark.parametrize("method", ["steering", "lora", "joint"])

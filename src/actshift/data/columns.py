@@ -11,8 +11,8 @@ LANGUAGE: tuple[Columns, ...] = (("prompt", "completion"), ("messages",), ("text
 """Rows that a language model learns to continue; where a file has several of these, the first one counts."""
 LABELLED: tuple[Columns, ...] = (("text", "label"), ("tokens", "tags"), ("text", "text_pair"))
 """Rows for an encoder: a text (or two) with its class, words with a tag each, and two texts that belong together."""
-PREFERENCES: tuple[Columns, ...] = (("prompt", "chosen", "rejected"),)
-"""Rows of a preference: of two completions, the one that was chosen."""
+PREFERENCES: tuple[Columns, ...] = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+"""Rows of a preference: of two completions, the one that was chosen; or two whole chats, as messages."""
 PROMPTS: tuple[Columns, ...] = (("prompt",),)
 """Rows that a model completes by itself, and is rewarded for."""
 
@@ -38,8 +38,8 @@ def fault(row: Mapping[str, Any], column: str) -> str | None:
     value = row.get(column)
     if value is None:
         return f"has no {column}"
-    if column == "messages":
-        return _messages_fault(value)
+    if column == "messages" or (column in ("chosen", "rejected") and (isinstance(value, list) or "prompt" not in row)):
+        return _messages_fault(value, column)
     if column == "tokens":
         return None if _texts(value) and value else "has tokens that are not a list of words"
     if column == "tags":
@@ -77,12 +77,12 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _messages_fault(messages: Any) -> str | None:
+def _messages_fault(messages: Any, column: str) -> str | None:
     turns = messages if isinstance(messages, list) else []
     if not turns or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
-        return "has messages that are not a list of turns with role and content"
+        return f"has {column} that are not a list of turns with role and content"
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        return "has messages that do not end with an assistant's turn after another's"
+        return f"has {column} that do not end with an assistant's turn after another's"
     if not all(isinstance(turn["content"], str) for turn in turns) or not turns[-1]["content"].strip():
-        return "has messages without text, or with an empty last turn"
+        return f"has {column} without text, or with an empty last turn"
     return None

@@ -48,11 +48,9 @@ class Dpo(Objective):
             raise ActshiftError("beta 0 makes DPO's loss the same for every model; give a number above 0, such as 0.1.")
         if "chosen" not in rows.column_names:
             raise ActshiftError("dpo needs rows of prompt, chosen and rejected, which no task has; give --data.")
-        chosen, rejected = (
-            encode(rows.select_columns(["prompt", name]).rename_column(name, "completion"), tokenizer, sys.maxsize)
-            for name in ("chosen", "rejected")
-        )
-        whole = [_example(*pair) for pair in zip(chosen.examples, rejected.examples, strict=True)]
+        chosen, rejected = (encode(_rows(rows, name), tokenizer, sys.maxsize) for name in ("chosen", "rejected"))
+        pairs = zip(chosen.examples, rejected.examples, strict=True)
+        whole = [_example(number, *pair) for number, pair in enumerate(pairs, start=1)]
         kept = [whole[place] for place in short_enough([_length(example) for example in whole], "row", settings)]
         check_room([_length(example) for example in kept], "their completions", settings, tokenizer)
         return Preferences(kept, left_out=len(whole) - len(kept))
@@ -88,11 +86,20 @@ class Dpo(Objective):
         )
 
 
-def _example(chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, list[int]]:
+def _rows(rows: Any, name: str) -> Any:
+    """Return one side of preferences as rows for supervised learning: a text after its prompt, or a whole chat."""
+    if isinstance(rows[0][name], str):
+        return rows.select_columns(["prompt", name]).rename_column(name, "completion")
+    return rows.select_columns([name]).rename_column(name, "messages")
+
+
+def _example(number: int, chosen: Example, rejected: Example) -> Example:
     start = next(place for place, label in enumerate(chosen["labels"]) if label >= 0)  # the end token, at the least
     ids, other = chosen["input_ids"], rejected["input_ids"]
+    if ids[:start] != other[:start]:
+        raise ActshiftError(f"Row {number} has two chats that differ before their last turn.")
     return {"prompt_ids": ids[:start], "chosen_ids": ids[start:], "rejected_ids": other[start:]}
 
 
-def _length(example: dict[str, list[int]]) -> int:
+def _length(example: Example) -> int:
     return len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
