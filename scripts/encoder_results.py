@@ -51,6 +51,12 @@ def settings_for(task: str, arguments: argparse.Namespace) -> CompareSettings:
     )
 
 
+def named(report: CompareReport) -> CompareReport:
+    """Return a report that names no folder of this machine."""
+    made = {**report.made, "command": "python scripts/encoder_results.py --model MODEL --rows ROWS --out DIR"}
+    return replace(report, protocol={**report.protocol, "model": "MiniLM-L6"}, made=made)
+
+
 def peak_memory(arguments: argparse.Namespace) -> dict[str, float]:
     """Return by method the peak of the memory of a process that does nothing but train it, in MB."""
     found = {}
@@ -125,7 +131,8 @@ def section(task: str, report: CompareReport, head: dict[str, float], peaks: dic
     made, own = report.made, markdown(report).replace("table.png", f"encoders_{task}.png")
     yield f"## {TITLES[task]}"
     yield ""
-    yield f"{made['date']}, {made['machine']}; " + ", ".join(f"{name} {one}" for name, one in made["versions"].items())
+    versions = ", ".join(f"{name} {one}" for name, one in made["versions"].items())
+    yield f"{made['date']}, {made['machine']}; {versions}."
     yield (
         f"`trainable` leaves out the head's {head['parameters']:,} parameters, which every method trains; the head "
         f"alone, fitted to the untouched model by logistic regression, reaches {head['test']:.1%}."
@@ -144,9 +151,9 @@ def norms_table(found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"By `scripts/encoder_norms.py` on {found['texts']} validation texts of SST-2, seed 0. Sum: ‖x + attention + "
         "MLP - h‖ over ‖h‖; normed: the same of LN(LN(x + attention) + MLP). Taken out: of the change that full "
-        "fine-tuning of the MLP makes in front of the norm, the share of its energy that the norm removes; missed: what "
-        "J δy misses of what is behind it. Then for shifts behind the norm, in its own units, their size and the radius "
-        "that they end at: of the oracle (h of the fine-tuned model less h), and of trained adapters."
+        "fine-tuning of the MLP makes in front of the norm, the share of its energy that the norm removes; missed: "
+        "what J δy misses of what is behind it. Then for shifts behind the norm, in its own units, their size and the "
+        "radius that they end at: of the oracle (h of the fine-tuned model less h), and of trained adapters."
     )
     yield ""
     shifts = [name for name, one in found["layers"][0].items() if isinstance(one, dict)]
@@ -189,7 +196,7 @@ def main() -> None:
     reports = {}
     for task in METHODS:
         report = compare(settings_for(task, arguments), lambda one: print(one.news, flush=True) if one.news else None)
-        reports[task] = replace(report, protocol={**report.protocol, "model": "MiniLM-L6"})
+        reports[task] = named(report)
     heads = {task: head_alone(task, arguments) for task in METHODS}
     write(reports, heads, peak_memory(arguments), norms(reports["sst2"], arguments))
 
