@@ -108,6 +108,7 @@ def test_an_encoder_cannot_be_made_to_write(settings):
         train(replace(settings, objective="sft"))
 
 
+@pytest.mark.slow
 def test_adapters_with_different_heads_are_not_loaded_together(settings, tmp_path):
     train(settings)
     other = write(tmp_path / "tags.jsonl", tagged(8))
