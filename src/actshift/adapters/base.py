@@ -49,7 +49,7 @@ class Shift(nn.Module):
     def factors(self) -> Factors | None:
         """Return the tensors that the shift is made of now, where it is a low-rank map or a constant; else None.
 
-        Whoever computes with them need not call the module.
+        Whoever computes with them need not call the module; None too where a hook would miss that call.
         """
         return None
 

@@ -26,6 +26,6 @@ class Factors(NamedTuple):
         return Factors(self.down.to(dtype), self.up.to(dtype), self.activation, down_bias, up_bias)
 
 
-def is_watched(module: nn.Module) -> bool:
+def is_watched(*modules: nn.Module) -> bool:
     """Whether somebody hooks on to a module's calls, and would miss one that its tensors replace."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    return any([one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in modules])

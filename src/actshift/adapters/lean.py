@@ -28,12 +28,16 @@ def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) 
     >>> add_shift(torch.ones(2, 3), torch.ones(2, 3), Vector().build(3).factors()).tolist()
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
-    down, up_bias = factors.down, factors.up_bias
+    down, up, activation, down_bias, up_bias = factors
     if up_bias is not None and not down.shape[0]:
         return base + (strength * up_bias).to(base.dtype)
-    flat = x.reshape(-1, down.shape[1])
-    flat_base = flat if base is x else base.reshape(flat.shape)
-    return _shifted(flat_base, flat, factors, strength, product_dtype(x, down.dtype))[0].view(base.shape)
+    dtype = product_dtype(x, down.dtype)
+    if x.dtype != dtype or down.dtype != dtype:
+        x, (down, up, activation, down_bias, up_bias) = x.to(dtype), factors.to(dtype)
+    shift = F.linear(ACTIVATIONS[activation](F.linear(x, down, down_bias)), up, up_bias)
+    if strength != 1:
+        shift = strength * shift
+    return base + (shift if base.dtype == dtype else shift.to(base.dtype))
 
 
 def add_shift_leanly(x: Tensor, factors: Factors, strength: float = 1.0) -> Tensor:
@@ -64,21 +68,6 @@ def _is_plain_autograd() -> bool:
     return not (torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
 
 
-def _shifted(base: Tensor, x: Tensor, factors: Factors, strength: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return `base + s·Δ(x) [tokens, d]` and z `[tokens, r]`."""
-    if x.dtype != dtype or factors.down.dtype != dtype:
-        x, factors = x.to(dtype), factors.to(dtype)
-    down, up, activation, down_bias, up_bias = factors
-    z = F.linear(x, down, down_bias)
-    code = ACTIVATIONS[activation](z)
-    if base.dtype != dtype:
-        shift = F.linear(code, up, up_bias)
-        return base + (shift if strength == 1 else strength * shift).to(base.dtype), z
-    if up_bias is not None:
-        base = torch.add(base, up_bias, alpha=strength)
-    return torch.addmm(base, code, up.t(), alpha=strength), z
-
-
 class _Lean(torch.autograd.Function):
     """(x, …) → (y, z); z is an output so that a second backward pass finds its way through it."""
 
@@ -94,7 +83,7 @@ class _Lean(torch.autograd.Function):
         strength: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        y, z = _shifted(x, x, Factors(down, up, activation, down_bias, up_bias), strength, dtype)
+        y, z = _sum_and_code(x, Factors(down, up, activation, down_bias, up_bias).to(dtype), strength)
         ctx.save_for_backward(y, z, down, up, up_bias)
         ctx.activation, ctx.strength, ctx.biased = activation, strength, down_bias is not None
         ctx.set_materialize_grads(False)
@@ -130,3 +119,14 @@ def _plus_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
     if base.dtype == left.dtype:
         return torch.addmm(base, left, right)
     return base + (left @ right).to(base.dtype)
+
+
+def _sum_and_code(x: Tensor, factors: Factors, strength: float) -> tuple[Tensor, Tensor]:
+    """Return `x + s·Δ(x) [tokens, d]` and z `[tokens, r]`, where the dtypes allow it in one product with the sum."""
+    down, up, activation, down_bias, up_bias = factors
+    z = F.linear(x.to(down.dtype), down, down_bias)
+    code = ACTIVATIONS[activation](z)
+    if x.dtype != down.dtype:
+        return x + (strength * F.linear(code, up, up_bias)).to(x.dtype), z
+    base = x if up_bias is None else torch.add(x, up_bias, alpha=strength)
+    return torch.addmm(base, code, up.t(), alpha=strength), z

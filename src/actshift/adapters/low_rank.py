@@ -43,11 +43,15 @@ class LowRankShift(Shift):
         return self.up(ACTIVATIONS[self.activation](self.down(x)))
 
     def factors(self) -> Factors | None:
-        """Return both maps, unless somebody watches their calls."""
-        down, up = self.down, self.up
-        if is_watched(down) or is_watched(up):
+        """Return both maps, unless somebody watches their calls, or their weights are no plain parameters."""
+        # Looked up where nn.Module keeps them: in decoding, its own lookup would take longer than the products.
+        down, up = self._modules["down"], self._modules["up"]
+        assert down is not None and up is not None
+        reads, writes = down._parameters, up._parameters
+        read, write = reads.get("weight"), writes.get("weight")
+        if read is None or write is None or is_watched(self, down, up):
             return None
-        return Factors(down.weight, up.weight, self.activation, down.bias, up.bias)
+        return Factors(read, write, self.activation, reads["bias"], writes["bias"])
 
     def reads(self) -> list[Tensor]:
         """Return W_down."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from actshift.adapters.base import Adapter, Shift, register
 from actshift.adapters.checks import check_rank
-from actshift.adapters.factors import Factors
+from actshift.adapters.factors import Factors, is_watched
 from actshift.errors import ActshiftError
 
 WELL_CONDITIONED = 1e-8
@@ -39,7 +39,7 @@ class DiReFTShift(Shift):
 
     def factors(self) -> Factors | None:
         """Return what is read of x, and Wᵀ for what is written."""
-        return Factors(self._seen(), self.write.T, down_bias=self.bias)
+        return None if is_watched(self) else Factors(self._seen(), self.write.T, down_bias=self.bias)
 
     def reads(self) -> list[Tensor]:
         """Return W₁."""

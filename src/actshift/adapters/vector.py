@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import Adapter, Shift, register
-from actshift.adapters.factors import Factors
+from actshift.adapters.factors import Factors, is_watched
 
 
 class VectorShift(Shift):
@@ -25,6 +25,8 @@ class VectorShift(Shift):
 
     def factors(self) -> Factors | None:
         """Return v as the bias of a map of rank 0."""
+        if is_watched(self):
+            return None
         width = len(self.vector)
         return Factors(self.vector.new_empty(0, width), self.vector.new_empty(width, 0), up_bias=self.vector)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -17,12 +17,13 @@ from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_steps import watch
-from actshift.tuner.rows import EVERYWHERE, Member, RowAdapters
+from actshift.tuner.rows import Member, RowAdapters
 from actshift.tuner.shifting import plus_shift, usable_factors
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # one module may be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # between a layer's name and an adapter's
+EVERYWHERE = Positions.all()
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 
@@ -89,29 +90,42 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             return x
         if self.row_adapters is not None:
             return self.row_adapters.steer(x, self._mask)
-        acting = [name for name in self.active_adapters if self._acts(name)]
-        if self._may_be_lean(acting) and (factors := usable_factors(self.lora_steer[acting[0]])):
-            return add_shift_leanly(x, factors, self.strength[acting[0]])
+        acting = self._acting()
+        if len(acting) == 1 and acting[0].everywhere and self.site == "post_block":
+            # After a block the sum is what the next block keeps; what a branch gives is kept by nobody, and some
+            # models change it in place.
+            factors = usable_factors(acting[0].adapter)
+            if factors is not None:
+                return add_shift_leanly(x, factors, acting[0].strength)
         if acting and self._recomputes():
             return checkpoint(self._steer, x, acting, use_reentrant=False)
         return self._steer(x, acting)
 
-    def _steer(self, x: Tensor, acting: Sequence[str]) -> Tensor:
+    def _steer(self, x: Tensor, acting: Sequence[Member]) -> Tensor:
         steered = x
-        for name in acting:
-            shifted = plus_shift(steered, self.lora_steer[name], x, self.strength[name])
-            everywhere = self.positions[name] == EVERYWHERE
-            steered = shifted if everywhere else torch.where(self._mask(self.positions[name], x), shifted, steered)
+        for one in acting:
+            shifted = plus_shift(steered, one.adapter, x, one.strength)
+            steered = shifted if one.everywhere else torch.where(self._mask(one.positions, x), shifted, steered)
         return steered
 
-    def _acts(self, name: str) -> bool:
-        # At strength 0 the adapter is skipped, and so the base model is kept to the bit.
-        return name in self.lora_steer and self.strength[name] != 0
+    def _acting(self, names: Sequence[str] | None = None) -> list[Member]:
+        """Return the adapters of these names, or the active ones, that act here.
 
-    def _may_be_lean(self, acting: Sequence[str]) -> bool:
-        # After a block the sum is what the next block keeps; what a branch gives is kept by nobody, and some models
-        # change it in place.
-        return self.site == "post_block" and len(acting) == 1 and self.positions[acting[0]] == EVERYWHERE
+        At strength 0 an adapter is skipped, and so the base model is kept to the bit.
+        """
+        held, strength, positions = self._held(), self.strength, self.positions
+        names = self.active_adapters if names is None else names
+        return [
+            Member(name, cast(nn.Module, held[name]), strength[name], positions[name])
+            for name in names
+            if name in held and strength[name] != 0
+        ]
+
+    def _held(self) -> Mapping[str, nn.Module | None]:
+        # Where nn.Module keeps them: in decoding, its own lookup would take longer than the shift.
+        container = self._modules["lora_steer"]
+        assert container is not None
+        return container._modules
 
     def _recomputes(self) -> bool:
         """Whether the host's own activations are computed again in the backward pass, and so should be the shift's.
@@ -128,12 +142,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
     def steer_rows(self, names: Sequence[str] | None) -> None:
         """Give every row of what comes next its own adapter by name, as they are now; None ends that."""
-        members = {
-            name: Member(self.lora_steer[name], self.strength[name], self.positions[name])
-            for name in dict.fromkeys(names or ())
-            if self._acts(name)
-        }
-        self.row_adapters = None if names is None else RowAdapters(names, members)
+        self.row_adapters = None if names is None else RowAdapters(names, self._acting(list(dict.fromkeys(names))))
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Activate adapters and let them train; only those that trained before are frozen, not each of thousands."""

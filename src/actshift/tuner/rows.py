@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from math import gcd
 from typing import Any, NamedTuple
@@ -16,16 +16,21 @@ from actshift.errors import ActshiftError
 from actshift.sites import Positions
 from actshift.tuner.shifting import shift_of, usable_factors
 
-EVERYWHERE = Positions.all()
 MaskFor = Callable[[Positions, Tensor], Tensor]
 
 
 class Member(NamedTuple):
-    """An adapter that acts in some rows."""
+    """An adapter that acts, in every row or in some."""
 
+    name: str
     adapter: nn.Module
     strength: float
     positions: Positions
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it steers every token."""
+        return self.positions.where == "all"
 
 
 class RowAdapters:
@@ -35,19 +40,19 @@ class RowAdapters:
     what is no low-rank map is called, on its rows alone. Runs of rows that share an adapter count as one long row.
     """
 
-    def __init__(self, names: Sequence[str], members: Mapping[str, Member]) -> None:
+    def __init__(self, names: Sequence[str], members: Sequence[Member]) -> None:
         self.given = len(names)
         self.run = gcd(*(len(list(run)) for _, run in groupby(names)))
         self.names = list(names[:: self.run])
         self.called: dict[str, Member] = {}
         kinds: dict[Any, dict[int, tuple[Factors, float]]] = {}
-        for name, member in members.items():
+        for member in members:
             factors = usable_factors(member.adapter)
             if factors is None:
-                self.called[name] = member
+                self.called[member.name] = member
                 continue
             kind = kinds.setdefault((member.positions, factors.activation, factors.down.dtype), {})
-            kind |= {row: (factors, member.strength) for row, own in enumerate(self.names) if own == name}
+            kind |= {row: (factors, member.strength) for row, own in enumerate(self.names) if own == member.name}
         self.products = [(kind[0], stacked(rows, len(self.names))) for kind, rows in kinds.items()]
 
     def steer(self, x: Tensor, mask_for: MaskFor) -> Tensor:
@@ -58,7 +63,7 @@ class RowAdapters:
         steered = rows
 
         def mask(positions: Positions) -> Tensor | None:
-            return None if positions == EVERYWHERE else mask_for(positions, x).reshape(len(names), -1, 1)
+            return None if positions.where == "all" else mask_for(positions, x).reshape(len(names), -1, 1)
 
         for positions, product in self.products:
             shifted = (product if chosen is None else product.of_rows(chosen)).add(steered, rows)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters import Shift
-from actshift.adapters.factors import Factors, is_watched
+from actshift.adapters.factors import Factors
 from actshift.adapters.lean import add_shift
 
 
@@ -18,9 +18,7 @@ def usable_factors(adapter: nn.Module) -> Factors | None:
     That is where it is no low-rank map, where somebody hooks on to its calls, where an offloader puts its tensors in
     place for the call only, and under a compiler, which fuses the plain formula by itself.
     """
-    if torch.compiler.is_compiling() or is_watched(adapter):
-        return None
-    factors = cast(Shift, adapter).factors()
+    factors = None if torch.compiler.is_compiling() else cast(Shift, adapter).factors()
     return None if factors is None or factors.down.is_meta else factors
 
 

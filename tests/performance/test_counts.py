@@ -1,0 +1,124 @@
+"""What does not depend on the clock: bytes kept for the backward pass, operations a step, modules walked, imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from actshift import JointConfig, LoReFT, SteeringConfig, attach
+from actshift.tuner import steering_layers
+from actshift.tuner.walking import modules_around_adapters
+from tests.contract.cases import fresh_model, randomise
+from tests.zoo import ARCHITECTURES
+
+IDS = torch.randint(3, 90, (4, 16), generator=torch.Generator().manual_seed(0))
+RANK, WIDTH, LAYERS = 2, 64, 3
+
+
+class Operations(TorchDispatchMode):
+    """Counts the kernels that run, views apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view and func.overloadpacket.__name__ != "_unsafe_view":
+            self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def floor():
+    """The frozen model, with gradients down to what the first block gives, as the first adapter needs them."""
+    model = ARCHITECTURES["llama"](hidden_size=WIDTH).requires_grad_(False).train()
+    model.model.layers[0].register_forward_hook(lambda module, args, output: output.detach().requires_grad_())
+    return model
+
+
+def steered(config: SteeringConfig | None = None):
+    model = attach(ARCHITECTURES["llama"](hidden_size=WIDTH), config or SteeringConfig(rank=RANK))
+    randomise(model)
+    return model.train()
+
+
+def kept_bytes(model, dtype: torch.dtype | None = None) -> int:
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept = {}
+    keep = saved_tensors_hooks(lambda tensor: kept.setdefault(tensor.data_ptr(), tensor), lambda tensor: tensor)
+    with keep, torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+        output = model(IDS, use_cache=False)
+    assert output.logits.requires_grad
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept.values()}
+    return sum(size for place, size in storages.items() if place not in own)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_step_keeps_hardly_more_than_the_floor(dtype):
+    assert kept_bytes(steered(), dtype) <= 1.02 * kept_bytes(floor(), dtype)
+
+
+def test_a_shift_is_few_operations():
+    with torch.no_grad():
+        with Operations() as base:
+            fresh_model("llama").eval()(IDS)
+        model = attach(fresh_model("llama"), SteeringConfig(rank=RANK)).eval()
+        randomise(model)
+        with Operations() as ours:
+            model(IDS)
+    assert ours.counts - base.counts == {"mm": 2 * LAYERS, "silu": LAYERS, "add": LAYERS}
+
+
+def test_rows_of_many_adapters_are_the_operations_of_one_batched_product():
+    model = attach(fresh_model("llama"), SteeringConfig(rank=RANK), adapter_name="a0").eval()
+    for number in range(1, 4):
+        model.add_adapter(f"a{number}", SteeringConfig(rank=RANK))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad(), Operations() as base:
+        fresh_model("llama").eval()(IDS)
+    counts = []
+    for names in (["a0", "a1", "a0", "a1"], ["a0", "a1", "a2", "a3"]):
+        with torch.no_grad(), model.base_model._enable_peft_forward_hooks(adapter_names=names), Operations() as ours:
+            model.get_base_model()(IDS)
+        counts.append(ours.counts - base.counts)
+    assert counts[0] == counts[1] and counts[0].total() <= 4 * LAYERS
+
+
+@pytest.mark.parametrize(
+    "config", [JointConfig(r=2, steering=SteeringConfig(rank=2)), SteeringConfig(adapter=LoReFT(2))]
+)
+def test_what_follows_a_step_does_not_grow_with_the_layers(config):
+    found = []
+    for layers in (2, 6):
+        model = attach(ARCHITECTURES["llama"](num_hidden_layers=layers), config)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+        with Operations() as operations:
+            optimizer.step()  # without gradients it is only what follows
+        copies = {"copy_": operations.counts["copy_"], "cat": operations.counts["cat"]}
+        found.append(operations.counts - Counter(copies))
+    assert found[0] == found[1] and found[0].total() > 0
+
+
+def test_switching_walks_into_no_adapter():
+    model = steered()
+    before = sum(1 for _ in modules_around_adapters(model))
+    model.add_adapter("second", SteeringConfig(rank=RANK))
+    assert sum(1 for _ in modules_around_adapters(model)) == before
+    for layer in steering_layers(model).values():
+        layer.lora_steer["third"] = torch.nn.Linear(1, 1)  # neither named nor trained before, so not looked at
+    model.set_adapter("second")
+    assert all(layer.lora_steer["third"].weight.requires_grad for layer in steering_layers(model).values())
+
+
+@pytest.mark.parametrize("start", ["import actshift", "import actshift.cli.main"])
+def test_starting_up_imports_nothing_heavy(start):
+    heavy = "torch transformers peft numpy datasets accelerate trl matplotlib jinja2 yaml".split()
+    code = f"import sys; {start}; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
