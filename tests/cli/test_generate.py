@@ -51,8 +51,10 @@ def test_strength_goes_from_the_base_to_the_adapter(actshift: Run, adapter: Path
     assert row(1)[0] == base != row(1)[1]
 
 
-def test_a_long_prompt_is_warned_of(actshift: Run, model: Path) -> None:
-    code, out, err = actshift("generate", "--model", model, "--prompt", "w1 " * 80, *FEW)
+def test_a_long_prompt_is_refused_or_read_from_its_end(actshift: Run, refused, model: Path) -> None:
+    long = ("generate", "--model", model, "--prompt", "w1 " * 80, *FEW)
+    assert "59 tokens" in refused(*long)
+    code, out, err = actshift(*long, "--long-prompts", "truncate")
     assert (code, len(out.split())) == (0, 5)
     assert "1 of 1 prompts exceed 59 tokens" in err
 

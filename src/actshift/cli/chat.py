@@ -92,13 +92,15 @@ class Conversation:
         from actshift.evaluation import stream_completion
 
         asked = [*self.messages, {"role": "user", "content": line}]
-        prompt = line
-        if self.tokenizer.chat_template:
+        prompt, talks = line, bool(self.tokenizer.chat_template)
+        if talks:
             prompt = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         with self.model.disable_adapter() if self.at_base else nullcontext():
-            text = stream_completion(self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature)
+            text = stream_completion(
+                self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature, not talks
+            )
         typer.echo()
-        if self.tokenizer.chat_template:
+        if talks:
             self.messages = [*asked, {"role": "assistant", "content": text}]
 
 

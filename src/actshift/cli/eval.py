@@ -1,45 +1,153 @@
-"""`actshift eval`: exact-match accuracy of greedy completions."""
+"""`actshift eval`: accuracy of greedy completions, on rows, on a task, or on the tasks of lm-eval-harness."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from actshift.cli.steered import Adapter, AsJson, Half, MaxNewTokens, Model, Strength, TrustRemoteCode, load_steered
+from actshift.cli.steered import Adapter, AsJson, Half, LongPrompts, Model, Strength, TrustRemoteCode, load_steered
+from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from actshift.evaluation import EvalReport
+    from actshift.tasks import Scorer, Task
+
+MAX_NEW_TOKENS = 64
 
 
 def evaluate(
-    data: Annotated[str, typer.Option("--data", help="A JSONL, CSV or Parquet file, or a dataset's id, as for train.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="A JSONL, CSV or Parquet file, or a dataset's id, as for train.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="A task's name, or your own task's YAML file.")] = None,
+    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Read the task from local files here.")] = None,
     model: Model = None,
     adapter: Adapter = None,
-    split: Annotated[str | None, typer.Option("--split", help="The split of a dataset on the hub.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Of a task (default: test) or a hub dataset.")] = None,
+    scorer: Annotated[str | None, typer.Option("--scorer", help="Who judges --data (default: exact match).")] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="A task in the chat template (default: where there is one).")
+    ] = None,
+    harness: Annotated[
+        str | None, typer.Option("--harness", help="Tasks of lm-eval-harness in place of rows, with commas between.")
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", help="A folder with harness tasks of your own, as YAML files.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option("--num-fewshot", min=0, help="Solved examples before each prompt of the harness.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first rows.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a time.")] = 16,
-    max_new_tokens: MaxNewTokens = 64,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option("--max-new-tokens", min=1, help="Tokens to write at most (default: the task's or 64)."),
+    ] = None,
+    long_prompts: LongPrompts = "refuse",
     strength: Strength = 1.0,
     half: Half = "both",
     as_json: AsJson = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write all predictions to this JSONL file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write all predictions to this JSONL file; of a harness its results, as JSON."),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Measure the share of rows whose completion the model writes exactly, decoding greedily."""
-    from actshift.data import load_rows
+    """Measure the share of rows that the model completes right, decoding greedily.
+
+    Rows of --data are right where the completion matches exactly; a --task has its own prompts and its own scorer. A
+    classifier is asked for the labels of rows, or of a task that has some.
+    """
+    from actshift.data import LABELLED, LANGUAGE, load_rows
     from actshift.files import check_writable
 
     if out is not None:
         check_writable(out)
-    rows = load_rows(data, split, limit)
+    if harness is not None:
+        if data is not None or task is not None:
+            raise ActshiftError("--harness brings rows of its own; leave --data and --task out.")
+        options = {"include_path": include_path, "num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size}
+        loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
+        _harness(loaded, tokenizer, harness, options, as_json, out)
+        return
+    if include_path is not None or num_fewshot is not None:
+        raise ActshiftError("--include-path and --num-fewshot go with --harness.")
+    chosen, judge = _chosen(data, task, data_dir, scorer, chat)
+    # Before the model, which takes longer.
+    kinds = (*LABELLED, *LANGUAGE)
+    rows = chosen.load(split or "test", data_dir, limit) if chosen else load_rows(data or "", split, limit, kinds)
     loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
+    if chosen and (form := _form(loaded, tokenizer, chat)) != "text":
+        rows = chosen.load(split or "test", data_dir, limit, form=form)
 
     from actshift import evaluation
 
-    report = evaluation.evaluate(loaded, tokenizer, rows, max_new_tokens, batch_size, show_progress=True)
+    report = evaluation.evaluate(
+        loaded,
+        tokenizer,
+        rows,
+        max_new_tokens or (chosen.max_new_tokens if chosen else MAX_NEW_TOKENS),
+        batch_size,
+        show_progress=True,
+        scorer=judge,
+        long_prompts=long_prompts,
+    )
     _show(report, as_json, out)
+
+
+def _harness(
+    model: Any, tokenizer: PreTrainedTokenizerBase, names: str, options: dict[str, Any], as_json: bool, out: Path | None
+) -> None:
+    """Run the tasks of lm-eval-harness, and show and write what it says."""
+    from rich.console import Console
+
+    from actshift.evaluation.harness import harness
+    from actshift.files import write_whole
+
+    report = harness(model, tokenizer, [name.strip() for name in names.split(",") if name.strip()], **options)
+    if out is not None:
+        write_whole(out, report.to_json())
+    if as_json:
+        typer.echo(report.to_json())
+        return
+    Console(highlight=False).print(report)
+    if out is not None:
+        typer.echo(f"written   {out}")
+
+
+def _chosen(
+    data: str | None, task: str | None, data_dir: str | None, scorer: str | None, chat: bool | None
+) -> tuple[Task | None, Scorer | None]:
+    """Return the task, if it is one that is evaluated, and who judges."""
+    from actshift.tasks import get_scorer, get_task
+
+    if (data is None) == (task is None):
+        raise ActshiftError("Give either --data with rows or --task with the name of a task.")
+    if task is not None:
+        if scorer is not None:
+            raise ActshiftError(f"The task {task} has a scorer of its own; --scorer goes with --data.")
+        chosen = get_task(task)
+        return chosen, chosen.scorer
+    if data_dir is not None:
+        raise ActshiftError("--data-dir is where --task finds local files; --data names its file by itself.")
+    if chat is not None:
+        raise ActshiftError("--chat and --no-chat go with --task; of --data, rows of messages use the chat template.")
+    return None, get_scorer(scorer) if scorer is not None else None
+
+
+def _form(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> Literal["text", "messages", "labels"]:
+    """How the model reads a task: a classifier with labels, others by the chat template or as text."""
+    from actshift.head import head_of
+
+    if head_of(model) == "SEQ_CLS":
+        return "labels"
+    if chat and not tokenizer.chat_template:
+        raise ActshiftError(f"The tokenizer of {tokenizer.name_or_path} has no chat template; leave out --chat.")
+    return "messages" if chat or (chat is None and tokenizer.chat_template) else "text"
 
 
 def _show(report: EvalReport, as_json: bool, out: Path | None) -> None:

@@ -13,6 +13,7 @@ from actshift.cli.steered import (
     BASE,
     AsJson,
     Half,
+    LongPrompts,
     MaxNewTokens,
     Model,
     Strength,
@@ -48,6 +49,7 @@ def generate(
     half: Half = "both",
     max_new_tokens: MaxNewTokens = 64,
     temperature: Temperature = 0.0,
+    long_prompts: LongPrompts = "refuse",
     compare: Annotated[bool, typer.Option("--compare", help="Show what the base model writes beside it.")] = False,
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -65,7 +67,13 @@ def generate(
     for name in [BASE, *names] if compare or not names else names:
         with acting(loaded, name, half):
             written[name] = generate_completions(
-                loaded, tokenizer, texts, max_new_tokens, temperature=temperature, show_progress=True
+                loaded,
+                tokenizer,
+                texts,
+                max_new_tokens,
+                temperature=temperature,
+                long_prompts=long_prompts,
+                show_progress=True,
             )
     base = written.pop(BASE, [None] * len(texts))
     by_prompt = zip(*written.values(), strict=True) if names else [()] * len(texts)

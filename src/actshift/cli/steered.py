@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,10 @@ Adapter = Annotated[str | None, typer.Option("--adapter", help="An adapter's fol
 Strength = Annotated[float, typer.Option("--strength", help="How much of the shift to add: 1 as trained, 0 the base.")]
 Half = Annotated[
     str, typer.Option("--half", help="Of a joint adapter: weights (its LoRA) alone, activations alone, or both.")
+]
+LongPrompts = Annotated[
+    Literal["refuse", "truncate"],
+    typer.Option("--long-prompts", help="Prompts beyond the model's context: refuse them, or read the end of each."),
 ]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens to write at most.")]
 Temperature = Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy; above it, sample.")]

@@ -44,21 +44,34 @@ def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> D
     return turns
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of each text as a model reads its beginning, with the tokenizer's own start token once.
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = True
+) -> list[list[int]]:
+    """Return the ids of each text as a model reads its beginning: after the tokenizer's start token, to go on from.
 
-    A text rendered by a chat template may bring the start token along, and the tokenizer then adds a second.
+    The start token comes once, also where a text rendered by a chat template brings it along. What a tokenizer puts
+    behind a text (BERT's [SEP], an end token) is left out, since a completion follows. `add_special_tokens=False`
+    adds no start token either: that is how a rendered text is read, whose template has all the tokens it wants.
     """
+    encoded = tokenizer(
+        list(texts), add_special_tokens=add_special_tokens, return_special_tokens_mask=True, verbose=False
+    )
+    whole, added = (cast("list[list[int]]", encoded[name]) for name in ("input_ids", "special_tokens_mask"))
+    closing = next((mask[::-1].index(0) for mask in added if 0 in mask), 0) if add_special_tokens else 0
     start = [tokenizer.bos_token_id] * 2
-    encoded = cast("list[list[int]]", tokenizer(list(texts), verbose=False)["input_ids"])
-    return [ids[1:] if ids[:2] == start else ids for ids in encoded]
+    return [ids[int(ids[:2] == start) : len(ids) - closing] for ids in whole]
 
 
 def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     before = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
     whole = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
-    # A template that opens an answer otherwise than it shows a finished one: what generation will see counts.
-    completion = whole[len(before) :] if whole.startswith(before) else messages[-1]["content"]
+    if whole.startswith(before):
+        completion = whole[len(before) :]
+    else:  # the template opens an answer otherwise than it shows a finished one: what generation will see counts
+        answer = messages[-1]["content"]
+        _, shown, closing = whole.rpartition(answer.strip())
+        completion = answer + closing if shown else answer
     if end := cast(str, tokenizer.eos_token):
-        completion = completion.rpartition(end)[0] or completion
+        said, _, after = completion.rpartition(end)
+        completion = said if said and not after.strip() else completion
     return {"prompt": before, "completion": completion}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from actshift.data import to_prompt_completion, token_ids
@@ -31,10 +32,11 @@ def encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_lengt
             f"The tokenizer of {tokenizer.name_or_path} has no end-of-text token, which ends every completion; "
             "set tokenizer.eos_token and save it."
         )
+    rendered = "messages" in rows.column_names
     rows = to_prompt_completion(rows, tokenizer)
     if "text" in rows.column_names:
         return Encoded(_text(rows["text"], tokenizer, max_length), left_out=0)
-    whole = _pairs(rows["prompt"], rows["completion"], tokenizer)
+    whole = _pairs(rows["prompt"], rows["completion"], tokenizer, rendered)
     examples = [example for example in whole if len(example["input_ids"]) <= max_length]
     if not examples:
         shortest = min(len(example["input_ids"]) for example in whole)
@@ -54,11 +56,14 @@ def _text(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int)
     return [{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1]
 
 
-def _pairs(prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+def _pairs(
+    prompts: Sequence[str], completions: Sequence[str], tokenizer: PreTrainedTokenizerBase, rendered: bool
+) -> list[Example]:
     prompts, completions = list(prompts), list(completions)
-    before = token_ids(tokenizer, prompts)
-    joint = token_ids(tokenizer, [p + c for p, c in zip(prompts, completions, strict=True)])
-    alone = tokenizer(completions, add_special_tokens=False, verbose=False)["input_ids"]
+    before = token_ids(tokenizer, prompts, add_special_tokens=not rendered)
+    whole = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    joint = token_ids(tokenizer, whole, add_special_tokens=not rendered)
+    alone = _continuations(completions, tokenizer)
     examples = []
     for prompt, both, completion in zip(before, joint, alone, strict=True):
         # Where a token spans the boundary, the prompt must keep the ids it has on its own.
@@ -66,6 +71,18 @@ def _pairs(prompts: list[str], completions: list[str], tokenizer: PreTrainedToke
         rest = _ended(rest, tokenizer)
         examples.append({"input_ids": prompt + rest, "labels": [IGNORED] * len(prompt) + rest})
     return examples
+
+
+def _continuations(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
+    """Return the ids of each text as they are after another: SentencePiece puts a space before what it reads first."""
+    [first], later, alone = (
+        token_ids(tokenizer, some, add_special_tokens=False)
+        for some in (["\n"], ["\n" + text for text in texts], texts)
+    )
+    # A line's end that melts into the text says nothing; the tokenizers that let it put no space there.
+    return [
+        after[len(first) :] if after[: len(first)] == first else ids for after, ids in zip(later, alone, strict=True)
+    ]
 
 
 def _ended(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> Ids:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from actshift.data import to_prompt_completion
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import generate_completions
+from actshift.evaluation.labelled import evaluate_labelled, is_labelled
 from actshift.evaluation.report import EXACT_MATCH, EvalReport, Prediction
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def evaluate(
     `rows` have `prompt` and `completion`; those of a dataset (`load_rows`, `Task.load`) may have `messages`, whose
     last turn is then the completion. Right is what matches the completion exactly, or what `scorer` says of it and
     the row: of `answer`, and `choices` where there are some. A row without an answer has that of its completion.
-    `long_prompts` is as in `generate_completions`.
+    `long_prompts` is as in `generate_completions`. Rows with labels or tags are classified, and pairs of texts are told
+    by their vectors, where the model has the head for it.
 
     Raises:
         ActshiftError: no rows, a row without a prompt, completion or answer, or what `generate_completions` refuses.
@@ -55,7 +57,10 @@ def evaluate(
         >>> evaluate(model, tokenizer, [{"prompt": "MAX 3 7 =", "completion": " 7"}], max_new_tokens=4).total
         1
     """
-    if hasattr(rows, "column_names"):
+    if is_labelled(rows):
+        return evaluate_labelled(model, tokenizer, rows, batch_size, show_progress)
+    rendered = "messages" in getattr(rows, "column_names", ())
+    if rendered:
         rows = to_prompt_completion(cast("Dataset", rows), tokenizer)
     checked = [_checked(row, number, tokenizer, scorer) for number, row in enumerate(rows, start=1)]
     if not checked:
@@ -68,6 +73,7 @@ def evaluate(
         max_new_tokens,
         batch_size,
         long_prompts=long_prompts,
+        add_special_tokens=not rendered,
         show_progress=show_progress,
     )
     seconds = time.perf_counter() - start

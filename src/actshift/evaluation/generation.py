@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from actshift.errors import ActshiftError
 from actshift.evaluation.prompts import encode_prompts, left_padded
+from actshift.head import head_of
 
 
 def generate_completions(
@@ -24,6 +25,7 @@ def generate_completions(
     *,
     temperature: float = 0.0,
     long_prompts: str = "refuse",
+    add_special_tokens: bool = True,
     adapter_names: Sequence[str] | None = None,
     show_progress: bool = False,
 ) -> list[str]:
@@ -31,7 +33,8 @@ def generate_completions(
 
     Greedy at `temperature` 0, else sampled at it. A completion ends at an end-of-sequence token or after
     `max_new_tokens`. `long_prompts` says what happens to a prompt that leaves no room for these in the model's
-    context: "refuse" it, or "truncate" it from the left, with a warning.
+    context: "refuse" it, or "truncate" it from the left, with a warning. `add_special_tokens=False` is for prompts
+    that a chat template rendered, with all the special tokens it wants.
     `adapter_names` gives each prompt its own adapter of a PeftModel, `"__base__"` for none, in one batch.
 
     Raises:
@@ -51,7 +54,7 @@ def generate_completions(
             f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts; give each one."
         )
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens, long_prompts)
+    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
     order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))  # memory runs out at once or never
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     completions = [""] * len(prompts)
@@ -75,8 +78,14 @@ def generation_config(
     Sampling keeps the model's own top-k and top-p. Any token that the model or the tokenizer ends with ends.
 
     Raises:
-        ActshiftError: `max_new_tokens` under 1, or a temperature that is negative or not finite.
+        ActshiftError: a model that writes no text, `max_new_tokens` under 1, or a temperature that is negative or not
+            finite.
     """
+    if not model.can_generate():
+        raise ActshiftError(
+            f"This model writes no text: its head is {head_of(model) or 'of another kind'}. 'actshift eval' scores it "
+            "on rows with labels."
+        )
     if max_new_tokens < 1:
         raise ActshiftError(f"max_new_tokens must be a whole number from 1 up, got {max_new_tokens}.")
     if not 0 <= temperature < float("inf"):

@@ -22,19 +22,18 @@ def encode_prompts(
     prompts: Sequence[str],
     max_new_tokens: int,
     long_prompts: str = "refuse",
+    add_special_tokens: bool = True,
 ) -> list[list[int]]:
     """Return the token ids of each prompt; of a too long one, if it is to be truncated, those that end it.
+
+    `add_special_tokens=False` is for prompts that a chat template rendered, with all the special tokens it wants.
 
     Raises:
         ActshiftError: a prompt without a single token, one that leaves no room for `max_new_tokens` in the model's
             context while `long_prompts` is "refuse", or a `long_prompts` other than "refuse" and "truncate".
     """
-    if long_prompts not in LONG_PROMPTS:
-        raise ActshiftError(
-            f"long_prompts must be one of {', '.join(LONG_PROMPTS)}, got {long_prompts!r}"
-            f"{did_you_mean(long_prompts, LONG_PROMPTS)}."
-        )
-    encoded = token_ids(tokenizer, prompts) if prompts else []
+    check_long_prompts(long_prompts)
+    encoded = token_ids(tokenizer, prompts, add_special_tokens) if prompts else []
     if [] in encoded:
         raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
     room = context_length(model, tokenizer) - max_new_tokens
@@ -53,6 +52,13 @@ def encode_prompts(
             )
         warnings.warn(f"{found}; of these the end is read.", stacklevel=3)
     return [ids[-room:] for ids in encoded]
+
+
+def check_long_prompts(choice: str) -> None:
+    """Raise ActshiftError unless `choice` is one of `LONG_PROMPTS`."""
+    if choice not in LONG_PROMPTS:
+        near = did_you_mean(choice, LONG_PROMPTS)
+        raise ActshiftError(f"long_prompts must be one of {', '.join(LONG_PROMPTS)}, got {choice!r}{near}.")
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, torch.Tensor]:

@@ -31,10 +31,12 @@ def stream_completion(
     write: Callable[[str], object],
     max_new_tokens: int = 256,
     temperature: float = 0.0,
+    add_special_tokens: bool = True,
 ) -> str:
     """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is known.
 
     Of a prompt that exceeds the model's context the end is read, with a warning, so that a talk can go on.
+    `add_special_tokens=False` is for a prompt that a chat template rendered.
     Raises ActshiftError for a number out of range, or an empty prompt.
 
     >>> from actshift.demo import load_base
@@ -44,7 +46,7 @@ def stream_completion(
     True
     """
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model, tokenizer, [prompt], max_new_tokens, "truncate")
+    encoded = encode_prompts(model, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
     streamer = _Pieces(tokenizer, write)
     with evaluating(model):
         inputs = left_padded(encoded, settings.pad_token_id, model.device)

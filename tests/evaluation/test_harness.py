@@ -1,0 +1,91 @@
+"""lm-eval-harness on a task of its own kind, offline: the adapter acts, in tasks that write and in tasks that choose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actshift import SteeringConfig, Vector, attach
+from actshift.cli.main import main
+from actshift.demo import BASE_DIR, load_base
+from actshift.errors import ActshiftError
+from actshift.evaluation.harness import harness
+
+ROWS = [
+    {"question": "what is the largest of three and four ?", "choices": ["four .", "two ."], "answer": 0},
+    {"question": "what is the smallest of nine and four ?", "choices": ["nine .", "four ."], "answer": 1},
+]
+WRITES = """\
+task: tiny_writes
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}} answer :"
+doc_to_target: "{{{{choices[answer]}}}}"
+generation_kwargs: {{max_gen_toks: 3, until: ["\\n"], do_sample: false}}
+metric_list: [{{metric: exact_match, ignore_case: true}}]
+"""
+CHOOSES = """\
+task: tiny_chooses
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}} answer :"
+doc_to_choice: choices
+doc_to_target: answer
+metric_list: [{{metric: acc}}]
+"""
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name, text in (("writes", WRITES), ("chooses", CHOOSES)):
+        (folder / f"{name}.yaml").write_text(text.format(rows=rows))
+    return folder
+
+
+def broken(model: Any) -> Any:
+    """The model with a shift that leaves nothing of what it knows."""
+    steered = attach(model, SteeringConfig(adapter=Vector(), task_type="CAUSAL_LM"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in steered.named_parameters():
+            if "lora_steer" in name:
+                parameter.normal_(std=30)
+    return steered
+
+
+@pytest.mark.slow
+def test_the_adapter_acts_in_both_kinds_of_task_and_the_results_are_written(tasks: Path, tmp_path: Path) -> None:
+    names, out, run = "tiny_writes,tiny_chooses", tmp_path / "results.json", tmp_path / "run"
+    broken(load_base()[0]).save_pretrained(str(run))
+    scores = {}
+    for name, options in (("base", []), ("adapter", ["--adapter", str(run)])):
+        asked = ["eval", "--model", str(BASE_DIR), *options, "--harness", names, "--include-path", str(tasks)]
+        assert main([*asked, "--out", str(out)]) == 0
+        results = json.loads(out.read_text())["results"]
+        scores[name] = (results["tiny_writes"]["exact_match,none"], results["tiny_chooses"]["acc,none"])
+    assert scores["base"] == (1.0, 1.0) and scores["adapter"][0] == 0.0
+    model = broken(load_base()[0])
+    with model.disable_adapter():  # the very object that is given is what is scored
+        report = harness(model, load_base()[1], ["tiny_writes"], include_path=tasks)
+    assert [value for *_, value, _ in report.scores()] == [1.0]
+
+
+@pytest.mark.slow
+def test_a_task_that_there_is_not_is_told_with_the_nearest(tasks: Path) -> None:
+    model, tokenizer = load_base()
+    with pytest.raises(ActshiftError, match="did you mean 'tiny_writes'"):
+        harness(model, tokenizer, ["tiny_write"], include_path=tasks)
+    with pytest.raises(ActshiftError, match="There is no folder"):
+        harness(model, tokenizer, ["tiny_writes"], include_path=tasks / "nowhere")
