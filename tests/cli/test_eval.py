@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PROMPTS, Run
+from tests.tiny import save_model, word_tokenizer
 
 FEW = ("--max-new-tokens", 4)
 
@@ -59,6 +60,70 @@ def test_refuses_bad_data_before_a_model_is_loaded(refused, write_rows, tmp_path
 
 def test_refuses_text_which_has_no_answer(refused, model: Path, write_rows) -> None:
     assert "has no prompt" in refused("eval", "--model", model, "--data", write_rows([{"text": "w1 w2"}]))
+
+
+@pytest.fixture
+def task(tmp_path: Path, rows: Path) -> Path:
+    """The rows as a task of one's own."""
+    path = tmp_path / "task.yaml"
+    path.write_text(
+        f'data: {{test: {rows.name}}}\nprompt: "{{prompt}}"\ncompletion: " {{completion}}"\nmax_new_tokens: 4\n'
+    )
+    return path
+
+
+def test_a_task_brings_its_rows_its_scorer_and_its_length(actshift: Run, adapter: Path, task: Path) -> None:
+    code, out, err = actshift("eval", "--adapter", adapter, "--task", task, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["correct"], report["total"], report["scorer"]) == (2, 3, "exact")
+
+
+def test_a_chat_template_is_used_where_there_is_one_and_not_refused(actshift, refused, tmp_path, task) -> None:
+    talks = save_model(tmp_path / "talks")
+    assert "has no chat template; leave out --chat" in refused("eval", "--model", talks, "--task", task, "--chat")
+    word_tokenizer(chat_template="w7 {{ messages[0].content }} w8").save_pretrained(talks)
+    prompts = {}
+    for option in ("--chat", "--no-chat", None):
+        out = tmp_path / "predictions.jsonl"
+        options = ("--task", task, "--limit", 1, "--out", out, *([option] if option else []))
+        assert actshift("eval", "--model", talks, *options).code == 0
+        prompts[option] = json.loads(out.read_text())["prompt"]
+    assert prompts["--chat"] == prompts[None] == f"w7 {PROMPTS[0]} w8" and prompts["--no-chat"] == PROMPTS[0]
+
+
+def test_a_scorer_judges_rows_of_a_file(actshift: Run, model: Path, write_rows) -> None:
+    rows = write_rows([{"prompt": "w1", "completion": " so 42"}])
+    report = json.loads(actshift("eval", "--model", model, "--data", rows, "--scorer", "number", "--json", *FEW).out)
+    assert (report["scorer"], report["total"]) == ("number", 1)
+
+
+def test_long_prompts_are_refused_or_truncated_by_choice(actshift: Run, refused, model: Path, write_rows) -> None:
+    asked = ("eval", "--model", model, "--data", write_rows([{"prompt": "w1 " * 99, "completion": "w2"}]), *FEW)
+    assert "1 of 1 prompts exceed 60 tokens" in refused(*asked)
+    code, _, err = actshift(*asked, "--long-prompts", "truncate")
+    assert code == 0 and "of these the end is read" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "Give either --data with rows or --task"),
+        (["--data", "rows.jsonl", "--task", "gsm8k"], "Give either --data with rows or --task"),
+        (["--task", "gsm8k", "--data", "rows.jsonl", "--harness", "arc"], "of their own; leave out --data"),
+        (["--task", "gsmk8"], "did you mean 'gsm8k'"),
+        (["--task", "gsm8k", "--data-dir", "{}"], "gsm8k"),
+        (["--task", "gsm8k", "--scorer", "number"], "has a scorer of its own"),
+        (["--data", "rows.jsonl", "--scorer", "numbr"], "did you mean 'number'"),
+        (["--data", "rows.jsonl", "--data-dir", "{}"], "--data-dir is where --task finds local files"),
+        (["--data", "rows.jsonl", "--chat"], "go with --task"),
+        (["--task", "gsm8k", "--num-fewshot", 2], "go with --harness"),
+        (["--task", "gsm8k", "--long-prompts", "cut"], "is not one of 'refuse', 'truncate'"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_a_model_is_loaded(refused, tmp_path, options, message) -> None:
+    options = [str(option).format(tmp_path) for option in options]
+    assert message in refused("eval", "--model", "nowhere", *options)
 
 
 def _trained(actshift: Run, model: Path, rows: Path, out: Path, *how: object) -> Path:

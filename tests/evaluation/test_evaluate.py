@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from actshift import ActshiftError
 from actshift.evaluation import evaluate, exact_match, generate_completions
+from actshift.tasks import Scorer, get_scorer
 from tests.contract.cases import fresh_model
 from tests.tiny import WORDS, word_tokenizer
 
@@ -53,6 +54,36 @@ def test_the_last_turn_of_messages_is_the_completion() -> None:
     turns = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": answer}]
     report = evaluate(model, tokenizer, Dataset.from_list([{"messages": turns}]), max_new_tokens=4)
     assert report.accuracy == 1
+
+
+def test_a_scorer_judges_by_the_answer_or_else_the_completion() -> None:
+    model = fresh_model("llama")
+    said = generate_completions(model, TOKENIZER, PROMPTS, max_new_tokens=4)
+    last = Scorer("last", lambda text, row: text.split()[-1:] == [row["answer"]], lambda text, row: text.split()[-1])
+    rows = Dataset.from_list(
+        [
+            {"prompt": PROMPTS[0], "completion": " w0 w1", "answer": said[0].split()[-1]},
+            {"prompt": PROMPTS[1], "completion": " w0 w1", "answer": "none"},
+        ]
+    )
+    report = evaluate(model, TOKENIZER, rows, max_new_tokens=4, scorer=last)
+    assert (report.scorer, [row.correct for row in report.predictions]) == ("last", [True, False])
+    assert "\nscorer    last" in str(report)
+    assert report.predictions[1].answer == "none" and report.predictions[1].extracted == said[1].split()[-1]
+    report = evaluate(model, TOKENIZER, [{"prompt": PROMPTS[0], "completion": said[0]}], 4, scorer=last)
+    assert report.accuracy == 1 and report.predictions[0].answer == said[0].split()[-1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"completion": " w1 w2"}, "Row 1 has no answer, and the scorer 'number' finds none in its completion"),
+        ({"completion": " w1", "answer": "many"}, "Row 1: The scorer number needs an answer that is a number"),
+    ],
+)
+def test_an_answer_that_a_scorer_cannot_judge_by_is_told_before_anything_is_written(row: dict, message: str) -> None:
+    with pytest.raises(ActshiftError, match=message):
+        evaluate(None, TOKENIZER, [{"prompt": "w1", **row}], scorer=get_scorer("number"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""lm-eval-harness on a task of its own kind, offline: the adapter acts, in tasks that write and in tasks that choose."""
+"""lm-eval-harness on tasks of its own kind, offline: the adapter acts where a model writes and where it chooses."""
 
 from __future__ import annotations
 
@@ -80,6 +80,45 @@ def test_the_adapter_acts_in_both_kinds_of_task_and_the_results_are_written(task
     with model.disable_adapter():  # the very object that is given is what is scored
         report = harness(model, load_base()[1], ["tiny_writes"], include_path=tasks)
     assert [value for *_, value, _ in report.scores()] == [1.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny_writes", "tiny_chooses"])
+def test_a_prompt_beyond_the_context_is_refused_or_truncated_with_a_warning(tasks: Path, name: str) -> None:
+    model, tokenizer = load_base()
+    tokenizer.model_max_length = 8
+    told = "[24] of [24] prompts of the harness exceed [0-9]+ tokens, in a context of 8"
+    with pytest.raises(ActshiftError, match=told):
+        harness(model, tokenizer, [name], include_path=tasks)
+    with pytest.warns(UserWarning, match=f"{told}; of these the end is read"):
+        harness(model, tokenizer, [name], include_path=tasks, long_prompts="truncate")
+
+
+@pytest.mark.slow
+def test_wrong_options_are_told_before_a_model_is_loaded(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*options: object) -> str:
+        capsys.readouterr()
+        assert main(["eval", "--model", "nowhere", "--include-path", str(tasks), *map(str, options)]) == 2
+        return capsys.readouterr().err
+
+    assert "did you mean 'tiny_writes'" in told("--harness", "tiny_chooses,tiny_write")
+    assert "leave out --scorer" in told("--harness", "tiny_writes", "--scorer", "number")
+    assert "No task of the harness is named" in told("--harness", ",")
+    assert "nowhere" in told("--harness", "tiny_writes, tiny_chooses")
+
+
+@pytest.mark.slow
+def test_a_chat_template_is_asked_by_where_there_is_one(tasks: Path) -> None:
+    model, tokenizer = load_base()
+    tokenizer.chat_template = None
+    with pytest.raises(ActshiftError, match="has no chat template; leave out --chat"):
+        harness(model, tokenizer, ["tiny_writes"], include_path=tasks, chat=True)
+    scores = []
+    for template in ("{{ messages[0].content }}", "what is the"):  # as plain text asks, and otherwise
+        tokenizer.chat_template = template
+        report = harness(model, tokenizer, ["tiny_writes"], include_path=tasks, chat=True)
+        scores += [value for *_, value, _ in report.scores()]
+    assert scores == [1.0, 0.0]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from actshift.cli.harness import check_harness, names_of, run_harness
 from actshift.cli.steered import Adapter, AsJson, Half, LongPrompts, Model, Strength, TrustRemoteCode, load_steered
 from actshift.errors import ActshiftError
 
@@ -68,11 +69,12 @@ def evaluate(
     if out is not None:
         check_writable(out)
     if harness is not None:
-        if data is not None or task is not None:
-            raise ActshiftError("--harness brings rows of its own; leave --data and --task out.")
-        options = {"include_path": include_path, "num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size}
+        beside = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
+        names = names_of(harness)
+        manager = check_harness({**beside, "--max-new-tokens": max_new_tokens}, names, include_path)
         loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
-        _harness(loaded, tokenizer, harness, options, as_json, out)
+        asked = {"num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size, "long_prompts": long_prompts}
+        run_harness(loaded, tokenizer, names, as_json, out, manager=manager, chat=bool(chat), **asked)
         return
     if include_path is not None or num_fewshot is not None:
         raise ActshiftError("--include-path and --num-fewshot go with --harness.")
@@ -97,26 +99,6 @@ def evaluate(
         long_prompts=long_prompts,
     )
     _show(report, as_json, out)
-
-
-def _harness(
-    model: Any, tokenizer: PreTrainedTokenizerBase, names: str, options: dict[str, Any], as_json: bool, out: Path | None
-) -> None:
-    """Run the tasks of lm-eval-harness, and show and write what it says."""
-    from rich.console import Console
-
-    from actshift.evaluation.harness import harness
-    from actshift.files import write_whole
-
-    report = harness(model, tokenizer, [name.strip() for name in names.split(",") if name.strip()], **options)
-    if out is not None:
-        write_whole(out, report.to_json())
-    if as_json:
-        typer.echo(report.to_json())
-        return
-    Console(highlight=False).print(report)
-    if out is not None:
-        typer.echo(f"written   {out}")
 
 
 def _chosen(

@@ -95,6 +95,11 @@ def _checked(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer: 
                 f"Row {number} has no answer, and the scorer {scorer.name!r} finds none in its completion "
                 f"{plain['completion']!r:.60}; add a column answer."
             )
+    if scorer:
+        try:
+            scorer("", plain)  # an answer that it cannot judge by is told now, not after hours
+        except ActshiftError as error:
+            raise ActshiftError(f"Row {number}: {error}") from error
     return plain
 
 
