@@ -51,7 +51,8 @@ def test_completions_come_in_the_order_of_the_prompts(lengths: list[int], batch_
 def test_the_tokenizer_and_the_mode_of_the_model_stay_as_they_were() -> None:
     tokenizer = word_tokenizer(padding_side="right")
     model = fresh_model("llama").train()
-    generate_completions(model, tokenizer, UNEVEN, max_new_tokens=2)
+    padded_left = generate_completions(model, TOKENIZER, UNEVEN, max_new_tokens=4)
+    assert generate_completions(model, tokenizer, UNEVEN, max_new_tokens=4) == padded_left  # whatever it says itself
     assert model.training
     assert (tokenizer.padding_side, tokenizer.pad_token) == ("right", None)
 
