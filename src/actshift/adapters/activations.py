@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
 
 def _silu_slope(gradient: Tensor, code: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
-        return torch.ops.aten.silu_backward(gradient, code)
+        return torch.ops.aten.silu_backward.default(gradient, code)
     gate = code.sigmoid()  # torch's own kernel has no derivative
     return gradient * gate * (1 + code * (1 - gate))
 

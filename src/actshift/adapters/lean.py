@@ -94,20 +94,22 @@ class _Lean(torch.autograd.Function):
         y, z, down, up, up_bias = ctx.saved_tensors
         s, dtype = ctx.strength, z.dtype
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y
-        wide, wide_up = grad_y.to(dtype), up.to(dtype)
+        # Of each product the layout is taken that the CPU's kernels are quick at: they are 2 to 4 times slower with a
+        # thin matrix on the right, or a thin result.
+        wide, writes = grad_y.to(dtype), up.to(dtype).t().contiguous()
         code = ACTIVATIONS[ctx.activation](z)
-        delta = SLOPES[ctx.activation](s * (wide @ wide_up), z)
+        delta = SLOPES[ctx.activation](s * F.linear(wide, writes), z)
         delta = delta if grad_z is None else delta + grad_z
         needs_x, needs_down, needs_up = ctx.needs_input_grad[:3]
         grad_x = grad_down = grad_up = grad_down_bias = grad_up_bias = None
         if needs_x:
             grad_x = _plus_product(grad_y, delta, down.to(dtype))
         if needs_down:
-            grad_down = delta.t() @ y.to(dtype) - s * (delta.t() @ code) @ wide_up.t()
+            grad_down = delta.t() @ y.to(dtype) - s * (delta.t() @ code) @ writes
             if up_bias is not None:
                 grad_down = grad_down - s * torch.outer(delta.sum(0), up_bias.to(dtype))
         if needs_up:
-            grad_up = s * (wide.t() @ code)
+            grad_up = s * (code.t() @ wide).t()
         if ctx.biased and ctx.needs_input_grad[3]:
             grad_down_bias = delta.sum(0)
         if up_bias is not None and ctx.needs_input_grad[4]:
