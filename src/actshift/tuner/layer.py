@@ -19,6 +19,7 @@ from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_steps import watch
 from actshift.tuner.rows import Member, RowAdapters
 from actshift.tuner.shifting import plus_shift, usable_factors
+from actshift.tuner.walking import device_and_dtype
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # one module may be steered at both ends: BERT's o_proj also ends its branch
@@ -75,7 +76,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, target: Target) -> None:
         """Add a fresh adapter under this name, on the host's device and in its dtype."""
-        device, dtype = _device_and_dtype(self._host[0])
+        device, dtype = device_and_dtype(self._host[0])
         module = built(target)
         if not any(parameter.is_meta for parameter in module.parameters()):  # PEFT's low_cpu_mem_usage
             module = module.to(device=device, dtype=dtype)
@@ -159,7 +160,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
                 (self.trainable.add if requires_grad else self.trainable.discard)(name)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        host_device, dtype = _device_and_dtype(self._host[0])
+        host_device, dtype = device_and_dtype(self._host[0])
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device or host_device, dtype=dtype)
 
@@ -220,10 +221,3 @@ def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             "starts with one; choose another site."
         )
     return with_hidden(output, layer(hidden))
-
-
-def _device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:
-    # Quantised weights are integers, so the first floating tensor tells the dtype; the adapters do not count.
-    own = [p for name, p in host.named_parameters() if CONTAINER not in name]
-    device = own[0].device if own else torch.device("cpu")
-    return device, next((p.dtype for p in own if p.is_floating_point()), torch.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -28,3 +29,16 @@ def modules_around_adapters(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             if child is not None and key not in inside
         ]
         waiting.extend(reversed(children))
+
+
+def device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Return where a host's own parameters are, and their dtype, CPU and float32 for a host without.
+
+    Quantised weights are integers, so the first floating tensor tells the dtype.
+
+    >>> device_and_dtype(nn.Linear(1, 1).half())
+    (device(type='cpu'), torch.float16)
+    """
+    own = [parameter for _, module in modules_around_adapters(host) for parameter in module.parameters(recurse=False)]
+    device = own[0].device if own else torch.device("cpu")
+    return device, next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
