@@ -54,7 +54,7 @@ def test_the_completion_and_its_end_are_learned_and_the_prompt_is_as_generation_
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     encoded = encode(Dataset.from_list(ROWS), tokenizer, max_length=64)
-    prompts = encode_prompts(fresh_model("llama"), tokenizer, [row["prompt"] for row in ROWS], max_new_tokens=8)
+    prompts = encode_prompts(fresh_model("llama").config, tokenizer, [row["prompt"] for row in ROWS], max_new_tokens=8)
     assert (len(encoded.examples), encoded.left_out) == (len(ROWS), 0)
     for row, prompt, example in zip(ROWS, prompts, encoded.examples, strict=True):
         ids, labels = example["input_ids"], example["labels"]

@@ -108,6 +108,12 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
+def context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the tokens that a model of such a config can attend to: the smaller of what it and its tokenizer say."""
+    limits = (getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
+    return min(int(limit) for limit in limits if limit)  # a tokenizer says 1e30 where it knows of none
+
+
 def _resolve_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype not in ("auto", "float32"):
         raise ActshiftError(f"There is no dtype {dtype!r} here: it is 'auto' or 'float32'.")

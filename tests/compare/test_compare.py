@@ -165,3 +165,11 @@ def test_what_is_written(settings, run) -> None:
     assert "**3e-3: 53.0**" in table
     assert (out / "table.png").is_file()
     assert "post-block r=2" in str(report)
+
+
+def test_a_prompt_beyond_the_context_is_told_before_anything_is_trained(settings, run, tmp_path: Path) -> None:
+    long = write_rows(tmp_path / "long.jsonl", [{"prompt": "one " * 400, "completion": " 1"}])
+    laboratory = Laboratory(steady)
+    with pytest.raises(ActshiftError, match="Of the test rows: 1 of 1 prompts exceed"):
+        run(replace(settings, test_data=long), laboratory)
+    assert laboratory.trained == []

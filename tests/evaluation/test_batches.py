@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from actshift.evaluation import generate_completions
-from actshift.evaluation.prompts import context_length, encode_prompts
-from actshift.loading import load_model
+from actshift.evaluation.prompts import encode_prompts
+from actshift.loading import context_length, load_model
 from actshift.tasks import get_task
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -34,8 +34,8 @@ def prompts(loaded: tuple[Any, Any]) -> list[str]:
     """The first questions of the test split that leave room in the model's context; of uneven lengths."""
     model, tokenizer = loaded
     rows = get_task("gsm8k").load("test", SHARED / "data", limit=4 * COUNT)["prompt"]
-    ids = encode_prompts(model, tokenizer, list(rows), NEW, "truncate")
-    room = context_length(model, tokenizer) - NEW
+    ids = encode_prompts(model.config, tokenizer, list(rows), NEW, "truncate")
+    room = context_length(model.config, tokenizer) - NEW
     fitting = [row for row, own in zip(rows, ids, strict=True) if len(own) < room][:COUNT]
     assert len(fitting) == COUNT and len({len(row) for row in fitting}) > 50
     return fitting

@@ -50,5 +50,5 @@ def test_another_choice_is_refused() -> None:
 def test_a_start_token_is_not_doubled() -> None:
     tokenizer = word_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    plain, rendered = encode_prompts(fresh_model("llama"), tokenizer, ["w0", "<bos> w0"], 4)
+    plain, rendered = encode_prompts(fresh_model("llama").config, tokenizer, ["w0", "<bos> w0"], 4)
     assert plain == rendered == [1, 3]

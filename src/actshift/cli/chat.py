@@ -36,9 +36,9 @@ def chat(
 ) -> None:
     """Talk to a model; answers appear as they are written, and the adapter can be switched as you talk."""
     loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
-    from actshift.evaluation.prompts import context_length
+    from actshift.loading import context_length
 
-    limit = max_new_tokens or min(512, context_length(loaded, tokenizer) // 2)
+    limit = max_new_tokens or min(512, context_length(loaded.config, tokenizer) // 2)
     conversation = Conversation(loaded, tokenizer, limit, temperature, strength)
     typer.echo(COMMANDS, err=True)
     if not tokenizer.chat_template:

@@ -53,6 +53,7 @@ def compare(
     require("trl", "compare")
     require("matplotlib", "compare")
     comparison = Comparison.of(settings)
+    comparison.check_prompts()
     with comparison.folder.locked():
         comparison.store_rows()
         standing = comparison.standing

@@ -16,6 +16,7 @@ from actshift.compare.protocol import FIRST_SEED, Standing, Task
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import Splits, cut_names, read_splits, store_splits
 from actshift.compare.worker import Job
+from actshift.errors import ActshiftError
 from actshift.tasks import get_task
 from actshift.training import TrainSettings
 from actshift.training.adapting import check_names
@@ -85,6 +86,27 @@ class Comparison:
         rows = self.splits.dataset("train")
         objective = known_objective(settings) or objective_of_rows(rows)
         return Inputs(objective, rows, self.splits.dataset("validation"), head_for(settings, objective, rows))
+
+    def check_prompts(self) -> None:
+        """Raise ActshiftError where a prompt that will be scored leaves no room in the model's context."""
+        from actshift.data import to_prompt_completion
+        from actshift.evaluation.prompts import encode_prompts
+        from actshift.loading import load_config, load_tokenizer
+
+        if self.inputs.head.task_type != "CAUSAL_LM":
+            return
+        common = TrainSettings.from_mapping(dict(self.choice.common))
+        config, tokenizer = (
+            load(str(common.model), common.trust_remote_code) for load in (load_config, load_tokenizer)
+        )
+        for name in ("validation", "test"):
+            rows = self.splits.dataset(name)
+            rendered = "messages" in rows.column_names
+            prompts = to_prompt_completion(rows, tokenizer)["prompt"]
+            try:
+                encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)
+            except ActshiftError as error:
+                raise ActshiftError(f"Of the {name} rows: {error}") from None
 
     def store_rows(self) -> None:
         """Write the rows where the cells read them; raise ActshiftError where other ones are there."""

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from actshift.encoding import encode, encode_words, label_index
 from actshift.errors import ActshiftError
 from actshift.evaluation.forward import forward
-from actshift.evaluation.prompts import context_length
 from actshift.evaluation.report import EvalReport, Prediction
 from actshift.head import head_of, labels_of
+from actshift.loading import context_length
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +33,7 @@ def classify(
     Raises ActshiftError for a model without such a head, and for a label that it does not know.
     """
     labels = _labels(model, "SEQ_CLS", "Rows with a label")
-    examples = encode(rows, tokenizer, context_length(model, tokenizer), labels).examples
+    examples = encode(rows, tokenizer, context_length(model.config, tokenizer), labels).examples
     best, seconds = _best(model, tokenizer, examples, batch_size, show_progress)
     predictions = (
         Prediction(_text(row), row["label"], labels[one], row["label"] == labels[one])
@@ -52,7 +52,7 @@ def tag(
     Raises ActshiftError for a model without such a head, and for a tag that it does not know.
     """
     labels = _labels(model, "TOKEN_CLS", "Words with tags")
-    encoded = encode_words(rows["tokens"], tokenizer, context_length(model, tokenizer))
+    encoded = encode_words(rows["tokens"], tokenizer, context_length(model.config, tokenizer))
     for number, tags in enumerate(rows["tags"], start=1):
         for name in tags:
             label_index(name, labels, number)

@@ -54,7 +54,7 @@ def generate_completions(
             f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts; give each one."
         )
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
+    encoded = encode_prompts(model.config, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
     order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))  # memory runs out at once or never
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     completions = [""] * len(prompts)

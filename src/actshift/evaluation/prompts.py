@@ -11,20 +11,21 @@ from transformers import PreTrainedTokenizerBase
 
 from actshift.data import token_ids
 from actshift.errors import ActshiftError, did_you_mean
+from actshift.loading import context_length
 
 LONG_PROMPTS = ("refuse", "truncate")
 """What to do about prompts that do not fit in the context: raise, or read the end of each, with a warning."""
 
 
 def encode_prompts(
-    model: Any,
+    config: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     max_new_tokens: int,
     long_prompts: str = "refuse",
     add_special_tokens: bool = True,
 ) -> list[list[int]]:
-    """Return the token ids of each prompt; of a too long one, if it is to be truncated, those that end it.
+    """Return the token ids of each prompt of a model with this config; of a too long one, if it is to be truncated, those that end it.
 
     `add_special_tokens=False` is for prompts that a chat template rendered, with all the special tokens it wants.
 
@@ -36,7 +37,7 @@ def encode_prompts(
     encoded = token_ids(tokenizer, prompts, add_special_tokens) if prompts else []
     if [] in encoded:
         raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
-    room = context_length(model, tokenizer) - max_new_tokens
+    room = context_length(config, tokenizer) - max_new_tokens
     if room < 1:
         raise ActshiftError(
             f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has "
@@ -76,12 +77,3 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[st
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),
     }
-
-
-def context_length(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the tokens that the model can attend to, the smaller of what it and its tokenizer say."""
-    limits = (
-        getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        tokenizer.model_max_length,
-    )
-    return min(int(limit) for limit in limits if limit)  # the tokenizer says 1e30 where it knows of none

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from actshift.encoding import encode, sides, unit_means
 from actshift.errors import ActshiftError
 from actshift.evaluation.forward import forward
-from actshift.evaluation.prompts import context_length
 from actshift.evaluation.report import EvalReport, Prediction
 from actshift.head import head_of
+from actshift.loading import context_length
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,7 +37,7 @@ def retrieve(
             f"Pairs of texts without a label need a model without a head, and this one's is {own or 'another'}; train "
             "on such rows with 'actshift train'."
         )
-    pairs = encode(rows, tokenizer, context_length(model, tokenizer)).examples
+    pairs = encode(rows, tokenizer, context_length(model.config, tokenizer)).examples
     start = time.perf_counter()
     texts, partners = (
         _vectors(model, tokenizer, examples, batch_size, show_progress)

@@ -46,7 +46,7 @@ def stream_completion(
     True
     """
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
+    encoded = encode_prompts(model.config, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
     streamer = _Pieces(tokenizer, write)
     with evaluating(model):
         inputs = left_padded(encoded, settings.pad_token_id, model.device)

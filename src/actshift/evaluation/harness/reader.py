@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 from actshift.evaluation.harness.tasks import EXTRA
-from actshift.evaluation.prompts import check_long_prompts, context_length
+from actshift.evaluation.prompts import check_long_prompts
 from actshift.extras import require
+from actshift.loading import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +39,7 @@ def reader(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int, long
             _tell(lengths, self.max_length, self.max_length, long_prompts)
             return super()._loglikelihood_tokens(requests, *args, **how)
 
-    context = context_length(model, tokenizer)
+    context = context_length(model.config, tokenizer)
     return Reader(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=context)
 
 

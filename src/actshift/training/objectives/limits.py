@@ -53,11 +53,9 @@ def check_room(lengths: Sequence[int], what: str, settings: TrainSettings, token
 
 
 def _context(settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The tokens that the model can attend to, the smaller of what its config, where it is named, and tokenizer say."""
-    from actshift.loading import load_config
+    """The context of the model, or that of its tokenizer where the settings name no model."""
+    from actshift.loading import context_length, load_config
 
-    limits: list[int | None] = [tokenizer.model_max_length]
-    if settings.model:
-        config = load_config(settings.model, settings.trust_remote_code).get_text_config()
-        limits.append(getattr(config, "max_position_embeddings", None))
-    return min(int(limit) for limit in limits if limit)  # a tokenizer says 1e30 where it knows of none
+    if not settings.model:
+        return tokenizer.model_max_length
+    return context_length(load_config(settings.model, settings.trust_remote_code), tokenizer)
