@@ -96,9 +96,8 @@ class Comparison:
         if self.inputs.head.task_type != "CAUSAL_LM":
             return
         common = TrainSettings.from_mapping(dict(self.choice.common))
-        config, tokenizer = (
-            load(str(common.model), common.trust_remote_code) for load in (load_config, load_tokenizer)
-        )
+        config = load_config(str(common.model), common.trust_remote_code)
+        tokenizer = load_tokenizer(str(common.model), common.trust_remote_code)
         for name in ("validation", "test"):
             rows = self.splits.dataset(name)
             rendered = "messages" in rows.column_names

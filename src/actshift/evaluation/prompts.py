@@ -25,8 +25,9 @@ def encode_prompts(
     long_prompts: str = "refuse",
     add_special_tokens: bool = True,
 ) -> list[list[int]]:
-    """Return the token ids of each prompt of a model with this config; of a too long one, if it is to be truncated, those that end it.
+    """Return the token ids of each prompt; of a too long one, if it is to be truncated, those that end it.
 
+    Too long is what the model with this `config`, or its tokenizer, has no room for.
     `add_special_tokens=False` is for prompts that a chat template rendered, with all the special tokens it wants.
 
     Raises:
