@@ -32,7 +32,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(folder: Path, code: str) -> Job:
-    return Job(str(folder), {"code": code}, True, "", None, 1, 1, {}, False)
+    return Job(str(folder), {"code": code}, True, "", None, 1, None, 1, {}, False)
 
 
 @pytest.mark.slow
@@ -86,6 +86,7 @@ with workers.Workers(1) as pool:
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     pid = tmp_path / "pid"
     while not (pid.exists() and pid.read_text()):
+        assert parent.poll() is None, "the comparison ended by itself"
         time.sleep(0.05)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
