@@ -1,14 +1,11 @@
 """Reinforcement learning with a reward of one's own: the bundled model comes to like cats. Offline, some seconds.
 
-    python grpo_reward.py FOLDER
-
 From the command line it is the same with --objective grpo --reward grpo_reward:cats, in the folder of this file.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from actshift.demo import BASE_DIR
@@ -23,7 +20,7 @@ def cats(completions: list[str], **columns: list) -> list[float]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder = Path("cats")
     folder.mkdir(parents=True)
     rows = [{"prompt": f"{name} has {number}"} for name in NAMES for number in NUMBERS[:10]]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
