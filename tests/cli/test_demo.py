@@ -16,6 +16,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(run, "TEST_ROWS", 40)
 
 
+@pytest.mark.slow
 def test_json_holds_every_figure_and_the_adapter_loads(tmp_path, actshift):
     out = tmp_path / "demo"
     outcome = actshift("demo", "--steps", 2, "--methods", "post_mlp,vector,full", "--out", out, "--seed", 1, "--json")

@@ -132,6 +132,7 @@ def _trained(actshift: Run, model: Path, rows: Path, out: Path, *how: object) ->
     return out
 
 
+@pytest.mark.slow
 def test_what_train_leaves_is_evaluated_whatever_the_method(actshift: Run, model: Path, rows: Path, tmp_path) -> None:
     lora = _trained(actshift, model, rows, tmp_path / "lora", "--method", "lora")
     full = _trained(actshift, model, rows, tmp_path / "full", "--method", "full")
@@ -140,6 +141,7 @@ def test_what_train_leaves_is_evaluated_whatever_the_method(actshift: Run, model
         assert code == 0 and json.loads(out)["total"] == 3, err
 
 
+@pytest.mark.slow
 def test_either_half_of_a_joint_adapter_acts_alone(actshift: Run, model: Path, rows: Path, tmp_path: Path) -> None:
     joint = _trained(actshift, model, rows, tmp_path / "joint", "--method", "joint")
 

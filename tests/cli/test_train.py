@@ -112,6 +112,7 @@ def test_ctrl_c_says_how_to_go_on(refused, actshift, given, tmp_path, monkeypatc
     assert code == 0
 
 
+@pytest.mark.slow
 def test_a_joint_run_says_whether_its_halves_stay_apart(actshift, given, tmp_path):
     joint = ("--method", "joint", "--eval-share", 0.2)
     code, out, _ = actshift("train", *given, *joint)
@@ -123,6 +124,7 @@ def test_a_joint_run_says_whether_its_halves_stay_apart(actshift, given, tmp_pat
     assert halves["violation"] <= 1e-5 and halves["read"] <= 1e-5 and halves["held_out"]
 
 
+@pytest.mark.slow
 def test_a_joint_run_whose_rows_are_gone_is_still_reported(actshift, given, tmp_path):
     actshift("train", *given, "--method", "joint")
     Path(given[3]).unlink()
@@ -137,6 +139,7 @@ def test_a_dry_run_of_lora_lists_its_maps_by_name(actshift, given):
     assert "down_proj" not in out and "(100.000%)" in out
 
 
+@pytest.mark.slow
 def test_lofit_says_which_heads_it_chose(actshift, given):
     code, out, err = actshift("train", *given, "--adapter", "lofit", "--lofit-heads", 2)
     assert code == 0 and "2 heads (block" in out

@@ -43,6 +43,7 @@ def test_init_gradient_trains_saves_and_loads_without_data(settings, method, tmp
     assert loaded.peft_config["default"].all_interventions[0].adapter.init == "gradient"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_in_the_same_bits(settings, monkeypatch):
     from actshift.training.callbacks import StopAtNan
 

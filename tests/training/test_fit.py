@@ -60,6 +60,7 @@ def test_keeps_the_state_of_lowest_evaluation_loss():
     assert again.train_loss == pytest.approx(result.eval_loss)  # a first step's loss is before its update
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_and_accumulation_change_nothing_but_memory():
     results = []
     for change in ({}, {"gradient_checkpointing": True}, {"batch_size": 4, "gradient_accumulation": 2}):

@@ -35,6 +35,7 @@ def save_with_one_useful_head(folder: Path, layer: int, head: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "head"), [(0, 3), (1, 2), (2, 0)])
 def test_the_head_that_matters_is_chosen_and_steered_alone(settings, tmp_path, layer, head) -> None:
     model = save_with_one_useful_head(tmp_path / "planted", layer, head)

@@ -178,6 +178,7 @@ def test_lofit_resumes_in_either_phase_to_the_same_bits(settings, monkeypatch, t
     assert weights(settings.out) == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_lofit_that_was_killed_between_its_phases_goes_on_with_the_heads_it_chose(settings, monkeypatch, tmp_path):
     settings = replace(settings, max_steps=4, **METHODS["lofit"])
     whole = train(replace(settings, out=str(tmp_path / "whole")))

@@ -58,6 +58,7 @@ def test_the_card_says_how_to_load_and_how_it_was_made(trained, settings):
         assert part in card
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(settings, tmp_path):
     tensors = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
