@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from actshift.tasks.example import Example, Row
+from actshift.tasks.parts import Part, cut
+from actshift.tasks.scorers import get_scorer
+from actshift.tasks.source import Folder, Hub
+from actshift.tasks.task import Task
 from actshift.tasks.wording import lettered
+
+
+def arc(name: str, title: str, config: str, rows: Mapping[str, int]) -> Task:
+    """Return the task of one of ARC's two sets, which on the hub is `config`, with so many `rows` in each split.
+
+    The hub has three splits; the local files lack the validation split, for which a tenth of the training rows is cut.
+    """
+    return Task(
+        name=name,
+        title=title,
+        source=Hub(
+            "allenai/ai2_arc",
+            config,
+            "210d026faf9955653af8916fad021475a3f00453",
+            parts={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
+            rows=rows,
+        ),
+        local=Folder({**cut("train", train=0.9, validation=0.1), "test": Part("test")}, layout=to_hub),
+        example=science,
+        sample={
+            "question": "Which of these is a source of light?",
+            "choices": {"label": ["A", "B", "C", "D"], "text": ["a mirror", "a candle", "the moon", "a window"]},
+            "answerKey": "B",
+        },
+        scorer=get_scorer("choice"),
+        settings={"epochs": 1, "max_length": 256},
+        max_new_tokens=8,
+    )
 
 
 def science(row: Row) -> Example:

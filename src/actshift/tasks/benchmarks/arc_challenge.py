@@ -6,30 +6,6 @@ the local files lack the validation split, for which a tenth of the training row
 
 from __future__ import annotations
 
-from actshift.tasks.benchmarks._science import science, to_hub
-from actshift.tasks.parts import Part, cut
-from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
-from actshift.tasks.task import Task
+from actshift.tasks.benchmarks._science import arc
 
-TASK = Task(
-    name="arc_challenge",
-    title="Science, hard",
-    source=Hub(
-        "allenai/ai2_arc",
-        "ARC-Challenge",
-        "210d026faf9955653af8916fad021475a3f00453",
-        parts={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
-        rows={"train": 1119, "validation": 299, "test": 1172},
-    ),
-    local=Folder({**cut("train", train=0.9, validation=0.1), "test": Part("test")}, layout=to_hub),
-    example=science,
-    sample={
-        "question": "Which of these is a source of light?",
-        "choices": {"label": ["A", "B", "C", "D"], "text": ["a mirror", "a candle", "the moon", "a window"]},
-        "answerKey": "B",
-    },
-    scorer=get_scorer("choice"),
-    settings={"epochs": 1, "max_length": 256},
-    max_new_tokens=8,
-)
+TASK = arc("arc_challenge", "Science, hard", "ARC-Challenge", rows={"train": 1119, "validation": 299, "test": 1172})
