@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from actshift.cli.harness import check_harness, names_of, run_harness
+from actshift.cli.rows import Data, DataDir, check_source
+from actshift.cli.rows import Task as TaskName
 from actshift.cli.steered import Adapter, AsJson, Half, LongPrompts, Model, Strength, TrustRemoteCode, load_steered
 from actshift.errors import ActshiftError
 
@@ -17,15 +19,11 @@ if TYPE_CHECKING:
     from actshift.evaluation import EvalReport
     from actshift.tasks import Scorer, Task
 
-MAX_NEW_TOKENS = 64
-
 
 def evaluate(
-    data: Annotated[
-        str | None, typer.Option("--data", help="A JSONL, CSV or Parquet file, or a dataset's id, as for train.")
-    ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="A task's name, or your own task's YAML file.")] = None,
-    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Read the task from local files here.")] = None,
+    data: Data = None,
+    task: TaskName = None,
+    data_dir: DataDir = None,
     model: Model = None,
     adapter: Adapter = None,
     split: Annotated[str | None, typer.Option("--split", help="Of a task (default: test) or a hub dataset.")] = None,
@@ -87,12 +85,13 @@ def evaluate(
         rows = chosen.load(split or "test", data_dir, limit, form=form)
 
     from actshift import evaluation
+    from actshift.tasks import completion_length
 
     report = evaluation.evaluate(
         loaded,
         tokenizer,
         rows,
-        max_new_tokens or (chosen.max_new_tokens if chosen else MAX_NEW_TOKENS),
+        completion_length(max_new_tokens, task),
         batch_size,
         show_progress=True,
         scorer=judge,
@@ -107,15 +106,12 @@ def _chosen(
     """Return the task, if it is one that is evaluated, and who judges."""
     from actshift.tasks import get_scorer, get_task
 
-    if (data is None) == (task is None):
-        raise ActshiftError("Give either --data with rows or --task with the name of a task.")
+    check_source(data, task, data_dir)
     if task is not None:
         if scorer is not None:
             raise ActshiftError(f"The task {task} has a scorer of its own; --scorer goes with --data.")
         chosen = get_task(task)
         return chosen, chosen.scorer
-    if data_dir is not None:
-        raise ActshiftError("--data-dir is where --task finds local files; --data names its file by itself.")
     if chat is not None:
         raise ActshiftError("--chat and --no-chat go with --task; of --data, rows of messages use the chat template.")
     return None, get_scorer(scorer) if scorer is not None else None

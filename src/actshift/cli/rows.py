@@ -20,6 +20,14 @@ Split = Annotated[str | None, typer.Option("--split", help="Of a task or a hub d
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Use only the first rows.")]
 
 
+def check_source(data: str | None, task: str | None, data_dir: str | None) -> None:
+    """Raise ActshiftError unless one source of rows is named, and a folder only for a task."""
+    if (data is None) == (task is None):
+        raise ActshiftError("Give either --data with rows or --task with the name of a task.")
+    if data_dir is not None and task is None:
+        raise ActshiftError("--data-dir is where --task finds local files; --data names its file by itself.")
+
+
 def rows_for(
     model: str, data: str | None, task: str | None, data_dir: str | None, split: str | None, limit: int
 ) -> Dataset:
@@ -30,10 +38,7 @@ def rows_for(
     from actshift.training import TrainSettings
     from actshift.training.inputs import known_objective, read_rows
 
-    if (data is None) == (task is None):
-        raise ActshiftError("Give either --data with rows or --task with the name of a task.")
-    if data_dir is not None and task is None:
-        raise ActshiftError("--data-dir is where --task finds local files; --data names its file by itself.")
+    check_source(data, task, data_dir)
     settings = TrainSettings(model=model, task=task, data_dir=data_dir)
     rows = read_rows(settings, split or "train", data, known_objective(settings))
     return rows.select(range(min(limit, len(rows))))

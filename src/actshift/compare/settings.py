@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 from actshift.training.settings import TrainSettings
-from actshift.training.settings.field import checked, setting
+from actshift.training.settings.field import check_fields, setting
 from actshift.training.settings.train_settings import MACHINE, WHAT
 
 if TYPE_CHECKING:
     from actshift.tasks import Scorer
 
 SCORING = "Scoring"
-NEW_TOKENS = 64
 COMMON = (
     "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length",
     "precision", "gradient_checkpointing", "trust_remote_code", "group_by_length", "objective", "chat",
@@ -76,9 +75,7 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         """Check every value and bring it to its declared type."""
-        hints = get_type_hints(type(self))
-        for item in fields(self):
-            object.__setattr__(self, item.name, checked(item, getattr(self, item.name), hints[item.name]))
+        check_fields(self)
         TrainSettings(**self.common)
 
     @property
@@ -96,9 +93,9 @@ class CompareSettings:
     @property
     def new_tokens(self) -> int:
         """The tokens to write at most."""
-        from actshift.tasks import get_task
+        from actshift.tasks import completion_length
 
-        return self.max_new_tokens or (get_task(self.task).max_new_tokens if self.task else NEW_TOKENS)
+        return completion_length(self.max_new_tokens, self.task)
 
     def named(self, name: str) -> str:
         """Return `model`, `data` or `out`; raise ActshiftError where it was not given."""

@@ -3,12 +3,12 @@
 from actshift.encoding.batch import padded
 from actshift.encoding.classes import class_names, encode_texts, label_index
 from actshift.encoding.encode import encode
-from actshift.encoding.encoded import IGNORED, Encoded, Example
+from actshift.encoding.encoded import IGNORED, Encoded, Example, short_enough
 from actshift.encoding.pairs import SCALE, partner_loss, sides, unit_means
 from actshift.encoding.tags import encode_words
 
 __all__ = [
     "IGNORED", "SCALE", "Encoded", "Example",
     "class_names", "encode", "encode_texts", "encode_words", "label_index", "padded",
-    "partner_loss", "sides", "unit_means",
+    "partner_loss", "short_enough", "sides", "unit_means",
 ]  # fmt: skip

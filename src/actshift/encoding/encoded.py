@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from actshift.errors import ActshiftError
 
 IGNORED = -100
 """The label of a token that the loss does not count."""
@@ -36,3 +40,23 @@ class Encoded:
         for example in self.examples:
             sha.update(json.dumps(example, sort_keys=True, separators=(",", ":")).encode())
         return sha.hexdigest()
+
+
+def short_enough(lengths: Sequence[int], max_length: int, what: str = "row") -> list[int]:
+    """Return the places of the lengths of no more than `max_length` tokens, and warn of the others.
+
+    Raises ActshiftError where there are no such places.
+
+    >>> short_enough([3, 2], max_length=8)
+    [0, 1]
+    """
+    kept = [place for place, length in enumerate(lengths) if length <= max_length]
+    if not kept:
+        raise ActshiftError(
+            f"Every {what} is longer than max_length {max_length}; the shortest has {min(lengths)} tokens, so raise it."
+        )
+    if left_out := len(lengths) - len(kept):
+        warnings.warn(
+            f"{left_out} of {len(lengths)} {what}s exceed max_length {max_length} and are left out.", stacklevel=3
+        )
+    return kept

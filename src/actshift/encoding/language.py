@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from actshift.data import to_prompt_completion, token_ids
-from actshift.encoding.encoded import IGNORED, Encoded, Example, Ids
+from actshift.encoding.encoded import IGNORED, Encoded, Example, Ids, short_enough
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -37,15 +36,8 @@ def encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_lengt
     if "text" in rows.column_names:
         return Encoded(_text(rows["text"], tokenizer, max_length), left_out=0)
     whole = _pairs(rows["prompt"], rows["completion"], tokenizer, rendered)
-    examples = [example for example in whole if len(example["input_ids"]) <= max_length]
-    if not examples:
-        shortest = min(len(example["input_ids"]) for example in whole)
-        raise ActshiftError(
-            f"Every row is longer than max_length {max_length}; the shortest has {shortest} tokens, so raise it."
-        )
-    if left_out := len(whole) - len(examples):
-        warnings.warn(f"{left_out} of {len(whole)} rows exceed max_length {max_length} and are left out.", stacklevel=2)
-    return Encoded(examples, left_out)
+    kept = short_enough([len(example["input_ids"]) for example in whole], max_length)
+    return Encoded([whole[place] for place in kept], left_out=len(whole) - len(kept))
 
 
 def _text(texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:

@@ -1,7 +1,7 @@
 """Tasks by name: where their rows are, how a row reads, which scorer judges, and the settings to train by."""
 
-from actshift.tasks.registry import get_task, task_names
+from actshift.tasks.registry import completion_length, get_task, task_names
 from actshift.tasks.scorers import Scorer, get_scorer
 from actshift.tasks.task import Task
 
-__all__ = ["Scorer", "Task", "get_scorer", "get_task", "task_names"]
+__all__ = ["Scorer", "Task", "completion_length", "get_scorer", "get_task", "task_names"]

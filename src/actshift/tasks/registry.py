@@ -10,7 +10,7 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.mapping_file import ENDINGS
 from actshift.tasks import benchmarks
 from actshift.tasks.custom import read_task
-from actshift.tasks.task import Task
+from actshift.tasks.task import MAX_NEW_TOKENS, Task
 
 
 def task_names() -> tuple[str, ...]:
@@ -38,3 +38,12 @@ def get_task(name: str | Path) -> Task:
             "or give a .yaml file that describes your own."
         )
     return import_module(f"actshift.tasks.benchmarks.{name}").TASK
+
+
+def completion_length(asked: int | None, task: str | None) -> int:
+    """Return how many tokens a completion may have: as asked for, or as the task says, or else 64.
+
+    >>> completion_length(None, "gsm8k"), completion_length(8, "gsm8k"), completion_length(None, None)
+    (256, 8, 64)
+    """
+    return asked or (get_task(task).max_new_tokens if task else MAX_NEW_TOKENS)

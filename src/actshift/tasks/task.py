@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Form = Literal["text", "messages", "labels"]
+MAX_NEW_TOKENS = 64
+"""How long a completion may be, in tokens, where neither a user nor a task says."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ class Examples:
     """What a run reads: its objective, the encoded rows that it trains on, and those it is evaluated on, if any."""
 
     objective: Objective
-
     train: Encoded
     held_out: Encoded | None
 

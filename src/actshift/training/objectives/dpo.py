@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
-from actshift.encoding import Encoded, Example, encode
+from actshift.encoding import Encoded, Example, encode, short_enough
 from actshift.errors import ActshiftError
-from actshift.training.objectives.limits import check_room, check_settings, short_enough
+from actshift.training.objectives.limits import check_room, check_settings
 from actshift.training.objectives.objective import Objective
 from actshift.training.settings import TrainSettings
 
@@ -51,7 +51,7 @@ class Dpo(Objective):
         chosen, rejected = (encode(_rows(rows, name), tokenizer, sys.maxsize) for name in ("chosen", "rejected"))
         pairs = zip(chosen.examples, rejected.examples, strict=True)
         whole = [_example(number, *pair) for number, pair in enumerate(pairs, start=1)]
-        kept = [whole[place] for place in short_enough([_length(example) for example in whole], "row", settings)]
+        kept = [whole[place] for place in short_enough([_length(example) for example in whole], settings.max_length)]
         check_room([_length(example) for example in kept], "their completions", settings, tokenizer)
         return Preferences(kept, left_out=len(whole) - len(kept))
 

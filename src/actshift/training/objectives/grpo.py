@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
-from actshift.encoding import Encoded, Example
+from actshift.encoding import Encoded, Example, short_enough
 from actshift.errors import ActshiftError
-from actshift.tasks import Scorer, get_task
-from actshift.training.objectives.limits import check_room, check_settings, short_enough
+from actshift.tasks import Scorer, completion_length
+from actshift.training.objectives.limits import check_room, check_settings
 from actshift.training.objectives.objective import Objective
 from actshift.training.rewards import rewards_of, scorer_of, try_rewards
 from actshift.training.settings import TrainSettings
-
-MAX_NEW_TOKENS = 64
-"""Where neither the user nor a task says; as `actshift eval` has it."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,11 @@ class Grpo(Objective):
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:
             raise ActshiftError(f"The prompt of row {ids.index([]) + 1} is empty, and its tokenizer adds nothing.")
-        kept = short_enough([len(prompt) for prompt in ids], "prompt", settings)
-        lengths = [len(ids[place]) + completion_length(settings) for place in kept]
-        check_room(lengths, f"{completion_length(settings)} new tokens", settings, tokenizer)
+        kept = short_enough([len(prompt) for prompt in ids], settings.max_length, "prompt")
+        lengths = [len(ids[place]) + completion_length(settings.max_new_tokens, settings.task) for place in kept]
+        check_room(
+            lengths, f"{completion_length(settings.max_new_tokens, settings.task)} new tokens", settings, tokenizer
+        )
         whole = [_example(row, scorer) for row in rows]
         _check_answers(whole, settings)
         examples = [whole[place] for place in kept]
@@ -83,7 +82,7 @@ class Grpo(Objective):
         return GRPOConfig(
             num_generations=settings.generations,
             num_generations_eval=1,
-            max_completion_length=completion_length(settings),
+            max_completion_length=completion_length(settings.max_new_tokens, settings.task),
             temperature=settings.temperature,
             beta=settings.beta or 0.0,
             disable_dropout=settings.lora_dropout == 0,
@@ -109,11 +108,6 @@ class Grpo(Objective):
         )
         trainer.processing_class = Reader(job.tokenizer, job.examples.train.rendered)
         return trainer
-
-
-def completion_length(settings: TrainSettings) -> int:
-    """Return how many tokens a completion may have: as given, or as the task says."""
-    return settings.max_new_tokens or (get_task(settings.task).max_new_tokens if settings.task else MAX_NEW_TOKENS)
 
 
 def _check_batches(settings: TrainSettings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,25 +20,6 @@ def check_settings(settings: TrainSettings) -> None:
             raise ActshiftError(
                 f"{name} {value} goes by the completions of rows for sft; leave it out for {settings.objective}."
             )
-
-
-def short_enough(lengths: Sequence[int], what: str, settings: TrainSettings) -> list[int]:
-    """Return the places of rows of no more than `max_length` tokens, and warn of the others.
-
-    Raises ActshiftError where there are no such rows.
-    """
-    kept = [place for place, length in enumerate(lengths) if length <= settings.max_length]
-    if not kept:
-        raise ActshiftError(
-            f"Every {what} is longer than max_length {settings.max_length}; the shortest has {min(lengths)} tokens, so "
-            "raise it."
-        )
-    if left_out := len(lengths) - len(kept):
-        warnings.warn(
-            f"{left_out} of {len(lengths)} {what}s exceed max_length {settings.max_length} and are left out.",
-            stacklevel=3,
-        )
-    return kept
 
 
 def check_room(lengths: Sequence[int], what: str, settings: TrainSettings, tokenizer: PreTrainedTokenizerBase) -> None:

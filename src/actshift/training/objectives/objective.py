@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from actshift.data.columns import Columns
 from actshift.encoding import Encoded, Example, class_names, encode
 from actshift.errors import ActshiftError
-from actshift.head import Head, TaskType
+from actshift.head import CLASSIFIERS, Head, TaskType
 from actshift.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Objective(ABC):
         Raises ActshiftError for a classifier of fewer than two classes.
         """
         named = tuple(labels) or class_names(rows)
-        head = Head(self.task_type, named if self.task_type in ("SEQ_CLS", "TOKEN_CLS") else ())
+        head = Head(self.task_type, named if self.task_type in CLASSIFIERS else ())
         if head.classifies and len(head.labels) < 2:
             raise ActshiftError(f"All rows have the label {', '.join(head.labels)!r}; there is nothing to tell apart.")
         return head

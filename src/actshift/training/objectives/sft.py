@@ -25,16 +25,15 @@ class Sft(Objective):
         """Return TRL's SFTTrainer, told of the learning rates of the halves."""
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
+        from actshift.loading import pad_id
         from actshift.training.trainer import trainer_of
 
-        tokenizer = job.tokenizer
-        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         return trainer_of(SFTTrainer)(
             model,
             arguments,
             lora_learning_rate=job.settings.lora_learning_rate,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=pad),
-            processing_class=tokenizer,
+            data_collator=DataCollatorForLanguageModeling(pad_token_id=pad_id(job.tokenizer)),
+            processing_class=job.tokenizer,
             callbacks=callbacks,
             **job.examples.datasets(),
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, field
+from dataclasses import Field, field, fields
+from functools import cache
 from operator import ge, gt, le, lt
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from actshift.errors import ActshiftError, did_you_mean
 
@@ -21,6 +22,20 @@ def setting(
     `of` names other settings and the values at which this one says anything, such as `{"method": ("lora",)}`.
     """
     return field(default=default, metadata={"help": help, "panel": panel, "of": of or {}, **limits})
+
+
+def check_fields(settings: Any) -> None:
+    """Bring every field of a frozen settings object to its declared type.
+
+    Raises ActshiftError for a value of another type or out of the field's limits.
+    """
+    hints = _hints(type(settings))
+    for item in fields(settings):
+        object.__setattr__(settings, item.name, checked(item, getattr(settings, item.name), hints[item.name]))
+
+
+_hints = cache(get_type_hints)
+"""Read once a class, since the command line makes many settings before it does anything."""
 
 
 def checked(item: Field, value: Any, hint: Any) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.training.settings.field import checked, setting
+from actshift.training.settings.field import check_fields, setting
 
 WHAT, SHIFT, WEIGHTS, TRAINING, MACHINE = "What", "The shift", "LoRA, and both together", "Training", "The machine"
 REWARD = "Preferences and rewards"
@@ -203,9 +203,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check every value and bring it to its declared type."""
-        hints = get_type_hints(type(self))
-        for item in fields(self):
-            object.__setattr__(self, item.name, checked(item, getattr(self, item.name), hints[item.name]))
+        check_fields(self)
         for item in fields(self):
             for name, wanted in item.metadata["of"].items():
                 if getattr(self, item.name) != item.default and getattr(self, name) not in wanted:
