@@ -51,8 +51,9 @@ def equivalence(
     assert updated is not None
     if figure is not None:
         check_writable(figure)
-    rows = rows_for(base_of_twin(model, updated), data, task, data_dir, split, limit)
-    base, twin, tokenizer = load_twins(model, updated, trust_remote_code)
+    source = base_of_twin(model, updated)
+    rows = rows_for(source, data, task, data_dir, split, limit)
+    base, twin, tokenizer = load_twins(source, updated, trust_remote_code)
 
     from actshift.analysis import equivalence as package
     from actshift.analysis.batches import token_batches

@@ -53,8 +53,9 @@ def extract(
         check_new_folder(out)
     if figure is not None:
         check_writable(figure)
-    rows = rows_for(base_of_twin(model, finetuned), data, task, data_dir, split, limit)
-    base, twin, tokenizer = load_twins(model, finetuned, trust_remote_code)
+    source = base_of_twin(model, finetuned)
+    rows = rows_for(source, data, task, data_dir, split, limit)
+    base, twin, tokenizer = load_twins(source, finetuned, trust_remote_code)
 
     from actshift.analysis import extract as package
     from actshift.analysis.batches import token_batches

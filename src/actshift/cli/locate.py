@@ -9,6 +9,7 @@ import typer
 
 from actshift.cli.rows import Data, DataDir, Limit, Split, Task, head_for_rows, rows_for
 from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, base_of, load_steered
+from actshift.cli.twins import progress_bar
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -80,21 +81,16 @@ def locate(
 
 
 def _measured(model: Any, batches: list[dict[str, Tensor]], sites: Any, rank: int, weights: bool) -> LocateReport:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from actshift.analysis import locate as package
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Backward passes", total=len(batches))
+    with progress_bar() as heard:
         return package.locate(
             model,
             batches,
             sites=sites or None,
             rank=rank,
             weights=weights,
-            on_batch=lambda done: progress.update(task, completed=done),
+            on_batch=lambda done: heard("Backward passes", done, len(batches)),
         )
 
 

@@ -116,7 +116,7 @@ def _load(
             raise ActshiftError(
                 f"{adapter} only steers, which says nothing about a fine-tuned model; leave out it or --finetuned."
             )
-        base, twin, tokenizer = load_twins(model, updated, trust_remote_code)
+        base, twin, tokenizer = load_twins(base_of_twin(model, updated), updated, trust_remote_code)
         return base, twin, joint, tokenizer
     base, tokenizer, _ = load_steered(model, [adapter] if adapter and not joint else [], 1.0, trust_remote_code)
     return base, None, joint, tokenizer

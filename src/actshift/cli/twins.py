@@ -15,10 +15,10 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows at a t
 MaxLength = Annotated[int, typer.Option("--max-length", min=2, help="Longest row in tokens.")]
 
 
-def load_twins(model: str | None, updated: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
+def load_twins(model: str, updated: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
     """Return the base, the updated model and the tokenizer of both; `updated` is a model, or a LoRA, merged here.
 
-    Raises ActshiftError where one cannot be loaded, the base is not known, or the two have other tokenizers.
+    Raises ActshiftError where one cannot be loaded, or the two have other tokenizers.
     """
     from rich.console import Console
 
@@ -26,7 +26,6 @@ def load_twins(model: str | None, updated: str, trust_remote_code: bool) -> tupl
         from actshift.analysis.extract import check_same_tokenizer
         from actshift.loading import load_model
 
-        model = base_of_twin(model, updated)
         if is_adapter(updated):
             return _with_lora(model, updated, trust_remote_code)
         head = head_to_load(updated, [], trust_remote_code)

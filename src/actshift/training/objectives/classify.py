@@ -31,19 +31,13 @@ class Classify(Objective):
 
         return transformers.Trainer
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
-        """Return its trainer, told of the learning rates of the halves."""
-        from actshift.training.trainer import trainer_of
+    def given(self, job: Any, arguments: Any) -> dict[str, Any]:
+        """Return the examples, and our way to make batches of them."""
+        return {**super().given(job, arguments), "data_collator": partial(padded, tokenizer=job.tokenizer)}
 
-        trainer = trainer_of(self.trainer_class())(
-            model,
-            arguments,
-            lora_learning_rate=job.settings.lora_learning_rate,
-            data_collator=partial(padded, tokenizer=job.tokenizer),
-            processing_class=job.tokenizer,
-            callbacks=callbacks,
-            **job.examples.datasets(),
-        )
+    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+        """Return its trainer, which averages the loss over gradient accumulation."""
+        trainer = super().trainer(model, job, arguments, callbacks)
         trainer.model_accepts_loss_kwargs = False  # its forward takes any, but its loss is a mean over the batch
         return trainer
 

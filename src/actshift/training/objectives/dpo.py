@@ -71,19 +71,11 @@ class Dpo(Objective):
             **common,
         )
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+    def trainer_class(self) -> Any:
         """Return TRL's DPOTrainer, whose reference is the model without its adapter."""
         from actshift.training.objectives.trainers import PreferenceTrainer
-        from actshift.training.trainer import trainer_of
 
-        return trainer_of(PreferenceTrainer)(
-            model,
-            args=arguments,
-            lora_learning_rate=job.settings.lora_learning_rate,
-            processing_class=job.tokenizer,
-            callbacks=callbacks,
-            **job.examples.datasets(),
-        )
+        return PreferenceTrainer
 
 
 def _rows(rows: Any, name: str) -> Any:

@@ -89,23 +89,24 @@ class Grpo(Objective):
             **common,
         )
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+    def trainer_class(self) -> Any:
         """Return TRL's GRPOTrainer, whose reference is the model without its adapter."""
-        from actshift.training.objectives.trainers import Reader, RewardTrainer
-        from actshift.training.trainer import trainer_of
+        from actshift.training.objectives.trainers import RewardTrainer
 
-        datasets = job.examples.datasets()
+        return RewardTrainer
+
+    def given(self, job: Any, arguments: Any) -> dict[str, Any]:
+        """Return the rewards, and the rows as often as fill a batch: it trains on whole ones only."""
+        datasets = super().given(job, arguments)
         rows, prompts = datasets["train_dataset"], arguments.generation_batch_size // arguments.num_generations
-        enough = [place % len(rows) for place in range(max(prompts, len(rows)))]  # it trains on whole batches only
-        trainer = trainer_of(RewardTrainer)(
-            model,
-            rewards_of(job.settings),
-            arguments,
-            lora_learning_rate=job.settings.lora_learning_rate,
-            processing_class=job.tokenizer,
-            callbacks=callbacks,
-            **{**datasets, "train_dataset": rows.select(enough)},
-        )
+        enough = [place % len(rows) for place in range(max(prompts, len(rows)))]
+        return {**datasets, "train_dataset": rows.select(enough), "reward_funcs": rewards_of(job.settings)}
+
+    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
+        """Return its trainer, which reads prompts as everything else here does."""
+        from actshift.training.objectives.trainers import Reader
+
+        trainer = super().trainer(model, job, arguments, callbacks)
         trainer.processing_class = Reader(job.tokenizer, job.examples.train.rendered)
         return trainer
 

@@ -55,5 +55,22 @@ class Objective(ABC):
         """Return what its trainer is told: `common`, which is the same for all, and what is its own."""
 
     @abstractmethod
+    def trainer_class(self) -> Any:
+        """Return the class of its trainer, one of transformers' or TRL's."""
+
+    def given(self, job: Job, arguments: TrainingArguments) -> dict[str, Any]:
+        """Return what its trainer is given beside what all are: the job's examples, and what makes batches of them."""
+        return job.examples.datasets()
+
     def trainer(self, model: Any, job: Job, arguments: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> Any:
-        """Return the trainer of `model` on the job's examples."""
+        """Return the trainer of `model` on the job's examples, told of the learning rates of the halves."""
+        from actshift.training.trainer import trainer_of
+
+        return trainer_of(self.trainer_class())(
+            model,
+            args=arguments,
+            lora_learning_rate=job.settings.lora_learning_rate,
+            processing_class=job.tokenizer,
+            callbacks=callbacks,
+            **self.given(job, arguments),
+        )

@@ -21,19 +21,17 @@ class Sft(Objective):
 
         return SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **common)
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
-        """Return TRL's SFTTrainer, told of the learning rates of the halves."""
-        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+    def trainer_class(self) -> Any:
+        """Return TRL's SFTTrainer."""
+        from trl.trainer.sft_trainer import SFTTrainer
+
+        return SFTTrainer
+
+    def given(self, job: Any, arguments: Any) -> dict[str, Any]:
+        """Return the examples, and TRL's way to make batches of them."""
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
         from actshift.loading import pad_id
-        from actshift.training.trainer import trainer_of
 
-        return trainer_of(SFTTrainer)(
-            model,
-            arguments,
-            lora_learning_rate=job.settings.lora_learning_rate,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=pad_id(job.tokenizer)),
-            processing_class=job.tokenizer,
-            callbacks=callbacks,
-            **job.examples.datasets(),
-        )
+        collator = DataCollatorForLanguageModeling(pad_token_id=pad_id(job.tokenizer))
+        return {**super().given(job, arguments), "data_collator": collator}
