@@ -53,10 +53,14 @@ class Comparison:
         return Standing(self.choice.methods, self.settings.seeds)
 
     @property
+    def common(self) -> TrainSettings:
+        """The settings of training that hold for all methods, the others at their defaults."""
+        return TrainSettings(**self.choice.common)
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """All that the methods have in common, ready for JSON."""
-        common = TrainSettings(**self.choice.common)
-        settings = self.settings
+        common, settings = self.common, self.settings
         return {
             "model": settings.model,
             "task": settings.task,
@@ -95,9 +99,8 @@ class Comparison:
 
         if self.inputs.head.task_type != "CAUSAL_LM":
             return
-        common = TrainSettings.from_mapping(dict(self.choice.common))
-        config = load_config(str(common.model), common.trust_remote_code)
-        tokenizer = load_tokenizer(str(common.model), common.trust_remote_code)
+        model, trusted = str(self.common.model), self.common.trust_remote_code
+        config, tokenizer = load_config(model, trusted), load_tokenizer(model, trusted)
         for name in ("validation", "test"):
             rows = self.splits.dataset(name)
             rendered = "messages" in rows.column_names
