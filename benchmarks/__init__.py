@@ -1,0 +1,1 @@
+"""Measures actshift against the floor and against every peer: `python -m benchmarks`."""
