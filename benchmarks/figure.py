@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: `name` (a column) of `case` (a row), measured at `where` (a table); with its quartiles if it has any."""
+    """One figure: `name` (a column) of `case` (a row), measured at `where` (a table), with quartiles."""
 
     name: str
     case: str
