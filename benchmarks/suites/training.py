@@ -1,29 +1,66 @@
 """Forward, backward and AdamW on one batch, one thread; the floor is forward and backward down to the first steered
-block's output, without an adapter or an optimiser."""
+block's output, without an adapter or an optimiser. Kept is what the forward pass to the logits leaves for the backward
+pass, the peak is the most that two steps from the start hold at a time, both beyond the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import torch
 
 from benchmarks.figure import Figure, Note
-from benchmarks.methods import FLOOR, FROZEN, LORA, METHODS, floor, forward_only, training_step
+from benchmarks.memory import kept_bytes, peak_bytes
+from benchmarks.methods import FLOOR, FROZEN, LORA, METHODS, Method, floor, forward_only, training_step
 from benchmarks.models import MIDDLE, SMALL, TINY, Shape
 from benchmarks.timing import interleaved, milliseconds, ratios
 
 OVER_FLOOR, OVER_LORA = "step over the floor", "step over LoRA"
+ALL: dict[str, Method] = {FLOOR: floor, **METHODS}
+MIB = 2**20
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Measure every method's step on a small model and on a wider one."""
-    for shape in (TINY,) if quick else (SMALL, MIDDLE):
+    """Measure every method's step on a small model, with one row in its batch too, and on a wider one."""
+    for shape in (TINY,) if quick else (SMALL, SMALL.with_(batch=1), MIDDLE):
         yield from steps(shape, rounds=2 if quick else 15)
+    for shape in (TINY,) if quick else (SMALL, MIDDLE):
+        yield from peaks(shape)
+        yield from kept(shape)
 
 
 def steps(shape: Shape, rounds: int) -> Iterator[Figure]:
     """Yield the times of all steps, and their ratios to the floor's and to LoRA's."""
-    cases = {FROZEN: forward_only(shape.model(), shape), FLOOR: training_step(floor(shape.model()), shape)}
-    cases |= {name: training_step(method(shape.model()), shape) for name, method in METHODS.items()}
+    cases = {FROZEN: forward_only(shape.model(), shape)}
+    cases |= {name: training_step(method(shape.model()), shape) for name, method in ALL.items()}
     samples = interleaved(cases, rounds)
     yield from milliseconds(samples, "step", str(shape))
     yield from ratios(samples, FLOOR, OVER_FLOOR, str(shape))
     yield from ratios(samples, LORA, OVER_LORA, str(shape))
+
+
+def peaks(shape: Shape) -> Iterator[Figure]:
+    """Yield each method's peak, and its ratio to the floor's."""
+    found = {name: peak_bytes(training_step(method(shape.model()), shape)) for name, method in ALL.items()}
+    yield from sizes(found, "peak", str(shape))
+
+
+def kept(shape: Shape) -> Iterator[Figure]:
+    """Yield what each method keeps for the backward pass, by the numbers that the model computes in."""
+    for title, weights, autocast in (
+        ("float32", torch.float32, None),
+        ("bfloat16 by autocast", torch.float32, torch.bfloat16),
+        ("bfloat16, weights too", torch.bfloat16, None),
+    ):
+        found = {
+            name: kept_bytes(method(shape.model().to(weights)).train(), shape.ids, autocast)
+            for name, method in ALL.items()
+        }
+        yield from sizes(found, "kept", f"{shape}, {title}")
+
+
+def sizes(found: Mapping[str, int], name: str, where: str) -> Iterator[Figure]:
+    """Yield bytes as MiB, and over the floor's."""
+    for case, size in found.items():
+        yield Figure(name, case, where, size / MIB, unit="MiB")
+        if case != FLOOR:
+            yield Figure(f"{name} over the floor", case, where, size / found[FLOOR])

@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actshift import JointConfig, LoReFT, SteeringConfig, attach
 from actshift.tuner import steering_layers
 from actshift.tuner.walking import modules_around_adapters
+from benchmarks.memory import kept_bytes
 from tests.contract.cases import fresh_model, randomise
 from tests.zoo import ARCHITECTURES
 
@@ -47,20 +47,9 @@ def steered(config: SteeringConfig | None = None):
     return model.train()
 
 
-def kept_bytes(model, dtype: torch.dtype | None = None) -> int:
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    kept = {}
-    keep = saved_tensors_hooks(lambda tensor: kept.setdefault(tensor.data_ptr(), tensor), lambda tensor: tensor)
-    with keep, torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
-        output = model(IDS, use_cache=False)
-    assert output.logits.requires_grad
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept.values()}
-    return sum(size for place, size in storages.items() if place not in own)
-
-
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_step_keeps_hardly_more_than_the_floor(dtype):
-    assert kept_bytes(steered(), dtype) <= 1.02 * kept_bytes(floor(), dtype)
+    assert kept_bytes(steered(), IDS, dtype) <= 1.02 * kept_bytes(floor(), IDS, dtype)
 
 
 def test_a_shift_is_few_operations():
