@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.figure import Figure, Note
 from benchmarks.memory import kept_bytes, peak_bytes
-from benchmarks.methods import FLOOR, FROZEN, LORA, METHODS, Method, floor, forward_only, training_step
+from benchmarks.methods import METHODS, Method
 from benchmarks.models import MIDDLE, SMALL, TINY, Shape
+from benchmarks.plain import FLOOR, FROZEN, LORA, floor, forward_only, training_step
 from benchmarks.timing import interleaved, milliseconds, ratios
 
 OVER_FLOOR, OVER_LORA = "step over the floor", "step over LoRA"
