@@ -19,6 +19,7 @@ from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
+    from actshift.adapters.fused import fused_kernels
     from actshift.analysis import redundancy
     from actshift.analysis.batches import token_batches
     from actshift.analysis.contrast import contrast
@@ -69,6 +70,7 @@ _HOME = {
     "enforce": "actshift.tuner",
     "equivalence": "actshift.analysis.equivalence",
     "extract": "actshift.analysis.extract",
+    "fused_kernels": "actshift.adapters.fused",
     "gradient_init": "actshift.gradients",
     "halves": "actshift.tuner",
     "load_adapter": "actshift.tuner",
@@ -108,6 +110,7 @@ __all__ = [
     "enforce",
     "equivalence",
     "extract",
+    "fused_kernels",
     "gradient_init",
     "halves",
     "load_adapter",

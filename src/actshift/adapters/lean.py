@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from actshift.adapters import fused
 from actshift.adapters.activations import ACTIVATIONS, SLOPES
 from actshift.adapters.factors import Factors
 
@@ -32,6 +33,11 @@ def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) 
     if up_bias is not None and not down.shape[0]:
         return base + (strength * up_bias).to(base.dtype)
     dtype = product_dtype(x, down.dtype)
+    if not torch.is_grad_enabled() and fused.takes(x, factors, base):
+        width = x.shape[-1]
+        return fused.sum_and_code(base.reshape(-1, width), x.reshape(-1, width), factors, strength, dtype)[0].view_as(
+            base
+        )
     if x.dtype != dtype or down.dtype != dtype:
         x, (down, up, activation, down_bias, up_bias) = x.to(dtype), factors.to(dtype)
     shift = F.linear(ACTIVATIONS[activation](F.linear(x, down, down_bias)), up, up_bias)
@@ -52,7 +58,7 @@ def add_shift_leanly(x: Tensor, factors: Factors, strength: float = 1.0) -> Tens
     [1.0, 1.0, 1.0, 1.0]
     """
     down, up, activation, down_bias, up_bias = factors
-    if not (torch.is_grad_enabled() and down.shape[0] and _is_plain_autograd()):
+    if not (torch.is_grad_enabled() and down.shape[0] and fused.is_plain_autograd()):
         return add_shift(x, x, factors, strength)
     flat, dtype = x.reshape(-1, down.shape[1]), product_dtype(x, down.dtype)
     return _Lean.apply(flat, down, up, down_bias, up_bias, activation, strength, dtype)[0].view(x.shape)
@@ -62,10 +68,6 @@ def product_dtype(x: Tensor, own: torch.dtype) -> torch.dtype:
     """Return the dtype of both products: autocast's, or the adapter's own, which may be wider than that of x."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else own
-
-
-def _is_plain_autograd() -> bool:
-    return not (torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0)
 
 
 class _Lean(torch.autograd.Function):
@@ -83,7 +85,11 @@ class _Lean(torch.autograd.Function):
         strength: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        y, z = _sum_and_code(x, Factors(down, up, activation, down_bias, up_bias).to(dtype), strength)
+        factors = Factors(down, up, activation, down_bias, up_bias)
+        if fused.takes(x, factors):
+            y, z = fused.sum_and_code(x, x, factors, strength, dtype)
+        else:
+            y, z = _sum_and_code(x, factors.to(dtype), strength)
         ctx.save_for_backward(y, z, down, up, up_bias)
         ctx.activation, ctx.strength, ctx.biased = activation, strength, down_bias is not None
         ctx.set_materialize_grads(False)
@@ -98,12 +104,15 @@ class _Lean(torch.autograd.Function):
         # thin matrix on the right, or a thin result.
         wide, writes = grad_y.to(dtype), up.to(dtype).t().contiguous()
         code = ACTIVATIONS[ctx.activation](z)
-        delta = SLOPES[ctx.activation](s * F.linear(wide, writes), z)
-        delta = delta if grad_z is None else delta + grad_z
         needs_x, needs_down, needs_up = ctx.needs_input_grad[:3]
-        grad_x = grad_down = grad_up = grad_down_bias = grad_up_bias = None
-        if needs_x:
-            grad_x = _plus_product(grad_y, delta, down.to(dtype))
+        grad_down = grad_up = grad_down_bias = grad_up_bias = None
+        factors = Factors(down, up, ctx.activation)
+        if needs_x and grad_z is None and not torch.is_grad_enabled() and fused.takes(grad_y, factors, z):
+            delta, grad_x = fused.delta_and_gradient(grad_y, z, factors, s)
+        else:
+            delta = SLOPES[ctx.activation](s * F.linear(wide, writes), z)
+            delta = delta if grad_z is None else delta + grad_z
+            grad_x = _plus_product(grad_y, delta, down.to(dtype)) if needs_x else None
         if needs_down:
             grad_down = delta.t() @ y.to(dtype) - s * (delta.t() @ code) @ writes
             if up_bias is not None:

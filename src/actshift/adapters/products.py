@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from actshift.adapters import fused
 from actshift.adapters.activations import ACTIVATIONS
 from actshift.adapters.factors import Factors
 from actshift.adapters.lean import product_dtype
@@ -30,6 +31,9 @@ class Product(NamedTuple):
     def add(self, base: Tensor, x: Tensor) -> Tensor:
         """Return `base + s·Δ(x)` in the dtype of `base`, for `base` and `x` of `[R, tokens, d]`."""
         dtype = product_dtype(x, self.down.dtype)
+        factors = Factors(self.down, self.up, self.activation, self.down_bias, self.up_bias)
+        if not torch.is_grad_enabled() and fused.takes(x, factors, base):
+            return fused.sum_and_code(base, x, factors, 1.0, dtype)[0]
         shifted = base if self.up_bias is None else base + self.up_bias.to(base.dtype)
         if not self.down.shape[1]:
             return shifted
