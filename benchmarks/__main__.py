@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler says twice a step that it is there
 
 import torch
 import typer
@@ -18,6 +19,7 @@ from actshift.files import write_whole
 from benchmarks.figure import Figure, Note
 from benchmarks.machine import conditions, machine
 from benchmarks.page import as_json, page
+from benchmarks.picture import draw
 from benchmarks.suites import TITLES, suite
 
 HERE = Path(__file__).parent
@@ -48,6 +50,8 @@ def run(
             results["suites"][name] = _measured(name, quick)
             write_whole(file, json.dumps(results, indent=1) + "\n")
             write_whole(out / "RESULTS.md", page(results))
+            if name == "growth":
+                draw([Figure(**one) for one in results["suites"][name]["figures"]], out / "growth.png")
             progress.advance(task)
 
 

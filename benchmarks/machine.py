@@ -33,19 +33,24 @@ def machine() -> dict[str, Any]:
 
 @contextmanager
 def conditions() -> Iterator[dict[str, Any]]:
-    """Yield a record that is filled in at the end: when, how long, the load, and this process' share of one core.
+    """Yield a record that is filled in at the end: when, how long, the load, and the share of one core that was had.
 
     On one thread a share well below 1 says that other work took the core, and that the times are no good.
     """
     record: dict[str, Any] = {"date": datetime.now().isoformat(timespec="minutes")}
-    load, wall, cpu = os.getloadavg()[0], time.perf_counter(), time.process_time()
+    load, wall, cpu = os.getloadavg()[0], time.perf_counter(), _cpu_seconds()
     yield record
     seconds = time.perf_counter() - wall
     record |= {
         "seconds": round(seconds),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
-        "share": round((time.process_time() - cpu) / seconds, 2),
+        "share": round((_cpu_seconds() - cpu) / seconds, 2),
     }
+
+
+def _cpu_seconds() -> float:
+    """Return what this process has had of all cores, with those that it started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def _processor() -> str:

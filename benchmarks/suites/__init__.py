@@ -10,6 +10,7 @@ from benchmarks.figure import Figure, Note
 
 TITLES = {
     "training": "A training step",
+    "locate": "Where to steer",
     "generation": "Generation",
     "peers": "pyreft, in a process of its own",
     "adapters": "Adapters: on disk, loaded, switched, a thousand of them",

@@ -1,0 +1,78 @@
+"""![How it grows](growth.png)
+
+One thing grows at a time. Steps and peaks are over the floor of the same model and batch, as above; adapters are those
+of a batch of 16 rows, each adapter with as many rows as the others, over the base without any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+
+from actshift.extras import require
+from benchmarks.figure import Figure, Note
+from benchmarks.memory import peak_bytes
+from benchmarks.methods import Method, steering
+from benchmarks.models import SMALL, TINY, Shape
+from benchmarks.plain import FLOOR, RANK, floor, lora, training_step
+from benchmarks.suites.generation import BASE, Greedy, adapters, twin
+from benchmarks.timing import interleaved, over
+
+START = SMALL.with_(layers=4, batch=2)
+AXES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "rank": ("rank", (1, 8, 64, 256)),
+    "layers": ("layers", (2, 4, 8, 16)),
+    "width": ("width d", (128, 256, 512, 768)),
+    "seq": ("tokens a row", (64, 128, 256, 512)),
+}
+ROWS, NUMBERS = 16, (1, 2, 4, 8, 16)
+KINDS: dict[str, Callable[[int], Method]] = {
+    "post-block": lambda rank: steering(rank=rank),
+    "LoRA": lambda rank: partial(lora, rank=rank),
+}
+
+
+def measure(quick: bool) -> Iterator[Figure | Note]:
+    """Let rank, depth, width, length and the number of adapters grow."""
+    require("matplotlib", "plot")  # for the picture at the end
+    start, rounds = (TINY, 2) if quick else (START, 9)
+    for axis, (title, values) in AXES.items():
+        for value in values[:2] if quick else values:
+            rank, shape = (value, start) if axis == "rank" else (RANK, start.with_(**{axis: value}))
+            yield from step(shape, rank, f"{title}, else {start}", str(value), rounds)
+    numbers = NUMBERS[-2:] if quick else NUMBERS
+    yield from mixed(start.with_(batch=ROWS, seq=start.seq // 4), numbers, rounds)
+
+
+def step(shape: Shape, rank: int, where: str, case: str, rounds: int) -> Iterator[Figure]:
+    """Yield what both methods take over the floor in time and at the peak."""
+    methods = {FLOOR: floor, **{name: made(rank) for name, made in KINDS.items()}}
+    cases = {name: training_step(method(shape.model()), shape) for name, method in methods.items()}
+    samples = interleaved(cases, rounds)
+    peaks = {name: peak_bytes(training_step(method(shape.model()), shape)) for name, method in methods.items()}
+    for name in KINDS:
+        yield Figure(f"{name}, step", case, where, *over(samples, name, FLOOR))
+        yield Figure(f"{name}, peak memory", case, where, peaks[name] / peaks[FLOOR])
+
+
+def mixed(shape: Shape, numbers: Sequence[int], rounds: int) -> Iterator[Figure]:
+    """Yield what prefill and decode take over the base's, by the number of adapters in the batch."""
+    base = shape.model().requires_grad_(False)
+    models: dict[tuple[str, int], Any] = {
+        (name, number): made(RANK)(twin(base)).eval() for name, made in KINDS.items() for number in numbers
+    }
+    with torch.no_grad(), ExitStack() as stack:
+        rows: dict[Any, Greedy] = {BASE: Greedy(base, shape.ids)}
+        for case, model in models.items():
+            names = [one for one in adapters(model, case[1]) for _ in range(shape.batch // case[1])]
+            stack.enter_context(model.base_model._enable_peft_forward_hooks(adapter_names=names))
+            rows[case] = Greedy(model, shape.ids)
+        prefill = interleaved({case: one.prefill for case, one in rows.items()}, rounds)
+        decode = interleaved({case: one.step for case, one in rows.items()}, 4 * rounds)
+    for what, samples in {"prefill": prefill, "decode": decode}.items():
+        for name, number in models:
+            where = f"adapters in a batch of {shape.batch}, {shape}"
+            yield Figure(f"{name}, {what}", str(number), where, *over(samples, (name, number), BASE))

@@ -1,0 +1,141 @@
+"""A training step and a decode step by operation, beside the floor's and the base's: medians over steps in turns. The
+profiler adds microseconds to each operation, so that its times are for comparing parts; outside of operations is
+Python, autograd's bookkeeping and dispatch. A product's arithmetic is 2·m·n·k."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as profiler
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.figure import Figure, Note
+from benchmarks.methods import METHODS, OURS
+from benchmarks.models import SMALL, TINY
+from benchmarks.page import table
+from benchmarks.plain import BASE, FLOOR, floor, training_step
+from benchmarks.suites.generation import Greedy, twin
+from benchmarks.timing import interleaved, over
+
+Step = Callable[[], object]
+PREFIX, PRODUCTS, SHOWN = "aten::", ("mm", "addmm", "bmm", "baddbmm"), 12
+
+
+class Profile(NamedTuple):
+    """Milliseconds of a step as a whole, of its optimiser and of each operation, and how often each was called."""
+
+    whole: float
+    optimizer: float
+    operations: Counter[str]
+    calls: Counter[str]
+
+    @property
+    def outside(self) -> float:
+        """What no operation accounts for."""
+        return self.whole - sum(self.operations.values())
+
+    @property
+    def products(self) -> float:
+        """What products of matrices take."""
+        return sum(self.operations[name] for name in PRODUCTS)
+
+
+def measure(quick: bool) -> Iterator[Figure | Note]:
+    """Profile a step of training on a batch, and of decoding one row."""
+    shape, steps = (TINY, 2) if quick else (SMALL, 15)
+    methods = {FLOOR: floor, OURS: METHODS[OURS]}
+    training = {name: training_step(method(shape.model()), shape) for name, method in methods.items()}
+    yield from compared(training, f"A training step, {shape}", "floor", steps)
+    one = shape.with_(batch=1)
+    base = one.model().requires_grad_(False)
+    rows = {BASE: Greedy(base, one.ids), OURS: Greedy(METHODS[OURS](twin(base)).eval(), one.ids)}
+    with torch.no_grad():
+        for row in rows.values():
+            row.prefill()
+        yield from compared({name: row.step for name, row in rows.items()}, f"A decode step, {one}", "base", 4 * steps)
+
+
+def compared(cases: Mapping[str, Step], where: str, short: str, steps: int) -> Iterator[Figure | Note]:
+    """Yield what a step of either case is made of, and what the second has beyond the first, called `short`."""
+    base, ours = cases
+    ratio = over(interleaved(cases, 2 * steps), ours, base).value
+    found: dict[str, list[Profile]] = {name: [] for name in cases}
+    for _ in range(steps):
+        for name, step in cases.items():
+            found[name].append(profiled(step))
+    typical = {name: middle(profiles) for name, profiles in found.items()}
+    flops = {name: arithmetic(step) for name, step in cases.items()}
+    for name, one in typical.items():
+        yield Figure("under the profiler", name, where, one.whole, unit="ms")
+        yield Figure("products", name, where, one.products, unit="ms")
+        yield Figure("outside of operations", name, where, one.outside, unit="ms")
+        yield Figure("operations", name, where, sum(one.calls.values()), unit="calls")
+        yield Figure("arithmetic", name, where, flops[name] / 1e6, unit="MFLOP")
+    yield Note(f"{where}: {left(typical[base], typical[ours], short, ratio - 1, flops[ours] / flops[base] - 1)}")
+    yield Note(operations(typical[base], typical[ours], short))
+
+
+def profiled(step: Step) -> Profile:
+    """Run a step under the profiler."""
+    with profiler(activities=[ProfilerActivity.CPU]) as record:
+        began = time.perf_counter()
+        step()
+        whole = time.perf_counter() - began
+    events = {event.key: event for event in record.key_averages()}
+    own = {key.removeprefix(PREFIX): event for key, event in events.items() if key.startswith(PREFIX)}
+    return Profile(
+        whole=1000 * whole,
+        optimizer=sum(event.cpu_time_total for key, event in events.items() if key.startswith("Optimizer.")) / 1000,
+        operations=Counter({key: event.self_cpu_time_total / 1000 for key, event in own.items()}),
+        calls=Counter({key: event.count for key, event in own.items()}),
+    )
+
+
+def middle(profiles: list[Profile]) -> Profile:
+    """Return the medians: now and then something else takes the core in the middle of an operation."""
+    return Profile(
+        whole=median(one.whole for one in profiles),
+        optimizer=median(one.optimizer for one in profiles),
+        operations=Counter({key: median(one.operations[key] for one in profiles) for key in profiles[0].operations}),
+        calls=profiles[-1].calls,
+    )
+
+
+def arithmetic(step: Step) -> int:
+    """Return the floating-point operations of a step's products."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def left(base: Profile, ours: Profile, short: str, slower: float, more: float) -> str:
+    """Say what the time beyond the base's is made of; `slower` and `more` are the shares of time and arithmetic."""
+    products, outside = ours.products - base.products, ours.outside - base.outside
+    others = ours.whole - base.whole - products - outside
+    return (
+        f"without the profiler it takes {slower:+.1%} of the {short}'s time. Its arithmetic is {more:+.2%}, which at the "
+        f"pace of the {short}'s products is {more * base.products:.2f} ms. Under the profiler the difference is "
+        f"{ours.whole - base.whole:+.2f} ms: {products:+.2f} in products, {others:+.2f} in other operations, "
+        f"{outside:+.2f} outside of them. The optimiser's step, which has a share in all three, takes "
+        f"{ours.optimizer:.2f} ms."
+    )
+
+
+def operations(base: Profile, ours: Profile, short: str) -> str:
+    """Return the operations that take longest, and those that differ most, as a table in Markdown."""
+    differing = sorted(ours.operations, key=lambda key: -abs(ours.operations[key] - base.operations[key]))
+    longest = [key for key, _ in ours.operations.most_common(SHOWN)]
+    heads = ["operation", f"{short}, calls", "ms", "share", f"{OURS}, calls", "ms", "share"]
+    shown = dict.fromkeys([*longest, *differing[: SHOWN // 2]])
+    return table(heads, [[key, *_cells(base, key), *_cells(ours, key)] for key in shown])
+
+
+def _cells(one: Profile, key: str) -> list[str]:
+    taken = one.operations[key]
+    return [str(one.calls[key]), f"{taken:.3f}", f"{taken / one.whole:.1%}"]
