@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from actshift.adapters.factors import Factors
+from actshift.adapters.light import LightModule
 from actshift.errors import ActshiftError, did_you_mean
 
 ADAPTERS: dict[str, type[Adapter]] = {}
@@ -23,7 +24,7 @@ ADAPTERS: dict[str, type[Adapter]] = {}
 A = TypeVar("A", bound="type[Adapter]")
 
 
-class Shift(nn.Module):
+class Shift(LightModule):
     """The module that an adapter builds: maps `x [..., d]` to `Δ(x)`, of that shape or one that broadcasts to it.
 
     The methods below are what the tuner calls around every optimiser step, what the orthogonality rule

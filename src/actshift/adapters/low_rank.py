@@ -13,6 +13,7 @@ from actshift.adapters.activations import ACTIVATIONS
 from actshift.adapters.base import Adapter, Shift, register
 from actshift.adapters.checks import check_rank
 from actshift.adapters.factors import Factors, is_watched
+from actshift.adapters.light import LightLinear
 from actshift.errors import ActshiftError, did_you_mean
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
@@ -27,8 +28,8 @@ class LowRankShift(Shift):
     def __init__(self, width: int, rank: int, activation: str | None, bias: bool, init: str) -> None:
         super().__init__()
         self.activation = activation
-        self.down = nn.Linear(width, rank, bias=bias)
-        self.up = nn.Linear(rank, width, bias=bias)
+        self.down = LightLinear(width, rank, bias=bias)
+        self.up = LightLinear(rank, width, bias=bias)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
         for linear in (self.down, self.up):

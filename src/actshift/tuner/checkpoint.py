@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from huggingface_hub import hf_hub_download
@@ -68,7 +69,8 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
         raise ActshiftError(
             f"{path} is damaged and cannot be read ({error}); copy or train the adapter again."
         ) from error
-    return Checkpoint(str(path), {name.removeprefix(PEFT_PREFIX): shape for name, shape in shapes.items()})
+    # Of thousands of adapters the names are the same, and kept once.
+    return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
 
 
 def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:

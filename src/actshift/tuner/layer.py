@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from actshift.adapters import Shift
 from actshift.adapters.lean import add_shift_leanly
+from actshift.adapters.light import lighten
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
@@ -51,6 +52,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.site, self.layer_index, self.width, self.at_input = host.site, host.layer, host.width, host.at_input
         self.child = child_of(host)
         self.lora_steer = nn.ModuleDict()
+        self._all: dict[str, Any] | None = None  # the adapters, while `lora_steer` shows only one of them
         self.strength: dict[str, float] = {}
         self.positions: dict[str, Positions] = {}
         self.constraints: dict[str, Constraint] = {}
@@ -126,7 +128,29 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         # Where nn.Module keeps them: in decoding, its own lookup would take longer than the shift.
         container = self._modules["lora_steer"]
         assert container is not None
-        return container._modules
+        return container._modules if self._all is None else self._all
+
+    @property
+    def shows_only_one(self) -> bool:
+        """Whether walks through the model find one adapter here at most, as `show_only` has it."""
+        return self._all is not None
+
+    def show_only(self, adapter_name: str) -> None:
+        """Hold the other adapters out of sight of walks through the model, until `show_all`."""
+        everyone: dict[str, Any] = self.lora_steer._modules
+        self._all = everyone
+        self.lora_steer._modules = {adapter_name: everyone[adapter_name]} if adapter_name in everyone else {}
+
+    def show_all(self, adapter_name: str) -> None:
+        """End `show_only`, with what has become of the adapter that was in sight."""
+        if self._all is not None:
+            seen = self.lora_steer._modules
+            self._all.update(seen)
+            if adapter_name not in seen:
+                self._all.pop(adapter_name, None)
+            self.lora_steer._modules, self._all = self._all, None
+        if adapter_name in self.lora_steer:
+            lighten(self.lora_steer[adapter_name])
 
     def _recomputes(self) -> bool:
         """Whether the host's own activations are computed again in the backward pass, and so should be the shift's.

@@ -11,12 +11,13 @@ from typing import Any, NoReturn, cast
 
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.model import _adapter_names_pre_forward_hook
-from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers, set_adapter
+from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers, set_adapter, set_requires_grad
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, resolve
+from actshift.tuner.alone import alone
 from actshift.tuner.checkpoint import PEFT_PREFIX
 from actshift.tuner.checks import check_adapter, lora_shapes, tensor_shapes
 from actshift.tuner.config import SteeringConfig
@@ -42,6 +43,10 @@ class SteeringModel(LoraModel):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Resolve and check everything first, so that a config which does not fit leaves the model untouched."""
+        with alone(model, adapter_name):
+            self._inject(model, adapter_name, *args, **kwargs)
+
+    def _inject(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         config = cast(SteeringConfig, self.peft_config[adapter_name])
         try:
             found = targets(model, config.all_interventions, config.blocks)
@@ -68,7 +73,7 @@ class SteeringModel(LoraModel):
         if isinstance(config, JointConfig):
             current = targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
             constrain(model, adapter_name, config, current, writers)
-        if any(place != EVERYWHERE for layer in steering_layers(model).values() for place in layer.positions.values()):
+        if any(one.positions != EVERYWHERE for one in config.all_interventions):
             install(model)
 
     def _adapts_weights(self, config: SteeringConfig, key: str) -> bool:
@@ -106,10 +111,30 @@ class SteeringModel(LoraModel):
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Activate one adapter or several, in a time that does not depend on how many others there are."""
-        found = [module for _, module in modules_around_adapters(self.model)]
-        walked: Any = SimpleNamespace(modules=lambda: found)  # of a model, PEFT's function walks the modules only
-        set_adapter(walked, adapter_name, inference_mode=inference_mode, layer_cls=cast(Any, self.tuner_layer_cls))
+        layers = cast(Any, self.tuner_layer_cls)
+        set_adapter(self._around_adapters(), adapter_name, inference_mode=inference_mode, layer_cls=layers)
         self.active_adapter = adapter_name
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; where it was active another one is then, as PEFT does it."""
+        was_active = adapter_name in self.active_adapters
+        with alone(self.model, adapter_name):
+            super().delete_adapter(adapter_name)
+        if was_active and self.active_adapters:
+            self.set_adapter(self.active_adapters)  # which was out of sight, and is to train
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        """Let adapters train, or freeze them, whether they are active or not."""
+        set_requires_grad(self._around_adapters(), adapter_names=adapter_names, requires_grad=requires_grad)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        with alone(self.model, adapter_name):
+            super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+
+    def _around_adapters(self) -> Any:
+        """Return what PEFT's functions can walk in the model's place, of which they ask for the modules only."""
+        found = [module for _, module in modules_around_adapters(self.model)]
+        return SimpleNamespace(modules=lambda: found)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:

@@ -7,6 +7,7 @@ would succeed and give wrong logits; under ours it fails with a KeyError.
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import peft
@@ -65,6 +66,7 @@ def register() -> None:
         prefix=SteeringModel.prefix,
     )
     _look_beside_the_config()
+    _load_alone()
 
 
 def _look_beside_the_config() -> None:
@@ -85,6 +87,24 @@ def _look_beside_the_config() -> None:
 
     from_pretrained.__doc__ = original.__doc__
     peft.PeftConfig.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
+
+
+def _load_alone() -> None:
+    """Let `PeftModel.load_adapter` walk through no other adapter of ours than the one that it loads."""
+    from actshift.tuner.alone import alone
+
+    original = peft.PeftModel.load_adapter
+
+    @wraps(original)
+    def load_adapter(self: Any, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+        training = self.training
+        with alone(self, adapter_name):
+            result = original(self, model_id, adapter_name, *args, **kwargs)
+        if self.training != training:
+            self.train(self.training)  # those that were out of sight too
+        return result
+
+    peft.PeftModel.load_adapter = load_adapter
 
 
 register()

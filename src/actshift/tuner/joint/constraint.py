@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters import Shift
-from actshift.orthogonality import Orthogonality, orthonormal_basis, project_away
+from actshift.orthogonality import Orthogonality, parseval_frame, project_away
 
 AT_ONCE = 2**23
 """How many numbers of B are worked on at a time: with 128 experts a layer, all of them would take gigabytes."""
@@ -88,8 +88,8 @@ def overlap(pairs: Iterable[Pair]) -> list[Tensor]:
     """Return ‖W Q‖²_F for the pairs of each shape: W the rows, Q a basis of the columns, which counts as constant."""
     terms = []
     for _, rows, columns in _by_shape(pairs):
-        basis = orthonormal_basis(columns.detach())
-        terms.append((rows @ basis.to(rows)).square().sum())
+        frame = parseval_frame(columns.detach())
+        terms.append((rows @ frame.to(rows)).square().sum())
     return terms
 
 
