@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.adapters import DiReFT, LoReFT, NoReFT
-from actshift.adapters.polar import nearest_orthonormal
+from actshift.adapters.polar import _iterated, nearest_orthonormal
 from actshift.errors import ActshiftError
 from tests.adapters.parity import check_count, check_no_op, check_parity
 
@@ -118,6 +118,33 @@ def test_no_orthonormal_matrix_is_nearer(width, rank, seed):
         rival = rival * torch.sign((rival * nearest).sum(-1, keepdim=True))  # QR leaves signs open
         assert torch.linalg.norm(matrix - rival) >= distance - 1e-12
     torch.testing.assert_close(nearest_orthonormal(nearest), nearest, atol=1e-7, rtol=0)
+
+
+@given(**SHAPES, scale=st.sampled_from([1e-6, 1.0, 1e6]), spread=st.integers(0, 4))
+def test_without_a_look_at_a_value_it_is_the_same(width, rank, seed, scale, spread):
+    draw = torch.Generator().manual_seed(seed)
+    rank = min(rank, width)
+    left, right = (nearest_orthonormal(torch.randn(rank, size, generator=draw)) for size in (rank, width))
+    matrix = scale * left @ torch.diag(torch.logspace(0, -spread, rank, dtype=torch.float64)) @ right
+    torch.testing.assert_close(_iterated(matrix), left @ right, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("last", [0.0, 1.0, 1 + 1e-7, 1 + 1e-10])
+def test_without_a_look_at_a_value_a_lost_row_is_replaced(last):
+    matrix = nearest_orthonormal(torch.randn(4, 16))
+    matrix[3] = last * matrix[2] + max(last - 1, 0) * torch.ones(16)
+    found = _iterated(torch.stack([matrix, torch.zeros_like(matrix)]))
+    torch.testing.assert_close(found @ found.mT, torch.eye(4).double().expand(2, 4, 4), atol=1e-12, rtol=0)
+    torch.testing.assert_close(found[0, :2], matrix[:2], atol=1e-6, rtol=0)
+
+
+def test_where_values_are_not_at_hand_divergence_is_found_in_time(monkeypatch):
+    calls, there = [], torch.ones(1, 2, 4, device="meta")
+    monkeypatch.setattr(torch, "isfinite", lambda values: calls.append(1) or torch.zeros(()))
+    with pytest.raises(ActshiftError, match="no longer finite"):
+        for _ in range(64):
+            nearest_orthonormal(there)
+    assert calls == [1]
 
 
 def test_divergence_is_said():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.orthogonality import orthonormal_basis, project_away, project_columns, project_rows
+from actshift.orthogonality import orthonormal_basis, parseval_frame, project_away, project_columns, project_rows
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SEEDS = st.integers(0, 2**31)
@@ -126,6 +126,21 @@ def test_away_from_the_columns_is_away_from_their_basis(seed, rank, n, case):
         columns[1, :, -1] = columns[1, :, 0] + 1e-5 * columns[1, :, -1]
     expected = project_rows(rows, orthonormal_basis(columns))
     torch.testing.assert_close(project_away(rows, columns), expected, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(project_rows(rows, parseval_frame(columns)), expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("exponent", [-25, -22, -21, -19, -18, -10])
+def test_a_frame_counts_the_directions_that_a_basis_counts(exponent):
+    """By the limit √r · 2⁻²⁰, of which the smaller of two directions falls short, or not, by a factor of two."""
+    columns = torch.eye(16, dtype=torch.float64)[:, :2]
+    columns[:, 1] = columns[:, 0] + 2.0**exponent * 2 * columns[:, 1]  # two unit columns: a direction of length 2^e √2
+    np.testing.assert_allclose(span(parseval_frame(columns)), span(orthonormal_basis(columns)), atol=1e-9)
+
+
+def test_a_frame_of_what_is_zero_or_not_finite():
+    assert not parseval_frame(torch.zeros(10, 3)).any()
+    assert torch.isfinite(parseval_frame(torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]]))).all()
+    assert torch.equal(project_rows(rows := torch.randn(4, 12), parseval_frame(torch.zeros(12, 3))), rows)
 
 
 def test_away_from_columns_that_fill_the_space_nothing_is_left():

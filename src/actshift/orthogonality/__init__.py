@@ -1,6 +1,6 @@
 """Keeping two halves of an adapter apart: the rule, and the linear algebra that measures and enforces it."""
 
-from actshift.orthogonality.basis import orthonormal_basis, project_away, project_columns, project_rows
+from actshift.orthogonality.basis import orthonormal_basis, parseval_frame, project_away, project_columns, project_rows
 from actshift.orthogonality.measure import (
     chance_overlap,
     principal_angles,
@@ -14,6 +14,7 @@ __all__ = [
     "Orthogonality",
     "chance_overlap",
     "orthonormal_basis",
+    "parseval_frame",
     "principal_angles",
     "principal_cosines",
     "project_away",
