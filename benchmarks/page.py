@@ -53,7 +53,7 @@ def _bar_rows(bar: Bar, figures: Iterable[Figure]) -> Iterator[list[str]]:
     if not figures:
         yield [bar.text, "", f"≤ {bar.most:g}", "not measured", bar.reason]
     for one in figures:
-        verdict = "met" if one.value <= bar.most else f"**missed**: {bar.reason}"
+        verdict = "met" if one.value <= bar.most else ": ".join(filter(None, ("**missed**", bar.reason)))
         yield [bar.text, one.where, f"≤ {bar.most:g}{_unit(one)}", f"{one}{_unit(one)}", verdict]
 
 

@@ -119,8 +119,8 @@ def left(base: Profile, ours: Profile, short: str, slower: float, more: float) -
     products, outside = ours.products - base.products, ours.outside - base.outside
     others = ours.whole - base.whole - products - outside
     return (
-        f"without the profiler it takes {slower:+.1%} of the {short}'s time. Its arithmetic is {more:+.2%}, which at the "
-        f"pace of the {short}'s products is {more * base.products:.2f} ms. Under the profiler the difference is "
+        f"without the profiler it takes {slower:+.1%} of the {short}'s time. Its arithmetic is {more:+.2%}, which at "
+        f"the pace of the {short}'s products is {more * base.products:.2f} ms. Under the profiler the difference is "
         f"{ours.whole - base.whole:+.2f} ms: {products:+.2f} in products, {others:+.2f} in other operations, "
         f"{outside:+.2f} outside of them. The optimiser's step, which has a share in all three, takes "
         f"{ours.optimizer:.2f} ms."

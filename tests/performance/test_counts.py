@@ -14,6 +14,7 @@ from actshift import JointConfig, LoReFT, SteeringConfig, attach
 from actshift.tuner import steering_layers
 from actshift.tuner.walking import modules_around_adapters
 from benchmarks.memory import kept_bytes
+from benchmarks.plain import floor, lora
 from tests.contract.cases import fresh_model, randomise
 from tests.zoo import ARCHITECTURES
 
@@ -34,33 +35,52 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def floor():
-    """The frozen model, with gradients down to what the first block gives, as the first adapter needs them."""
-    model = ARCHITECTURES["llama"](hidden_size=WIDTH).requires_grad_(False).train()
-    model.model.layers[0].register_forward_hook(lambda module, args, output: output.detach().requires_grad_())
-    return model
+def llama():
+    return ARCHITECTURES["llama"](hidden_size=WIDTH)
 
 
 def steered(config: SteeringConfig | None = None):
-    model = attach(ARCHITECTURES["llama"](hidden_size=WIDTH), config or SteeringConfig(rank=RANK))
+    model = attach(llama(), config or SteeringConfig(rank=RANK))
     randomise(model)
     return model.train()
 
 
+def joint():
+    return steered(JointConfig(r=RANK, target_modules="all-linear", steering=SteeringConfig(rank=RANK)))
+
+
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_step_keeps_hardly_more_than_the_floor(dtype):
-    assert kept_bytes(steered(), IDS, dtype) <= 1.02 * kept_bytes(floor(), IDS, dtype)
+    assert kept_bytes(steered(), IDS, dtype) <= 1.02 * kept_bytes(floor(llama()).train(), IDS, dtype)
 
 
-def test_a_shift_is_few_operations():
+def training_operations(model) -> Counter[str]:
+    model.train()
+    with Operations() as operations:
+        model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+    return operations.counts
+
+
+def decoding_operations(model) -> Counter[str]:
+    model.eval()
     with torch.no_grad():
-        with Operations() as base:
-            fresh_model("llama").eval()(IDS)
-        model = attach(fresh_model("llama"), SteeringConfig(rank=RANK)).eval()
-        randomise(model)
-        with Operations() as ours:
-            model(IDS)
-    assert ours.counts - base.counts == {"mm": 2 * LAYERS, "silu": LAYERS, "add": LAYERS}
+        cache = model(input_ids=IDS, use_cache=True).past_key_values
+        with Operations() as operations:
+            model(input_ids=IDS[:, :1], past_key_values=cache, use_cache=True)
+    return operations.counts
+
+
+@pytest.mark.parametrize(("ours", "base"), [(steered, lambda: floor(llama())), (joint, lambda: lora(llama(), RANK))])
+def test_a_training_step_is_few_operations_more(ours, base):
+    more = training_operations(ours()) - training_operations(base())
+    of_a_layer = dict(mm=6, mul=3, addmm=2, silu=2, silu_backward=1, sub=1, clone=1, new_empty_strided=1, copy_=1)
+    assert not more - Counter({name: LAYERS * count for name, count in of_a_layer.items()})
+
+
+@pytest.mark.parametrize(("ours", "base"), [(steered, llama), (joint, lambda: lora(llama(), RANK))])
+def test_a_decode_step_is_few_operations_more(ours, base):
+    more = decoding_operations(ours()) - decoding_operations(base())
+    assert more == {"mm": 2 * LAYERS, "silu": LAYERS, "add": LAYERS}
 
 
 def test_rows_of_many_adapters_are_the_operations_of_one_batched_product():
