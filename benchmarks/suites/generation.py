@@ -1,0 +1,116 @@
+"""Greedy decoding with the cache, one thread: prefill is the prompt's forward pass; decode the steps of one token after
+it, all models in turns by token; generate a whole call of `generate`, the prompt included. The models share the base's
+weights, and LoRA is not merged. "Different adapters over one": each row has an adapter of its own (`adapter_names`),
+over the same rows with the one active adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.figure import Figure, Note
+from benchmarks.methods import JOINT, LINEAR, METHODS, OURS, VECTOR, randomised
+from benchmarks.models import MIDDLE, SMALL, TINY, Shape
+from benchmarks.plain import BASE, LORA, whole_generation
+from benchmarks.timing import Samples, interleaved, over, ratios, spread
+
+ALL, FEW = (VECTOR, LINEAR, OURS, JOINT, LORA), (OURS, LORA)
+SMALL_ROW, MIDDLE_ROW = SMALL.with_(batch=1, seq=64), MIDDLE.with_(batch=1, seq=64)
+SMALL_ROWS, MIDDLE_ROWS = SMALL_ROW.with_(batch=16), MIDDLE_ROW.with_(batch=16, seq=32)
+WIDE_ROW = Shape(width=2048, layers=4, batch=1, seq=16)
+"""A quarter of Llama-3.2-1B's depth, at its width."""
+
+
+def measure(quick: bool) -> Iterator[Figure | Note]:
+    """Measure one row and 16, on a small model and on a wider one, and one row on a wide one."""
+    if quick:
+        for batch in (1, 16):
+            yield from generation(TINY.with_(batch=batch), ALL, calls=2, tokens=4)
+        return
+    for shape, compared in {SMALL_ROW: ALL, SMALL_ROWS: ALL, MIDDLE_ROW: ALL, MIDDLE_ROWS: FEW}.items():
+        yield from generation(shape, compared, calls=4, tokens=32)
+    yield from generation(WIDE_ROW, FEW, calls=2, tokens=16)
+
+
+def generation(shape: Shape, compared: Sequence[str], calls: int, tokens: int) -> Iterator[Figure]:
+    """Yield what each method adds to prefill, to decode and to `generate`, and rows of several adapters."""
+    where = f"batch {shape.batch}, d {shape.width}, {shape.layers} layers, {shape.seq} prompt tokens"
+    base = shape.model().requires_grad_(False)
+    models = {BASE: base} | {name: METHODS[name](twin(base)).eval() for name in compared}
+    prefill, decode = in_turns(models, shape, calls, tokens)
+    whole = {name: whole_generation(model, shape, tokens) for name, model in models.items()}
+    generate = interleaved(whole, calls, warmup=1)
+    for name, samples in {"prefill": prefill, "decode": decode, "generate": generate}.items():
+        yield from ratios(samples, BASE, f"{name} over the base", where)
+    yield from speeds(decode, shape, where)
+    for name in (VECTOR, OURS, LORA) if shape.batch > 1 else ():
+        if name in compared:
+            yield from own_adapters(name, models[name], METHODS[name](twin(base)).eval(), shape, where, calls, tokens)
+
+
+def own_adapters(case: str, one: Any, many: Any, shape: Shape, where: str, calls: int, tokens: int) -> Iterator[Figure]:
+    """Yield what an adapter for each row takes over the one that is active for all."""
+    named = {"adapter_names": adapters(many, shape.batch)}
+    whole = {"one": whole_generation(one, shape, tokens), "many": whole_generation(many, shape, tokens, **named)}
+    generate = interleaved(whole, calls, warmup=1)
+    with many.base_model._enable_peft_forward_hooks(**named):  # as `generate` does: once, before the first token
+        _, decode = in_turns({"one": one, "many": many}, shape, 1, tokens)
+    name = f"{shape.batch} different adapters over one"
+    yield Figure(name, case, where, *over(decode, "many", "one"))
+    yield Figure(f"{name}, generate", case, where, *over(generate, "many", "one"))
+
+
+@torch.no_grad()
+def in_turns(models: Mapping[str, Any], shape: Shape, calls: int, tokens: int) -> tuple[Samples, Samples]:
+    """Return the seconds of prefill, and those of each step after it."""
+    rows = {name: Greedy(model, shape.ids) for name, model in models.items()}
+    prefill = interleaved({name: one.prefill for name, one in rows.items()}, calls, warmup=1)
+    return prefill, interleaved({name: one.step for name, one in rows.items()}, tokens)
+
+
+def speeds(decode: Samples, shape: Shape, where: str) -> Iterator[Figure]:
+    """Yield tokens a second, and what a method adds to a block's step."""
+    for case, seconds in decode.items():
+        yield Figure("decode", case, where, *spread([shape.batch / one for one in seconds]), unit="tokens/s")
+        if case != BASE:
+            added = [1e6 * (one - base) / shape.layers for one, base in zip(seconds, decode[BASE], strict=True)]
+            yield Figure("added to a block's step", case, where, *spread(added), unit="µs")
+
+
+class Greedy:
+    """A greedy decoding of some prompts that goes on by one token a step."""
+
+    def __init__(self, model: Any, prompts: Tensor) -> None:
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # what `generate` calls
+        self.prompts = prompts
+
+    def prefill(self) -> None:
+        """Begin: run the prompts."""
+        self._keep(self.model(input_ids=self.prompts, use_cache=True, logits_to_keep=1))
+
+    def step(self) -> None:
+        """Run the tokens that were chosen last."""
+        self._keep(self.model(input_ids=self.chosen, past_key_values=self.cache, use_cache=True))
+
+    def _keep(self, output: Any) -> None:
+        self.cache, self.chosen = output.past_key_values, output.logits[:, -1:].argmax(-1)
+
+
+def twin(model: Any) -> Any:
+    """Return a copy that shares the weights, so that models in turns find the caches as one model alone would."""
+    return deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+
+
+def adapters(model: Any, count: int) -> list[str]:
+    """Give a model as many adapters of the kind it has, and return their names."""
+    names = ["default", *(f"a{number}" for number in range(1, count))]
+    for name in names[1:]:
+        model.add_adapter(name, deepcopy(model.peft_config["default"]))
+        model.set_adapter(name)
+        randomised(model)
+    return names
