@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from actshift.cli.errors import report
+from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import write_whole
 from benchmarks.figure import Figure, Note
 from benchmarks.machine import conditions, machine
@@ -35,7 +38,9 @@ def run(
     """Measure everything on one thread, and write the figures; suites left out keep those they had."""
     for name in only or ():
         if name not in TITLES:
-            raise typer.BadParameter(f"there is no suite {name!r}; there are {', '.join(TITLES)}.")
+            raise ActshiftError(
+                f"There is no suite {name!r}{did_you_mean(name, TITLES)}; give --only one of {', '.join(TITLES)}."
+            )
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"
@@ -66,4 +71,7 @@ def _measured(name: str, quick: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(run)
+    try:
+        typer.run(run)
+    except ActshiftError as error:
+        sys.exit(report(error))
