@@ -36,19 +36,28 @@ CONFIGS = {
 }
 
 
+def training_step(config, device):
+    with torch.device(device):
+        model = attach(ARCHITECTURES["llama"](), config).to(device).train()
+        ids = torch.zeros(2, 8, dtype=torch.long)
+        mask = torch.zeros(2, 1, 8, 8)  # whole, as transformers would look into a shorter one, and into positions
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+
+    def step():
+        model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+
+    return step
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_training_step_does_not_wait(name, monkeypatch):
     # On the meta device there is no autocast, and adapters are called, as an offloader has to put them in place.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: False)
     monkeypatch.setattr(layer, "usable_factors", lambda adapter: adapter.factors())
-    with torch.device("meta"):
-        model = attach(ARCHITECTURES["llama"](), CONFIGS[name]).train()
-        ids = torch.zeros(2, 8, dtype=torch.long)
-        mask = torch.zeros(2, 1, 8, 8)  # whole, as transformers would look into a shorter one, and into positions
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    step = training_step(CONFIGS[name], "meta")
     with NoWaiting():
-        model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
-        optimizer.step()
+        step()
 
 
 def test_that_is_seen():
