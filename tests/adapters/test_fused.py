@@ -17,10 +17,11 @@ from actshift.adapters.lean import add_shift
 ROOT = Path(__file__).parents[2]
 
 
-def test_in_the_interpreter():
+@pytest.mark.parametrize("file", ["test_fused.py", pytest.param("test_fused_model.py", marks=pytest.mark.slow)])
+def test_in_the_interpreter(file):
     pytest.importorskip("triton", reason="triton has wheels for Linux only")
     # Triton asks for the variable when it is imported, which others may have done in this process.
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "-rs", "tests/gpu/test_fused.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "-rs", f"tests/gpu/{file}"]
     ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert ran.returncode == 0 and "skipped" not in ran.stdout, ran.stdout + ran.stderr
 
@@ -46,11 +47,11 @@ def test_compiles_for_a_device_that_is_not_there(backward, dtype, capability, tm
 def test_switching_on_says_what_is_missing(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ActshiftError, match="needs a CUDA device"):
+        fused_kernels()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(ActshiftError, match=r"pip install 'actshift\[kernels\]'"):
-        fused_kernels()
-    monkeypatch.setitem(sys.modules, "triton", sys)
-    with pytest.raises(ActshiftError, match="needs a CUDA device"):
         fused_kernels()
 
 

@@ -1,6 +1,6 @@
 """The fused kernels against the plain path in float64: on a CUDA device, or on the CPU in Triton's interpreter.
 
-`tests/adapters/test_fused.py` runs this file in the interpreter, where there is no CUDA device.
+`tests/adapters/test_fused.py` runs it in the interpreter, where there is no CUDA device.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def fused_kernels(on: bool = True) -> None:
     the gradient, torch.func, torch.compile (which fuses the plain formula by itself). Results differ by rounding.
     The kernels were written without a CUDA device at hand and are unmeasured: compare before you rely on them.
 
-    Raises ActshiftError where triton is not installed, or there is no CUDA device.
+    Raises ActshiftError where there is no CUDA device, or triton is not installed.
     Source: [ours].
 
     >>> fused_kernels(False)
@@ -37,11 +37,11 @@ def fused_kernels(on: bool = True) -> None:
     if not on:
         _kernels = None
         return
-    require("triton", extra="kernels")
     if not (torch.cuda.is_available() or _is_interpreted()):
         raise ActshiftError(
             "fused_kernels needs a CUDA device, and torch finds none; leave it off, the plain path computes the same."
         )
+    require("triton", extra="kernels")
     from actshift.adapters import kernels
 
     _kernels = kernels
