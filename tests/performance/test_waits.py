@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actshift import JointConfig, LoReFT, Orthogonality, SteeringConfig, Vector, attach
+from actshift import JointConfig, JoLA, LoReFT, Orthogonality, SteeringConfig, Vector, attach
 from actshift.tuner import layer
 from tests.zoo import ARCHITECTURES
 
@@ -30,6 +30,7 @@ CONFIGS = {
     "low-rank": SteeringConfig(rank=2),
     "vector": SteeringConfig(adapter=Vector()),
     "loreft": SteeringConfig(adapter=LoReFT(rank=2)),
+    "jola": SteeringConfig(adapter=JoLA(), site="attention_heads"),
     "joint": rule(),
     "joint, both sides": rule(side="both"),
     "joint, by penalty": rule(penalty=0.1),
