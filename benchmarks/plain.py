@@ -72,3 +72,8 @@ def whole_generation(model: Any, shape: Shape, tokens: int, **named: Any) -> Cal
         model.generate(input_ids=shape.ids, max_new_tokens=tokens, min_new_tokens=tokens, **fixed, **named)
 
     return call
+
+
+def prompts_of(shape: Shape) -> str:
+    """Return the title of a table on what is generated from the shape's rows."""
+    return f"batch {shape.batch}, d {shape.width}, {shape.layers} layers, {shape.seq} prompt tokens"

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.figure import Figure, Note
 from benchmarks.methods import JOINT, LINEAR, METHODS, OURS, VECTOR, randomised
 from benchmarks.models import MIDDLE, SMALL, TINY, Shape
-from benchmarks.plain import BASE, LORA, whole_generation
+from benchmarks.plain import BASE, LORA, prompts_of, whole_generation
 from benchmarks.timing import Samples, interleaved, over, ratios, spread
 
 ALL, FEW = (VECTOR, LINEAR, OURS, JOINT, LORA), (OURS, LORA)
@@ -39,15 +39,15 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 def generation(shape: Shape, compared: Sequence[str], calls: int, tokens: int) -> Iterator[Figure]:
     """Yield what each method adds to prefill, to decode and to `generate`, and rows of several adapters."""
-    where = f"batch {shape.batch}, d {shape.width}, {shape.layers} layers, {shape.seq} prompt tokens"
+    where = prompts_of(shape)
     base = shape.model().requires_grad_(False)
     models = {BASE: base} | {name: METHODS[name](twin(base)).eval() for name in compared}
     prefill, decode = in_turns(models, shape, calls, tokens)
     whole = {name: whole_generation(model, shape, tokens) for name, model in models.items()}
     generate = interleaved(whole, calls, warmup=1)
+    yield from speeds(decode, shape, where)
     for name, samples in {"prefill": prefill, "decode": decode, "generate": generate}.items():
         yield from ratios(samples, BASE, f"{name} over the base", where)
-    yield from speeds(decode, shape, where)
     for name in (VECTOR, OURS, LORA) if shape.batch > 1 else ():
         if name in compared:
             yield from own_adapters(name, models[name], METHODS[name](twin(base)).eval(), shape, where, calls, tokens)
