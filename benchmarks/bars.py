@@ -40,7 +40,7 @@ BARS = (
         f"bytes kept for the backward pass, {OURS}, over the floor", "training", "kept over the floor", OURS, "d ", 1.03
     ),
     Bar("decode, batch 1, over the base", "generation", "decode over the base", OURS, "batch 1, d 256", 1.05),
-    Bar("decode on a GPU, compiled, over the base", "gpu", "decode over the base, compiled", OURS, "batch 1", 1.03),
+    Bar("decode on a GPU, compiled, over the base", "gpu", "decode over the base, compiled", OURS, "batch 1,", 1.03),
     Bar(
         "decode, 16 different adapters in a batch of 16, over one adapter",
         "generation",

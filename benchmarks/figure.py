@@ -18,11 +18,14 @@ class Figure:
     unit: str = "×"
 
     def __str__(self) -> str:
-        digits = 0 if abs(self.value) >= 1000 else 1 if abs(self.value) >= 100 else 3 if self.unit == "×" else 2
-        spread = (
-            "" if self.low is None or self.high is None else f" ({self.low:,.{digits}f} to {self.high:,.{digits}f})"
-        )
-        return f"{self.value:,.{digits}f}{spread}"
+        numbers = [self.value] if self.low is None or self.high is None else [self.value, self.low, self.high]
+        size = abs(self.value)
+        if size >= 1000 or (self.unit != "×" and all(float(number).is_integer() for number in numbers)):
+            digits = 0
+        else:
+            digits = 1 if size >= 100 else 3 if self.unit == "×" else 2
+        value, *spread = (f"{number:,.{digits}f}" for number in numbers)
+        return f"{value} ({spread[0]} to {spread[1]})" if spread else value
 
 
 @dataclass(frozen=True)

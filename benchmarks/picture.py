@@ -28,7 +28,7 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
         axes.minorticks_off()
         finish(axes, what, "over the base, log scale" if "adapters" in what else "over the floor", rest)
         if "adapters" in what:  # from about 1 to as many as there are adapters
-            axes.set_yscale("log")
+            axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter("{x:g}")
     lines = {line.get_label(): line for axes in panels for line in axes.get_lines() if line.get_marker() == "o"}
     for axes in panels[len(places) :]:

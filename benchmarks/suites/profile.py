@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from statistics import median
 from typing import NamedTuple
 
@@ -46,6 +47,10 @@ class Profile(NamedTuple):
         return sum(self.operations[name] for name in PRODUCTS)
 
 
+WHOLE, OPTIMIZER = attrgetter("whole"), attrgetter("optimizer")
+IN_PRODUCTS, OUTSIDE = attrgetter("products"), attrgetter("outside")
+
+
 def measure(quick: bool) -> Iterator[Figure | Note]:
     """Profile a step of training on a batch, and of decoding one row."""
     shape, steps = (TINY, 2) if quick else (SMALL, 15)
@@ -69,16 +74,15 @@ def compared(cases: Mapping[str, Step], where: str, short: str, steps: int) -> I
     for _ in range(steps):
         for name, step in cases.items():
             found[name].append(profiled(step))
-    typical = {name: middle(profiles) for name, profiles in found.items()}
     flops = {name: arithmetic(step) for name, step in cases.items()}
-    for name, one in typical.items():
-        yield Figure("under the profiler", name, where, one.whole, unit="ms")
-        yield Figure("products", name, where, one.products, unit="ms")
-        yield Figure("outside of operations", name, where, one.outside, unit="ms")
-        yield Figure("operations", name, where, sum(one.calls.values()), unit="calls")
+    for name, profiles in found.items():
+        yield Figure("under the profiler", name, where, typical(profiles, WHOLE), unit="ms")
+        yield Figure("products", name, where, typical(profiles, IN_PRODUCTS), unit="ms")
+        yield Figure("outside of operations", name, where, typical(profiles, OUTSIDE), unit="ms")
+        yield Figure("operations", name, where, sum(profiles[-1].calls.values()), unit="calls")
         yield Figure("arithmetic", name, where, flops[name] / 1e6, unit="MFLOP")
-    yield Note(f"{where}: {left(typical[base], typical[ours], short, ratio - 1, flops[ours] / flops[base] - 1)}")
-    yield Note(operations(typical[base], typical[ours], short))
+    yield Note(f"{where}: {left(found[base], found[ours], short, ratio - 1, flops[ours] / flops[base] - 1)}")
+    yield Note(operations(found[base], found[ours], short))
 
 
 def profiled(step: Step) -> Profile:
@@ -97,14 +101,9 @@ def profiled(step: Step) -> Profile:
     )
 
 
-def middle(profiles: list[Profile]) -> Profile:
-    """Return the medians: now and then something else takes the core in the middle of an operation."""
-    return Profile(
-        whole=median(one.whole for one in profiles),
-        optimizer=median(one.optimizer for one in profiles),
-        operations=Counter({key: median(one.operations[key] for one in profiles) for key in profiles[0].operations}),
-        calls=profiles[-1].calls,
-    )
+def typical(profiles: Sequence[Profile], part: Callable[[Profile], float]) -> float:
+    """Return the median: now and then something else takes the core in the middle of an operation."""
+    return median(map(part, profiles))
 
 
 def arithmetic(step: Step) -> int:
@@ -114,28 +113,30 @@ def arithmetic(step: Step) -> int:
     return counter.get_total_flops()
 
 
-def left(base: Profile, ours: Profile, short: str, slower: float, more: float) -> str:
+def left(base: Sequence[Profile], ours: Sequence[Profile], short: str, slower: float, more: float) -> str:
     """Say what the time beyond the base's is made of; `slower` and `more` are the shares of time and arithmetic."""
-    products, outside = ours.products - base.products, ours.outside - base.outside
-    others = ours.whole - base.whole - products - outside
+    whole, products, outside = (typical(ours, part) - typical(base, part) for part in (WHOLE, IN_PRODUCTS, OUTSIDE))
     return (
         f"without the profiler it takes {slower:+.1%} of the {short}'s time. Its arithmetic is {more:+.2%}, which at "
-        f"the pace of the {short}'s products is {more * base.products:.2f} ms. Under the profiler the difference is "
-        f"{ours.whole - base.whole:+.2f} ms: {products:+.2f} in products, {others:+.2f} in other operations, "
-        f"{outside:+.2f} outside of them. The optimiser's step, which has a share in all three, takes "
-        f"{ours.optimizer:.2f} ms."
+        f"the pace of the {short}'s products is {more * typical(base, IN_PRODUCTS):.2f} ms. Under the profiler the "
+        f"difference is {whole:+.2f} ms: {products:+.2f} in products, {whole - products - outside:+.2f} in other "
+        f"operations, {outside:+.2f} outside of them. The optimiser's step, which has a share in all three, takes "
+        f"{typical(ours, OPTIMIZER):.2f} ms."
     )
 
 
-def operations(base: Profile, ours: Profile, short: str) -> str:
+def operations(base: Sequence[Profile], ours: Sequence[Profile], short: str) -> str:
     """Return the operations that take longest, and those that differ most, as a table in Markdown."""
-    differing = sorted(ours.operations, key=lambda key: -abs(ours.operations[key] - base.operations[key]))
-    longest = [key for key, _ in ours.operations.most_common(SHOWN)]
-    heads = ["operation", f"{short}, calls", "ms", "share", f"{OURS}, calls", "ms", "share"]
-    shown = dict.fromkeys([*longest, *differing[: SHOWN // 2]])
-    return table(heads, [[key, *_cells(base, key), *_cells(ours, key)] for key in shown])
-
-
-def _cells(one: Profile, key: str) -> list[str]:
-    taken = one.operations[key]
-    return [str(one.calls[key]), f"{taken:.3f}", f"{taken / one.whole:.1%}"]
+    times = {
+        key: tuple(typical(profiles, lambda one, key=key: one.operations[key]) for profiles in (base, ours))
+        for key in ours[-1].operations
+    }
+    longest = sorted(times, key=lambda key: -times[key][1])[:SHOWN]
+    differing = sorted(times, key=lambda key: -abs(times[key][1] - times[key][0]))[: SHOWN // 2]
+    rows = []
+    for key in dict.fromkeys([*longest, *differing]):
+        cells = [key]
+        for profiles, taken in zip((base, ours), times[key], strict=True):
+            cells += [str(profiles[-1].calls[key]), f"{taken:.3f}", f"{taken / typical(profiles, WHOLE):.1%}"]
+        rows.append(cells)
+    return table(["operation", f"{short}, calls", "ms", "share", f"{OURS}, calls", "ms", "share"], rows)
