@@ -26,7 +26,9 @@ def test_in_the_interpreter(file):
     assert ran.returncode == 0 and "skipped" not in ran.stdout, ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize(("backward", "dtype", "capability"), [(False, "bf16", 90), (True, "fp16", 80)])
+@pytest.mark.parametrize(
+    ("backward", "dtype", "capability"), [(False, "bf16", 90), pytest.param(True, "fp16", 80, marks=pytest.mark.slow)]
+)
 def test_compiles_for_a_device_that_is_not_there(backward, dtype, capability, tmp_path, monkeypatch):
     triton = pytest.importorskip("triton", reason="triton has wheels for Linux only")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

@@ -8,7 +8,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import StaticCache
 
 from actshift import JointConfig, LoReFT, SteeringConfig, Vector, attach
-from tests.contract.cases import fresh_model, randomise
+from tests.contract.cases import randomise
+from tests.zoo import ARCHITECTURES
 
 CONFIGS = {
     "low-rank": SteeringConfig(rank=2),
@@ -34,7 +35,7 @@ def _nothing_compiled_before():
 
 
 def steered(name, device):
-    model = attach(fresh_model("llama"), CONFIGS[name])
+    model = attach(ARCHITECTURES["llama"](num_hidden_layers=2), CONFIGS[name])
     randomise(model)
     return model.to(device)
 
