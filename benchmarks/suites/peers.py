@@ -1,6 +1,6 @@
 """pyreft needs older versions than ours, so it is measured in a process of its own, in turns with the floor, LoRA and
-the base there; only the ratios compare with those above. A decode step is what a further token adds to a call of
-`generate`; pyreft has no other way to decode."""
+the base there; only the ratios compare with those above. All that generates is `generate` here, pyreft's one way to
+decode: prefill is a call for one token, a decode step what each further token adds."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PYTHON = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 NEEDS = [FILES / "requirements.txt", FILES / "pyreft.txt"]
 NOTE = """\
 There: {versions}. torch is the one used above, so what the versions change is transformers' and PEFT's own Python: see
-the floor's time and the base's. What pyreft itself adds is the same in any version: each call computes the orthonormal
-R anew from its Householder vectors, twice, in decode for every token, and copies the block's output and writes it back
-in place. f7+l7 is pyreft's usual choice of tokens, the prompt's first and last 7: it steers no token that is generated.
+the floor's times and the base's. What pyreft adds is no matter of versions: each call computes the orthonormal R anew
+from its Householder vectors, twice, in decode for every token; it copies the block's output, and writes the sum back in
+place. f7+l7 is pyreft's usual choice, the prompt's first and last 7 tokens: it steers none of those generated.
 """
 
 
@@ -65,8 +65,8 @@ def worker(quick: bool) -> dict[str, Any]:
         "training": [asdict(shape) for shape in training],
         "generation": [asdict(shape) for shape in generation],
         "rounds": 2 if quick else 15,
-        "calls": 2 if quick else 7,
-        "tokens": 4 if quick else 48,
+        "calls": 2 if quick else 5,
+        "tokens": 4 if quick else 32,
     }
     return json.loads(run(PYTHON, "-m", "benchmarks.pyreft.worker", json.dumps(wanted)).splitlines()[-1])
 
