@@ -35,23 +35,34 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def llama():
-    return ARCHITECTURES["llama"](hidden_size=WIDTH)
+def llama(dtype: torch.dtype = torch.float32):
+    return ARCHITECTURES["llama"](hidden_size=WIDTH).to(dtype)
 
 
-def steered(config: SteeringConfig | None = None):
-    model = attach(llama(), config or SteeringConfig(rank=RANK))
+def steered(dtype: torch.dtype = torch.float32, config: SteeringConfig | None = None):
+    model = attach(llama(dtype), config or SteeringConfig(rank=RANK))
     randomise(model)
     return model.train()
 
 
-def joint():
-    return steered(JointConfig(r=RANK, target_modules="all-linear", steering=SteeringConfig(rank=RANK)))
+def joint(dtype: torch.dtype = torch.float32):
+    return steered(dtype, JointConfig(r=RANK, target_modules="all-linear", steering=SteeringConfig(rank=RANK)))
 
 
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_a_step_keeps_hardly_more_than_the_floor(dtype):
-    assert kept_bytes(steered(), IDS, dtype) <= 1.02 * kept_bytes(floor(llama()).train(), IDS, dtype)
+@pytest.mark.parametrize(
+    ("weights", "autocast", "most"),
+    [
+        (torch.float32, None, 1.02),
+        (torch.float32, torch.bfloat16, 1.02),
+        (torch.bfloat16, None, 1.16),  # the norm keeps a float32 copy of what it takes, so nobody else keeps the sum
+    ],
+)
+def test_a_step_keeps_hardly_more_than_the_floor(weights, autocast, most):
+    def kept(model) -> int:
+        return kept_bytes(model.train(), IDS, autocast)
+
+    assert kept(steered(weights)) <= most * kept(floor(llama(weights)))
+    assert kept(joint(weights)) <= most * kept(lora(llama(weights), RANK))
 
 
 def training_operations(model) -> Counter[str]:
