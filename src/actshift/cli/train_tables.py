@@ -21,6 +21,8 @@ def plan_tables(plan: Plan) -> list[Table]:
         "steps": f"{plan.steps:,}",
         "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
     }
+    if plan.cache:
+        figures["cached prefix, about"] = f"{plan.cache / 1e6:,.1f} MB"
     return [*_places(plan), _figures(figures)]
 
 

@@ -74,11 +74,16 @@ class Job:
         trainable, _ = parameter_counts(model)
         if self.keep or self.examples.held_out:
             self.folder.check_space(trainable)
+        if self.settings.cache_prefix != "off":
+            from actshift.training.prefix import check_prefix
+
+            check_prefix(model, self)
         self.folder.begin(self.settings, self.examples.digest, self.resume)
 
     def run(self, model: Any) -> FitResult:
         """Train the parameters of `model` that require gradients; the job has begun."""
         from actshift.training.callbacks import Checkpoints, StopAtNan
+        from actshift.training.prefix import cached_prefix
         from actshift.training.progress import ProgressBar
         from actshift.training.promises import Epochs, settle
 
@@ -92,7 +97,8 @@ class Job:
         with ProgressBar(self.title) as progress, quiet(), traceless(model), self.folder.space_explained(trainable):
             arguments = trainer_arguments(objective, self.settings, self.folder, steps, saves, evaluates=bool(held_out))
             trainer = objective.trainer(model, self, arguments, [StopAtNan(), Epochs(), clock, progress])
-            trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+            with cached_prefix(model, self):
+                trainer.train(resume_from_checkpoint=str(latest) if latest else None)
         settle(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or steps
         return FitResult(

@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: where it would adapt the model, and its size."""
+    """What a run would do: where it would adapt the model, and its size; `cache` is that of cache_prefix, in bytes."""
 
     places: tuple[Place, ...]
     trainable: int
@@ -40,6 +40,7 @@ class Plan:
     longest: int
     steps: int
     memory: Memory
+    cache: int = 0
 
     @property
     def share(self) -> float:
@@ -49,9 +50,10 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, ready for JSON."""
         names = ("trainable", "share", "parameters", "rows", "left_out", "eval_rows", "longest", "steps")
+        cache = {"cache_bytes": self.cache} if self.cache else {}
         memory = {name: getattr(self.memory, name) for name in ("weights", "training", "activations", "total")}
         places = [asdict(place) for place in self.places]
-        return {"places": places, **{name: getattr(self, name) for name in names}, "memory_bytes": memory}
+        return {"places": places, **{name: getattr(self, name) for name in names}, "memory_bytes": memory, **cache}
 
 
 def plan(settings: TrainSettings) -> Plan:
@@ -66,6 +68,7 @@ def plan(settings: TrainSettings) -> Plan:
     """
     from actshift.loading import load_tokenizer
     from actshift.sites import find_blocks, resolve
+    from actshift.training.prefix import cache_bytes
 
     RunFolder(Path(named(settings, "out"))).check(settings, resume=False)
     check_names(settings)
@@ -89,6 +92,7 @@ def plan(settings: TrainSettings) -> Plan:
         longest=encoded.longest,
         steps=steps,
         memory=Memory.estimate(settings, parameters - trainable, trainable, blocks, width, encoded.longest),
+        cache=cache_bytes(adapted, settings, encoded.examples, steps, width),
     )
 
 

@@ -7,13 +7,15 @@ from typing import Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
 
+from actshift.training.like_lengths import LikeLengths, lengths_of
 from actshift.tuner.parameter_groups import parameter_groups
 
 
 class OurTrainer:
-    """Mixed into a trainer: no model card beside each checkpoint, and a learning rate of its own for the LoRA half."""
+    """Mixed into a trainer: no model card, batches of like length of our own, a learning rate for the LoRA half."""
 
     def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,6 +39,14 @@ class OurTrainer:
                 if (shared := [one for one in group["params"] if any(one is other for other in half["params"])])
             ]
         return optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        """Group by length in our own way."""
+        trainer = cast(Trainer, self)
+        if trainer.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        rows = trainer.train_dataset if train_dataset is None else train_dataset
+        return LikeLengths(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the learning rate of the LoRA half beside the other's."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def check_settings(settings: TrainSettings) -> None:
     """Raise ActshiftError for settings that only supervised learning can follow."""
-    for name, wanted in (("init", "default"), ("group_by_length", False)):
+    for name, wanted in (("init", "default"), ("group_by_length", False), ("cache_prefix", "off")):
         value = getattr(settings, name)
         if value != wanted and value != "reference":
             raise ActshiftError(

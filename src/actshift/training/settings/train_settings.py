@@ -190,13 +190,31 @@ class TrainSettings:
         "Longest row in tokens, for grpo its prompt alone; longer ones are left out (text is cut in pieces).",
         least=2,
     )
-    group_by_length: bool = setting(TRAINING, False, "Put rows of like length into a batch, which pads less.")
+    group_by_length: bool = setting(
+        TRAINING,
+        False,
+        "Put rows of like length into a batch, which pads less; the batches are the same in every epoch.",
+    )
     seed: int = setting(TRAINING, 0, "Seed of the initial weights and of the order of rows.", least=0)
     save_steps: int | None = setting(
         TRAINING, None, "Steps between checkpoints, and evaluations; a tenth of the run if left out.", least=1
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(MACHINE, "auto", "auto is bf16 on a GPU that computes in it.")
     gradient_checkpointing: bool = setting(MACHINE, False, "Save memory by computing each block's forward pass twice.")
+    cache_prefix: Literal["off", "memory", "disk"] = setting(
+        MACHINE,
+        "off",
+        "Run the blocks below the first steered one once for each batch, and keep what they give in memory or on the "
+        "disk of --out; exact, and needs --group-by-length.",
+        of={"method": ("steering",)},
+    )
+    cache_limit: float = setting(
+        MACHINE,
+        4.0,
+        "GiB that these may take; the batches beyond it are computed each time.",
+        above=0,
+        of={"cache_prefix": ("memory", "disk")},
+    )
     trust_remote_code: bool = setting(
         MACHINE, False, "Run code that comes with the model; only if you know its author."
     )

@@ -1,0 +1,204 @@
+"""Training with the prefix cached is training without, to the bit; and where it could not be, it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from torch import nn
+
+from actshift import ActshiftError, SteeringConfig, attach
+from actshift.sites import find_blocks
+from actshift.training import FitResult, TrainSettings, fit, plan, train
+from actshift.training.prefix.blocks import find_prefix
+from actshift.training.prefix.cache import CachedPrefix
+from actshift.training.prefix.store import InMemory, OnDisk, Store
+from tests.characters import char_tokenizer, sums
+from tests.encoders import classed, save_encoder, write
+from tests.training.test_resume import Killed, kill_at
+from tests.zoo import ARCHITECTURES, example_inputs
+
+UNEVEN = [{**row, "prompt": "?" * (number % 5) + row["prompt"]} for number, row in enumerate(sums(18))]
+SETTINGS = TrainSettings(
+    epochs=3, batch_size=4, gradient_accumulation=1, learning_rate=1e-2, group_by_length=True, save_steps=2
+)
+
+
+def steered(name: str = "llama", site: str = "post_block", **overrides: float) -> nn.Module:
+    torch.manual_seed(0)
+    config = SteeringConfig(rank=4, site=site, layers=[1, 2], task_type="CAUSAL_LM")
+    return attach(ARCHITECTURES[name](**overrides), config)
+
+
+def trained(model: nn.Module, settings: TrainSettings, rows: int = 18) -> tuple[FitResult, dict[str, torch.Tensor]]:
+    data = Dataset.from_list(UNEVEN[:rows])
+    result = fit(model, char_tokenizer(), data, settings, eval_rows=data.select(range(5)))
+    return replace(result, seconds=0), {
+        name: tensor.detach() for name, tensor in model.named_parameters() if tensor.requires_grad
+    }
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.fixture
+def runs_of(monkeypatch) -> Iterator[list[int]]:
+    """How often the first block was computed, run by run of the test."""
+    counts: list[int] = []
+    original = CachedPrefix.__enter__
+
+    def count(*_: object) -> None:
+        counts[-1] += 1
+
+    def counting(self: CachedPrefix) -> CachedPrefix:
+        if not counts:
+            self.prefix.blocks[0].self_attn.register_forward_hook(count)
+        counts.append(0)
+        return original(self)
+
+    monkeypatch.setattr(CachedPrefix, "__enter__", counting)
+    yield counts
+
+
+def test_the_losses_and_the_adapter_are_those_without_to_the_bit(runs_of):
+    plain = trained(steered(), SETTINGS)
+    model = steered()
+    cached = trained(model, replace(SETTINGS, cache_prefix="memory"))
+    assert cached[0] == plain[0] and same(cached[1], plain[1])
+    assert all("forward" not in block.__dict__ for _, block in find_blocks(model))
+    # Five batches of rows and two for evaluation, and one of them a second time, to compare.
+    assert runs_of == [2, 5 + 2 + 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, site, change",
+    [
+        ("falcon", "post_block", {"cache_prefix": "memory"}),  # its blocks return tuples
+        ("llama", "post_mlp", {"cache_prefix": "disk"}),
+        ("llama", "post_block", {"cache_prefix": "disk", "gradient_accumulation": 2}),
+        ("llama", "post_block", {"cache_prefix": "memory", "cache_limit": 3e-6}),
+        ("llama", "post_block", {"cache_prefix": "memory", "gradient_checkpointing": True}),
+        ("llama", "post_block", {"cache_prefix": "disk", "precision": "bf16"}),
+    ],
+)
+def test_so_they_are_at_other_sites_in_other_models_and_by_other_settings(name, site, change):
+    settings = replace(SETTINGS, **change)
+    plain = trained(steered(name, site), replace(settings, cache_prefix="off", cache_limit=4.0))
+    cached = trained(steered(name, site), settings)
+    assert cached[0] == plain[0] and same(cached[1], plain[1])
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_them_anew_and_leaves_nothing_behind(settings, tmp_path, monkeypatch):
+    settings = replace(
+        settings, group_by_length=True, cache_prefix="disk", layers=("1:",), max_steps=14, eval_share=0.25
+    )
+    train(replace(settings, cache_prefix="off", out=str(tmp_path / "plain")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(9, patch, "on_step_end")
+        train(settings)
+    assert not any(file.is_file() for file in Path(settings.out, "checkpoints").glob("tmp*"))
+    train(settings, resume=True)
+    one, other = (Path(folder, "adapter_model.safetensors") for folder in (settings.out, tmp_path / "plain"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+def test_classes_are_learned_to_the_same_bits(tmp_path):
+    model = save_encoder(tmp_path / "model")
+    rows = write(tmp_path / "rows.jsonl", classed(30))
+    run = dict(model=str(model), data=str(rows), layers=("-2:",), epochs=3, batch_size=4, group_by_length=True)
+    for kind in ("off", "memory"):
+        train(TrainSettings(**run, cache_prefix=kind, out=str(tmp_path / kind)))
+    one, other = ((tmp_path / kind / "adapter_model.safetensors").read_bytes() for kind in ("off", "memory"))
+    assert one == other
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_store_gives_back_what_it_holds_up_to_its_limit(kind, tmp_path):
+    store: Store = InMemory(100) if kind == "memory" else OnDisk(100, tmp_path)
+    for key, tensor in {b"a": torch.randn(2, 5), b"b": torch.randn(9, 5), b"c": torch.randn(3, 7).bfloat16()}.items():
+        store.keep(key, tensor)
+        found = store.get(key)
+        assert (found is None) if key == b"b" else torch.equal(found, tensor) and found.dtype == tensor.dtype
+    store.get(b"a").zero_()
+    assert store.get(b"a").any(), "a copy is given"
+    store.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_batch_is_computed_and_a_known_one_is_not():
+    model, inputs = steered(), example_inputs("llama")
+    before = model(**inputs).logits
+    with CachedPrefix(find_prefix(model), InMemory(1e6)) as cache:
+        for _ in range(3):
+            assert torch.equal(model(**inputs).logits, before)
+        other = {**inputs, "input_ids": inputs["input_ids"].flip(1)}
+        assert cache.compared and not torch.equal(model(**other).logits, before)
+        assert len(cache.store.places) == 2
+    assert torch.equal(model(**inputs).logits, before)
+
+
+@pytest.mark.parametrize(
+    "model, change, message",
+    [
+        (steered, {"group_by_length": False}, "those drawn at random do not come again; add group_by_length"),
+        (steered, {"epochs": 1}, "A run of 5 steps meets none of its 18 rows twice"),
+        (steered, {"adapter": "lofit"}, "LoFiT, whose two phases"),
+        (lambda: ARCHITECTURES["llama"](), {}, "Training begins inside the first block"),
+        (lambda: steered("llama", attention_dropout=0.1), {}, "the same batch the second time"),
+        (lambda: steered("bloom"), {}, "BloomBlock hands on more than its hidden states"),
+        (lambda: with_embeddings(steered()), {}, "is trained too, such as the embeddings"),
+        (lambda: steered("qwen3_moe"), {}, "Qwen3MoeForCausalLM gives something else .*the loss of their routers"),
+        (lambda: leaking(steered()), {}, "gives something else where its first blocks are skipped"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(model, change, message, tmp_path):
+    data = Dataset.from_list(UNEVEN)
+    settings = replace(SETTINGS, cache_prefix="memory", **change)
+    with pytest.raises(ActshiftError, match=message):
+        fit(model(), char_tokenizer(), data, settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_it_has_no_part_in_are_refused():
+    for change, message in (
+        ({"method": "joint"}, "cache_prefix says nothing where method is joint"),
+        ({"cache_prefix": "off", "cache_limit": 1}, "cache_limit says nothing where cache_prefix is off"),
+    ):
+        with pytest.raises(ActshiftError, match=message):
+            TrainSettings(**{"cache_prefix": "memory", **change})
+
+
+def test_an_encoder_decoder_is_refused():
+    with pytest.raises(ActshiftError, match="has an encoder and a decoder"):
+        find_prefix(ARCHITECTURES["t5"]())
+
+
+def test_plan_says_how_much_will_be_kept(settings):
+    settings = replace(settings, group_by_length=True, cache_prefix="memory", layers=("1:",), max_steps=20)
+    foreseen = plan(settings)
+    assert foreseen.cache == foreseen.to_dict()["cache_bytes"] > 40 * 5 * 32 * 4
+    assert plan(replace(settings, cache_limit=1e-6)).cache == 1073
+    with pytest.raises(ActshiftError, match="Training begins inside the first block"):
+        plan(replace(settings, layers=None, site="post_mlp"))
+
+
+def with_embeddings(model):
+    model.get_input_embeddings().requires_grad_(True)
+    return model
+
+
+def leaking(model):
+    """What the first block is given goes past it into the last one, as in no architecture that we know."""
+    first, _, last = (block for _, block in find_blocks(model))
+    first.register_forward_pre_hook(lambda block, args: None)
+    first.self_attn.register_forward_hook(lambda module, args, output: setattr(last, "leak", output[0].mean()))
+    last.register_forward_hook(lambda block, args, output: output + block.__dict__.pop("leak", 0))
+    return model
