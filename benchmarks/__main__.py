@@ -66,7 +66,9 @@ def _measured(name: str, quick: bool) -> dict[str, Any]:
         for one in suite(name).measure(quick):
             found.append(one)
             if isinstance(one, Figure):
-                console.print(f"{one.where} · {one.case} · {one.name}: {one} {one.unit}", highlight=False)
+                console.print(
+                    f"{one.where} · {one.case} · {one.name}: {one} {one.unit}", highlight=False, soft_wrap=True
+                )
     return {**record, "commit": machine()["commit"], **as_json(found)}
 
 

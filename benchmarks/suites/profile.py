@@ -22,7 +22,7 @@ from benchmarks.models import SMALL, TINY
 from benchmarks.page import table
 from benchmarks.plain import BASE, FLOOR, floor, training_step
 from benchmarks.suites.generation import Greedy, twin
-from benchmarks.timing import interleaved, over
+from benchmarks.timing import Spread, interleaved, over
 
 Step = Callable[[], object]
 PREFIX, PRODUCTS, SHOWN = "aten::", ("mm", "addmm", "bmm", "baddbmm"), 12
@@ -69,7 +69,7 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 def compared(cases: Mapping[str, Step], where: str, short: str, steps: int) -> Iterator[Figure | Note]:
     """Yield what a step of either case is made of, and what the second has beyond the first, called `short`."""
     base, ours = cases
-    ratio = over(interleaved(cases, 2 * steps), ours, base).value
+    slower = over(interleaved(cases, 2 * steps), ours, base)
     found: dict[str, list[Profile]] = {name: [] for name in cases}
     for _ in range(steps):
         for name, step in cases.items():
@@ -81,7 +81,7 @@ def compared(cases: Mapping[str, Step], where: str, short: str, steps: int) -> I
         yield Figure("outside of operations", name, where, typical(profiles, OUTSIDE), unit="ms")
         yield Figure("operations", name, where, sum(profiles[-1].calls.values()), unit="calls")
         yield Figure("arithmetic", name, where, flops[name] / 1e6, unit="MFLOP")
-    yield Note(f"{where}: {left(found[base], found[ours], short, ratio - 1, flops[ours] / flops[base] - 1)}")
+    yield Note(f"**{where}.** {left(found[base], found[ours], short, slower, flops[ours] / flops[base])}")
     yield Note(operations(found[base], found[ours], short))
 
 
@@ -113,15 +113,17 @@ def arithmetic(step: Step) -> int:
     return counter.get_total_flops()
 
 
-def left(base: Sequence[Profile], ours: Sequence[Profile], short: str, slower: float, more: float) -> str:
-    """Say what the time beyond the base's is made of; `slower` and `more` are the shares of time and arithmetic."""
+def left(base: Sequence[Profile], ours: Sequence[Profile], short: str, times: Spread, arithmetic: float) -> str:
+    """Say what stands between the base and ours, `times` as long without the profiler, with so many times its sums."""
     whole, products, outside = (typical(ours, part) - typical(base, part) for part in (WHOLE, IN_PRODUCTS, OUTSIDE))
+    optimizer = typical(ours, OPTIMIZER)
+    stepping = f"The optimiser, which the {short} has not, takes {optimizer:.2f} ms. " if optimizer else ""
     return (
-        f"without the profiler it takes {slower:+.1%} of the {short}'s time. Its arithmetic is {more:+.2%}, which at "
-        f"the pace of the {short}'s products is {more * typical(base, IN_PRODUCTS):.2f} ms. Under the profiler the "
-        f"difference is {whole:+.2f} ms: {products:+.2f} in products, {whole - products - outside:+.2f} in other "
-        f"operations, {outside:+.2f} outside of them. The optimiser's step, which has a share in all three, takes "
-        f"{typical(ours, OPTIMIZER):.2f} ms."
+        f"Without the profiler {OURS} takes {times.value:.3f} times as long as the {short} ({times.low:.3f} to "
+        f"{times.high:.3f}), for {arithmetic:.4f} times the arithmetic, which is the ratio if all of it ran at the "
+        f"{short}'s pace. {stepping}What is left is thin products below that pace, what stands around them, and calls: "
+        f"under the profiler {whole:+.2f} ms in all, {products:+.2f} in products, "
+        f"{whole - products - outside:+.2f} in other operations and {outside:+.2f} outside of them."
     )
 
 
