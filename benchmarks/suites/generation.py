@@ -33,7 +33,7 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
             yield from generation(TINY.with_(batch=batch), ALL, calls=2, tokens=4)
         return
     for shape, compared in {SMALL_ROW: ALL, SMALL_ROWS: ALL, MIDDLE_ROW: ALL, MIDDLE_ROWS: FEW}.items():
-        yield from generation(shape, compared, calls=4, tokens=32)
+        yield from generation(shape, compared, calls=4, tokens=64 if shape.batch == 1 else 32)
     yield from generation(WIDE_ROW, FEW, calls=2, tokens=16)
 
 

@@ -65,8 +65,8 @@ def worker(quick: bool) -> dict[str, Any]:
         "training": [asdict(shape) for shape in training],
         "generation": [asdict(shape) for shape in generation],
         "rounds": 2 if quick else 15,
-        "calls": 2 if quick else 5,
-        "tokens": 4 if quick else 32,
+        "calls": 2 if quick else 4,
+        "tokens": 4 if quick else 64,
     }
     return json.loads(run(PYTHON, "-m", "benchmarks.pyreft.worker", json.dumps(wanted)).splitlines()[-1])
 
