@@ -1,5 +1,5 @@
-"""Three epochs of `actshift train` over rows of one length, the upper half of the blocks steered: `--cache-prefix memory`
-and `disk` over the same run without, and beside them every block steered. The first epoch computes the prefix in any case."""
+"""Three epochs of `actshift train` over rows of one length, the upper half of the blocks steered: with
+`--cache-prefix memory` and `disk`, over the same run without. The first epoch computes the prefix in any case."""
 
 from __future__ import annotations
 

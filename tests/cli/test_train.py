@@ -48,8 +48,12 @@ def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, given, tmp
     assert code == 0 and not (tmp_path / "run").exists()
     for part in ("model.layers.0", "model.layers.2", "1,024 of", "20, the longest", "memory, about"):
         assert part in out
+    assert "cached prefix" not in out
     _, out, _ = actshift("train", *given, "--dry-run", "--json")
     assert json.loads(out)["steps"] == 4
+    cached = ("--cache-prefix", "memory", "--group-by-length", "--layers", "1:")
+    _, out, err = actshift("train", *given, *cached, "--max-steps", 8, "--dry-run")
+    assert "cached prefix, about" in out, err
 
 
 def test_flags_override_the_config_file(actshift, given, tmp_path):
