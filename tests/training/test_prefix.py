@@ -167,6 +167,17 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, change, mes
     assert not (tmp_path / "run").exists()
 
 
+def test_objectives_whose_batches_do_not_come_again_are_refused():
+    for rows, message in (
+        ({"text": ["a"], "text_pair": ["b"]}, "embed learns from the other rows of a batch"),
+        ({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]}, "cache_prefix memory goes by .* leave it out for dpo"),
+    ):
+        objective = "dpo" if "chosen" in rows else "embed"
+        settings = replace(SETTINGS, objective=objective, cache_prefix="memory", group_by_length=objective == "embed")
+        with pytest.raises(ActshiftError, match=message):
+            fit(steered(), char_tokenizer(), Dataset.from_dict(rows), settings)
+
+
 def test_settings_it_has_no_part_in_are_refused():
     for change, message in (
         ({"method": "joint"}, "cache_prefix says nothing where method is joint"),

@@ -41,9 +41,9 @@ class OurTrainer:
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Group by length in our own way."""
-        trainer = cast(Trainer, self)
-        if trainer.args.train_sampling_strategy != "group_by_length":
+        """Group by length in our own way, unless other company in every epoch is what a row learns from."""
+        trainer, draws_anew = cast(Trainer, self), getattr(self, "learns_from_company", False)
+        if trainer.args.train_sampling_strategy != "group_by_length" or draws_anew:
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         rows = trainer.train_dataset if train_dataset is None else train_dataset
         return LikeLengths(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)

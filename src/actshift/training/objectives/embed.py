@@ -20,7 +20,15 @@ class Embed(Classify):
     kinds = (("text", "text_pair"),)
 
     def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any) -> Encoded:
-        """Return both texts of each row as token ids; raise ActshiftError for batches of one row, without another's."""
+        """Return both texts of each row as token ids.
+
+        Raises ActshiftError for batches of one row, without another's, and for batches that are to come again.
+        """
+        if settings.cache_prefix != "off":
+            raise ActshiftError(
+                "embed learns from the other rows of a batch, which are others in every epoch, so that no batch comes "
+                "again; leave cache_prefix off."
+            )
         if settings.batch_size < 2:
             raise ActshiftError("embed tells a text's partner from those of its batch; use a batch_size of 2 or more.")
         return super().encode(rows, tokenizer, settings, head)
@@ -45,6 +53,8 @@ def _pair_trainer() -> Any:
 
     class PairTrainer(transformers.Trainer):
         """Its loss is `partner_loss`, in training and in evaluation."""
+
+        learns_from_company = True  # so each epoch draws its batches anew
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
             loss = partner_loss(model, inputs)

@@ -193,7 +193,7 @@ class TrainSettings:
     group_by_length: bool = setting(
         TRAINING,
         False,
-        "Put rows of like length into a batch, which pads less; the batches are the same in every epoch.",
+        "Put rows of like length into a batch, which pads less; but for embed the same batches in every epoch.",
     )
     seed: int = setting(TRAINING, 0, "Seed of the initial weights and of the order of rows.", least=0)
     save_steps: int | None = setting(
