@@ -41,6 +41,8 @@ def run(
             raise ActshiftError(
                 f"There is no suite {name!r}{did_you_mean(name, TITLES)}; give --only one of {', '.join(TITLES)}."
             )
+    if quick and out == HERE:
+        raise ActshiftError("Figures of --quick are of no use; give --out a folder where they replace no others.")
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"

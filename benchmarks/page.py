@@ -51,7 +51,7 @@ def bars(found: Mapping[str, Sequence[Figure]]) -> tuple[list[str], list[list[st
 def _bar_rows(bar: Bar, figures: Iterable[Figure]) -> Iterator[list[str]]:
     figures = list(figures)
     if not figures:
-        yield [bar.text, "", f"≤ {bar.most:g}", "not measured", bar.reason]
+        yield [bar.text, bar.where, f"≤ {bar.most:g}", "not measured", bar.reason]
     for one in figures:
         verdict = "met" if one.value <= bar.most else ": ".join(filter(None, ("**missed**", bar.reason)))
         yield [bar.text, one.where, f"≤ {bar.most:g}{_unit(one)}", f"{one}{_unit(one)}", verdict]

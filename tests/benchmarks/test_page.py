@@ -67,4 +67,4 @@ def test_a_bar_is_held_to_all_its_places(bar):
 
 def test_what_was_not_measured_is_not_met(bar):
     bar("d 4096", 1.04)
-    assert "| the step |  | ≤ 1.04 | not measured | for a reason |" in written()
+    assert "| the step | d 4096 | ≤ 1.04 | not measured | for a reason |" in written()
