@@ -25,9 +25,9 @@ def ratio(cases: Mapping[str, Case], rounds: int) -> float:
 
 
 def test_a_training_step_costs_little_over_the_floor():
-    methods = {FLOOR: floor, OURS: METHODS[OURS]}
-    steps = {name: training_step(method(SHAPE.model()), SHAPE) for name, method in methods.items()}
-    assert ratio(steps, rounds=30) <= 1.12
+    shape, methods = SHAPE.with_(seq=128), {FLOOR: floor, OURS: METHODS[OURS]}
+    steps = {name: training_step(method(shape.model()), shape) for name, method in methods.items()}
+    assert ratio(steps, rounds=20) <= 1.12
 
 
 @torch.no_grad()
