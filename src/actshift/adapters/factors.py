@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from actshift.adapters.light import HOOKS_OF_A_CALL
+
 
 class Factors(NamedTuple):
     """The tensors of Δ(x) = up φ(down x + down_bias) + up_bias; a constant shift has rank 0.
@@ -28,6 +30,8 @@ class Factors(NamedTuple):
 
 def is_watched(*modules: nn.Module) -> bool:
     """Whether somebody hooks on to a module's calls, and would miss one that its tensors replace."""
-    # In what each holds, as asking a light module for its hooks would make them.
-    held = [vars(one).get for one in modules]
-    return any([get("_forward_hooks") or get("_forward_pre_hooks") or get("_backward_hooks") for get in held])
+    for one in modules:
+        held = one.__dict__  # asking a light module for its hooks would make them
+        if HOOKS_OF_A_CALL[0] in held and any([held[name] for name in HOOKS_OF_A_CALL]):
+            return True
+    return False

@@ -66,6 +66,8 @@ def add_shift_leanly(x: Tensor, factors: Factors, strength: float = 1.0) -> Tens
 
 def product_dtype(x: Tensor, own: torch.dtype) -> torch.dtype:
     """Return the dtype of both products: autocast's, or the adapter's own, which may be wider than that of x."""
+    if not torch._C._is_any_autocast_enabled():  # in decoding, to ask for the kind of device takes too long
+        return own
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else own
 

@@ -13,6 +13,9 @@ _MADE_ON_FIRST_USE: dict[str, Callable[[], Any]] = {
     name: type(value) for name, value in vars(nn.Module()).items() if isinstance(value, OrderedDict | set)
 }
 
+HOOKS_OF_A_CALL = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Those that are made together, so that to miss one is to miss all."""
+
 
 class LightModule(nn.Module):
     """An nn.Module whose dictionaries of hooks are made when somebody asks for them, and not before: 2 kB less.
@@ -35,16 +38,28 @@ class LightModule(nn.Module):
 
     def lighten(self) -> None:
         """Let go of the dictionaries that were asked for and stayed empty."""
+        unused = {name for name in _MADE_ON_FIRST_USE if not self.__dict__.get(name)}
+        if not unused.issuperset(HOOKS_OF_A_CALL):
+            unused.difference_update(HOOKS_OF_A_CALL)
         # Put back whole, for a dict keeps its size when entries are taken out of it.
-        self.__dict__ = {
-            name: value for name, value in self.__dict__.items() if value or name not in _MADE_ON_FIRST_USE
-        }
+        self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in unused}
 
 
-for _name, _make in _MADE_ON_FIRST_USE.items():
-    _property = cached_property(lambda self, make=_make: make())
-    _property.__set_name__(LightModule, _name)
-    setattr(LightModule, _name, _property)
+def _made_on_first_use(name: str) -> Any:
+    together = HOOKS_OF_A_CALL if name in HOOKS_OF_A_CALL else (name,)
+
+    def make(self: LightModule) -> Any:
+        for one in together:
+            self.__dict__.setdefault(one, _MADE_ON_FIRST_USE[one]())
+        return self.__dict__[name]
+
+    made = cached_property(make)
+    made.__set_name__(LightModule, name)
+    return made
+
+
+for _name in _MADE_ON_FIRST_USE:
+    setattr(LightModule, _name, _made_on_first_use(_name))
 
 
 class LightLinear(LightModule, nn.Linear):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
+from actshift.adapters.light import lighten
 from actshift.tuner.strength import steering_layers
+from actshift.tuner.walking import OnlyOne
 
 
 @contextmanager
@@ -24,14 +27,25 @@ def alone(model: nn.Module, adapter_name: str) -> Iterator[None]:
     ...     sorted({name.split(".")[-3] for name, _ in model.named_parameters() if "lora_steer" in name})
     ['second']
     """
-    layers = steering_layers(model).values()
-    if any(layer.shows_only_one for layer in layers):
+    containers: list[Any] = [layer.lora_steer for layer in steering_layers(model).values()]
+    if any(isinstance(one._modules, OnlyOne) for one in containers):
         yield
         return
-    for layer in layers:
-        layer.show_only(adapter_name)
+    for one in containers:
+        one._modules = OnlyOne(one._modules, adapter_name)
     try:
         yield
     finally:
-        for layer in steering_layers(model).values():  # those too that the adapter brought
-            layer.show_all(adapter_name)
+        for one in containers:
+            one._modules = _with_changes(one._modules, adapter_name)
+        for layer in steering_layers(model).values():  # those too that came with the adapter
+            if adapter_name in layer.lora_steer:
+                lighten(layer.lora_steer[adapter_name])
+
+
+def _with_changes(seen: OnlyOne, adapter_name: str) -> dict[str, Any]:
+    if adapter_name in seen:
+        seen.everyone[adapter_name] = seen[adapter_name]
+    else:
+        seen.everyone.pop(adapter_name, None)
+    return seen.everyone

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actshift.adapters import Shift
-from actshift.adapters.lean import add_shift_leanly
-from actshift.adapters.light import lighten
+from actshift.adapters.lean import add_shift, add_shift_leanly
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
@@ -20,7 +19,7 @@ from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_steps import watch
 from actshift.tuner.rows import Member, RowAdapters
 from actshift.tuner.shifting import plus_shift, usable_factors
-from actshift.tuner.walking import device_and_dtype
+from actshift.tuner.walking import device_and_dtype, everyone_in
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # one module may be steered at both ends: BERT's o_proj also ends its branch
@@ -52,7 +51,6 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.site, self.layer_index, self.width, self.at_input = host.site, host.layer, host.width, host.at_input
         self.child = child_of(host)
         self.lora_steer = nn.ModuleDict()
-        self._all: dict[str, Any] | None = None  # the adapters, while `lora_steer` shows only one of them
         self.strength: dict[str, float] = {}
         self.positions: dict[str, Positions] = {}
         self.constraints: dict[str, Constraint] = {}
@@ -89,17 +87,21 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the steered `x [..., d]`, in the dtype of `x`; `x` itself where nothing is active."""
-        if self.disable_adapters:
+        if self._disable_adapters:
             return x
         if self.row_adapters is not None:
             return self.row_adapters.steer(x, self._mask)
-        acting = self._acting()
-        if len(acting) == 1 and acting[0].everywhere and self.site == "post_block":
+        if self.site == "post_block" and len(self._active_adapter) == 1:
             # After a block the sum is what the next block keeps; what a branch gives is kept by nobody, and some
-            # models change it in place.
-            factors = usable_factors(acting[0].adapter)
+            # models change it in place. It is said here at once, as in decoding each call costs what a product does.
+            [name] = self._active_adapter
+            adapter, strength = everyone_in(self._modules["lora_steer"]).get(name), self.strength.get(name, 0.0)
+            everywhere = adapter is not None and strength and self.positions[name].where == "all"
+            factors = usable_factors(adapter) if everywhere else None
             if factors is not None:
-                return add_shift_leanly(x, factors, acting[0].strength)
+                lean = torch.is_grad_enabled()
+                return add_shift_leanly(x, factors, strength) if lean else add_shift(x, x, factors, strength)
+        acting = self._acting()
         if acting and self._recomputes():
             return checkpoint(self._steer, x, acting, use_reentrant=False)
         return self._steer(x, acting)
@@ -116,41 +118,14 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
         At strength 0 an adapter is skipped, and so the base model is kept to the bit.
         """
-        held, strength, positions = self._held(), self.strength, self.positions
-        names = self.active_adapters if names is None else names
+        held, strength, positions = everyone_in(self.lora_steer), self.strength, self.positions
+        names = self._active_adapter if names is None else names
+        names = (names,) if isinstance(names, str) else names
         return [
-            Member(name, cast(nn.Module, held[name]), strength[name], positions[name])
+            Member(name, held[name], strength[name], positions[name])
             for name in names
             if name in held and strength[name] != 0
         ]
-
-    def _held(self) -> Mapping[str, nn.Module | None]:
-        # Where nn.Module keeps them: in decoding, its own lookup would take longer than the shift.
-        container = self._modules["lora_steer"]
-        assert container is not None
-        return container._modules if self._all is None else self._all
-
-    @property
-    def shows_only_one(self) -> bool:
-        """Whether walks through the model find one adapter here at most, as `show_only` has it."""
-        return self._all is not None
-
-    def show_only(self, adapter_name: str) -> None:
-        """Hold the other adapters out of sight of walks through the model, until `show_all`."""
-        everyone: dict[str, Any] = self.lora_steer._modules
-        self._all = everyone
-        self.lora_steer._modules = {adapter_name: everyone[adapter_name]} if adapter_name in everyone else {}
-
-    def show_all(self, adapter_name: str) -> None:
-        """End `show_only`, with what has become of the adapter that was in sight."""
-        if self._all is not None:
-            seen = self.lora_steer._modules
-            self._all.update(seen)
-            if adapter_name not in seen:
-                self._all.pop(adapter_name, None)
-            self.lora_steer._modules, self._all = self._all, None
-        if adapter_name in self.lora_steer:
-            lighten(self.lora_steer[adapter_name])
 
     def _recomputes(self) -> bool:
         """Whether the host's own activations are computed again in the backward pass, and so should be the shift's.
@@ -236,8 +211,9 @@ def steer_input(host: nn.Module, args: tuple[Any, ...]) -> Any:
 
 def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """Forward hook of every host: pass its hidden states through the layer below it."""
-    layer = host._modules[CHILD]
-    assert isinstance(layer, SteeringLayer)
+    layer: Any = host._modules[CHILD]
+    if isinstance(output, Tensor):
+        return layer(output)
     hidden = hidden_of(output)
     if not isinstance(hidden, Tensor):
         raise ActshiftError(

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters import Shift
 from actshift.adapters.factors import Factors
 from actshift.adapters.lean import add_shift
 
 
-def usable_factors(adapter: nn.Module) -> Factors | None:
+def usable_factors(adapter: Any) -> Factors | None:
     """Return the adapter's tensors, or None where it must be called instead.
 
     That is where it is no low-rank map, where somebody hooks on to its calls, where an offloader puts its tensors in
     place for the call only, and under a compiler, which fuses the plain formula by itself.
     """
-    factors = None if torch.compiler.is_compiling() else cast(Shift, adapter).factors()
+    factors = None if torch.compiler.is_compiling() else adapter.factors()
     return None if factors is None or factors.down.is_meta else factors
 
 

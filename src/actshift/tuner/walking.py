@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -29,6 +30,23 @@ def modules_around_adapters(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             if child is not None and key not in inside
         ]
         waiting.extend(reversed(children))
+
+
+class OnlyOne(dict[str, Any]):
+    """The modules of a container, put in their place so that walks through it find one at most; of the others it knows.
+
+    It is `{name: everyone[name]}`, or empty where there is none of that name.
+    """
+
+    def __init__(self, everyone: dict[str, Any], name: str) -> None:
+        super().__init__({name: everyone[name]} if name in everyone else {})
+        self.everyone = everyone
+
+
+def everyone_in(container: Any) -> dict[str, Any]:
+    """Return the modules of a container by name, whether walks find them all or not."""
+    found = container._modules
+    return found.everyone if isinstance(found, OnlyOne) else found
 
 
 def device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:
