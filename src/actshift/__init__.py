@@ -11,13 +11,13 @@ registers itself at the moment somebody imports peft.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from actshift._post_import import after_import
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
+    __version__: str
     from actshift.adapters import Adapter, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, LowRank, NoReFT, Vector
     from actshift.adapters.fused import fused_kernels
     from actshift.analysis import redundancy
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         strength,
     )
 
-__version__ = version("actshift")
+    __version__: str
 
 _HOME = {
     "Adapter": "actshift.adapters",
@@ -131,6 +131,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the module that holds a public name when the name is first asked for."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("actshift")  # to import it takes longer than all the rest
+    if name == "__version__":
+        from importlib.metadata import version  # costs more than all else that is imported here
+
+        return version("actshift")
     if name not in _HOME:
         raise AttributeError(f"module 'actshift' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

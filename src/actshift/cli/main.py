@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from actshift import __version__
 from actshift.cli.chat import chat
 from actshift.cli.compare import compare
 from actshift.cli.demo import demo
@@ -50,6 +49,8 @@ app.command()(export)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from actshift import __version__
+
         typer.echo(f"actshift {__version__}")
         raise typer.Exit
 
