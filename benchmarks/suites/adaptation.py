@@ -39,9 +39,11 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 def races(task: Task, rates: dict[str, Any], seeds: Sequence[int]) -> Iterator[Figure | Note]:
     """Yield each method's steps and seconds, and its steps over those of the reference init, seed by seed."""
     where = str(task)
-    done: dict[str, list[Run]] = {name: [] for name in STARTS}
+    if left_out := [name for name in STARTS if name not in rates]:
+        yield Note(f"{where}: {', '.join(left_out)} left out, for which no rate was looked for.")
+    done: dict[str, list[Run]] = {name: [] for name in rates}
     for seed in seeds:
-        for name in random.Random(seed).sample(list(STARTS), len(STARTS)):
+        for name in random.Random(seed).sample(list(rates), len(rates)):
             done[name].append(race(task, STARTS[name], rates[name]["rate"], seed))
     for name, runs in done.items():
         steps = [run.steps for run in runs if run.steps]
@@ -50,9 +52,9 @@ def races(task: Task, rates: dict[str, Any], seeds: Sequence[int]) -> Iterator[F
                 f"{where}: {name} did not get there in {MOST} steps with {len(runs) - len(steps)} of {len(runs)} seeds."
             )
             continue
-        yield Figure("steps", name, where, *spread(steps), unit="steps")
-        yield Figure("seconds", name, where, *spread([run.seconds for run in runs]), unit="s")
-        yield Figure("of these the init", name, where, *spread([run.init_seconds for run in runs]), unit="s")
+        yield Figure("to the target", name, where, *spread(steps), unit="steps")
+        yield Figure("time", name, where, *spread([run.seconds for run in runs]), unit="s")
+        yield Figure("of it the init", name, where, *spread([run.init_seconds for run in runs]), unit="s")
         if name != REFERENCE and all(run.steps for run in done[REFERENCE]):
             ratios = [run.steps / other.steps for run, other in zip(runs, done[REFERENCE], strict=True)]
             yield Figure(OVER_REFERENCE, name, where, *spread(ratios))
