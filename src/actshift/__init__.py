@@ -48,8 +48,6 @@ if TYPE_CHECKING:
         strength,
     )
 
-    __version__: str
-
 _HOME = {
     "Adapter": "actshift.adapters",
     "DiReFT": "actshift.adapters",
@@ -131,8 +129,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the module that holds a public name when the name is first asked for."""
-    if name == "__version__":
-        return import_module("importlib.metadata").version("actshift")  # to import it takes longer than all the rest
     if name == "__version__":
         from importlib.metadata import version  # costs more than all else that is imported here
 
