@@ -62,9 +62,9 @@ BARS = (
     Bar("`actshift --help`", "startup", "start-up", "actshift --help", "", 0.3),
     Bar("`import actshift` over `import torch`", "startup", "over import torch", "import actshift", "", 1.05),
     Bar(
-        "the upper half trained with the prefix cached, over without",
+        "three epochs of the upper half with the prefix cached, over every block steered",
         "cache_prefix",
-        "over the plain run",
+        "over every block steered",
         OURS,
         "",
         0.65,

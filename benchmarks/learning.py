@@ -57,8 +57,8 @@ def bundled() -> Task:
         return token_batches(make_rows("train", MOST * BATCH, seed), tokenizer, BATCH)
 
     validation = token_batches(make_rows("validation", VALIDATION_ROWS), tokenizer, BATCH)
-    # The target is what docs/results/locate.md had; in a pilot with seed 100 six of the seven methods went below it, and
-    # the seventh, the reference init, was not tried.
+    # The target is what docs/results/locate.md had; in a pilot with seed 100 six of the seven methods went below it,
+    # and the seventh, the reference init, was not tried.
     return Task("bundled model, the demo's task", "CAUSAL_LM", 0.1, 2, lambda: load_base()[0], train, validation)
 
 
