@@ -18,7 +18,7 @@ HOOKS_OF_A_CALL = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_
 
 
 class LightModule(nn.Module):
-    """An nn.Module whose dictionaries of hooks are made when somebody asks for them, and not before: 2 kB less.
+    """An nn.Module whose dictionaries of hooks are made when somebody asks for them, and not before: 1.6 kB less.
 
     Mixed in before the class that it makes light, `class LightLinear(LightModule, nn.Linear)`.
 
