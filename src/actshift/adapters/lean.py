@@ -31,7 +31,7 @@ def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) 
     """
     down, up, activation, down_bias, up_bias = factors
     if up_bias is not None and not down.shape[0]:
-        return base + (strength * up_bias).to(base.dtype)
+        return base + (up_bias if strength == 1 else strength * up_bias).to(base.dtype)
     dtype = product_dtype(x, down.dtype)
     if not torch.is_grad_enabled() and fused.takes(x, factors, base):
         width = x.shape[-1]

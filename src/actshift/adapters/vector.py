@@ -27,8 +27,10 @@ class VectorShift(Shift):
         """Return v as the bias of a map of rank 0."""
         if is_watched(self):
             return None
-        width = len(self.vector)
-        return Factors(self.vector.new_empty(0, width), self.vector.new_empty(width, 0), up_bias=self.vector)
+        vector = self._parameters["vector"]  # where nn.Module keeps it, as in decoding its own lookup takes as long
+        assert vector is not None
+        nothing = vector.new_empty(0, len(vector))
+        return Factors(nothing, nothing.mT, up_bias=vector)
 
     def writes(self) -> list[Tensor]:
         """Return v."""

@@ -41,8 +41,8 @@ class OurTrainer:
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Group by length in our own way, unless other company in every epoch is what a row learns from."""
-        trainer, draws_anew = cast(Trainer, self), getattr(self, "learns_from_company", False)
+        """Group by length in our own way, unless a row learns from those it shares a batch with: they are to change."""
+        trainer, draws_anew = cast(Trainer, self), getattr(self, "in_batch_negatives", False)
         if trainer.args.train_sampling_strategy != "group_by_length" or draws_anew:
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         rows = trainer.train_dataset if train_dataset is None else train_dataset

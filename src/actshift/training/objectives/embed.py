@@ -54,7 +54,7 @@ def _pair_trainer() -> Any:
     class PairTrainer(transformers.Trainer):
         """Its loss is `partner_loss`, in training and in evaluation."""
 
-        learns_from_company = True  # so each epoch draws its batches anew
+        in_batch_negatives = True  # so each epoch draws its batches anew
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
             loss = partner_loss(model, inputs)
