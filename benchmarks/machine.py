@@ -44,7 +44,7 @@ def conditions() -> Iterator[dict[str, Any]]:
     record |= {
         "seconds": round(seconds),
         "load": [round(load, 2), round(os.getloadavg()[0], 2)],
-        "share": round((_cpu_seconds() - cpu) / seconds, 2),
+        "share": round((_cpu_seconds() - cpu) / max(1, seconds), 2),
     }
 
 

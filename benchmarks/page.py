@@ -39,7 +39,8 @@ def section(name: str, figures: Sequence[Figure], part: Mapping[str, Any]) -> It
         yield table(*pivot([figure for figure in figures if figure.where == where]))
     for note in part["notes"]:
         yield f"{note}\n"
-    yield "_{date}, {seconds} s, load {load[0]} before and {load[1]} after, {share:.0%} of a core_\n".format(**part)
+    line = "_{date}, commit {commit}, {seconds} s, load {load[0]} before and {load[1]} after, {share:.0%} of a core_\n"
+    yield line.format(**part)
 
 
 def bars(found: Mapping[str, Sequence[Figure]]) -> tuple[list[str], list[list[str]]]:

@@ -8,7 +8,7 @@ from benchmarks import page
 from benchmarks.bars import Bar
 from benchmarks.figure import Figure, Note
 
-CONDITIONS = {"date": "2026-11-30T00:00", "seconds": 7, "load": [0.1, 1.0], "share": 0.99}
+CONDITIONS = {"date": "2026-11-30T00:00", "commit": "abc1234", "seconds": 7, "load": [0.1, 1.0], "share": 0.99}
 FOUND = [
     Figure("step", "ours", "d 256, 8 layers", 12.345, 12.0, 13.0, unit="ms"),
     Figure("over the floor", "ours", "d 256, 8 layers", 1.05, 1.04, 1.06),

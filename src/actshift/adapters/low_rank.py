@@ -71,8 +71,8 @@ class LowRank(Adapter):
     `activation` is φ: "silu" (the paper's default), "gelu", "relu", "tanh", or None for the linear adapter.
     `bias` adds a learned offset to both maps (r + d parameters more). `init` sets W_down, W_up = 0 either way:
     "default" is Kaiming-uniform(a=√5), that is U(-1/√d, 1/√d); "reference" is the paper's code, the same × 1e-3, which
-    learns more slowly at first [ours, measured]; "gradient" is the default until `actshift.gradient_init` puts the
-    directions in which a task's loss falls fastest in its place.
+    learns more slowly at low rates, and less so or not at all at its best one [ours, benchmarks/RESULTS.md]; "gradient"
+    is the default until `actshift.gradient_init` puts the directions in which a task's loss falls fastest in its place.
 
     Raises ActshiftError for a rank under 1, an unknown activation or init; at a site, for a rank above its width.
     Source: arXiv 2603.00425, "linear" and "nonlinear" parameterisations.
