@@ -43,7 +43,7 @@ def test_what_was_measured_and_how_is_said():
     text = written()
     assert "cores 2." in text and "gpu" not in text.split("##")[0]
     assert "A note.\n" in text
-    assert "_2026-11-30T00:00, 7 s, load 0.1 before and 1.0 after, 99% of a core_" in text
+    assert "_2026-11-30T00:00, commit abc1234, 7 s, load 0.1 before and 1.0 after, 99% of a core_" in text
 
 
 def test_a_missed_bar_says_why(bar):
