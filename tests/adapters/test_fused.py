@@ -17,7 +17,8 @@ from actshift.adapters.lean import add_shift
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("file", ["test_fused.py", pytest.param("test_fused_model.py", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["test_fused.py", "test_fused_model.py"])
 def test_in_the_interpreter(file):
     pytest.importorskip("triton", reason="triton has wheels for Linux only")
     # Triton asks for the variable when it is imported, which others may have done in this process.

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="there is no CUDA device"),
 ]
-IDS = torch.randint(3, 90, (4, 7), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+IDS = torch.randint(3, 90, (4, 7), generator=torch.Generator().manual_seed(0))
 LAYERS = 3
 
 
@@ -43,10 +43,10 @@ def test_a_training_step(config, checkpointing, launches):
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    found = []
+    ids, found = IDS.to(DEVICE), []
     for on in (False, True):
         fused_kernels(on)
-        loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         found.append([loss, *torch.autograd.grad(loss, trained)])
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
     assert launches.count(False) == LAYERS and launches.count(True) >= LAYERS - 1  # the first needs no gradient of x
@@ -56,10 +56,11 @@ def test_generation_with_an_adapter_for_each_row(launches):
     model = steered(SteeringConfig(rank=2)).eval()
     model.add_adapter("other", SteeringConfig(rank=3))
     randomise(model.to(DEVICE))
-    fixed = dict(attention_mask=torch.ones_like(IDS), max_new_tokens=4, do_sample=False, pad_token_id=0)
+    ids = IDS.to(DEVICE)
+    fixed = dict(attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, pad_token_id=0)
     names = ["default", "other", "__base__", "default"]
     found = []
     for on in (False, True):
         fused_kernels(on)
-        found.append(model.generate(input_ids=IDS, adapter_names=names, **fixed))
+        found.append(model.generate(input_ids=ids, adapter_names=names, **fixed))
     assert torch.equal(*found) and len(launches) == 4 * LAYERS

@@ -53,10 +53,10 @@ def kill_at(step: int, monkeypatch, method: str) -> None:
 @pytest.mark.parametrize(
     "step, method, eval_share",
     [
-        (1, "on_step_end", 0.0),  # before the first checkpoint
+        pytest.param(1, "on_step_end", 0.0, marks=pytest.mark.slow),  # before the first checkpoint
         (5, "on_step_end", 0.25),
         (6, "on_save", 0.0),  # before the checkpoint is marked as complete
-        (10, "on_save", 0.25),
+        pytest.param(10, "on_save", 0.25, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_bits(settings, uninterrupted, monkeypatch, step, method, eval_share):

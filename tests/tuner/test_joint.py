@@ -152,6 +152,7 @@ def test_halves_alone_are_what_each_saved_half_gives(joint, base_folder, tmp_pat
     torch.testing.assert_close(logits(lora.merge_and_unload()), weights, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_lora_half_loads_and_merges_where_actshift_is_not_imported(joint, base_folder, tmp_path):
     save_half(joint, "weights", tmp_path / "lora")
     code = f"""

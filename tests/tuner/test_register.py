@@ -15,7 +15,7 @@ ORDERS = {  # each starts a process that imports torch and peft, some seconds ap
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ["peft first", pytest.param([*ORDERS][1], marks=pytest.mark.slow)])
 def test_the_method_is_known_once_both_are_imported(order):
     code = f"{ORDERS[order]}\nassert peft.PEFT_TYPE_TO_CONFIG_MAPPING['ACTSHIFT'].__name__ == 'SteeringConfig'"
     subprocess.run([sys.executable, "-c", code], check=True)
