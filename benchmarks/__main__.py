@@ -54,7 +54,7 @@ def run(
         task = progress.add_task("", total=len(wanted))
         for name in wanted:
             progress.update(task, description=TITLES[name])
-            results["suites"][name] = _measured(name, quick)
+            results["suites"][name] = {**_measured(name, quick), "commit": results["machine"]["commit"]}
             write_whole(file, json.dumps(results, indent=1) + "\n")
             write_whole(out / "RESULTS.md", page(results))
             if name == "growth":
@@ -71,7 +71,7 @@ def _measured(name: str, quick: bool) -> dict[str, Any]:
                 console.print(
                     f"{one.where} · {one.case} · {one.name}: {one} {one.unit}", highlight=False, soft_wrap=True
                 )
-    return {**record, "commit": machine()["commit"], **as_json(found)}
+    return {**record, **as_json(found)}
 
 
 if __name__ == "__main__":
