@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.models import Shape
 
@@ -41,17 +41,23 @@ def lora(model: Any, rank: int = RANK) -> nn.Module:
 
 def training_step(model: nn.Module, shape: Shape) -> Callable[[], None]:
     """Return a step of training on the shape's batch: forward, backward, AdamW; of the floor, forward and backward."""
+    return training_steps(model, [{"input_ids": shape.ids, "labels": shape.ids}])
+
+
+def training_steps(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
+    """Return what takes such a step on each of the batches."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True) if trained else None  # as Trainer's is
     model.train()
 
-    def step() -> None:
-        model(input_ids=shape.ids, labels=shape.ids, use_cache=False).loss.backward()
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad()
+    def run() -> None:
+        for batch in batches:
+            model(**batch, use_cache=False).loss.backward()
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
 
-    return step
+    return run
 
 
 def forward_only(model: nn.Module, shape: Shape) -> Callable[[], None]:

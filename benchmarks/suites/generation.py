@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actshift.sites.blocks import unwrap
 from benchmarks.figure import Figure, Note
 from benchmarks.methods import JOINT, LINEAR, METHODS, OURS, VECTOR, randomised
 from benchmarks.models import MIDDLE, SMALL, TINY, Shape
@@ -66,7 +67,7 @@ def own_adapters(case: str, one: Any, many: Any, shape: Shape, where: str, calls
 
 
 @torch.no_grad()
-def in_turns(models: Mapping[str, Any], shape: Shape, calls: int, tokens: int) -> tuple[Samples, Samples]:
+def in_turns(models: Mapping[Any, Any], shape: Shape, calls: int, tokens: int) -> tuple[Samples, Samples]:
     """Return the seconds of prefill, and those of each step after it."""
     rows = {name: Greedy(model, shape.ids) for name, model in models.items()}
     prefill = interleaved({name: one.prefill for name, one in rows.items()}, calls, warmup=1)
@@ -86,7 +87,7 @@ class Greedy:
     """A greedy decoding of some prompts that goes on by one token a step."""
 
     def __init__(self, model: Any, prompts: Tensor) -> None:
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # what `generate` calls
+        self.model: Any = unwrap(model)  # what `generate` calls
         self.prompts = prompts
 
     def prefill(self) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 from actshift import fused_kernels
+from actshift.sites.blocks import unwrap
 from benchmarks.figure import Figure, Note
 from benchmarks.memory import peak_bytes
 from benchmarks.methods import METHODS, OURS
@@ -135,7 +136,7 @@ class StaticGreedy:
     """A greedy decoding that goes on by one token a step, compiled whole, on a cache whose place does not change."""
 
     def __init__(self, model: Any, shape: Llama, tokens: int) -> None:
-        self.model = core(model)
+        self.model: Any = unwrap(model)
         self.position = torch.tensor([[shape.seq]], device=shape.device)
         self.cache = StaticCache(self.model.config, max_cache_len=shape.seq + tokens + 8)
         self.chosen = self._best(self.model(input_ids=shape.ids, past_key_values=self.cache, logits_to_keep=1))
@@ -152,11 +153,6 @@ class StaticGreedy:
         return output.logits[:, -1:].argmax(-1)
 
 
-def core(model: Any) -> Any:
-    """Return the model that PEFT's wraps."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def plain(model: nn.Module, shape: Llama) -> nn.Module:
     """Leave the model as it is."""
     return model
@@ -164,7 +160,7 @@ def plain(model: nn.Module, shape: Llama) -> nn.Module:
 
 def compiled(model: nn.Module, shape: Llama) -> nn.Module:
     """Have the model that PEFT's wraps compiled when it is called."""
-    core(model).compile(fullgraph=True, **how(shape))
+    unwrap(model).compile(fullgraph=True, **how(shape))
     return model
 
 

@@ -10,15 +10,13 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
-
 from actshift.extras import require
 from benchmarks.figure import Figure, Note
 from benchmarks.memory import peak_bytes
 from benchmarks.methods import Method, steering
 from benchmarks.models import SMALL, TINY, Shape
-from benchmarks.plain import FLOOR, RANK, floor, lora, training_step
-from benchmarks.suites.generation import BASE, Greedy, adapters, twin
+from benchmarks.plain import BASE, FLOOR, RANK, floor, lora, training_step
+from benchmarks.suites.generation import adapters, in_turns, twin
 from benchmarks.timing import interleaved, over
 
 START = SMALL.with_(layers=4, batch=2)
@@ -64,14 +62,11 @@ def mixed(shape: Shape, numbers: Sequence[int], rounds: int) -> Iterator[Figure]
     models: dict[tuple[str, int], Any] = {
         (name, number): made(RANK)(twin(base)).eval() for name, made in KINDS.items() for number in numbers
     }
-    with torch.no_grad(), ExitStack() as stack:
-        rows: dict[Any, Greedy] = {BASE: Greedy(base, shape.ids)}
-        for case, model in models.items():
-            names = [one for one in adapters(model, case[1]) for _ in range(shape.batch // case[1])]
+    with ExitStack() as stack:
+        for (_, number), model in models.items():
+            names = [one for one in adapters(model, number) for _ in range(shape.batch // number)]
             stack.enter_context(model.base_model._enable_peft_forward_hooks(adapter_names=names))
-            rows[case] = Greedy(model, shape.ids)
-        prefill = interleaved({case: one.prefill for case, one in rows.items()}, rounds)
-        decode = interleaved({case: one.step for case, one in rows.items()}, 4 * rounds)
+        prefill, decode = in_turns({BASE: base, **models}, shape, rounds, 4 * rounds)
     for what, samples in {"prefill": prefill, "decode": decode}.items():
         for name, number in models:
             where = f"adapters in a batch of {shape.batch}, {shape}"

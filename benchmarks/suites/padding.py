@@ -4,12 +4,11 @@ over it, short and long. The paper's reference code pads every row to the maximu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +19,8 @@ from actshift.tasks import get_task
 from actshift.training.like_lengths import LikeLengths, lengths_of
 from benchmarks.figure import Figure, Note
 from benchmarks.methods import RANK, steering
-from benchmarks.models import SMALL, TINY, Shape
+from benchmarks.models import SMALL, TINY
+from benchmarks.plain import training_steps
 from benchmarks.timing import interleaved, milliseconds, ratios
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -53,7 +53,7 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
         yield Figure("of these padding", name, where, 100 * (1 - sum(lengths) / tokens), unit="%")
         chosen = spread_out(sorted(zip(widths, batches, strict=True)), count)
         whole = [to_width(padded([examples[row] for row in batch], tokenizer), width) for width, batch in chosen]
-        cases[name] = steps(shape, whole)
+        cases[name] = training_steps(steering(rank=RANK)(shape.with_(vocabulary=512).model()), whole)
     samples = interleaved(cases, 1 if quick else 2, warmup=1, clock=time.process_time)
     yield from milliseconds({name: [one / count for one in times] for name, times in samples.items()}, "step", where)
     yield from ratios(samples, MAXIMUM, "step over that of the maximum", where)
@@ -75,17 +75,3 @@ def to_width(batch: Batch, width: int) -> Batch:
         name: F.pad(tensor, (0, width - tensor.shape[1]), value=IGNORED if name == "labels" else 0)
         for name, tensor in batch.items()
     }
-
-
-def steps(shape: Shape, batches: Sequence[Batch]) -> Callable[[], None]:
-    """Return what takes a training step of our default on each of the batches."""
-    model = steering(rank=RANK)(shape.with_(vocabulary=512).model()).train()
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-4)
-
-    def run() -> None:
-        for batch in batches:
-            model(**batch, use_cache=False).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return run
