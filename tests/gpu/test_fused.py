@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from copy import deepcopy
 
 import pytest
@@ -17,14 +16,9 @@ from actshift.adapters.activations import ACTIVATIONS
 from actshift.adapters.factors import Factors
 from actshift.adapters.lean import add_shift, add_shift_leanly
 from actshift.adapters.products import stacked
+from tests.gpu.kernels import DEVICE, MARKS, count_launches
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="there is no CUDA device"),
-]
+pytestmark = MARKS
 
 CLOSE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 HALVES = (torch.float16, torch.bfloat16)
@@ -40,9 +34,7 @@ ADAPTERS = {
 def launches(monkeypatch):
     """The kernels are on, and their calls counted, for a fallback would pass every test."""
     fused_kernels()
-    counted, launch = [], fused._launch
-    monkeypatch.setattr(fused, "_launch", lambda *args: counted.append(args[4] is not None) or launch(*args))
-    yield counted
+    yield count_launches(monkeypatch)
     fused_kernels(False)
 
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from actshift import JointConfig, SteeringConfig, attach, fused_kernels
-from actshift.adapters import fused
 from tests.contract.cases import fresh_model, randomise
+from tests.gpu.kernels import DEVICE, MARKS, count_launches
 
-pytest.importorskip("triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="there is no CUDA device"),
-]
+pytestmark = MARKS
 IDS = torch.randint(3, 90, (4, 7), generator=torch.Generator().manual_seed(0))
 LAYERS = 3
 
 
 @pytest.fixture
 def launches(monkeypatch):
-    counted, launch = [], fused._launch
-    monkeypatch.setattr(fused, "_launch", lambda *args: counted.append(args[4] is not None) or launch(*args))
-    yield counted
+    yield count_launches(monkeypatch)
     fused_kernels(False)
 
 
