@@ -16,36 +16,34 @@ from actshift.adapters.lean import product_dtype
 
 
 class Product(NamedTuple):
-    """The factors of R rows: `down [R, r, d]`, `up [R, d, r]`, `down_bias [R, 1, r]`, `up_bias [R, 1, d]`.
+    """The `factors` of R rows: `down [R, r, d]`, `up [R, d, r]`, `down_bias [R, 1, r]`, `up_bias [R, 1, d]`.
 
     Each row's strength is in `up` and `up_bias`. Ranks below r are filled up with zeros, and rows without an adapter
     are zero, so that they keep their values to the bit.
     """
 
-    activation: str | None
-    down: Tensor
-    up: Tensor
-    down_bias: Tensor | None
-    up_bias: Tensor | None
+    factors: Factors
 
     def add(self, base: Tensor, x: Tensor) -> Tensor:
         """Return `base + s·Δ(x)` in the dtype of `base`, for `base` and `x` of `[R, tokens, d]`."""
-        dtype = product_dtype(x, self.down.dtype)
-        factors = Factors(self.down, self.up, self.activation, self.down_bias, self.up_bias)
+        factors, up_bias = self.factors, self.factors.up_bias
+        dtype = product_dtype(x, factors.down.dtype)
         if not torch.is_grad_enabled() and fused.takes(x, factors, base):
             return fused.sum_and_code(base, x, factors, 1.0, dtype)[0]
-        shifted = base if self.up_bias is None else base + self.up_bias.to(base.dtype)
-        if not self.down.shape[1]:
+        shifted = base if up_bias is None else base + up_bias.to(base.dtype)
+        if not factors.down.shape[1]:
             return shifted
-        wide, down, up = x.to(dtype), self.down.to(dtype).mT, self.up.to(dtype).mT
-        code = wide @ down if self.down_bias is None else torch.baddbmm(self.down_bias.to(dtype), wide, down)
-        code = ACTIVATIONS[self.activation](code)
-        return torch.baddbmm(shifted, code, up) if base.dtype == dtype else shifted + (code @ up).to(base.dtype)
+        down, up, activation, down_bias, _ = factors.to(dtype)
+        wide = x.to(dtype)
+        code = wide @ down.mT if down_bias is None else torch.baddbmm(down_bias, wide, down.mT)
+        code = ACTIVATIONS[activation](code)
+        return torch.baddbmm(shifted, code, up.mT) if base.dtype == dtype else shifted + (code @ up.mT).to(base.dtype)
 
     def of_rows(self, rows: Sequence[int]) -> Product:
         """Return that of some of the rows."""
-        down_bias, up_bias = (None if bias is None else bias[rows] for bias in (self.down_bias, self.up_bias))
-        return Product(self.activation, self.down[rows], self.up[rows], down_bias, up_bias)
+        down, up, activation, *biases = self.factors
+        down_bias, up_bias = (None if bias is None else bias[rows] for bias in biases)
+        return Product(Factors(down[rows], up[rows], activation, down_bias, up_bias))
 
 
 def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> Product:
@@ -70,10 +68,11 @@ def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> Product:
 
     strength = torch.tensor([s for _, s in rows], dtype=example.down.dtype, device=example.down.device)[:, None, None]
     up_bias = biases("up_bias", width)
-    return Product(
-        example.activation,
+    factors = Factors(
         torch.stack([F.pad(factors.down, (0, 0, 0, rank - len(factors.down))) for factors, _ in rows]),
         strength * torch.stack([F.pad(factors.up, (0, rank - factors.up.shape[1])) for factors, _ in rows]),
+        example.activation,
         biases("down_bias", rank),
         None if up_bias is None else strength * up_bias,
     )
+    return Product(factors)
