@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from actshift import token_batches
+from actshift.data.encode import IGNORED
 from actshift.demo import load_base
 from actshift.demo.task import make_rows
-from actshift.encoding import IGNORED
-from actshift.head import Head, TaskType
 from actshift.loading import load_model
+from actshift.model_head import Head, TaskType
 from scripts.encoder_rows import sst2
 
 Batch = dict[str, Tensor]

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from actshift.compare.made import how_made
+from actshift.compare.provenance import how_made
 from actshift.demo.methods import METHODS
 from actshift.demo.run import STEPS, run_demo
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actshift.data import LABELLED, load_rows
-from actshift.encoding import class_names, encode
-from actshift.evaluation.forward import forward
-from actshift.head import Head
+from actshift.data.encode import class_names, encode
+from actshift.evaluation.generation import forward
 from actshift.loading import load_model
+from actshift.model_head import Head
 
 DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 STEPS = 200

@@ -25,8 +25,8 @@ from actshift.analysis.batches import token_batches
 from actshift.analysis.capture import Batch, inference, observe, real
 from actshift.cli.steered import load_steered
 from actshift.data import LABELLED, load_rows
-from actshift.head import Head, labels_of
 from actshift.loading import load_model
+from actshift.model_head import Head, labels_of
 from actshift.sites import find_blocks
 
 TEXTS = 128

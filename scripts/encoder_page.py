@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from actshift.compare.rendering import COLUMNS, NONE, cells, markdown, notes
 from actshift.compare.report import CompareReport
-from actshift.compare.table import COLUMNS, NONE, cells, markdown, notes
 
 TITLES = {"sst2": "SST-2", "mnli": "MNLI"}
 

@@ -19,9 +19,9 @@ from typing import Any
 from encoder_page import norms_table, section
 
 from actshift.compare.cell import Cell
-from actshift.compare.choice import choose
 from actshift.compare.compare import compare
-from actshift.compare.picture import draw
+from actshift.compare.methods import choose
+from actshift.compare.rendering import draw
 from actshift.compare.report import CompareReport
 from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings, train

@@ -15,7 +15,7 @@ from datasets import Dataset
 from actshift.analysis.batches import token_batches
 from actshift.analysis.equivalence import update_between
 from actshift.analysis.extract import Twins, distill, extract, oracle
-from actshift.compare.made import how_made
+from actshift.compare.provenance import how_made
 from actshift.demo import load_base
 from actshift.demo.methods import METHODS
 from actshift.demo.run import BATCH, MAX_NEW_TOKENS, STEPS, TEST_ROWS, one_thread

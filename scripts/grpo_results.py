@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from actshift.compare.made import how_made
+from actshift.compare.provenance import how_made
 from actshift.demo import BASE_DIR
 from actshift.demo.run import one_thread
 from actshift.demo.task import make_rows
 from actshift.evaluation import generate_completions
 from actshift.loading import load_model, load_tokenizer
 from actshift.training import TrainSettings, fit, train
-from actshift.training.adapting import adapt
+from actshift.training.build import adapt
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RATES = {"steering": (3e-3, 1e-2, 2e-2), "lora": (1e-3, 3e-3, 6e-3)}

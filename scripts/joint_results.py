@@ -17,10 +17,9 @@ from typing import Any
 from actshift.analysis import redundancy
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
-from actshift.compare.picture import draw
+from actshift.compare.rendering import draw, markdown
 from actshift.compare.report import CompareReport, Row
 from actshift.compare.settings import CompareSettings
-from actshift.compare.table import markdown
 from actshift.demo import BASE_DIR, load_base
 from actshift.demo.knowledge import make_rows
 from actshift.demo.run import MAX_NEW_TOKENS, one_thread

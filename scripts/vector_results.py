@@ -22,7 +22,7 @@ import torch
 
 from actshift import SteeringConfig, Vector, attach, set_strength, token_batches
 from actshift.analysis.contrast import Contrast, contrast
-from actshift.compare.made import machine
+from actshift.compare.provenance import machine
 from actshift.demo import load_base
 from actshift.demo.corpus import NUMBERS, NUMBERS_FR, french, story
 from actshift.demo.expressions import OPERATIONS

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actshift import ActshiftError
-from actshift.encoding import IGNORED, encode
+from actshift.data.encode import IGNORED, encode
 from actshift.evaluation.generation import encode_prompts
 from tests.characters import char_tokenizer
 from tests.contract.cases import fresh_model

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from actshift.encoding import IGNORED, encode
+from actshift.data.encode import IGNORED, encode
 from actshift.evaluation import evaluate
 from tests.tokenizer_kinds import KINDS, tokenizer_of
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from actshift.errors import ActshiftError
-from actshift.extras import require
+from actshift.errors import ActshiftError, require
 
 
 def test_returns_the_module_when_it_is_installed():

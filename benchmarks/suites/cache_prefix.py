@@ -13,11 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from actshift.data.encode import Encoded
 from actshift.demo import load_base
-from actshift.encoding import Encoded
 from actshift.training import TrainSettings
-from actshift.training.encoding import Examples
-from actshift.training.job import Job
+from actshift.training.data import Examples
+from actshift.training.fit import Job
 from actshift.training.objectives import OBJECTIVES
 from actshift.training.run_folder import RunFolder
 from benchmarks.figure import Figure, Note

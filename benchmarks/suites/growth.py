@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from actshift.extras import require
+from actshift.errors import require
 from benchmarks.figure import Figure, Note
 from benchmarks.memory import peak_bytes
 from benchmarks.methods import Method, steering

@@ -12,11 +12,11 @@ from typing import TypeVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from actshift.encoding import encode, padded
-from actshift.encoding.encoded import IGNORED
+from actshift.data.collate import padded
+from actshift.data.encode import IGNORED, encode
 from actshift.loading import load_tokenizer
 from actshift.tasks import get_task
-from actshift.training.like_lengths import LikeLengths, lengths_of
+from actshift.training.trainer import LikeLengths, lengths_of
 from benchmarks.figure import Figure, Note
 from benchmarks.methods import RANK, steering
 from benchmarks.models import SMALL, TINY

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
 
 
 class ActshiftError(ValueError):
@@ -27,3 +29,25 @@ def first_line(error: Exception) -> str:
     'no such file'
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import ``module``, which comes with the extra ``actshift[extra]``.
+
+    Raises:
+        ActshiftError: when the module's package is not installed; the message names the command that does it.
+        ModuleNotFoundError: when the package is there but lacks a dependency of its own.
+
+    Example:
+        >>> require("json", extra="train").__name__
+        'json'
+    """
+    package = module.partition(".")[0]
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ActshiftError(
+            f"This needs the package {package!r}, which is not installed: pip install 'actshift[{extra}]'."
+        ) from None

@@ -9,17 +9,11 @@ from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from actshift.errors import ActshiftError, first_line
-from actshift.head import CAUSAL, Head
+from actshift.model_head import CAUSAL, Head
 
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
 

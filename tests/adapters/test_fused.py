@@ -12,7 +12,7 @@ import torch
 
 from actshift import ActshiftError, fused_kernels
 from actshift.adapters import LowRank, fused
-from actshift.adapters.lean import add_shift
+from actshift.adapters.functional import add_shift
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.adapters import JoLA
-from actshift.adapters.hard_concrete import HardConcrete
+from actshift.adapters.jola import HardConcrete
 from actshift.errors import ActshiftError
 from tests.adapters.parity import check_count, check_no_op, check_parity
 

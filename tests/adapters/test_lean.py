@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from actshift.adapters import DiReFT, LoReFT, LowRank, NoReFT, Vector
-from actshift.adapters.lean import add_shift, add_shift_leanly
+from actshift.adapters.functional import add_shift, add_shift_leanly
 
 WIDTH = 12
 ADAPTERS = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actshift.adapters import LoReFT, LowRank, Vector
-from actshift.adapters.products import stacked
+from actshift.adapters.functional import stacked
 
 WIDTH = 12
 

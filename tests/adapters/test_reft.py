@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.adapters import DiReFT, LoReFT, NoReFT
-from actshift.adapters.polar import _iterated, nearest_orthonormal
+from actshift.adapters.reft import _iterated, nearest_orthonormal
 from actshift.errors import ActshiftError
 from tests.adapters.parity import check_count, check_no_op, check_parity
 

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from actshift import ActshiftError, extract, load_adapter, locate
 from actshift.analysis.batches import token_batches
-from actshift.encoding import unit_means
+from actshift.data.encode import unit_means
 from actshift.sites import find_blocks
-from actshift.tuner.heads import saved_head
+from actshift.tuner.classifier_head import saved_head
 from tests.analysis.twins import moved
 from tests.encoders import LABELS, classed, paired, tagged
 from tests.tiny import word_tokenizer

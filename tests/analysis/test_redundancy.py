@@ -9,8 +9,8 @@ from peft import get_peft_model
 
 from actshift import JointConfig, LowRank, SteeringConfig, Vector, attach, set_halves
 from actshift.analysis import redundancy
+from actshift.analysis.capture import shifts_alone
 from actshift.analysis.redundancy import BlockRedundancy, Overlap, Redundancy
-from actshift.analysis.shifts import shifts_alone
 from actshift.errors import ActshiftError
 from tests.contract.cases import fresh_model, randomise
 from tests.zoo import LAYERS, WIDTH, example_inputs

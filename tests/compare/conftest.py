@@ -14,7 +14,7 @@ import pytest
 
 from actshift.compare import CompareReport, CompareSettings, compare
 from actshift.compare.cell import Record, Score
-from actshift.compare.worker import Job
+from actshift.compare.workers import Job
 from actshift.demo import BASE_DIR
 from actshift.training import FitResult
 
@@ -117,7 +117,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, Laborator
     def run(settings: CompareSettings, laboratory: Laboratory) -> CompareReport:
         with monkeypatch.context() as patch:
             patch.setattr(sys.modules["actshift.compare.compare"], "Workers", laboratory.workers)
-            patch.setattr("actshift.compare.picture.draw", lambda report, path: path.write_bytes(b""))
+            patch.setattr("actshift.compare.rendering.draw", lambda report, path: path.write_bytes(b""))
             return compare(settings)
 
     return run

@@ -6,7 +6,7 @@ import pytest
 
 from actshift import ActshiftError
 from actshift.compare import choose
-from actshift.compare.paper import METHODS, PRESETS
+from actshift.compare.methods import METHODS, PRESETS
 
 OWN = """
 common: {save_steps: 5}

@@ -6,8 +6,8 @@ import pytest
 
 from actshift import ActshiftError
 from actshift.compare import Method
-from actshift.compare.paper import METHODS, PRESETS
-from actshift.training.adapting import check_names
+from actshift.compare.methods import METHODS, PRESETS
+from actshift.training.build import check_names
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from actshift.compare.paper import METHODS
-from actshift.training.adapting import adapt, base_without_weights
+from actshift.compare.methods import METHODS
+from actshift.training.build import adapt, base_without_weights
 from actshift.training.plan import counts
 from tests.integration.test_published_counts import CONFIGS, ROWS
 

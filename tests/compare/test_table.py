@@ -10,11 +10,10 @@ import pytest
 from rich.console import Console
 
 from actshift.compare import CompareReport, Row
-from actshift.compare.paper import METHODS
-from actshift.compare.picture import draw
+from actshift.compare.methods import METHODS
 from actshift.compare.protocol import Standing
+from actshift.compare.rendering import draw, markdown, plain, rich_table, short_rate
 from actshift.compare.report import Try, report_on
-from actshift.compare.table import markdown, plain, rich_table, short_rate
 
 PROTOCOL = {
     "model": "base",

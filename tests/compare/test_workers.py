@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from actshift.compare import workers
-from actshift.compare.worker import LOG, Job
-from actshift.compare.workers import Workers
+from actshift.compare.workers import LOG, Job, Workers
 
 SERVE = """
 import sys, os, time; sys.path[:] = {path!r}

@@ -12,10 +12,8 @@ import torch
 
 from actshift import fused_kernels
 from actshift.adapters import LoReFT, LowRank, fused
-from actshift.adapters.activations import ACTIVATIONS
-from actshift.adapters.factors import Factors
-from actshift.adapters.lean import add_shift, add_shift_leanly
-from actshift.adapters.products import stacked
+from actshift.adapters.factors import ACTIVATIONS, Factors
+from actshift.adapters.functional import add_shift, add_shift_leanly, stacked
 from tests.gpu.kernels import DEVICE, MARKS, count_launches
 
 pytestmark = MARKS

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.gradients.exact import Exact
-from actshift.gradients.sketch import SIZE, Sketch
+from actshift.gradients.sketch import SIZE, Exact, Sketch
 
 ALL = torch.ones(1, dtype=torch.float64)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.tasks.parts import Part, cut
+from actshift.tasks.source import Part, cut
 
 
 @settings(max_examples=30)

@@ -11,11 +11,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from actshift.training import TrainSettings
-from actshift.training.adapting import adapt
 from actshift.training.arguments import trainer_arguments
-from actshift.training.encoding import Examples
-from actshift.training.inputs import Inputs
-from actshift.training.job import Job
+from actshift.training.build import adapt
+from actshift.training.data import Examples, Inputs
+from actshift.training.fit import Job
 from actshift.training.objectives import OBJECTIVES
 from actshift.training.run_folder import RunFolder
 from tests.characters import char_tokenizer

@@ -10,10 +10,10 @@ from peft import PeftModel
 
 from actshift import ActshiftError
 from actshift.data import load_rows
-from actshift.encoding import encode
+from actshift.data.encode import encode
 from actshift.evaluation import generate_completions
-from actshift.head import CAUSAL
 from actshift.loading import load_model
+from actshift.model_head import CAUSAL
 from actshift.training import TrainSettings, plan, train
 from actshift.training.objectives import OBJECTIVES
 from tests.characters import char_tokenizer, write_rows

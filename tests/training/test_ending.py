@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from actshift.training.ending import warn_of_unknown_end
+from actshift.training.fit import warn_of_unknown_end
 from tests.characters import char_tokenizer
 from tests.zoo import ARCHITECTURES
 

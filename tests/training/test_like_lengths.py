@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from actshift.training.like_lengths import LikeLengths
+from actshift.training.trainer import LikeLengths
 
 LENGTHS = [Random(0).randrange(5, 90) for _ in range(50)]
 

@@ -14,9 +14,8 @@ from torch import nn
 from actshift import ActshiftError, SteeringConfig, attach
 from actshift.sites import find_blocks
 from actshift.training import FitResult, TrainSettings, fit, plan, train
-from actshift.training.prefix.blocks import find_prefix
-from actshift.training.prefix.cache import CachedPrefix
-from actshift.training.prefix.store import InMemory, OnDisk, Store
+from actshift.training.prefix_cache import CachedPrefix, find_prefix
+from actshift.training.prefix_store import InMemory, OnDisk, Store
 from tests.characters import char_tokenizer, sums
 from tests.encoders import classed, save_encoder, write
 from tests.training.test_resume import Killed, kill_at

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from actshift import ActshiftError, LowRank, Vector
 from actshift.training import TrainSettings
-from actshift.training.layers import layer_indices
-from actshift.training.steering import steering_config
+from actshift.training.configs import layer_indices, steering_config
 
 bounds = st.none() | st.integers(-6, 6)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from actshift.adapters import LowRank
 from actshift.orthogonality import Orthogonality, violation
 from actshift.tuner.joint.constraint import Constraint
-from actshift.tuner.optimizer_steps import watch
+from actshift.tuner.optimizer_hooks import watch
 
 WIDTH, RANK = 24, 3
 

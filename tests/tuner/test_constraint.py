@@ -10,7 +10,7 @@ import torch
 from transformers import Adafactor
 
 from actshift.orthogonality import Orthogonality, orthonormal_basis, project_rows, violation
-from actshift.tuner.optimizer_steps import STEPS
+from actshift.tuner.optimizer_hooks import STEPS
 from tests.tuner.halves import Lora, Stack, step
 
 OPTIMIZERS = {

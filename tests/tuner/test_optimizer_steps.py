@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from actshift.adapters import Shift
-from actshift.tuner import optimizer_steps
-from actshift.tuner.optimizer_steps import watch
+from actshift.tuner import optimizer_hooks as optimizer_steps
+from actshift.tuner.optimizer_hooks import watch
 
 
 class Penalised(Shift):

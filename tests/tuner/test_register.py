@@ -30,7 +30,7 @@ def test_a_peft_that_is_not_tested_is_refused(monkeypatch):
     import peft
 
     from actshift import ActshiftError
-    from actshift.tuner.register import check_peft_version
+    from actshift.tuner.peft_patches import check_peft_version
 
     for version in ("0.20.3", "0.22.0"):
         monkeypatch.setattr(peft, "__version__", version)

@@ -8,7 +8,7 @@ import torch
 from actshift import HeadScale, LowRank, SteeringConfig, Vector, attach, prompt_lengths
 from actshift.sites import Positions
 from actshift.tuner import steering_layers
-from actshift.tuner.rows import Member, RowAdapters
+from actshift.tuner.row_adapters import Member, RowAdapters
 from tests.contract.cases import fresh_model, randomise
 
 IDS = torch.randint(3, 90, (5, 6), generator=torch.Generator().manual_seed(0))

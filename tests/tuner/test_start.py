@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from actshift import ActshiftError, JointConfig, LowRank, Positions, SteeringConfig, Vector, attach
-from actshift.tuner.start import start_from
+from actshift.tuner.loading import start_from
 from tests.contract.cases import fresh_model, randomise
 from tests.zoo import LAYERS
 

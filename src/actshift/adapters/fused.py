@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from actshift.adapters.factors import Factors
-from actshift.errors import ActshiftError
-from actshift.extras import require
+from actshift.errors import ActshiftError, require
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 LARGEST_RANK = 128

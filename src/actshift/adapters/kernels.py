@@ -13,8 +13,8 @@ Written for CUDA without a CUDA device at hand: tested in Triton's interpreter, 
 
 from __future__ import annotations
 
-import triton  # pyright: ignore[reportMissingImports]  (on Linux only)
-import triton.language as tl  # pyright: ignore[reportMissingImports]
+import triton
+import triton.language as tl
 
 
 @triton.jit

@@ -9,10 +9,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.activations import ACTIVATIONS
-from actshift.adapters.base import Adapter, Shift, register
-from actshift.adapters.checks import check_rank
-from actshift.adapters.factors import Factors, is_watched
+from actshift.adapters.base import Adapter, Shift, check_rank, register
+from actshift.adapters.factors import ACTIVATIONS, Factors, is_watched
 from actshift.adapters.light import LightLinear
 from actshift.errors import ActshiftError, did_you_mean
 

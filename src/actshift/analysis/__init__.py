@@ -1,10 +1,15 @@
 """Look into models and adapters."""
 
-from actshift.analysis.adapter import AdapterDescription, SiteDescription, describe_adapter
-from actshift.analysis.describe import describe
-from actshift.analysis.model import ModelDescription, describe_model
+from actshift.analysis.capture import shifts_alone
+from actshift.analysis.describe import (
+    AdapterDescription,
+    ModelDescription,
+    SiteDescription,
+    describe,
+    describe_adapter,
+    describe_model,
+)
 from actshift.analysis.redundancy import BlockRedundancy, Overlap, Redundancy, redundancy
-from actshift.analysis.shifts import shifts_alone
 
 __all__ = [
     "AdapterDescription",

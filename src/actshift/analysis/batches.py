@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actshift.data import LABELLED, checked_rows
-from actshift.data.columns import columns_of
-from actshift.encoding import Encoded, class_names, encode, encode_texts, padded
-from actshift.errors import ActshiftError
-from actshift.extras import require
+from actshift.data.collate import padded
+from actshift.data.encode import Encoded, class_names, encode, encode_texts
+from actshift.data.rows import columns_of
+from actshift.errors import ActshiftError, require
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,15 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actshift.cli.steered import (
-    Adapter,
-    Half,
-    Model,
-    Strength,
-    Temperature,
-    TrustRemoteCode,
-    load_steered,
-)
+from actshift.cli.steered import Adapter, Half, Model, Strength, Temperature, TrustRemoteCode, load_steered
 from actshift.errors import ActshiftError, did_you_mean
 
 COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets it, /exit ends."

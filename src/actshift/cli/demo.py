@@ -37,7 +37,7 @@ def demo(
 
     from rich.console import Console
 
-    from actshift.extras import require
+    from actshift.errors import require
     from actshift.files import check_new_folder
 
     names = [name.strip() for name in methods.split(",")]

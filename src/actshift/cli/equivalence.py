@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-from actshift.cli.rows import Data, DataDir, Limit, Split, Task, rows_for
-from actshift.cli.steered import Adapter, AsJson, Model, Strength, TrustRemoteCode, load_steered
-from actshift.cli.twins import BatchSize, MaxLength, base_of_twin, load_twins, progress_bar, show
+from actshift.cli.options import Data, DataDir, Limit, Split, Task, rows_for
+from actshift.cli.steered import (
+    Adapter,
+    AsJson,
+    BatchSize,
+    MaxLength,
+    Model,
+    Strength,
+    TrustRemoteCode,
+    base_of_twin,
+    load_steered,
+    load_twins,
+    progress_bar,
+    show,
+)
 from actshift.errors import ActshiftError
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from actshift.cli.harness import check_harness, names_of, run_harness
-from actshift.cli.rows import Data, DataDir, check_source
-from actshift.cli.rows import Task as TaskName
+from actshift.cli.options import Data, DataDir, check_source
+from actshift.cli.options import Task as TaskName
 from actshift.cli.steered import Adapter, AsJson, Half, LongPrompts, Model, Strength, TrustRemoteCode, load_steered
 from actshift.errors import ActshiftError
 
@@ -18,6 +18,47 @@ if TYPE_CHECKING:
 
     from actshift.evaluation import EvalReport
     from actshift.tasks import Scorer, Task
+
+
+def names_of(names: str) -> list[str]:
+    """Return the tasks of a list with commas between.
+
+    >>> names_of("hellaswag, arc_easy")
+    ['hellaswag', 'arc_easy']
+    """
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def check_harness(beside: Mapping[str, Any], names: Sequence[str], include_path: Path | None) -> Any:
+    """Return lm-eval's index of tasks, which has all of `names`.
+
+    Raises ActshiftError where it lacks one, or an option `beside` is given that only other rows have.
+    """
+    from actshift.evaluation.harness import find_tasks
+
+    if given := [option for option, value in beside.items() if value is not None]:
+        raise ActshiftError(f"The tasks of --harness bring rows and scorers of their own; leave out {given[0]}.")
+    return find_tasks(names, include_path)
+
+
+def run_harness(
+    model: Any, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], as_json: bool, out: Path | None, **asked: Any
+) -> None:
+    """Run the tasks, and show and write what lm-eval says of them."""
+    from rich.console import Console
+
+    from actshift.evaluation.harness import harness
+    from actshift.files import write_whole
+
+    report = harness(model, tokenizer, names, **asked)
+    if out is not None:
+        write_whole(out, report.to_json())
+    if as_json:
+        typer.echo(report.to_json(), nl=False)
+        return
+    Console(highlight=False).print(report)
+    if out is not None:
+        typer.echo(f"written   {out}")
 
 
 def evaluate(
@@ -119,7 +160,7 @@ def _chosen(
 
 def _form(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> Literal["text", "messages", "labels"]:
     """How the model reads a task: a classifier with labels, others by the chat template or as text."""
-    from actshift.head import head_of
+    from actshift.model_head import head_of
 
     if head_of(model) == "SEQ_CLS":
         return "labels"

@@ -41,7 +41,7 @@ def export(
         return
 
     from actshift.analysis.folding import merged
-    from actshift.training.quiet import quiet
+    from actshift.training.arguments import quiet
 
     plain = merged(loaded)
     with quiet():

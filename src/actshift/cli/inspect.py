@@ -65,7 +65,7 @@ def _model(described: ModelDescription) -> tuple[dict[str, str], Table]:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from actshift.analysis.model import RANK
+    from actshift.analysis.describe import RANK
 
     facts = {
         "model": described.source,

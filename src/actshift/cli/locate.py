@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actshift.cli.rows import Data, DataDir, Limit, Split, Task, head_for_rows, rows_for
-from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, base_of, load_steered
-from actshift.cli.twins import progress_bar
+from actshift.cli.options import Data, DataDir, Limit, Split, Task, head_for_rows, rows_for
+from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, base_of, load_steered, progress_bar
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def locate(
     loaded, tokenizer, _ = load_steered(model, adapters, 1.0, trust_remote_code, head=head)
 
     from actshift.analysis.batches import token_batches
-    from actshift.head import head_of, labels_of
+    from actshift.model_head import head_of, labels_of
 
     size = max(1, min(batch_size, len(rows) // LEAST_BATCHES))
     batches = token_batches(rows, tokenizer, size, max_length, labels_of(loaded.config))

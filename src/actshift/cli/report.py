@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actshift.cli.rows import Data, DataDir, Limit, Split, Task, rows_for
-from actshift.cli.steered import Adapter, AsJson, Model, TrustRemoteCode, base_of, load_steered
-from actshift.cli.twins import BatchSize, MaxLength, base_of_twin, load_twins, progress_bar
+from actshift.cli.options import Data, DataDir, Limit, Split, Task, rows_for
+from actshift.cli.steered import (
+    Adapter,
+    AsJson,
+    BatchSize,
+    MaxLength,
+    Model,
+    TrustRemoteCode,
+    base_of,
+    base_of_twin,
+    load_steered,
+    load_twins,
+    progress_bar,
+)
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -53,7 +64,7 @@ def report(
 
     from rich.console import Console
 
-    from actshift.extras import require
+    from actshift.errors import require
 
     require("matplotlib", "plot")
     folder = figures or out.with_name(f"{out.stem}-figures")
@@ -63,7 +74,7 @@ def report(
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, look
-    from actshift.compare.made import how_made
+    from actshift.compare.provenance import how_made
 
     batches = token_batches(rows, tokenizer, max(1, min(batch_size, len(rows) // MOST_BATCHES)), max_length)
     with progress_bar() as heard:

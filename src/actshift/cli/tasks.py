@@ -67,7 +67,7 @@ def _holding(name: str, data_dir: Path | None) -> Path | None:
 def _table(entries: Sequence[Entry]) -> Table:
     from rich.table import Column, Table
 
-    from actshift.tasks.parts import SPLITS
+    from actshift.tasks.source import SPLITS
 
     numbers = [Column(name, justify="right", no_wrap=True) for name in (*SPLITS, "epochs", "length")]
     table = Table(

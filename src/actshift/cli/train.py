@@ -6,19 +6,128 @@ import json as json_format
 import shlex
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from actshift.cli.joint import JointReport, joint_report
 from actshift.cli.options import flags_of
-from actshift.cli.train_tables import plan_tables, result_tables
-from actshift.errors import ActshiftError
-from actshift.extras import require
+from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, read_config_file
+
+if TYPE_CHECKING:
+    from actshift.analysis import Redundancy
+    from actshift.training import Plan, TrainResult
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """Return where a run would adapt the model, and its size."""
+    memory = plan.memory
+    parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
+    figures = {
+        "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
+        "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+        "evaluation rows": f"{plan.eval_rows:,}",
+        "steps": f"{plan.steps:,}",
+        "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
+    }
+    if plan.cache:
+        figures["cached prefix, about"] = f"{plan.cache / 1e6:,.1f} MB"
+    return [*_places(plan), _figures(figures)]
+
+
+def _places(plan: Plan) -> list[Table]:
+    """A table of what is steered, line by line, and of what has LoRA, by the names of the maps."""
+    numbers = ("layer", "width", "parameters", "count")
+    steered, maps = Table(title="Sites", title_justify="left"), Table(title="LoRA", title_justify="left")
+    for table, names in ((steered, "layer site module width parameters"), (maps, "map count parameters")):
+        for name in names.split():
+            table.add_column(name, justify="right" if name in numbers else "left")
+    adapted: dict[str, list[int]] = {}
+    for place in plan.places:
+        if place.layer is None:
+            adapted.setdefault(place.module.rpartition(".")[2], []).append(place.parameters)
+        else:
+            steered.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
+    for name, sizes in adapted.items():
+        maps.add_row(name, str(len(sizes)), f"{sum(sizes):,}")
+    return [table for table in (steered, maps) if table.row_count]
+
+
+def result_tables(result: TrainResult) -> list[Table]:
+    """Return the figures of a finished run."""
+    fit = result.fit
+    figures = {"result": str(result.folder)}
+    if result.selection is not None:
+        figures["heads"] = str(result.selection)
+    figures |= {
+        "trainable": f"{fit.trainable:,} of {fit.parameters:,} parameters ({fit.share:.3%})",
+        "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
+        "steps": f"{fit.steps:,}",
+        "train loss": f"{fit.train_loss:.4f}",
+    }
+    if fit.eval_loss is not None:
+        figures["best eval loss"] = f"{fit.eval_loss:.4f} at step {fit.best_step:,}"
+    figures |= {name: f"{value:.3f}" for name, value in fit.figures.items()}
+    figures["size on disk"] = f"{result.folder_bytes / 1e3:,.1f} kB"
+    figures["time"] = f"{fit.seconds:,.1f} s"
+    return [_figures(figures)]
+
+
+def _figures(figures: dict[str, str]) -> Table:
+    table = Table(show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, value)
+    return table
+
+
+def _left_out(rows: int) -> str:
+    return f"; {rows:,} longer than max_length left out" if rows else ""
+
+
+@dataclass(frozen=True)
+class JointReport:
+    """How far the saved adapter is from its rule, 0 to 1 (None without LoRA on an MLP output map), and its redundancy.
+
+    `held_out` says whether the redundancy was measured on rows that the run was not trained on.
+    """
+
+    violation: float | None
+    redundancy: Redundancy
+    held_out: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures, ready for JSON."""
+        return {"violation": self.violation, "held_out": self.held_out, **self.redundancy.to_dict()}
+
+    def __str__(self) -> str:
+        rows = "held-out rows" if self.held_out else "rows it was trained on; --eval-share holds some out"
+        lines = [str(self.redundancy), f"Measured on {rows}."]
+        if self.violation is not None:
+            lines.append(f"In the saved file at most {self.violation:.1e} of a row of W_down lies in col(B).")
+        return "\n".join(lines)
+
+
+def joint_report(settings: TrainSettings) -> JointReport:
+    """Load the joint adapter that a run with `settings` left, and measure it."""
+    from actshift.analysis import redundancy
+    from actshift.data.collate import padded
+    from actshift.training.build import load_base
+    from actshift.training.data import Examples, read_inputs
+    from actshift.tuner import load_adapter, orthogonality_violations, steering_layers
+
+    inputs = read_inputs(settings)
+    base, tokenizer = load_base(settings, inputs.head)
+    model = load_adapter(base, str(settings.out)).eval()
+    bound = any(layer.constraints for layer in steering_layers(model).values())
+    violation = max(orthogonality_violations(model).values()) if bound else None
+    read = Examples.of(inputs, tokenizer, settings)
+    examples, size = inputs.objective.read(read.held_out or read.train, tokenizer), settings.batch_size
+    batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
+    return JointReport(violation, redundancy(model, batches), read.held_out is not None)
 
 
 @flags_of(TrainSettings)

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from actshift.cli.rows import Split
-from actshift.cli.steered import AsJson, Model, TrustRemoteCode
-from actshift.cli.twins import BatchSize, MaxLength, progress_bar, show
+from actshift.cli.options import Split
+from actshift.cli.steered import AsJson, BatchSize, MaxLength, Model, TrustRemoteCode, progress_bar, show
 from actshift.errors import ActshiftError
 
 
@@ -60,7 +59,7 @@ def vector(
         from actshift.analysis import contrast as package
         from actshift.loading import load_model
         from actshift.sites import find_blocks, resolve
-        from actshift.training.layers import layer_indices
+        from actshift.training.configs import layer_indices
 
         status.update(f"Loading {model} …")
         loaded, tokenizer = load_model(model, trust_remote_code=trust_remote_code)

@@ -1,8 +1,7 @@
 """Compare methods on one model and one task by the paper's protocol, and leave a table."""
 
-from actshift.compare.choice import Choice, choose
 from actshift.compare.compare import Progress, compare
-from actshift.compare.method import Method
+from actshift.compare.methods import Choice, Method, choose
 from actshift.compare.report import CompareReport, Row
 from actshift.compare.settings import CompareSettings
 

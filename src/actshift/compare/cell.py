@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actshift.compare.method import BASE
+from actshift.compare.methods import BASE
 from actshift.files import write_whole
-from actshift.training import FitResult
+from actshift.training import FitResult, TrainSettings, train
+from actshift.training.build import load_base
+from actshift.training.data import read_inputs
+from actshift.training.result import read_result
+from actshift.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 RECORD, FAILURE = "record.json", "failed.json"
 
@@ -88,3 +96,30 @@ class Record:
             validation=Score(**values["validation"]),
             test=Score(**values["test"]) if values["test"] else None,
         )
+
+
+def train_cell(settings: TrainSettings) -> FitResult:
+    """Train as `settings` say, from where a run in the same folder stopped; `seconds` are those of all its phases."""
+    run = RunFolder(Path(settings.out or ""))
+    result = read_result(run.path) if run.finished else train(settings, resume=run.unfinished)
+    before = result.selection.fit.seconds if result.selection else 0.0
+    return replace(result.fit, seconds=result.fit.seconds + before)
+
+
+def cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return the model that `settings` trained, read from its folder, or the base that they start from.
+
+    All methods are scored at one precision, in which a whole model needs no more than its base. The head is that of the
+    rows, at its first weights where nothing was trained.
+    """
+    whole = trained and settings.method == "full"
+    head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
+    source = settings.out if whole else settings.model
+    from actshift.tuner.lora import load_any_adapter
+
+    model, tokenizer = load_base(
+        TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code), head
+    )
+    if trained and not whole:
+        model = load_any_adapter(model, str(settings.out)).eval()
+    return model, tokenizer

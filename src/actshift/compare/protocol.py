@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from actshift.compare.cell import BASE_CELL, Cell, Record
-from actshift.compare.method import Method
+from actshift.compare.methods import Method
 
 FIRST_SEED = 0
 

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from actshift.compare.cell import BASE_CELL
-from actshift.compare.method import Method
+from actshift.compare.methods import Method
 from actshift.compare.protocol import Standing
 
 
@@ -109,7 +109,7 @@ class CompareReport:
         }
 
     def __str__(self) -> str:
-        from actshift.compare.table import plain
+        from actshift.compare.rendering import plain
 
         return plain(self)
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
-from actshift.training.settings import TrainSettings
-from actshift.training.settings.field import check_fields, setting
-from actshift.training.settings.train_settings import MACHINE, WHAT
+from actshift.training.setting_fields import check_fields, setting
+from actshift.training.settings import MACHINE, WHAT, TrainSettings
 
 if TYPE_CHECKING:
     from actshift.tasks import Scorer

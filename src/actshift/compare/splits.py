@@ -15,7 +15,7 @@ from actshift.compare.settings import CompareSettings
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.training import TrainSettings
-from actshift.training.inputs import known_objective, read_rows
+from actshift.training.data import known_objective, read_rows
 from actshift.training.objectives import Objective
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """Read training and evaluation rows, from a file or the hub, and check each of them before anything starts."""
 
 from actshift.data.chat import to_prompt_completion, token_ids
-from actshift.data.columns import LABELLED, LANGUAGE, PREFERENCES, PROMPTS
-from actshift.data.rows import checked_rows, load_rows
+from actshift.data.rows import LABELLED, LANGUAGE, PREFERENCES, PROMPTS, checked_rows, load_rows
 
 __all__ = [
     "LABELLED", "LANGUAGE", "PREFERENCES", "PROMPTS",

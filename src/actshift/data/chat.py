@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from actshift.errors import ActshiftError
-from actshift.extras import require
+from actshift.errors import ActshiftError, require
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from actshift.errors import ActshiftError, first_line
-from actshift.extras import require
+from actshift.errors import ActshiftError, first_line, require
 
 Row = Mapping[str, Any]
 

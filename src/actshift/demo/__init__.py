@@ -19,6 +19,6 @@ def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     >>> model.num_parameters()
     1298432
     """
-    from actshift.loading import load_model  # not above: this package must import without torch
+    from actshift.loading import load_model
 
     return load_model(BASE_DIR, dtype="float32")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
-from actshift.compare.made import machine
+from actshift.compare.provenance import machine
 
 if TYPE_CHECKING:
     from actshift.demo.pretrain import PretrainConfig

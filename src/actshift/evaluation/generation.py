@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
+from actshift.data.collate import padded
 from actshift.errors import ActshiftError
 from actshift.evaluation.prompts import encode_prompts, left_padded
-from actshift.head import head_of
+from actshift.model_head import head_of
 
 
 def generate_completions(
@@ -123,3 +125,71 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int] 
     stop = next((at for at, token in enumerate(ids) if token in (ends or ())), len(ids))
     text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
     return text if isinstance(text, str) else "".join(text)
+
+
+class _Pieces(TextStreamer):
+    """Hands finished words to `write`, where TextStreamer prints them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+        self.write = write
+        self.pieces: list[str] = []
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.pieces.append(text)
+        self.write(text)
+
+
+def stream_completion(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    write: Callable[[str], object],
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    add_special_tokens: bool = True,
+) -> str:
+    """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is known.
+
+    Of a prompt that exceeds the model's context the end is read, with a warning, so that a talk can go on.
+    `add_special_tokens=False` is for a prompt that a chat template rendered.
+    Raises ActshiftError for a number out of range, or an empty prompt.
+
+    >>> from actshift.demo import load_base
+    >>> model, tokenizer = load_base()
+    >>> pieces = []
+    >>> stream_completion(model, tokenizer, "MAX 3 7 =", pieces.append, max_new_tokens=4) == "".join(pieces)
+    True
+    """
+    settings = generation_config(model, tokenizer, max_new_tokens, temperature)
+    encoded = encode_prompts(model.config, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
+    streamer = _Pieces(tokenizer, write)
+    with evaluating(model):
+        inputs = left_padded(encoded, settings.pad_token_id, model.device)
+        model.generate(**inputs, generation_config=settings, streamer=streamer)
+    return "".join(streamer.pieces)
+
+
+def forward(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Mapping[str, Any]],
+    batch_size: int = 16,
+    show_progress: bool = False,
+) -> Iterator[tuple[list[int], Mapping[str, Tensor], Any]]:
+    """Yield batch by batch the numbers of its examples, its inputs (padded on the right), and the model's output.
+
+    The longest come first: memory runs out at once or never. Labels are left out. Raises ActshiftError for a batch
+    size below 1.
+    """
+    if batch_size < 1:
+        raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
+    order = sorted(range(len(examples)), key=lambda row: -len(examples[row]["input_ids"]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    screen = Console(stderr=True)
+    shown = show_progress and screen.is_terminal
+    with evaluating(model):
+        for rows in track(batches, "Reading", console=screen, transient=True, disable=not shown):
+            batch = padded([examples[row] for row in rows], tokenizer)
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
+            yield rows, inputs, model(**inputs)

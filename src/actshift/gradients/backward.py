@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from actshift.encoding import IGNORED, partner_loss
+from actshift.data.encode import IGNORED, partner_loss
 from actshift.errors import ActshiftError
 from actshift.gradients.taps import Clock, Tap
 from actshift.sites.blocks import unwrap

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.encoding import sides
+from actshift.data.encode import sides
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import Batch, backward, frozen, on_device
 from actshift.gradients.sketch import SIZE, Sketch

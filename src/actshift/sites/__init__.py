@@ -4,8 +4,7 @@ from actshift.sites.architectures import BRANCHES, Branches
 from actshift.sites.blocks import find_blocks
 from actshift.sites.outputs import OutputMap, mlp_entry, mlp_outputs
 from actshift.sites.positions import Positions
-from actshift.sites.resolve import resolve
-from actshift.sites.site import SITES, Host, Site, check_site, hidden_of, with_hidden
+from actshift.sites.resolve import SITES, Host, Site, check_site, hidden_of, resolve, with_hidden
 
 __all__ = [
     "BRANCHES",

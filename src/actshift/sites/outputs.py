@@ -9,8 +9,7 @@ from torch import nn
 
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import find_blocks, unwrap
-from actshift.sites.lookup import config_around, find_all, row_of, width_of
-from actshift.sites.resolve import block_indices
+from actshift.sites.resolve import block_indices, config_around, find_all, row_of, width_of
 
 
 @dataclass(frozen=True)

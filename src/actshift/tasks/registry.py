@@ -7,7 +7,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.mapping_file import ENDINGS
+from actshift.files import ENDINGS
 from actshift.tasks import benchmarks
 from actshift.tasks.custom import read_task
 from actshift.tasks.task import MAX_NEW_TOKENS, Task

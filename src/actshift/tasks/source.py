@@ -4,13 +4,110 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from actshift.errors import ActshiftError, first_line
-from actshift.extras import require
-from actshift.tasks.example import Row
-from actshift.tasks.parts import Part
+from actshift.errors import ActshiftError, first_line, require
+
+SPLITS = ("train", "validation", "test")
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a source's `split` whose prompt falls between `low` and `high`, shares of 1.
+
+    Where a prompt falls is a hash of its text and of `SEED`: the same on every machine, whatever the order of the
+    rows, so that rows with one prompt stay on one side of every cut. A share is met on average, not to the row.
+
+    >>> [Part("train", 0, 0.5).takes(prompt) for prompt in ("2 + 2 =", "2 + 3 =", "2 + 2 =")]
+    [False, True, False]
+    """
+
+    split: str
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def share(self) -> float:
+        """The share of the source's split, 1 for all of it."""
+        return self.high - self.low
+
+    def takes(self, prompt: str) -> bool:
+        """Tell whether the row with this prompt belongs here."""
+        return self.share == 1 or self.low <= _place(prompt) < self.high
+
+
+def cut(split: str, **shares: float) -> dict[str, Part]:
+    """Cut one split of a source into several of a task, by their shares.
+
+    >>> cut("dev", validation=0.5, test=0.5)["test"]
+    Part(split='dev', low=0.5, high=1.0)
+    """
+    parts, low = {}, 0.0
+    for name, share in shares.items():
+        high = round(low + share, 9)  # sums of decimals such as 0.8 + 0.1 + 0.1 must meet 1
+        parts[name] = Part(split, low, high)
+        low = high
+    return parts
+
+
+def _place(prompt: str) -> float:
+    return int.from_bytes(sha256(f"{SEED} {prompt}".encode()).digest()[:4], "big") / 2**32  # exact in a float
+
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt, the completion that is learnt (it begins with what separates the two), and the gold `answer`.
+
+    `choices` are the texts to choose from, where there are some. `text` and `text_pair` are what a classifier reads;
+    its label is the answer.
+    """
+
+    prompt: str
+    completion: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    text: str | None = None
+    text_pair: str | None = None
+
+
+def text_row(example: Example) -> dict[str, Any]:
+    """Return the columns prompt, completion, answer, and choices where there are some."""
+    return {"prompt": example.prompt, "completion": example.completion, **_gold(example)}
+
+
+def messages_row(example: Example) -> dict[str, Any]:
+    """Return the columns messages (the prompt as a user's turn, the completion as the answer), answer and choices.
+
+    >>> messages_row(Example("2 + 2 =", " 4", "4"))["messages"][1]
+    {'role': 'assistant', 'content': '4'}
+    """
+    turns = [("user", example.prompt), ("assistant", example.completion.strip())]
+    return {"messages": [{"role": role, "content": content} for role, content in turns], **_gold(example)}
+
+
+def labels_row(example: Example) -> dict[str, Any]:
+    """Return the columns text, text_pair where there are two texts, and label."""
+    pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
+    return {"text": example.text, **pair, "label": example.answer}
+
+
+def _gold(example: Example) -> dict[str, Any]:
+    return {"answer": example.answer, **({"choices": list(example.choices)} if example.choices else {})}
+
+
+FORMS: dict[str, Callable[[Example], dict[str, Any]]] = {
+    "text": text_row,
+    "messages": messages_row,
+    "labels": labels_row,
+}
+"""The forms by name."""
+
 
 ENDINGS = (".jsonl.gz", ".jsonl")
 

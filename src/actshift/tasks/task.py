@@ -8,12 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from actshift.errors import ActshiftError, did_you_mean
-from actshift.extras import require
-from actshift.tasks.example import FORMS, Example, Row
-from actshift.tasks.parts import SPLITS
+from actshift.errors import ActshiftError, did_you_mean, require
 from actshift.tasks.scorers import Scorer
-from actshift.tasks.source import Folder, Source
+from actshift.tasks.source import FORMS, SPLITS, Example, Folder, Row, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actshift import __version__
-from actshift.head import Head
+from actshift.model_head import Head
+from actshift.training.configs import steering_config
 from actshift.training.result import TrainResult
-from actshift.training.settings import TrainSettings
-from actshift.training.settings.command_line import command_line
-from actshift.training.steering import steering_config
+from actshift.training.settings import TrainSettings, command_line
 
 CARD = """\
 ---

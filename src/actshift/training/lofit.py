@@ -9,8 +9,8 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
-from actshift.training.adapting import adapt
-from actshift.training.job import FitResult, Job
+from actshift.training.build import adapt
+from actshift.training.fit import FitResult, Job
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import TrainSettings
 
@@ -112,7 +112,7 @@ def scales(model: Any) -> dict[int, Any]:
 
 
 def _best(model: Any, settings: TrainSettings) -> Heads:
-    from actshift.adapters.head_scale import head_scores, top_heads
+    from actshift.adapters.lofit import head_scores, top_heads
 
     scores = {layer: head_scores(shift.scale) for layer, shift in scales(model).items()}
     return top_heads(scores, heads_to_keep(sum(map(len, scores.values())), settings))

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actshift.head import CAUSAL, Head
-from actshift.training.inputs import named
-from actshift.training.job import FitResult
+from actshift.model_head import CAUSAL, Head
+from actshift.training.data import named
+from actshift.training.fit import FitResult
 from actshift.training.lofit import Selection
 from actshift.training.run_folder import METRICS, RunFolder, read_json
 from actshift.training.settings import TrainSettings

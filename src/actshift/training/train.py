@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.files import write_whole
-from actshift.training.adapting import adapt, check_names, load_base
+from actshift.training.arguments import quiet
+from actshift.training.build import adapt, check_names, first_weights, load_base
 from actshift.training.card import model_card
-from actshift.training.encoding import Examples
-from actshift.training.first_weights import first_weights
-from actshift.training.inputs import named, read_inputs
-from actshift.training.job import Job
+from actshift.training.data import Examples, named, read_inputs
+from actshift.training.fit import Job
 from actshift.training.lofit import phases, select_heads
-from actshift.training.quiet import quiet
 from actshift.training.result import TrainResult, read_result
 from actshift.training.run_folder import METRICS, RunFolder
 from actshift.training.settings import TrainSettings

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from actshift.adapters.light import lighten
-from actshift.tuner.strength import steering_layers
+from actshift.tuner.controls import steering_layers
 from actshift.tuner.walking import OnlyOne
 
 

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
 from actshift.tuner.checkpoint import Shape
+from actshift.tuner.classifier_head import check_head
 from actshift.tuner.config import SteeringConfig
-from actshift.tuner.heads import check_head
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.layer import CONTAINER, built, child_of

@@ -13,7 +13,7 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
 from actshift.tuner.intervention import Intervention, interventions_from
-from actshift.tuner.register import PEFT_TYPE, extend_peft_type
+from actshift.tuner.peft_patches import PEFT_TYPE, extend_peft_type
 
 FORMAT = 1
 PEFT_FIELDS = (*(item.name for item in fields(PeftConfig)), "modules_to_save")

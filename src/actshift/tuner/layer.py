@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actshift.adapters import Shift
-from actshift.adapters.lean import add_shift, add_shift_leanly
+from actshift.adapters.functional import add_shift, add_shift_leanly
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
-from actshift.tuner.optimizer_steps import watch
-from actshift.tuner.rows import Member, RowAdapters
-from actshift.tuner.shifting import plus_shift, usable_factors
+from actshift.tuner.optimizer_hooks import watch
+from actshift.tuner.row_adapters import Member, RowAdapters, plus_shift, usable_factors
 from actshift.tuner.walking import device_and_dtype, everyone_in
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it

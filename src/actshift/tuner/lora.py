@@ -11,9 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError, first_line
-from actshift.head import TaskType
+from actshift.model_head import TaskType
 from actshift.tuner.checkpoint import read_json
-from actshift.tuner.heads import check_head, with_head
+from actshift.tuner.classifier_head import check_head, with_head
 from actshift.tuner.loading import load_adapter
 
 LORA = "LORA"

@@ -21,12 +21,12 @@ from actshift.tuner.alone import alone
 from actshift.tuner.checkpoint import PEFT_PREFIX
 from actshift.tuner.checks import check_adapter, lora_shapes, tensor_shapes
 from actshift.tuner.config import SteeringConfig
+from actshift.tuner.controls import set_strength, steering_layers, strength
 from actshift.tuner.intervention import Target, targets
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.rule import constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, EVERYWHERE, SteeringLayer, layer_at
-from actshift.tuner.prompts.scope import install, remove
-from actshift.tuner.strength import set_strength, steering_layers, strength
+from actshift.tuner.prompt_scope import install, remove
 from actshift.tuner.walking import modules_around_adapters
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.analysis.contrast.direction import METHODS, mean_difference, principal_difference, separation
+from actshift.analysis.contrast.contrast import METHODS, mean_difference, principal_difference, separation
 
 SHAPES = st.tuples(st.integers(2, 9), st.integers(1, 9), st.integers(0, 10_000))
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from actshift.analysis.equivalence.reach import reach
+from actshift.analysis.equivalence.branch import reach
 
 
 def test_conjugate_gradients_find_what_the_decomposition_finds() -> None:

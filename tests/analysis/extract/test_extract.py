@@ -17,8 +17,8 @@ from actshift.analysis.extract import (
     uniform,
     within,
 )
-from actshift.analysis.extract.store import FILE
-from actshift.analysis.extract.twins import logits
+from actshift.analysis.extract.extract import FILE
+from actshift.analysis.extract.model_pair import logits
 from tests.analysis.twins import batches, disjoint, left_multiplied, moved
 from tests.tiny import word_tokenizer
 from tests.zoo import ARCHITECTURES, WIDTH

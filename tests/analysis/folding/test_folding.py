@@ -18,7 +18,7 @@ from actshift import (
     set_strength,
 )
 from actshift.analysis.folding import merged, plan_folds, weight_updates
-from actshift.analysis.folding.weight_update import effective_update
+from actshift.analysis.folding.merge import effective_update
 from tests.contract.cases import randomise
 from tests.zoo import ARCHITECTURES, example_inputs
 

@@ -12,8 +12,8 @@ import torch
 
 from actshift import ActshiftError, SteeringConfig, attach, locate, token_batches
 from actshift.analysis.locate import Estimate
-from actshift.analysis.locate.estimate import together
-from actshift.analysis.locate.picture import per_parameter
+from actshift.analysis.locate.rendering import per_parameter
+from actshift.analysis.locate.report import together
 from tests.gradients.parity import batch_of, batches_of, model_of
 from tests.tiny import word_tokenizer
 

@@ -56,7 +56,7 @@ def test_a_model_alone_has_its_places():
 
 
 def test_what_cannot_be_is_said_before_anything_is_measured(monkeypatch, joint, tmp_path):
-    from actshift.analysis.report import findings
+    from actshift.analysis import report as findings
 
     monkeypatch.setattr(findings, "locate", lambda *args, **kwargs: pytest.fail("it was measured"))
     model = ARCHITECTURES["llama"]()

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from actshift.analysis.report.svg import COLOURS
+from actshift.analysis.render import COLOURS
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from actshift.analysis.locate.rendering import LITTLE
 from actshift.analysis.report import Findings, Report
-from actshift.analysis.report.steering import LITTLE
 from tests.analysis.report.conftest import located, oracle, overlapping, place, updated
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actshift.tasks import get_task, task_names
-from actshift.tasks.parts import SPLITS
+from actshift.tasks.source import SPLITS
 from tests.tasks.layouts import ANSWERS, COMMITS, HUB
 
 
@@ -25,7 +25,7 @@ def test_rows_of_the_hub(name: str, serve) -> None:
 
 def _all_of(task, split: str) -> list[dict]:
     """The rows of a split, none where two rows of a mocked source all fall elsewhere."""
-    from actshift.tasks.example import text_row
+    from actshift.tasks.source import text_row
 
     return [text_row(example) for example in task.examples(split)]
 

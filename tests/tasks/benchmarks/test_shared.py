@@ -7,8 +7,7 @@ from itertools import islice
 import pytest
 
 from actshift.tasks import get_task, task_names
-from actshift.tasks.example import text_row
-from actshift.tasks.parts import SPLITS
+from actshift.tasks.source import SPLITS, text_row
 from tests.tasks.shared import ABSENT, SHARED, needs_shared
 
 pytestmark = needs_shared

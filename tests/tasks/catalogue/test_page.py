@@ -6,7 +6,7 @@ import pytest
 
 from actshift.tasks import get_task, task_names
 from actshift.tasks.catalogue import entry_of, page
-from actshift.tasks.parts import SPLITS
+from actshift.tasks.source import SPLITS
 from tests.tasks.shared import SHARED, needs_shared
 
 PAGE = Path(__file__).parents[3] / "docs/tasks.md"

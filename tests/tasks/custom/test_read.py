@@ -10,7 +10,7 @@ import yaml
 
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
-from actshift.tasks.catalogue.page import OWN_TASK
+from actshift.tasks.catalogue import OWN_TASK
 
 MINIMAL = {"data": "rows.jsonl", "prompt": "{a} + {b} =", "completion": " {c}"}
 ROWS = [{"a": number, "b": 1, "c": number + 1} for number in range(30)]

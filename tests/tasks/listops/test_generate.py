@@ -13,8 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from actshift.errors import ActshiftError
-from actshift.tasks.listops import Expression, evaluate, generate, stream
-from actshift.tasks.listops.generate import draw
+from actshift.tasks.listops import Expression, draw, evaluate, generate, stream
 
 OPERATORS = ("MIN", "MAX", "MED", "SM")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from actshift import ActshiftError
-from actshift.training.rewards.own import own_reward
+from actshift.training.rewards import own_reward
 
 MINE = """
 THRESHOLD = 3

@@ -4,7 +4,7 @@ import pytest
 
 from actshift import ActshiftError
 from actshift.tasks import get_scorer
-from actshift.training.rewards.right import right_answer, right_form
+from actshift.training.rewards import right_answer, right_form
 
 NUMBER, CHOICE = get_scorer("number"), get_scorer("choice")
 

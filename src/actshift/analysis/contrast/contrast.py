@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from actshift.adapters import Vector
 from actshift.analysis.batches import Rows
 from actshift.analysis.capture import inference
-from actshift.analysis.contrast.direction import PAIRED, direction_of, mean_difference, separation
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, check_token, form_of, ids_of, row_batches, row_states
-from actshift.analysis.heard import Heard, counted
-from actshift.errors import ActshiftError
+from actshift.analysis.render import Heard, counted
+from actshift.errors import ActshiftError, did_you_mean
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
@@ -25,6 +24,88 @@ from actshift.tuner import SteeringConfig, attach, steering_layers
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+
+Direction = Callable[[Tensor, Tensor], Tensor]
+FOLDS = 5
+
+
+def mean_difference(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return v = mean(positive) - mean(negative), `[d]`, of activations `[rows, d]` each; they need not be paired.
+
+    Source: contrastive activation addition, arXiv 2312.06681.
+
+    >>> mean_difference(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
+    tensor([1.5000, 0.5000])
+    """
+    return positive.mean(0) - negative.mean(0)
+
+
+def principal_difference(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return v = u uᵀ m, `[d]`: the mean m of the pairs' differences, on their first principal axis u.
+
+    u maximises Σ_i (u · (p_i - n_i))² over unit vectors. The differences are not centred, which would take away what
+    they have in common. v points from negative to positive whatever the sign of u, and is as long as the mean
+    projections on u are apart. Row i of both `[rows, d]` is a pair.
+
+    Source: representation reading by PCA of pairs' differences, arXiv 2310.01405 §3.1; the length is [ours].
+
+    >>> principal_difference(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+    tensor([2., 0.])
+    """
+    differences = (positive - negative).double()
+    wide = differences.shape[0] < differences.shape[1]
+    # The first eigenvector of the smaller of D Dᵀ and Dᵀ D, in place of a full decomposition of D.
+    gram = differences @ differences.T if wide else differences.T @ differences
+    axis = torch.linalg.eigh(gram).eigenvectors[:, -1]
+    axis = differences.T @ axis if wide else axis
+    axis = axis / axis.norm().clamp_min(torch.finfo(axis.dtype).tiny)
+    return (axis * (axis @ differences.mean(0))).to(positive.dtype)
+
+
+METHODS: dict[str, Direction] = {"mean": mean_difference, "pca": principal_difference}
+PAIRED = ("pca",)
+"""The methods that take row i of both sides as a pair."""
+
+
+def direction_of(method: str) -> Direction:
+    """Return the function that finds the direction.
+
+    Raises ActshiftError for an unknown method.
+
+    >>> direction_of("mean") is mean_difference
+    True
+    """
+    if method not in METHODS:
+        raise ActshiftError(
+            f"There is no method {method!r}{did_you_mean(method, METHODS)}; there are {' and '.join(METHODS)}."
+        )
+    return METHODS[method]
+
+
+def separation(positive: Tensor, negative: Tensor, direction: Direction) -> float:
+    """Return the share of rows that the direction puts on their side of a threshold, both sides counted alike.
+
+    Every fifth row of both sides is left out in turn (fewer folds where there are fewer rows); the direction and the
+    threshold, halfway between the mean projections, are those of the other rows. 1 is every row, 0.5 is chance.
+
+    >>> separation(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[0.0], [-1.0]]), mean_difference)
+    1.0
+    """
+    folds = min(FOLDS, len(positive), len(negative))
+    right = torch.zeros(2)
+    for fold in range(folds):
+        out, other = _fold(len(positive), fold, folds), _fold(len(negative), fold, folds)
+        v = direction(positive[~out], negative[~other])
+        threshold = (positive[~out].mean(0) + negative[~other].mean(0)) @ v / 2
+        right[0] += (positive[out] @ v > threshold).sum()
+        right[1] += (negative[other] @ v < threshold).sum()
+    return ((right[0] / len(positive) + right[1] / len(negative)) / 2).item()
+
+
+def _fold(rows: int, fold: int, folds: int) -> Tensor:
+    return torch.arange(rows) % folds == fold
+
 
 LEAST = 1e-6
 """A difference of less than this, beside the activations, is rounding."""
@@ -172,3 +253,29 @@ def _notes(
         f"No last token is on both sides (such as {one!r} and {other!r}), so the vectors may be of these words and no "
         "more; end the rows of both sides alike, or look at the mean over tokens.",
     )
+
+
+CARD = """\
+---
+library_name: peft
+tags: [actshift, steering]
+---
+
+# Steering vector for {model}
+
+Adds a vector to the residual stream of `{model}` after block {blocks}, which points from `{negative}` to `{positive}`.
+Nothing was trained.
+
+```
+{report}
+```
+
+Strength 1 is the step from the one side to the other, 0 the base model, -1 the other way:
+`actshift generate --model {model} --adapter FOLDER --strength 1 --prompt "..."`
+"""
+
+
+def card(report: ContrastReport, layers: Sequence[int], positive: str, negative: str) -> str:
+    """Return the README.md of an adapter that steers after `layers`, found on rows of these names."""
+    blocks = ", ".join(map(str, layers))
+    return CARD.format(model=report.model, blocks=blocks, positive=positive, negative=negative, report=report)

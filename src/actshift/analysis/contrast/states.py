@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from actshift.analysis.batches import Rows, token_batches
 from actshift.analysis.capture import Batch, observe
-from actshift.data.columns import LANGUAGE, columns_of
-from actshift.encoding import IGNORED
+from actshift.data.encode import IGNORED
+from actshift.data.rows import LANGUAGE, columns_of
 from actshift.errors import ActshiftError, did_you_mean
 
 if TYPE_CHECKING:

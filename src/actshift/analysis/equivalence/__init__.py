@@ -1,8 +1,7 @@
 """Weight updates as activation shifts, and shifts as weight updates."""
 
-from actshift.analysis.equivalence.measure import equivalence
+from actshift.analysis.equivalence.measure import Update, check_twins, equivalence, update_between
 from actshift.analysis.equivalence.report import EquivalenceReport, LayerEquivalence, Remainder
-from actshift.analysis.equivalence.update import Update, check_twins, update_between
 
 __all__ = [
     "EquivalenceReport",

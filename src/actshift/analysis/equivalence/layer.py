@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from actshift.analysis.capture import Batch, Call, hidden_states, real, split_tokens
-from actshift.analysis.equivalence.branch import Branch, Weights, branches_of, widened
-from actshift.analysis.equivalence.reach import reach
+from actshift.analysis.equivalence.branch import Branch, Weights, branches_of, reach, widened
 from actshift.analysis.equivalence.report import LayerEquivalence, Remainder
 from actshift.analysis.regression import RIDGES, Moments, best_fit
 from actshift.errors import ActshiftError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actshift.analysis.capture import Batch, inference, split_tokens
-from actshift.analysis.extract.twins import Twins, divergence, logits
+from actshift.analysis.extract.model_pair import Twins, divergence, logits
 from actshift.errors import ActshiftError
 from actshift.tuner import steering_layers
 

@@ -10,11 +10,11 @@ import torch
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
 from actshift.analysis.capture import Batch, inference, real, split_tokens
+from actshift.analysis.extract.model_pair import Twins
 from actshift.analysis.extract.report import LayerFit, OracleReport
-from actshift.analysis.extract.twins import Twins
 from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 from actshift.errors import ActshiftError
-from actshift.head import TaskType
+from actshift.model_head import TaskType
 from actshift.tuner import Intervention, SteeringConfig, steering_layers
 
 Ranks = dict[int, int]

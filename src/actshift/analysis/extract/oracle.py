@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
 from actshift.analysis.capture import Batch, inference, real, split_tokens
+from actshift.analysis.extract.model_pair import Twins, divergence, logits
 from actshift.analysis.extract.report import LayerOracle, OracleReport
-from actshift.analysis.extract.twins import Twins, divergence, logits
 from actshift.analysis.regression import Affine, Moments, best_fit
 
 RANKS = (1, 4, 8, 16, 32)

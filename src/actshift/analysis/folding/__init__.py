@@ -1,9 +1,7 @@
 """Fold what steering adds into a model's own weights, where that is exact."""
 
-from actshift.analysis.folding.affine import AffineShift, affine_of
-from actshift.analysis.folding.merge import merged
-from actshift.analysis.folding.plan import Fold, plan_folds
-from actshift.analysis.folding.weight_update import WeightUpdate, WeightUpdates, weight_updates
+from actshift.analysis.folding.merge import WeightUpdate, WeightUpdates, merged, weight_updates
+from actshift.analysis.folding.plan import AffineShift, Fold, affine_of, plan_folds
 
 __all__ = [
     "AffineShift",

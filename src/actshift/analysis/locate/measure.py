@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from actshift.adapters.checks import check_rank
+from actshift.adapters.base import check_rank
 from actshift.analysis.locate.report import LocateReport, Place
 from actshift.errors import ActshiftError
 from actshift.gradients import Batch, Clock, LinearMap, Seen, Tap, backward, linear_maps, tap_host, tap_map

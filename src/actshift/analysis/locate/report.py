@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from actshift.analysis.locate.estimate import Estimate, together
-from actshift.analysis.plain import Plain
+from actshift.adapters import LowRank
+from actshift.analysis.render import Plain
+from actshift.errors import ActshiftError
+from actshift.tuner import Intervention, SteeringConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-    from actshift.tuner import SteeringConfig
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value over all groups of batches, and the same `without` each group in turn: the delete-a-group jackknife.
+
+    Source: Efron, Stein, Annals of Statistics 9 (1981).
+
+    >>> round(Estimate(2.0, (1.9, 2.1)).error, 3)
+    0.1
+    """
+
+    value: float
+    without: tuple[float, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """The standard error, or None where there is one group alone."""
+        n = len(self.without)
+        if n < 2:
+            return None
+        mean = sum(self.without) / n
+        return math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in self.without))
+
+    def minus(self, other: Estimate) -> Estimate:
+        """Return the difference, whose error is smaller than those of its sides where data moves both alike."""
+        pairs = zip(self.without, other.without, strict=True)
+        return Estimate(self.value - other.value, tuple(one - two for one, two in pairs))
+
+    def over(self, number: float) -> Estimate:
+        """Return the estimate over a number."""
+        return Estimate(self.value / number, tuple(value / number for value in self.without))
+
+    @property
+    def clear(self) -> bool:
+        """Whether it differs from 0 by more than two standard errors; unknown is not clear."""
+        return self.error is not None and abs(self.value) > 2 * self.error
+
+
+def together(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the gain of one unit step that is shared by several places: the root of the sum of squares.
+
+    >>> together([Estimate(3.0), Estimate(4.0)]).value
+    5.0
+    """
+    columns = zip(*(one.without for one in estimates), strict=True)
+    return Estimate(math.hypot(*(one.value for one in estimates)), tuple(math.hypot(*column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -133,7 +181,6 @@ class LocateReport(Plain):
 
         >>> report.to_config(budget=0.0004)  # doctest: +SKIP
         """
-        from actshift.analysis.locate.budget import spend
 
         return spend(self, budget, activation, **config)
 
@@ -149,13 +196,13 @@ class LocateReport(Plain):
 
     def figure(self) -> Figure:
         """Draw layers × places at the largest rank, darker where the gain is greater (needs matplotlib)."""
-        from actshift.analysis.locate.picture import heat_map
+        from actshift.analysis.locate.rendering import heat_map
 
         return heat_map(self)
 
     def __rich__(self) -> RenderableType:
         """Return the tables for a terminal."""
-        from actshift.analysis.locate.table import tables
+        from actshift.analysis.locate.rendering import tables
 
         return tables(self)
 
@@ -175,3 +222,71 @@ def _gains(place: Place, ranks: Sequence[int]) -> dict[str, Any]:
 
 def _figures(gain: Estimate, parameters: int) -> dict[str, Any]:
     return {"gain": gain.value, "error": gain.error, "per_parameter": gain.value / parameters}
+
+
+def spend(report: LocateReport, budget: float, activation: str | None = "silu", **config: Any) -> SteeringConfig:
+    """Return the config of uneven sites, layers and ranks that a budget buys.
+
+    Chosen are ranks r_p ≥ 0 at the places p that can be steered, so that Σ_p (σ_{p,1}² + … + σ_{p,r_p}²) is greatest
+    within Σ_p r_p · 2d ≤ budget: the square of what one unit step, shared by all of them, takes off the loss. Ranks are
+    bought one by one by σ² per parameter, the greatest first, which is the optimum where all cost alike, as the sites
+    of the residual stream do. No place gets more than the report's rank.
+
+    Raises ActshiftError as `LocateReport.to_config` does.
+    Source: [ours], METHOD §3.
+    """
+    left = parameters_of(budget, report.parameters)
+    places = [place for place in report.places if not place.weight]
+    if not places:
+        raise ActshiftError("The report has linear maps alone, and a budget is spent on sites; locate some.")
+    cheapest = min(place.parameters(1) for place in places)
+    if left < cheapest:
+        raise ActshiftError(
+            f"A budget of {left:,} parameters buys nothing: rank 1 at one place takes {cheapest:,}, "
+            f"which is {cheapest / report.parameters:.3g} of the model; give at least that."
+        )
+    ranks = dict.fromkeys(range(len(places)), 0)
+    for _, index in _offers(places):
+        cost = places[index].parameters(1)
+        if cost <= left:
+            ranks[index] += 1
+            left -= cost
+    chosen = [(places[index], rank) for index, rank in ranks.items() if rank]
+    return SteeringConfig(interventions=_interventions(chosen, activation, config.pop("init", "default")), **config)
+
+
+def parameters_of(budget: float, whole: int) -> int:
+    """Return the number of parameters that a budget is, given as such or as a share of `whole`.
+
+    >>> parameters_of(0.01, 1000), parameters_of(250, 1000)
+    (10, 250)
+    """
+    number = not isinstance(budget, bool) and isinstance(budget, int | float)
+    if number and 0 < budget < 1:
+        return int(budget * whole)
+    if number and budget >= 1 and budget % 1 == 0:
+        return int(budget)
+    raise ActshiftError(
+        f"A budget is a share of the model's parameters, between 0 and 1, or a whole number of them; got {budget!r}."
+    )
+
+
+def _offers(places: Sequence[Place]) -> list[tuple[float, int]]:
+    """Every rank of every place that gains anything, by σ² per parameter, as (its value, the place's index)."""
+    offers = [
+        (value * value / place.parameters(1), index)
+        for index, place in enumerate(places)
+        for value in place.singular_values
+        if value > 0
+    ]
+    return sorted(offers, key=lambda offer: (-offer[0], offer[1]))
+
+
+def _interventions(chosen: Sequence[tuple[Place, int]], activation: Any, init: Any) -> list[Intervention]:
+    layers: dict[tuple[str, int], list[int]] = {}
+    for place, rank in chosen:
+        layers.setdefault((place.site, rank), []).append(place.layer)
+    return [
+        Intervention(LowRank(rank=rank, activation=activation, init=init), site=site, layers=tuple(sorted(of)))
+        for (site, rank), of in sorted(layers.items(), key=lambda item: (item[0][0], -item[0][1]))
+    ]

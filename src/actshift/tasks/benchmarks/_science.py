@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actshift.tasks.example import Example, Row
-from actshift.tasks.parts import Part, cut
+from actshift.tasks.formatting import lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
 from actshift.tasks.task import Task
-from actshift.tasks.wording import lettered
 
 
 def arc(name: str, title: str, config: str, rows: Mapping[str, int]) -> Task:

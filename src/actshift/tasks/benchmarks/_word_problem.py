@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from actshift.tasks.example import Example
-from actshift.tasks.wording import number_text
+from actshift.tasks.formatting import number_text
+from actshift.tasks.source import Example
 
 
 def word_problem(question: str, answer: str | float) -> Example:

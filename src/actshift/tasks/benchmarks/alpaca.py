@@ -7,10 +7,8 @@ an answer is the reference word for word. Compare by the loss, or by a judge of 
 
 from __future__ import annotations
 
-from actshift.tasks.example import Example, Row
-from actshift.tasks.parts import cut
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Example, Folder, Hub, Row, cut
 from actshift.tasks.task import Task
 
 PARTS = cut("train", train=0.98, validation=0.01, test=0.01)

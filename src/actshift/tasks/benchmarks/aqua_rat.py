@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 
-from actshift.tasks.example import Example, Row
-from actshift.tasks.parts import Part
+from actshift.tasks.formatting import LETTERS, lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Example, Folder, Hub, Part, Row
 from actshift.tasks.task import Task
-from actshift.tasks.wording import LETTERS, lettered
 
 LETTER = re.compile(r"^\s*\(?[A-E]\)\s*")
 """What an option begins with: `A)` on the hub, `(A)` in FLAN's copy."""

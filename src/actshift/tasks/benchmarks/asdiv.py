@@ -7,9 +7,8 @@ copy is that of Calc-X, without a loading script. It has one split, which is cut
 from __future__ import annotations
 
 from actshift.tasks.benchmarks._word_problem import word_problem
-from actshift.tasks.parts import cut
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Folder, Hub, cut
 from actshift.tasks.task import Task
 
 PARTS = cut("test", train=0.8, validation=0.1, test=0.1)

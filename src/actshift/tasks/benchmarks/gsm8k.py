@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 
-from actshift.tasks.example import Example, Row
-from actshift.tasks.parts import Part, cut
+from actshift.tasks.formatting import number_text
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
 from actshift.tasks.task import Task
-from actshift.tasks.wording import number_text
 
 ANNOTATION = re.compile(r"<<[^<>]*>>")
 

@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from actshift.tasks.example import Example, Row
 from actshift.tasks.listops import stream
-from actshift.tasks.parts import SPLITS, Part, cut
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder
+from actshift.tasks.source import SPLITS, Example, Folder, Part, Row, cut
 from actshift.tasks.task import Task
 
 DEPTH, ARGUMENTS, MIN_LENGTH, MAX_LENGTH = 10, 10, 16, 64

@@ -6,12 +6,10 @@ validation_matched. The local files have that split alone, which is cut in three
 
 from __future__ import annotations
 
-from actshift.tasks.example import Example, Row
-from actshift.tasks.parts import Part, cut
+from actshift.tasks.formatting import label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
 from actshift.tasks.task import Task
-from actshift.tasks.wording import label_name
 
 LABELS = ("entailment", "neutral", "contradiction")
 

@@ -6,9 +6,8 @@ Mihaylov et al., *Can a Suit of Armor Conduct Electricity?*, EMNLP 2018; the mai
 from __future__ import annotations
 
 from actshift.tasks.benchmarks._science import stem, to_hub
-from actshift.tasks.parts import Part
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Folder, Hub, Part
 from actshift.tasks.task import Task
 
 TASK = Task(

@@ -7,9 +7,8 @@ validation and test are halves of its test split.
 from __future__ import annotations
 
 from actshift.tasks.benchmarks._word_problem import word_problem
-from actshift.tasks.parts import Part, cut
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Folder, Hub, Part, cut
 from actshift.tasks.task import Task
 
 PARTS = {"train": Part("train"), **cut("test", validation=0.5, test=0.5)}

@@ -6,12 +6,10 @@ hub has no answers: validation and test are halves of its validation split.
 
 from __future__ import annotations
 
-from actshift.tasks.example import Example, Row
-from actshift.tasks.parts import Part, cut
+from actshift.tasks.formatting import lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub
+from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
 from actshift.tasks.task import Task
-from actshift.tasks.wording import lettered
 
 
 def _example(row: Row) -> Example:

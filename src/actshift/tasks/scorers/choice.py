@@ -5,13 +5,33 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from string import ascii_uppercase
 
-from actshift.errors import ActshiftError
-from actshift.tasks.scorers.mention import Mention, settle
-from actshift.tasks.scorers.names import find_names, without_parts
-from actshift.tasks.scorers.scorer import Row, Scorer, gold_of
+from actshift.errors import ActshiftError, did_you_mean
+from actshift.tasks.scorers.base import Row, Scorer, gold_of
+from actshift.tasks.scorers.mention import Mention, find_names, settle, without_parts
+
+WORDS = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+
+_BEFORE_A_NOUN = re.compile(r"no\s+(?!(?:because|since|as|for|it|that|this|they|he|she|and|or|but)\b)\w", re.IGNORECASE)
+"""`no one` and `no other reason` answer nothing."""
+
+
+def _extract_boolean(prediction: str, row: Row) -> str | None:
+    found = find_names(prediction, WORDS.items())
+    return settle(prediction, [mention for mention in found if not _BEFORE_A_NOUN.match(prediction, mention.start)])
+
+
+def _boolean_correct(prediction: str, row: Row) -> bool:
+    gold = _extract_boolean(gold_of(row), row)
+    if gold is None:
+        raise ActshiftError(f"The scorer boolean needs an answer of yes, no, true or false, got {gold_of(row)!r}.")
+    return _extract_boolean(prediction, row) == gold
+
+
+BOOLEAN = Scorer("boolean", _boolean_correct, _extract_boolean)
+
 
 UNLISTED = 10
 """How many choices there are taken to be where a row does not list them."""
@@ -33,11 +53,11 @@ _CLOSED = (
 _BETWEEN = r"\s*(?:,\s*(?:and|or)?|and|or|nor|/|&)\s*"
 
 
-def _extract(prediction: str, row: Row) -> str | None:
+def _extract_choice(prediction: str, row: Row) -> str | None:
     return _read(prediction, _labels(row), _texts(row))
 
 
-def _correct(prediction: str, row: Row) -> bool:
+def _choice_correct(prediction: str, row: Row) -> bool:
     labels, texts, answer = _labels(row), _texts(row), gold_of(row)
     gold = answer.upper() if answer.upper() in labels else _read(answer, labels, texts)
     if gold is None:
@@ -99,4 +119,45 @@ def _texts(row: Row) -> tuple[str, ...]:
     return tuple(str(choice).strip() for choice in row.get("choices") or ())
 
 
-CHOICE = Scorer("choice", _correct, _extract)
+CHOICE = Scorer("choice", _choice_correct, _extract_choice)
+
+
+def label_scorer(labels: Sequence[str] = ()) -> Scorer:
+    """Return the scorer of rows whose answer is one of `labels`, or of the row's `choices` where it has some.
+
+    A prediction gives the label that it names as a whole word (in any case), if it names no other or marks it as
+    its answer. A word that only begins like a label is none: `entail` and `entails` are not `entailment`.
+
+    Raises ActshiftError, when it scores a row that has no labels or whose answer is none of them.
+
+    >>> scorer = label_scorer(["positive", "negative"])
+    >>> [scorer(text, {"answer": "positive"}) for text in ("Positive.", "positively", "not positive")]
+    [True, False, False]
+    """
+    return Scorer("label", partial(_label_correct, labels=tuple(labels)), partial(_extract_label, labels=tuple(labels)))
+
+
+def _extract_label(prediction: str, row: Row, labels: tuple[str, ...]) -> str | None:
+    names = _names(row, labels)
+    if prediction.strip() in names:
+        return prediction.strip()
+    return settle(prediction, find_names(prediction, zip(names, names, strict=True)))
+
+
+def _label_correct(prediction: str, row: Row, labels: tuple[str, ...]) -> bool:
+    gold, names = gold_of(row), _names(row, labels)
+    if gold not in names:
+        raise ActshiftError(
+            f"The answer {gold!r} of a row is none of its labels {', '.join(names)}{did_you_mean(gold, names)}."
+        )
+    return _extract_label(prediction, row, labels) == gold
+
+
+def _names(row: Row, labels: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(row.get("choices") or labels)
+    if not names:
+        raise ActshiftError("The scorer label needs the labels: in the row's column choices, or by label_scorer.")
+    return names
+
+
+LABEL = label_scorer()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.tasks.scorers.boolean import BOOLEAN
-from actshift.tasks.scorers.choice import CHOICE
-from actshift.tasks.scorers.exact import EXACT
-from actshift.tasks.scorers.label import LABEL
+from actshift.tasks.scorers.base import EXACT, Scorer
+from actshift.tasks.scorers.choice import BOOLEAN, CHOICE, LABEL
 from actshift.tasks.scorers.number import NUMBER
-from actshift.tasks.scorers.scorer import Scorer
 
 SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (EXACT, NUMBER, CHOICE, BOOLEAN, LABEL)}
 """Every scorer by its name."""

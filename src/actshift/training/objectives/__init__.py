@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from actshift.training.objectives.classify import Classify, Tag
+from actshift.training.objectives.classify import Classify, Embed, Tag
 from actshift.training.objectives.dpo import Dpo
-from actshift.training.objectives.embed import Embed
 from actshift.training.objectives.grpo import Grpo
 from actshift.training.objectives.objective import Objective
 from actshift.training.objectives.sft import Sft

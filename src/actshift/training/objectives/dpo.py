@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
-from actshift.encoding import Encoded, Example, encode, short_enough
+from actshift.data.encode import Encoded, Example, encode, short_enough
 from actshift.errors import ActshiftError
 from actshift.training.objectives.limits import check_room, check_settings
 from actshift.training.objectives.objective import Objective
@@ -73,7 +73,7 @@ class Dpo(Objective):
 
     def trainer_class(self) -> Any:
         """Return TRL's DPOTrainer, whose reference is the model without its adapter."""
-        from actshift.training.objectives.trainers import PreferenceTrainer
+        from actshift.training.objectives.trl_trainers import PreferenceTrainer
 
         return PreferenceTrainer
 

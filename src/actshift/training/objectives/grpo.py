@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
-from actshift.encoding import Encoded, Example, short_enough
+from actshift.data.encode import Encoded, Example, short_enough
 from actshift.errors import ActshiftError
 from actshift.tasks import Scorer, completion_length
 from actshift.training.objectives.limits import check_room, check_settings
@@ -91,7 +91,7 @@ class Grpo(Objective):
 
     def trainer_class(self) -> Any:
         """Return TRL's GRPOTrainer, whose reference is the model without its adapter."""
-        from actshift.training.objectives.trainers import RewardTrainer
+        from actshift.training.objectives.trl_trainers import RewardTrainer
 
         return RewardTrainer
 
@@ -104,7 +104,7 @@ class Grpo(Objective):
 
     def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
         """Return its trainer, which reads prompts as everything else here does."""
-        from actshift.training.objectives.trainers import Reader
+        from actshift.training.objectives.trl_trainers import Reader
 
         trainer = super().trainer(model, job, arguments, callbacks)
         trainer.processing_class = Reader(job.tokenizer, job.examples.train.rendered)

@@ -6,17 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from actshift.data.columns import Columns
-from actshift.encoding import Encoded, Example, class_names, encode
+from actshift.data.encode import Encoded, Example, class_names, encode
+from actshift.data.rows import Columns
 from actshift.errors import ActshiftError
-from actshift.head import CLASSIFIERS, Head, TaskType
+from actshift.model_head import CLASSIFIERS, Head, TaskType
 from actshift.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
-    from actshift.training.job import Job
+    from actshift.training.fit import Job
 
 
 class Objective(ABC):

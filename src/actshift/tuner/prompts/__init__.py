@@ -1,1 +1,0 @@
-"""Who is prompt and who is generated, for adapters that steer not every token."""
