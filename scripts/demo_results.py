@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from actshift.compare.provenance import how_made
+from actshift.compare.provenance import provenance
 from actshift.demo.methods import METHODS
 from actshift.demo.run import STEPS, run_demo
 
@@ -22,7 +22,7 @@ def measure(seeds: int, steps: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             reports.append(run_demo(list(METHODS), Path(folder, "demo"), seed, steps, say=print).to_dict())
     return {
-        **how_made(f"python scripts/demo_results.py --seeds {seeds} --steps {steps}"),
+        **provenance(f"python scripts/demo_results.py --seeds {seeds} --steps {steps}"),
         "reports": reports,
     }
 

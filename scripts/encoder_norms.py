@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from actshift.analysis.batches import token_batches
-from actshift.analysis.capture import Batch, inference, observe, real
+from actshift.analysis.capture import Batch, inference, observe, unmasked
 from actshift.cli.steered import load_steered
 from actshift.data import LABELLED, load_rows
 from actshift.loading import load_model
@@ -69,7 +69,7 @@ def look(model: Any, batch: Batch) -> list[list[Tensor]]:
     blocks = [block for _, block in find_blocks(model)]
     calls = observe(model, batch, [part for block in blocks for part in parts(block)])
     own = [calls[place : place + 4] for place in range(0, len(calls), 4)]
-    return [[real(one, batch) for one in (four[0].args[0], *(call.output for call in four))] for four in own]
+    return [[unmasked(one, batch) for one in (four[0].args[0], *(call.output for call in four))] for four in own]
 
 
 def of_batch(base: Any, full: Any, steered: dict[str, Any], batch: Batch) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from datasets import Dataset
 
 from actshift.analysis.batches import token_batches
 from actshift.analysis.equivalence import update_between
-from actshift.analysis.extract import Twins, distill, extract, oracle
-from actshift.compare.provenance import how_made
+from actshift.analysis.extract import ModelPair, distill, extract, oracle
+from actshift.compare.provenance import provenance
 from actshift.demo import load_base
 from actshift.demo.methods import METHODS
 from actshift.demo.run import BATCH, MAX_NEW_TOKENS, STEPS, TEST_ROWS, one_thread
@@ -44,7 +44,7 @@ def measure(steps: int, text_rows: int, distill_steps: int, test_rows: int) -> d
     _say(start, f"base {results['base']:.1%}, fine-tuned {results['finetuned']:.1%}")
     batches = token_batches(_text(finetuned, tokenizer, text_rows), tokenizer, BATCH)
     results["tokens"] = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    found = oracle(Twins.of(base, finetuned), batches, RANKS, 8, steps=200)
+    found = oracle(ModelPair.of(base, finetuned), batches, RANKS, 8, steps=200)
     results["oracle"] = found.to_dict()
     found.figure().savefig(RESULTS / "extract_oracle.png")
     _say(start, f"KL: base {found.kl_base:.4f}, oracle {found.kl_oracle:.2g}")
@@ -79,8 +79,8 @@ def _extracted(rank: int, finetuned, batches, steps: int, accuracy: Callable, st
     found = extract(load_base()[0], finetuned, batches, rank, linear=False, ranks=(rank,), nonlinear_steps=0)
     row = {"rank": rank, "parameters": found.report.parameters, "kl": found.report.kl["closed_form"]}
     row |= {"ridges": [layer.ridge for layer in found.report.layers], "closed_form": accuracy(found.model)}
-    twins = Twins.of(load_base()[0], finetuned)
-    twins = Twins(found.model, finetuned, twins.blocks, twins.finetuned_blocks, twins.outside)
+    twins = ModelPair.of(load_base()[0], finetuned)
+    twins = ModelPair(found.model, finetuned, twins.blocks, twins.finetuned_blocks, twins.outside)
     row |= {"distilled_kl": distill(twins, batches, steps, learning_rate=3e-3), "distilled": accuracy(found.model)}
     _say(start, f"rank {rank}: closed form {row['closed_form']:.1%}, distilled {row['distilled']:.1%}")
     return row
@@ -224,7 +224,7 @@ def main() -> None:
         options = {name: value for name, value in vars(arguments).items() if name != "redraw"}
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
         with one_thread():
-            results = {**how_made(f"python scripts/extract_results.py {flags}"), **measure(**options)}
+            results = {**provenance(f"python scripts/extract_results.py {flags}"), **measure(**options)}
         stored.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_table(results)
     print((RESULTS / "extract.md").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from actshift.compare.provenance import how_made
+from actshift.compare.provenance import provenance
 from actshift.demo import BASE_DIR
 from actshift.demo.run import one_thread
 from actshift.demo.task import make_rows
@@ -102,7 +102,7 @@ def measure(seeds: int) -> dict[str, Any]:
             chosen = [best, *(run(start, method, best[0]["rate"], seed) for seed in range(1, seeds))]
             sweeps[method] = [figures for figures, _ in tried]
             runs[method] = [{**figures, "test": score(model, tokenizer, "test")} for figures, model in chosen]
-    made = how_made(f"python scripts/grpo_results.py --seeds {seeds}")
+    made = provenance(f"python scripts/grpo_results.py --seeds {seeds}")
     return {**made, "start": before, "sweeps": sweeps, "runs": runs}
 
 

@@ -18,7 +18,7 @@ from actshift.analysis import redundancy
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
 from actshift.compare.rendering import draw, markdown
-from actshift.compare.report import CompareReport, Row
+from actshift.compare.report import CompareReport, ReportRow
 from actshift.compare.settings import CompareSettings
 from actshift.demo import BASE_DIR, load_base
 from actshift.demo.knowledge import make_rows
@@ -50,7 +50,7 @@ def settings_for(out: Path, seeds: int) -> CompareSettings:
     )
 
 
-def joint_cells(report: CompareReport, out: Path) -> Iterator[tuple[Row, int, Path]]:
+def joint_cells(report: CompareReport, out: Path) -> Iterator[tuple[ReportRow, int, Path]]:
     """Yield the joint methods, seed by seed, with the folders of their adapters."""
     for row in report.rows:
         for seed in range(len(row.test)) if row.lora_rate else ():

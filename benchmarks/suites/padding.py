@@ -16,7 +16,7 @@ from actshift.data.collate import padded
 from actshift.data.encode import IGNORED, encode
 from actshift.loading import load_tokenizer
 from actshift.tasks import get_task
-from actshift.training.trainer import LikeLengths, lengths_of
+from actshift.training.trainer import LengthGroupedSampler, lengths_of
 from benchmarks.figure import Figure, Note
 from benchmarks.methods import RANK, steering
 from benchmarks.models import SMALL, TINY
@@ -44,7 +44,11 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
         f"{len(lengths):,} rows of at most {LONGEST} tokens, {BATCH} a batch; d {shape.width}, {shape.layers} layers"
     )
     drawn = in_batches(Random(0).sample(range(len(lengths)), len(lengths)))
-    ways = {MAXIMUM: drawn, LONGEST_OF_BATCH: drawn, GROUPED: in_batches([*LikeLengths(lengths, BATCH, seed=0)])}
+    ways = {
+        MAXIMUM: drawn,
+        LONGEST_OF_BATCH: drawn,
+        GROUPED: in_batches([*LengthGroupedSampler(lengths, BATCH, seed=0)]),
+    }
     cases, count = {}, 1 if quick else 3
     for name, batches in ways.items():
         widths = [LONGEST if name == MAXIMUM else max(lengths[row] for row in batch) for batch in batches]

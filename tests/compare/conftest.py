@@ -14,7 +14,7 @@ import pytest
 
 from actshift.compare import CompareReport, CompareSettings, compare
 from actshift.compare.cell import Record, Score
-from actshift.compare.workers import Job
+from actshift.compare.workers import CellJob
 from actshift.demo import BASE_DIR
 from actshift.training import FitResult
 
@@ -36,7 +36,7 @@ class Laboratory:
     kill_at: int | None = None
     looks: int = 0
 
-    def do(self, job: Job) -> str | None:
+    def do(self, job: CellJob) -> str | None:
         folder, settings = Path(job.folder), job.settings
         cell = ("base", 0.0, 0)
         if job.trains:
@@ -75,7 +75,7 @@ class Laboratory:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def submit(self, job: Job) -> Future[str | None]:
+    def submit(self, job: CellJob) -> Future[str | None]:
         future: Future[str | None] = Future()
         future.set_result(self.do(job))
         return future

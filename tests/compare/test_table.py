@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actshift.compare import CompareReport, Row
+from actshift.compare import CompareReport, ReportRow
 from actshift.compare.methods import METHODS
-from actshift.compare.protocol import Standing
+from actshift.compare.protocol import SweepState
 from actshift.compare.rendering import draw, markdown, plain, rich_table, short_rate
-from actshift.compare.report import Try, report_on
+from actshift.compare.report import SweepPoint, report_on
 
 PROTOCOL = {
     "model": "base",
@@ -25,9 +25,9 @@ PROTOCOL = {
 MADE = {"command": "actshift compare", "date": "2026-01-01", "machine": "one core", "versions": {"torch": "2"}}
 
 
-def row(name: str, trainable: int, *test: float) -> Row:
+def row(name: str, trainable: int, *test: float) -> ReportRow:
     method = METHODS[name]
-    return Row(
+    return ReportRow(
         method=name,
         label=method.label,
         settings=method.settings,
@@ -39,7 +39,10 @@ def row(name: str, trainable: int, *test: float) -> Row:
         validation=(0.5,),
         test=test,
         to_full=None if name == "full" else -0.015,
-        sweep=(Try(method.rates[0], 0.5, 1.0, None), Try(method.rates[1], None, None, "the loss became nan")),
+        sweep=(
+            SweepPoint(method.rates[0], 0.5, 1.0, None),
+            SweepPoint(method.rates[1], None, None, "the loss became nan"),
+        ),
         failures=(),
         seconds=12.3,
     )
@@ -69,7 +72,7 @@ def test_markdown_has_every_seed_every_rate_and_what_one_must_know(report: Compa
 
 
 def test_a_report_on_nothing_yet_prints() -> None:
-    standing = Standing(list(METHODS.values()), seeds=3)
+    standing = SweepState(list(METHODS.values()), seeds=3)
     text = plain(report_on(standing, PROTOCOL, {}))
     assert text.count("waiting") == len(METHODS)
 

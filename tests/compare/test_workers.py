@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actshift.compare import workers
-from actshift.compare.workers import LOG, Job, Workers
+from actshift.compare.workers import LOG, CellJob, Workers
 
 SERVE = """
 import sys, os, time; sys.path[:] = {path!r}
@@ -30,8 +30,8 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SERVE", SERVE)
 
 
-def job(folder: Path, code: str) -> Job:
-    return Job(str(folder), {"code": code}, True, "", None, 1, None, 1, {}, False)
+def job(folder: Path, code: str) -> CellJob:
+    return CellJob(str(folder), {"code": code}, True, "", None, 1, None, 1, {}, False)
 
 
 @pytest.mark.slow

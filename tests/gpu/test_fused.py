@@ -13,7 +13,7 @@ import torch
 from actshift import fused_kernels
 from actshift.adapters import LoReFT, LowRank, fused
 from actshift.adapters.factors import ACTIVATIONS, Factors
-from actshift.adapters.functional import add_shift, add_shift_leanly, stacked
+from actshift.adapters.functional import add_shift, add_shift_memory_efficient, stacked
 from tests.gpu.kernels import DEVICE, MARKS, count_launches
 
 pytestmark = MARKS
@@ -73,7 +73,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_sum_and_gradients_are_autograds(name, dtype, launches):
     shift, x = drawn(ADAPTERS[name], dtype)
-    found = results(shift, x, add_shift_leanly(x, shift.factors(), -0.7))
+    found = results(shift, x, add_shift_memory_efficient(x, shift.factors(), -0.7))
     assert launches == [False, True] and all(one.dtype == dtype for one in found)
     assert_near(found, exact(shift, x, -0.7), CLOSE[dtype])
 
@@ -82,13 +82,13 @@ def test_sum_and_gradients_are_autograds(name, dtype, launches):
 @pytest.mark.parametrize(("tokens", "width"), [(1, 17), (200, 33), (3, 300)])
 def test_any_size(rank, tokens, width, launches):
     shift, x = drawn(LowRank(rank=rank), torch.float32, width, tokens)
-    assert_near(results(shift, x, add_shift_leanly(x, shift.factors())), exact(shift, x, 1), 1e-5)
+    assert_near(results(shift, x, add_shift_memory_efficient(x, shift.factors())), exact(shift, x, 1), 1e-5)
     assert launches == [False, True]
 
 
 def test_without_autograd_it_is_the_same_to_the_bit(launches):
     shift, x = drawn(ADAPTERS["bias"], torch.bfloat16)
-    with_autograd = add_shift_leanly(x, shift.factors(), 0.5)
+    with_autograd = add_shift_memory_efficient(x, shift.factors(), 0.5)
     with torch.no_grad():
         assert torch.equal(add_shift(x, x, shift.factors(), 0.5), with_autograd)
     assert launches == [False, False]
@@ -106,8 +106,10 @@ def test_a_base_that_is_another(launches):
 def test_what_is_not_contiguous(launches):
     shift, x = drawn(ADAPTERS["silu"], torch.float32, width=32, tokens=32)
     across = x.detach().t().requires_grad_()
-    assert_near(results(shift, across, add_shift_leanly(across, shift.factors())), exact(shift, across, 1), 1e-5)
-    y = add_shift_leanly(x, shift.factors())
+    assert_near(
+        results(shift, across, add_shift_memory_efficient(across, shift.factors())), exact(shift, across, 1), 1e-5
+    )
+    y = add_shift_memory_efficient(x, shift.factors())
     expanded, *_ = torch.autograd.grad(y.sum(), [x])  # its gradient is one number, expanded
     assert_near([expanded], [torch.autograd.grad((x + shift(x)).sum(), x)[0].double()], 1e-5)
     assert launches == [False, True] * 2
@@ -118,7 +120,7 @@ def test_an_adapter_in_float32_on_a_stream_in_bfloat16(autocast, launches):
     shift, x = drawn(ADAPTERS["bias"], torch.float32)
     x = x.detach().bfloat16().requires_grad_()
     with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
-        found = results(shift, x, add_shift_leanly(x, shift.factors()))
+        found = results(shift, x, add_shift_memory_efficient(x, shift.factors()))
     assert launches == [False, True] and [one.dtype for one in found[:3]] == [torch.bfloat16] * 2 + [torch.float32]
     assert_near(found, exact(shift, x, 1), 2e-2)
 
@@ -126,21 +128,21 @@ def test_an_adapter_in_float32_on_a_stream_in_bfloat16(autocast, launches):
 def test_a_first_layer_needs_no_gradient_of_its_input(launches):
     shift, x = drawn(ADAPTERS["gelu"], torch.float32)
     x = x.detach()
-    assert_near(results(shift, x, add_shift_leanly(x, shift.factors())), exact(shift, x, 1), 1e-5)
+    assert_near(results(shift, x, add_shift_memory_efficient(x, shift.factors())), exact(shift, x, 1), 1e-5)
     assert launches == [False]
 
 
 def test_what_is_not_taken_is_computed_as_ever(launches):
     shift, x = drawn(ADAPTERS["silu"], torch.float32)
     factors, v = shift.factors(), torch.ones_like(x)
-    (first,) = torch.autograd.grad(add_shift_leanly(x, factors).square().sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(add_shift_memory_efficient(x, factors).square().sum(), x, create_graph=True)
     (plain,) = torch.autograd.grad((x + shift(x)).square().sum(), x, create_graph=True)
     assert launches == [False]  # the backward pass is plain, as it is to be differentiated
     torch.testing.assert_close(*(torch.autograd.grad((g * v).sum(), x)[0] for g in (first, plain)))
     launches.clear()
     with torch.no_grad():
-        torch.func.vmap(lambda x: add_shift_leanly(x, factors))(x)
-        torch.func.jvp(lambda x: add_shift_leanly(x, factors), (x,), (v,))
+        torch.func.vmap(lambda x: add_shift_memory_efficient(x, factors))(x)
+        torch.func.jvp(lambda x: add_shift_memory_efficient(x, factors), (x,), (v,))
         add_shift(x.double(), x.double(), factors.to(torch.float64))
         wide, y = drawn(LowRank(rank=fused.LARGEST_RANK + 1), torch.float32)
         add_shift(y, y, wide.factors())
@@ -167,7 +169,7 @@ def test_a_slope_far_out_and_a_tanh_near_zero():
     one = torch.eye(7, device=DEVICE)
     for name in (None, "silu", "gelu", "relu", "tanh"):
         x = z.clone().requires_grad_()
-        y = add_shift_leanly(x, Factors(one, one, name))
+        y = add_shift_memory_efficient(x, Factors(one, one, name))
         w = z.double().requires_grad_()
         expected = w + ACTIVATIONS[name](w)
         torch.testing.assert_close(y.double(), expected, rtol=1e-6, atol=1e-9)

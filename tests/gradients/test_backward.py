@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actshift import ActshiftError, SteeringConfig, attach
-from actshift.gradients import Clock, Seen, Tap, backward, linear_maps, tap_host, tap_map
+from actshift.gradients import BackwardStats, BatchGroup, Tap, backward, linear_maps, tap_host, tap_map
 from actshift.sites import SITES, resolve
 from tests.contract.cases import randomise
 from tests.gradients.parity import batch_of, batches_of, mean_loss, model_of
@@ -15,14 +15,14 @@ from tests.zoo import ARCHITECTURES, CAUSAL, example_inputs
 ALL_SITES = tuple(SITES)
 
 
-def run(model, batches, site="post_block", groups=1, **options) -> tuple[Seen, list[Tap]]:
-    clock, hosts = Clock(groups), resolve(model, site)
+def run(model, batches, site="post_block", groups=1, **options) -> tuple[BackwardStats, list[Tap]]:
+    clock, hosts = BatchGroup(groups), resolve(model, site)
     taps = [Tap(host.name, **options) for host in hosts]
     handles = [tap_host(tap, host, clock) for tap, host in zip(taps, hosts, strict=True)]
     return backward(model, batches, taps, clock, handles), taps
 
 
-def matrices(seen: Seen, taps: list[Tap]) -> list[torch.Tensor]:
+def matrices(seen: BackwardStats, taps: list[Tap]) -> list[torch.Tensor]:
     return [tap.matrix.matrix(seen.shares) for tap in taps]
 
 
@@ -37,7 +37,7 @@ def test_at_a_weight_it_is_autograds_own(name):
     loss = loss_over(model, batches)
     maps = linear_maps(model)
     gradients = torch.autograd.grad(loss, [one.module.weight for one in maps])
-    clock, taps = Clock(1), [Tap(one.name) for one in maps]
+    clock, taps = BatchGroup(1), [Tap(one.name) for one in maps]
     seen = backward(
         model, batches, taps, clock, [tap_map(tap, one.module, clock) for tap, one in zip(taps, maps, strict=True)]
     )
@@ -204,7 +204,7 @@ def test_an_overflow_is_told():
 
 def test_gradients_that_overflow_where_the_loss_does_not_are_told():
     tap = Tap("post_mlp of block 2")
-    tap.watch(torch.ones(3, 4).half(), y := torch.ones(3, 4).half().requires_grad_(), Clock(1))
+    tap.watch(torch.ones(3, 4).half(), y := torch.ones(3, 4).half().requires_grad_(), BatchGroup(1))
     (y.sum() * 6e4 * 2).backward()
     with pytest.raises(ActshiftError, match="The gradients at post_mlp of block 2 are not finite"):
         tap.check()

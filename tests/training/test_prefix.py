@@ -15,7 +15,7 @@ from actshift import ActshiftError, SteeringConfig, attach
 from actshift.sites import find_blocks
 from actshift.training import FitResult, TrainSettings, fit, plan, train
 from actshift.training.prefix_cache import CachedPrefix, find_prefix
-from actshift.training.prefix_store import InMemory, OnDisk, Store
+from actshift.training.prefix_store import BatchStore, InMemory, OnDisk
 from tests.characters import char_tokenizer, sums
 from tests.encoders import classed, save_encoder, write
 from tests.training.test_resume import Killed, kill_at
@@ -121,7 +121,7 @@ def test_classes_are_learned_to_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_a_store_gives_back_what_it_holds_up_to_its_limit(kind, tmp_path):
-    store: Store = InMemory(100) if kind == "memory" else OnDisk(100, tmp_path)
+    store: BatchStore = InMemory(100) if kind == "memory" else OnDisk(100, tmp_path)
     for key, tensor in {b"a": torch.randn(2, 5), b"b": torch.randn(9, 5), b"c": torch.randn(3, 7).bfloat16()}.items():
         store.keep(key, tensor)
         found = store.get(key)

@@ -8,7 +8,7 @@ import torch
 from actshift import HeadScale, LowRank, SteeringConfig, Vector, attach, prompt_lengths
 from actshift.sites import Positions
 from actshift.tuner import steering_layers
-from actshift.tuner.row_adapters import Member, RowAdapters
+from actshift.tuner.row_adapters import ActiveAdapter, RowAdapters
 from tests.contract.cases import fresh_model, randomise
 
 IDS = torch.randint(3, 90, (5, 6), generator=torch.Generator().manual_seed(0))
@@ -77,6 +77,6 @@ def test_the_gradient_reaches_every_rows_adapter():
 def test_whose_entry_is_whose(names, count, expected):
     shifts = {name: Vector().build(1) for name in "ab"}
     torch.nn.init.ones_(shifts["b"].vector)
-    rows = RowAdapters(names, [Member(name, shift, 1.0, Positions.all()) for name, shift in shifts.items()])
+    rows = RowAdapters(names, [ActiveAdapter(name, shift, 1.0, Positions.all()) for name, shift in shifts.items()])
     found = rows.steer(torch.zeros(count, 1), lambda positions, x: x)
     assert "".join("ab"[int(value)] for value in found.flatten().tolist()) == expected

@@ -30,7 +30,7 @@ class Factors(NamedTuple):
         return Factors(self.down.to(dtype), self.up.to(dtype), self.activation, down_bias, up_bias)
 
 
-def is_watched(*modules: nn.Module) -> bool:
+def has_hooks(*modules: nn.Module) -> bool:
     """Whether somebody hooks on to a module's calls, and would miss one that its tensors replace."""
     for one in modules:
         held = one.__dict__  # asking a light module for its hooks would make them

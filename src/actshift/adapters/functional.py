@@ -37,7 +37,7 @@ def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) 
     return base + (shift if base.dtype == dtype else shift.to(base.dtype))
 
 
-def add_shift_leanly(x: Tensor, factors: Factors, strength: float = 1.0) -> Tensor:
+def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.0) -> Tensor:
     """Return `x + s·Δ(x)` for `x [..., d]`, keeping the sum and the code `[..., r]` for the backward pass.
 
     Worth it where the sum is kept by somebody else anyhow, and wrong where it is then changed in place: autograd
@@ -45,7 +45,7 @@ def add_shift_leanly(x: Tensor, factors: Factors, strength: float = 1.0) -> Tens
     of y where the plain one carries one of x. Under torch.func and forward-mode differentiation it is `add_shift`.
 
     >>> from actshift import LowRank
-    >>> add_shift_leanly(torch.ones(2, 4), LowRank(rank=2).build(4).factors()).tolist()[0]
+    >>> add_shift_memory_efficient(torch.ones(2, 4), LowRank(rank=2).build(4).factors()).tolist()[0]
     [1.0, 1.0, 1.0, 1.0]
     """
     down, up, activation, down_bias, up_bias = factors

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import Adapter, Shift, check_rank, register
-from actshift.adapters.factors import ACTIVATIONS, Factors, is_watched
+from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
 from actshift.adapters.light import LightLinear
 from actshift.errors import ActshiftError, did_you_mean
 
@@ -48,7 +48,7 @@ class LowRankShift(Shift):
         assert down is not None and up is not None
         reads, writes = down._parameters, up._parameters
         read, write = reads.get("weight"), writes.get("weight")
-        if read is None or write is None or is_watched(self, down, up):
+        if read is None or write is None or has_hooks(self, down, up):
             return None
         return Factors(read, write, self.activation, reads["bias"], writes["bias"])
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actshift.adapters.base import Adapter, Shift, check_rank, register
-from actshift.adapters.factors import Factors, is_watched
+from actshift.adapters.factors import Factors, has_hooks
 from actshift.errors import ActshiftError
 
 WELL_CONDITIONED = 1e-8
@@ -102,7 +102,7 @@ class DiReFTShift(Shift):
 
     def factors(self) -> Factors | None:
         """Return what is read of x, and Wᵀ for what is written."""
-        return None if is_watched(self) else Factors(self._seen(), self.write.T, down_bias=self.bias)
+        return None if has_hooks(self) else Factors(self._seen(), self.write.T, down_bias=self.bias)
 
     def reads(self) -> list[Tensor]:
         """Return W₁."""

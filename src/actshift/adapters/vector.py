@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import Adapter, Shift, register
-from actshift.adapters.factors import Factors, is_watched
+from actshift.adapters.factors import Factors, has_hooks
 
 
 class VectorShift(Shift):
@@ -25,7 +25,7 @@ class VectorShift(Shift):
 
     def factors(self) -> Factors | None:
         """Return v as the bias of a map of rank 0."""
-        if is_watched(self):
+        if has_hooks(self):
             return None
         vector = self._parameters["vector"]  # where nn.Module keeps it, as in decoding its own lookup takes as long
         assert vector is not None

@@ -29,7 +29,7 @@ class Call:
     output: Tensor
 
 
-class Reached(Exception):
+class StopForward(Exception):
     """Ends a forward at the last module that is looked at: no error, the rest is not needed."""
 
 
@@ -49,13 +49,13 @@ def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool =
         # A copy: Falcon adds one branch to the other in place.
         calls[id(module)] = Call(*taken.pop(id(module)), hidden_states(module, output).clone())
         if stop and module is modules[-1]:
-            raise Reached
+            raise StopForward
 
     handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
     handles += [module.register_forward_hook(after) for module in modules]
     try:
         model(**inputs_of(model, batch))
-    except Reached:
+    except StopForward:
         pass
     finally:
         for handle in handles:
@@ -85,7 +85,7 @@ def hidden_states(module: nn.Module, output: Any) -> Tensor:
     return hidden
 
 
-def real(hidden: Tensor, batch: Batch) -> Tensor:
+def unmasked(hidden: Tensor, batch: Batch) -> Tensor:
     """Return the hidden states of the tokens that the attention mask lets through, `[tokens, d]`."""
     flat = hidden.reshape(-1, hidden.shape[-1])
     mask = batch.get("attention_mask")
@@ -175,8 +175,8 @@ def _block_outputs(
     def keep(block: nn.Module, args: Any, output: Any) -> None:
         hidden = hidden_of(output)
         mask = batch.get("attention_mask")
-        real = hidden[mask.bool()] if mask is not None and mask.shape == hidden.shape[:2] else hidden.flatten(0, -2)
-        seen.append(real[:limit].float().cpu())
+        unmasked = hidden[mask.bool()] if mask is not None and mask.shape == hidden.shape[:2] else hidden.flatten(0, -2)
+        seen.append(unmasked[:limit].float().cpu())
 
     handles = [block.register_forward_hook(keep) for _, block in find_blocks(model)]  # behind the steering hook
     try:

@@ -68,13 +68,13 @@ class Plain:
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-Heard = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 
 
-def counted(heard: Heard, phase: str, total: int) -> Callable[[], None]:
+def progress_counter(heard: ProgressCallback, phase: str, total: int) -> Callable[[], None]:
     """Return a function that tells `heard` of one more step of `phase` each time that it is called.
 
-    >>> step = counted(lambda phase, done, total: print(f"{phase}: {done} of {total}"), "Reading", 2)
+    >>> step = progress_counter(lambda phase, done, total: print(f"{phase}: {done} of {total}"), "Reading", 2)
     >>> step()
     Reading: 1 of 2
     """

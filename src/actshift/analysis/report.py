@@ -14,14 +14,14 @@ from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batch, check_tokens
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.equivalence.report import sections as equivalence_sections
-from actshift.analysis.extract import OracleReport, Twins, oracle
+from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
 from actshift.analysis.extract.report import sections as oracle_sections
 from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.locate.rendering import sections as locate_sections
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.analysis.redundancy import sections as redundancy_sections
-from actshift.analysis.render import Heard, Section, counted, listed, page
+from actshift.analysis.render import ProgressCallback, Section, listed, page, progress_counter
 from actshift.files import write_whole
 from actshift.sites import resolve
 from actshift.tuner.lora import load_any_adapter
@@ -49,7 +49,7 @@ def look(
     finetuned: nn.Module | None = None,
     joint: str | None = None,
     steps: int = NONLINEAR_STEPS,
-    heard: Heard = lambda phase, done, total: None,
+    heard: ProgressCallback = lambda phase, done, total: None,
 ) -> Findings:
     """Measure all that a report shows, first what is cheap and could fail.
 
@@ -60,7 +60,7 @@ def look(
     """
     width, count = resolve(model, layers=[0])[0].width, len(batches)
     check_rank(rank, width)
-    twins = None if finetuned is None else Twins.of(model, finetuned)
+    twins = None if finetuned is None else ModelPair.of(model, finetuned)
     if twins is not None:
         check_tokens(batches, 4, "the comparison with the fine-tuned model")
     halves = _halves(model, batches, joint) if joint is not None else None
@@ -68,7 +68,7 @@ def look(
     if twins is None:
         return Findings(found, redundancy=halves)
     measured = sorted({rank, *(one for one in RANKS if one <= width)})
-    spectrum = oracle(twins, batches, measured, rank, steps, counted(heard, "The oracle", 2 * count + steps))
+    spectrum = oracle(twins, batches, measured, rank, steps, progress_counter(heard, "The oracle", 2 * count + steps))
     update = equivalence(
         model, twins.finetuned, batches, sorted({1, rank}), on_batch=lambda done: heard("The update", done, count)
     )

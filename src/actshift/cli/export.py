@@ -41,10 +41,10 @@ def export(
         return
 
     from actshift.analysis.folding import merged
-    from actshift.training.arguments import quiet
+    from actshift.training.arguments import quiet_libraries
 
     plain = merged(loaded)
-    with quiet():
+    with quiet_libraries():
         plain.save_pretrained(str(out))
         tokenizer.save_pretrained(str(out))
     typer.echo(f"written   {out}, an ordinary {type(plain).__name__}")

@@ -74,7 +74,7 @@ def report(
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, look
-    from actshift.compare.provenance import how_made
+    from actshift.compare.provenance import provenance
 
     batches = token_batches(rows, tokenizer, max(1, min(batch_size, len(rows) // MOST_BATCHES)), max_length)
     with progress_bar() as heard:
@@ -85,7 +85,7 @@ def report(
         "adapter": adapter,
         "data": _size(data or str(task), batches),
     }
-    made = how_made(_typed(context))
+    made = provenance(_typed(context))
     made["versions"] = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     found = Report(findings, {name: fact for name, fact in about.items() if fact}, made)
     found.write(out, folder)

@@ -2,7 +2,7 @@
 
 from actshift.compare.compare import Progress, compare
 from actshift.compare.methods import Choice, Method, choose
-from actshift.compare.report import CompareReport, Row
+from actshift.compare.report import CompareReport, ReportRow
 from actshift.compare.settings import CompareSettings
 
-__all__ = ["Choice", "CompareReport", "CompareSettings", "Method", "Progress", "Row", "choose", "compare"]
+__all__ = ["Choice", "CompareReport", "CompareSettings", "Method", "Progress", "ReportRow", "choose", "compare"]

@@ -12,12 +12,12 @@ from typing import Any
 from actshift.compare.cell import BASE_CELL, Cell
 from actshift.compare.folder import CompareFolder, made_with
 from actshift.compare.methods import EQUAL, Choice, check_common, choose
-from actshift.compare.protocol import FIRST_SEED, Standing, Task
-from actshift.compare.provenance import command, how_made
+from actshift.compare.protocol import FIRST_SEED, PendingCell, SweepState
+from actshift.compare.provenance import command, provenance
 from actshift.compare.report import CompareReport, report_on
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import Splits, cut_names, read_splits, store_splits
-from actshift.compare.workers import Job, Workers, run_tasks
+from actshift.compare.workers import CellJob, Workers, run_tasks
 from actshift.errors import ActshiftError, require
 from actshift.files import write_whole
 from actshift.tasks import get_task
@@ -51,9 +51,9 @@ class Comparison:
         return cls(settings, Choice(choice.methods, common), read_splits(settings, common), folder)
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> SweepState:
         """The comparison before anything is done."""
-        return Standing(self.choice.methods, self.settings.seeds)
+        return SweepState(self.choice.methods, self.settings.seeds)
 
     @property
     def common(self) -> TrainSettings:
@@ -145,9 +145,9 @@ class Comparison:
             rates=rates[0] if rates else [],
         )
 
-    def job(self, task: Task) -> Job:
+    def job(self, task: PendingCell) -> CellJob:
         """What a process is told to do."""
-        return Job(
+        return CellJob(
             folder=str(task.cell.folder(self.folder.path)),
             settings=asdict(self.cell_settings(task.cell)),
             trains=task.cell != BASE_CELL,
@@ -202,12 +202,12 @@ def compare(
         standing = comparison.standing
         _load(comparison, standing)
         _run(comparison, standing, on_progress)
-        report = report_on(standing, comparison.protocol, how_made(command(settings)))
+        report = report_on(standing, comparison.protocol, provenance(command(settings)))
         _write(report, comparison)
     return report
 
 
-def _load(comparison: Comparison, standing: Standing) -> None:
+def _load(comparison: Comparison, standing: SweepState) -> None:
     cells = list(comparison.cells())
     comparison.folder.load(standing, {cell: comparison.made_with(cell) for cell in cells})
     for cell in cells:
@@ -215,7 +215,7 @@ def _load(comparison: Comparison, standing: Standing) -> None:
             comparison.folder.check_unfinished(cell, comparison.cell_settings(cell))
 
 
-def _run(comparison: Comparison, standing: Standing, on_progress: Callable[[Progress], None]) -> None:
+def _run(comparison: Comparison, standing: SweepState, on_progress: Callable[[Progress], None]) -> None:
     running: list[Cell] = []
 
     def tell(news: str | None = None) -> None:
@@ -239,7 +239,7 @@ def _run(comparison: Comparison, standing: Standing, on_progress: Callable[[Prog
         )
 
 
-def _news(cell: Cell, standing: Standing) -> str:
+def _news(cell: Cell, standing: SweepState) -> str:
     if cell in standing.failed:
         return f"{cell}: failed: {standing.failed[cell]}"
     record = standing.records[cell]

@@ -19,7 +19,7 @@ TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """Seconds: of all that a cell takes beside its steps, of a step of the method `label`, of completing one row."""
 
     label: str
@@ -28,7 +28,7 @@ class Pace:
     completion: float
 
 
-def measure(comparison: Comparison) -> Pace:
+def measure(comparison: Comparison) -> Throughput:
     """Time a batch of completions by the base, then a few steps of the first method that steers (else of the first).
 
     Raises ActshiftError where the model cannot be loaded, or the method does not fit it.
@@ -57,7 +57,7 @@ def measure(comparison: Comparison) -> Pace:
     )
     step = max(long - short, 0.0) / TIMED_STEPS
     # A cell loads the base to train it, and once more to score what it saved.
-    return Pace(method.label, 2 * loading + max(short - step, 0.0), step, report.seconds / report.total)
+    return Throughput(method.label, 2 * loading + max(short - step, 0.0), step, report.seconds / report.total)
 
 
 FORWARD_SHARE = 1 / 3
@@ -87,7 +87,7 @@ class Estimate:
     steps: int
     seconds: float
     jobs: int
-    pace: Pace
+    pace: Throughput
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
@@ -135,7 +135,7 @@ def _cells(comparison: Comparison) -> Iterator[str]:
             yield f"{method.name}, the learning rate chosen, seed {FIRST_SEED + more}"
 
 
-def _line(method: Method, comparison: Comparison, steps: int, train: float, pace: Pace) -> Line:
+def _line(method: Method, comparison: Comparison, steps: int, train: float, pace: Throughput) -> Line:
     from actshift.training.build import adapt, base_without_weights
     from actshift.training.plan import counts
 
@@ -163,6 +163,6 @@ def _evaluations(steps: int, settings: TrainSettings) -> int:
     return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
 
 
-def _forwards(comparison: Comparison, settings: TrainSettings, pace: Pace) -> float:
+def _forwards(comparison: Comparison, settings: TrainSettings, pace: Throughput) -> float:
     row = pace.step * FORWARD_SHARE / (settings.batch_size * settings.gradient_accumulation)
     return comparison.splits.sizes["validation"] * row

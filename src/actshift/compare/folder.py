@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.compare.cell import FAILURE, Cell, Record
-from actshift.compare.protocol import Standing
+from actshift.compare.protocol import SweepState
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.training import TrainSettings
@@ -53,7 +53,7 @@ class CompareFolder:
         """Where the training of a cell leaves its result."""
         return cell.folder(self.path) / WEIGHTS
 
-    def load(self, standing: Standing, made_with: Mapping[Cell, Mapping[str, Any]]) -> None:
+    def load(self, standing: SweepState, made_with: Mapping[Cell, Mapping[str, Any]]) -> None:
         """Add to `standing` what the folder has of its cells, of which `made_with` says how each must have been made.
 
         What failed is tried again, but for rates of a method whose choice stands.
@@ -76,7 +76,7 @@ class CompareFolder:
         if run.unfinished:
             run.check(settings, resume=True)
 
-    def settle(self, cell: Cell, error: str | None, standing: Standing) -> None:
+    def settle(self, cell: Cell, error: str | None, standing: SweepState) -> None:
         """Add to `standing` what a cell came to, and note a failure in its folder."""
         folder = cell.folder(self.path)
         record = Record.read(folder)
@@ -91,7 +91,7 @@ class CompareFolder:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / FAILURE, json.dumps({"error": error}) + "\n")
 
-    def drop_weights(self, standing: Standing, keep_full: bool) -> None:
+    def drop_weights(self, standing: SweepState, keep_full: bool) -> None:
         """Remove the weights of the cells that lost, and of whole models once they are scored."""
         for method in standing.methods:
             done = [] if keep_full or method.settings.get("method") != "full" else standing.tested(method)

@@ -16,7 +16,7 @@ from actshift.compare.methods import Method
 FIRST_SEED = 0
 
 
-class Task(NamedTuple):
+class PendingCell(NamedTuple):
     """Bring a cell to its record, and score it on the test rows if `test`."""
 
     cell: Cell
@@ -24,7 +24,7 @@ class Task(NamedTuple):
 
 
 @dataclass
-class Standing:
+class SweepState:
     """How far a comparison is: the records of its cells, and why others failed."""
 
     methods: Sequence[Method]
@@ -60,18 +60,20 @@ class Standing:
         cell = self.chosen(method)
         return [cell._replace(seed=seed) for seed in range(FIRST_SEED, FIRST_SEED + self.seeds)] if cell else []
 
-    def open_tasks(self) -> Iterator[Task]:
+    def open_tasks(self) -> Iterator[PendingCell]:
         """Yield what can be done now, in the order of the methods."""
         if BASE_CELL not in self.failed and not self._is_tested(BASE_CELL):
-            yield Task(BASE_CELL, test=True)
+            yield PendingCell(BASE_CELL, test=True)
         for method in self.methods:
             if repeats := self.repeats(method):
                 yield from (
-                    Task(cell, test=True) for cell in repeats if cell not in self.failed and not self._is_tested(cell)
+                    PendingCell(cell, test=True)
+                    for cell in repeats
+                    if cell not in self.failed and not self._is_tested(cell)
                 )
             else:
                 yield from (
-                    Task(cell, test=False)
+                    PendingCell(cell, test=False)
                     for cell in self.sweep(method)
                     if cell not in self.records and cell not in self.failed
                 )

@@ -14,7 +14,7 @@ from actshift.training.settings import command_line
 PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
 
 
-def how_made(command: str) -> dict[str, Any]:
+def provenance(command: str) -> dict[str, Any]:
     """Return the command, the date, the machine and the versions, ready for JSON."""
     return {
         "command": command,

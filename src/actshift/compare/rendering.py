@@ -10,7 +10,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actshift.analysis.render import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
-from actshift.compare.report import CompareReport, Row
+from actshift.compare.report import CompareReport, ReportRow
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,7 +126,7 @@ def short_rate(rate: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _test(row: Row, seeds: int) -> str:
+def _test(row: ReportRow, seeds: int) -> str:
     if row.state != "done" or row.mean is None:
         return row.state
     spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
@@ -134,7 +134,7 @@ def _test(row: Row, seeds: int) -> str:
     return f"{_percent(row.mean)}{spread}{missing}"
 
 
-def _sweep(row: Row) -> str:
+def _sweep(row: ReportRow) -> str:
     tried = []
     for one in row.sweep:
         text = f"{short_rate(one.rate)}: " + ("failed" if one.failure else _percent(one.validation))
@@ -191,13 +191,13 @@ class Point(NamedTuple):
     colour: str
 
     @classmethod
-    def of(cls, row: Row) -> Point:
+    def of(cls, row: ReportRow) -> Point:
         """The point of a row that has its accuracy."""
         assert row.mean is not None and row.trainable is not None
         return cls(row.label, row.trainable, 100 * row.mean, 100 * row.spread if row.spread else None, colour(row))
 
 
-def colour(row: Row) -> str:
+def colour(row: ReportRow) -> str:
     """The colour of a method: those that train weights, those after the block, and those elsewhere."""
     if (method := row.settings.get("method")) in COLOURS:
         return COLOURS[method]

@@ -10,11 +10,11 @@ from typing import Any
 
 from actshift.compare.cell import BASE_CELL
 from actshift.compare.methods import Method
-from actshift.compare.protocol import Standing
+from actshift.compare.protocol import SweepState
 
 
 @dataclass(frozen=True)
-class Try:
+class SweepPoint:
     """A learning rate of the sweep: validation accuracy (0 to 1) and loss (nats a token), or why it failed."""
 
     rate: float
@@ -24,7 +24,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One method's line: what it trains, the rate chosen, and the accuracies (0 to 1) of that rate's seeds.
 
     `state` says how far it is; `seconds` is the mean training time of a cell of the chosen rate.
@@ -41,7 +41,7 @@ class Row:
     validation: tuple[float, ...]
     test: tuple[float, ...]
     to_full: float | None
-    sweep: tuple[Try, ...]
+    sweep: tuple[SweepPoint, ...]
     failures: tuple[str, ...]
     seconds: float | None
 
@@ -69,7 +69,7 @@ class CompareReport:
     base_parameters: int | None
     base_validation: float | None
     base_test: float | None
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     made: Mapping[str, Any]
     left_out: int = 0
 
@@ -114,7 +114,7 @@ class CompareReport:
         return plain(self)
 
 
-def report_on(standing: Standing, protocol: Mapping[str, Any], made: Mapping[str, Any]) -> CompareReport:
+def report_on(standing: SweepState, protocol: Mapping[str, Any], made: Mapping[str, Any]) -> CompareReport:
     """Return the report on all that `standing` knows by now."""
     base = standing.records.get(BASE_CELL)
     rows = [_row(standing, method) for method in standing.methods]
@@ -132,13 +132,13 @@ def report_on(standing: Standing, protocol: Mapping[str, Any], made: Mapping[str
     )
 
 
-def _row(standing: Standing, method: Method) -> Row:
+def _row(standing: SweepState, method: Method) -> ReportRow:
     chosen = standing.chosen(method)
     records = [standing.records[cell] for cell in standing.repeats(method) if cell in standing.records]
     known = [record for cell, record in standing.records.items() if cell.method == method.name and record.fit]
     fits = [record.fit for record in records if record.fit]
     first = known[0] if known else None
-    return Row(
+    return ReportRow(
         method=method.name,
         label=method.label,
         settings=method.settings,
@@ -156,17 +156,17 @@ def _row(standing: Standing, method: Method) -> Row:
     )
 
 
-def _tries(standing: Standing, method: Method) -> list[Try]:
+def _tries(standing: SweepState, method: Method) -> list[SweepPoint]:
     tries = []
     for cell in standing.sweep(method):
         record = standing.records.get(cell)
         accuracy = record.validation.accuracy if record else None
         loss = record.fit.eval_loss if record and record.fit else None
-        tries.append(Try(cell.rate, accuracy, loss, standing.failed.get(cell)))
+        tries.append(SweepPoint(cell.rate, accuracy, loss, standing.failed.get(cell)))
     return tries
 
 
-def _state(standing: Standing, method: Method) -> str:
+def _state(standing: SweepState, method: Method) -> str:
     sweep, repeats = standing.sweep(method), standing.repeats(method)
     if not repeats:
         settled = sum(cell in standing.records or cell in standing.failed for cell in sweep)
@@ -178,6 +178,6 @@ def _state(standing: Standing, method: Method) -> str:
     return "done" if tested else "failed"
 
 
-def _beside(row: Row, full: Row) -> Row:
+def _beside(row: ReportRow, full: ReportRow) -> ReportRow:
     difference = row.mean - full.mean if row.mean is not None and full.mean is not None and row != full else None
     return replace(row, to_full=difference)

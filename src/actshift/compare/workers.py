@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from actshift.compare.cell import Cell
-from actshift.compare.protocol import Standing, Task
+from actshift.compare.protocol import PendingCell, SweepState
 from actshift.errors import ActshiftError, first_line
 
 
 def run_tasks(
-    standing: Standing,
+    standing: SweepState,
     at_once: int,
-    submit: Callable[[Task], Future[str | None]],
+    submit: Callable[[PendingCell], Future[str | None]],
     settle: Callable[[Cell, str | None], None],
     started: Callable[[Sequence[Cell]], None],
 ) -> None:
@@ -35,7 +35,7 @@ def run_tasks(
     `settle` must bring `standing` up to date, from which follows what is open next; `started` is told what is under
     way whenever that changes.
     """
-    running: dict[Future[str | None], Task] = {}
+    running: dict[Future[str | None], PendingCell] = {}
     while True:
         under_way = {task.cell for task in running.values()}
         for task in standing.open_tasks():
@@ -55,7 +55,7 @@ LOG = "log.txt"
 
 
 @dataclass(frozen=True)
-class Job:
+class CellJob:
     """All that a process must know to do one cell: `trains` is False for the base, `test` None before the choice."""
 
     folder: str
@@ -70,7 +70,7 @@ class Job:
     one_thread: bool
 
 
-def run_job(job: Job) -> None:
+def run_job(job: CellJob) -> None:
     """Train and score what the cell's record does not have yet; each score is recorded as soon as it is there."""
     from filelock import FileLock
 
@@ -94,7 +94,7 @@ def run_job(job: Job) -> None:
 def serve() -> None:
     """Do the jobs that come in until there are no more."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[CellJob] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
     while True:
         job = jobs.get()
@@ -107,13 +107,13 @@ def serve() -> None:
         print(json.dumps({"error": _outcome(job, warned), "warnings": warned}), file=answers, flush=True)
 
 
-def _read(jobs: queue.SimpleQueue[Job]) -> None:
+def _read(jobs: queue.SimpleQueue[CellJob]) -> None:
     for line in sys.stdin:
-        jobs.put(Job(**json.loads(line)))
+        jobs.put(CellJob(**json.loads(line)))
     os._exit(0)  # also in the middle of a cell: what is written is whole, and goes on from there
 
 
-def _outcome(job: Job, warned: list[str]) -> str | None:
+def _outcome(job: CellJob, warned: list[str]) -> str | None:
     try:
         import torch
 
@@ -152,7 +152,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)[:200]}"
 
 
-def _score(job: Job, loaded: tuple[Any, Any], rows: str) -> Any:
+def _score(job: CellJob, loaded: tuple[Any, Any], rows: str) -> Any:
     from actshift.compare.cell import Score
     from actshift.data import LABELLED, LANGUAGE, load_rows
     from actshift.evaluation import evaluate
@@ -164,7 +164,7 @@ def _score(job: Job, loaded: tuple[Any, Any], rows: str) -> Any:
     return Score(report.correct, report.total, report.seconds)
 
 
-def to_line(job: Job) -> str:
+def to_line(job: CellJob) -> str:
     """Return what `serve` reads."""
     return json.dumps(asdict(job))
 
@@ -193,11 +193,11 @@ class Workers:
         for process in self.all:
             process.close()
 
-    def submit(self, job: Job) -> Future[str | None]:
+    def submit(self, job: CellJob) -> Future[str | None]:
         """Have a job done; the result is None, or in one line why it failed."""
         return self.executor.submit(self._do, job)
 
-    def _do(self, job: Job) -> str | None:
+    def _do(self, job: CellJob) -> str | None:
         process = self.idle.get()
         try:
             return process.do(job)
@@ -212,7 +212,7 @@ class _Process:
         self.running: subprocess.Popen[str] | None = None
         self.killed = False
 
-    def do(self, job: Job) -> str | None:
+    def do(self, job: CellJob) -> str | None:
         process = self._started()
         assert process.stdin and process.stdout
         try:

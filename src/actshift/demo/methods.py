@@ -9,7 +9,7 @@ from actshift.errors import ActshiftError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Method:
+class DemoMethod:
     """One way to adapt the model, and its peak learning rate.
 
     Post-block, post-MLP and full fine-tuning had theirs chosen on the validation split, from two or three each;
@@ -23,11 +23,11 @@ class Method:
 
 
 METHODS = {
-    "post_block": Method("post-block r=8", 1e-2, "post_block"),
-    "post_mlp": Method("post-MLP r=8", 1e-2, "post_mlp"),
-    "post_attention": Method("post-attention r=8", 1e-2, "post_attention"),
-    "vector": Method("post-block vector", 5e-3, "post_block", vector=True),
-    "full": Method("full fine-tuning", 3e-4),
+    "post_block": DemoMethod("post-block r=8", 1e-2, "post_block"),
+    "post_mlp": DemoMethod("post-MLP r=8", 1e-2, "post_mlp"),
+    "post_attention": DemoMethod("post-attention r=8", 1e-2, "post_attention"),
+    "vector": DemoMethod("post-block vector", 5e-3, "post_block", vector=True),
+    "full": DemoMethod("full fine-tuning", 3e-4),
 }
 DEFAULT = ("post_block", "full")
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from actshift import LowRank, SteeringConfig, Vector, attach, load_adapter
 from actshift.demo import load_base
-from actshift.demo.methods import METHODS, Method, check_methods
+from actshift.demo.methods import METHODS, DemoMethod, check_methods
 from actshift.demo.task import make_rows
 from actshift.evaluation import EvalReport, evaluate
 from actshift.files import check_new_folder
@@ -166,7 +166,7 @@ def _adapt(
     return row, report
 
 
-def _config(method: Method) -> SteeringConfig:
+def _config(method: DemoMethod) -> SteeringConfig:
     adapter = Vector() if method.vector else LowRank(rank=8)
     return SteeringConfig(adapter=adapter, site=method.site or "post_block", task_type="CAUSAL_LM")
 

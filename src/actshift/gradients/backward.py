@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from actshift.data.encode import IGNORED, partner_loss
 from actshift.errors import ActshiftError
-from actshift.gradients.taps import Clock, Tap
+from actshift.gradients.taps import BatchGroup, Tap
 from actshift.sites.blocks import unwrap
 
 Batch = Mapping[str, Any]
@@ -23,7 +23,7 @@ PAIRED = "pair_input_ids"
 
 
 @dataclass(frozen=True)
-class Seen:
+class BackwardStats:
     """What backward passes went over: targets by group `[groups]`, batches, and the mean loss in nats a target."""
 
     targets: tuple[int, ...]
@@ -57,10 +57,10 @@ def backward(
     model: nn.Module,
     batches: Iterable[Batch],
     taps: Sequence[Tap],
-    clock: Clock,
+    clock: BatchGroup,
     handles: Sequence[RemovableHandle],
     on_batch: Callable[[int], None] | None = None,
-) -> Seen:
+) -> BackwardStats:
     """Run one backward pass a batch, and take the taps' hooks off whatever happens.
 
     Batches count by their targets (labels that are not -100), so that the taps hold the gradient of the mean loss
@@ -88,7 +88,7 @@ def backward(
         for handle in handles:
             handle.remove()
     _check(done, sum(targets), taps)
-    return Seen(tuple(targets), done, losses / sum(targets))
+    return BackwardStats(tuple(targets), done, losses / sum(targets))
 
 
 def count_targets(model: nn.Module, batch: Batch) -> int:

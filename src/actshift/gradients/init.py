@@ -13,12 +13,12 @@ from actshift.data.encode import sides
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import Batch, backward, frozen, on_device
 from actshift.gradients.sketch import SIZE, Sketch
-from actshift.gradients.taps import Clock, Mask, Tap, tap_map
+from actshift.gradients.taps import BatchGroup, Mask, Tap, tap_map
 from actshift.tuner import SteeringLayer
 from actshift.tuner.intervention import targets
 from actshift.tuner.layer import EVERYWHERE, layer_at
 
-Place = tuple[SteeringLayer, Any]
+LayerAdapter = tuple[SteeringLayer, Any]
 
 
 def gradient_init(
@@ -49,23 +49,23 @@ def gradient_init(
     >>> gradient_init(model, token_batches(["what is the largest of three and four ?"], tokenizer))
     """
     places, batches = _places(model, adapter_name), list(batches)
-    clock = Clock(groups=1)
+    clock = BatchGroup(groups=1)
     taps = [Tap(f"{layer.site} of block {layer.layer_index}") for layer, _ in places]
     masks = [_chosen(layer, adapter_name) for layer, _ in places]
     handles = [tap_map(tap, layer, clock, mask) for tap, (layer, _), mask in zip(taps, places, masks, strict=True)]
     seen = backward(model, batches, taps, clock, handles, on_batch)
     rows = [_directions(tap, shift, seen.shares) for tap, (_, shift) in zip(taps, places, strict=True)]
-    codes = [Code(directions) for directions in rows]
+    codes = [CodeScale(directions) for directions in rows]
     _measure(model, batches, [layer for layer, _ in places], codes, masks)
     with torch.no_grad():
         for (_, shift), code in zip(places, codes, strict=True):
             shift.down.weight.copy_(code.scale * code.directions)
 
 
-def _places(model: nn.Module, adapter_name: str) -> list[Place]:
+def _places(model: nn.Module, adapter_name: str) -> list[LayerAdapter]:
     config: Any = getattr(model, "peft_config", {}).get(adapter_name)
     interventions = getattr(config, "all_interventions", ())
-    places: list[Place] = []
+    places: list[LayerAdapter] = []
     for target in targets(model, interventions, config.blocks) if interventions else ():
         if getattr(target.intervention.adapter, "init", None) == "gradient":
             layer = layer_at(target.host)
@@ -106,7 +106,7 @@ def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:
     return tap.matrix.factors(shares, rank).right.T
 
 
-class Code:
+class CodeScale:
     """The size of what r directions `[r, d]` read of an activation, beside the activation's own."""
 
     def __init__(self, directions: Tensor) -> None:
@@ -130,12 +130,12 @@ def _measure(
     model: nn.Module,
     batches: Sequence[Batch],
     layers: Sequence[SteeringLayer],
-    codes: Sequence[Code],
+    codes: Sequence[CodeScale],
     masks: Sequence[Mask],
 ) -> None:
     attended: list[Any] = [None]
 
-    def reader(code: Code, mask: Mask) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def reader(code: CodeScale, mask: Mask) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def read(_: nn.Module, args: tuple[Any, ...]) -> None:
             x: Tensor = args[0]
             for wanted in (mask(x), attended[0]):  # a mask of another shape is not this tensor's: an encoder's, say

@@ -23,7 +23,7 @@ EXACT_AREA = 512 * 512
 Mask = Callable[[Tensor], "Tensor | None"]
 
 
-class Clock:
+class BatchGroup:
     """What all taps of a run share: the group of the batch that is running, and the weight of its loss."""
 
     def __init__(self, groups: int) -> None:
@@ -45,7 +45,7 @@ class Tap:
         self.matrix: Exact | Sketch | None = None
         self.vector: Tensor | None = None
 
-    def watch(self, x: Tensor, y: Tensor, clock: Clock, mask: Tensor | None = None) -> None:
+    def watch(self, x: Tensor, y: Tensor, clock: BatchGroup, mask: Tensor | None = None) -> None:
         """Have the gradient by `y` summed with `x` when it comes. `mask [..., 1]` chooses tokens; None is all."""
         if not torch.is_grad_enabled():  # the first of the two passes of a re-entrant checkpoint
             return
@@ -53,7 +53,7 @@ class Tap:
         begin_graph(y)
         y.register_hook(lambda g: self._add(g, x, clock, mask))
 
-    def _add(self, g: Tensor, x: Tensor, clock: Clock, mask: Tensor | None) -> None:
+    def _add(self, g: Tensor, x: Tensor, clock: BatchGroup, mask: Tensor | None) -> None:
         dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
         if mask is not None:
             g = torch.where(mask, g, 0)
@@ -82,7 +82,7 @@ def begin_graph(y: Tensor) -> None:
         y.requires_grad_()
 
 
-def tap_host(tap: Tap, host: Host, clock: Clock) -> RemovableHandle:
+def tap_host(tap: Tap, host: Host, clock: BatchGroup) -> RemovableHandle:
     """Tap a site, as a shift that is added there would see it: after the shifts that it has already."""
 
     def at_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -101,7 +101,7 @@ def tap_host(tap: Tap, host: Host, clock: Clock) -> RemovableHandle:
     return host.module.register_forward_hook(at_output)
 
 
-def tap_map(tap: Tap, module: nn.Module, clock: Clock, mask: Mask | None = None) -> RemovableHandle:
+def tap_map(tap: Tap, module: nn.Module, clock: BatchGroup, mask: Mask | None = None) -> RemovableHandle:
     """Tap a module y = f(x): for a linear map G is the gradient of its weight; `mask` chooses tokens by x."""
 
     def between(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

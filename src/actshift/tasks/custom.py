@@ -11,7 +11,7 @@ from typing import Any
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import read_mapping
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import SPLITS, Example, Hub, Part, Row, Source, cut
+from actshift.tasks.source import SPLITS, Example, Hub, Row, Source, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 COLUMN = re.compile(r"\{(\w+)\}")
@@ -42,7 +42,7 @@ class Files:
     """A .jsonl, .json, .csv or .parquet file for each split of the source, as `load_rows` reads them."""
 
     paths: Mapping[str, Path]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, SplitSlice]
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -151,13 +151,15 @@ def _source(path: Path, values: Mapping[str, Any]) -> Source:
     if "splits" in values:
         raise ActshiftError(f"In the task file {path}, data names a file for each split already; leave splits out.")
     _check_splits(path, data)
-    return Files({split: path.parent / str(name) for split, name in data.items()}, {name: Part(name) for name in data})
+    return Files(
+        {split: path.parent / str(name) for split, name in data.items()}, {name: SplitSlice(name) for name in data}
+    )
 
 
-def _parts(path: Path, splits: Mapping[str, Any], whole: str) -> dict[str, Part]:
+def _parts(path: Path, splits: Mapping[str, Any], whole: str) -> dict[str, SplitSlice]:
     """Return the parts of splits given by name, as "validation", or as a share of the split `whole`, as 0.1."""
     _check_splits(path, splits)
-    named = {split: Part(value) for split, value in splits.items() if isinstance(value, str)}
+    named = {split: SplitSlice(value) for split, value in splits.items() if isinstance(value, str)}
     shares = {split: value for split, value in splits.items() if split not in named}
     numbers = all(isinstance(share, int | float) and share > 0 for share in shares.values())
     if not numbers or sum(shares.values()) > 1 + TOLERANCE:
@@ -165,7 +167,7 @@ def _parts(path: Path, splits: Mapping[str, Any], whole: str) -> dict[str, Part]
             f"In the task file {path}, a split is a name or a share, and shares are above 0 and 1 together, "
             f"got {dict(splits)}."
         )
-    return {**cut(whole, **shares), **named}
+    return {**split_by_hash(whole, **shares), **named}
 
 
 def _check_splits(path: Path, splits: Mapping[str, Any]) -> None:

@@ -15,13 +15,13 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitSlice:
     """The rows of a source's `split` whose prompt falls between `low` and `high`, shares of 1.
 
     Where a prompt falls is a hash of its text and of `SEED`: the same on every machine, whatever the order of the
     rows, so that rows with one prompt stay on one side of every cut. A share is met on average, not to the row.
 
-    >>> [Part("train", 0, 0.5).takes(prompt) for prompt in ("2 + 2 =", "2 + 3 =", "2 + 2 =")]
+    >>> [SplitSlice("train", 0, 0.5).takes(prompt) for prompt in ("2 + 2 =", "2 + 3 =", "2 + 2 =")]
     [False, True, False]
     """
 
@@ -39,16 +39,16 @@ class Part:
         return self.share == 1 or self.low <= _place(prompt) < self.high
 
 
-def cut(split: str, **shares: float) -> dict[str, Part]:
+def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
     """Cut one split of a source into several of a task, by their shares.
 
-    >>> cut("dev", validation=0.5, test=0.5)["test"]
-    Part(split='dev', low=0.5, high=1.0)
+    >>> split_by_hash("dev", validation=0.5, test=0.5)["test"]
+    SplitSlice(split='dev', low=0.5, high=1.0)
     """
     parts, low = {}, 0.0
     for name, share in shares.items():
         high = round(low + share, 9)  # sums of decimals such as 0.8 + 0.1 + 0.1 must meet 1
-        parts[name] = Part(split, low, high)
+        parts[name] = SplitSlice(split, low, high)
         low = high
     return parts
 
@@ -116,7 +116,7 @@ class Source(Protocol):
     """Rows by the source's own splits, and which of them make up each split of the task."""
 
     @property
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, SplitSlice]:
         """What each split of the task is made of."""
         ...
 
@@ -146,7 +146,7 @@ class Hub:
     id: str
     config: str | None
     revision: str
-    parts: Mapping[str, Part]
+    parts: Mapping[str, SplitSlice]
     rows: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, task: str, split: str) -> Iterable[Row]:
@@ -184,7 +184,7 @@ class Folder:
     `layout` turns a row's prompt fields and its `answer` into the layout of the hub; None leaves a row out.
     """
 
-    parts: Mapping[str, Part]
+    parts: Mapping[str, SplitSlice]
     layout: Callable[[dict[str, Any]], Row | None] = dict
     folder: Path | None = None
 

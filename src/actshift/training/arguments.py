@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def traceless(model: Any) -> Iterator[None]:
+def restore_model_after(model: Any) -> Iterator[None]:
     """Undo what the trainer does to a model beside training it.
 
     It puts a fused loss and autocast on `forward`, which would pile up and break pickling, and switches the cache off.
@@ -42,7 +42,7 @@ def traceless(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep the libraries' bars and advice, which concern our calls, out of the way of our own progress."""
     from transformers.utils import logging
 

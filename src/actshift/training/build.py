@@ -10,7 +10,7 @@ from actshift.errors import ActshiftError
 from actshift.model_head import CAUSAL, Head
 from actshift.training.arguments import uses_bf16
 from actshift.training.configs import head_vectors_config, joint_config, steering_config
-from actshift.training.data import named
+from actshift.training.data import require_setting
 from actshift.training.fit import Job
 from actshift.training.settings import TrainSettings
 
@@ -49,7 +49,7 @@ def load_base(settings: TrainSettings, head: Head = CAUSAL) -> tuple[Any, PreTra
     bf16 = uses_bf16(settings) and settings.method != "full"
     torch.manual_seed(settings.seed)
     model, tokenizer = load_model(
-        named(settings, "model"),
+        require_setting(settings, "model"),
         dtype="auto" if bf16 else "float32",
         trust_remote_code=settings.trust_remote_code,
         head=head,
@@ -67,7 +67,7 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL) -> PreTra
 
     from actshift.loading import load_config
 
-    config = head.settle(load_config(named(settings, "model"), settings.trust_remote_code))
+    config = head.settle(load_config(require_setting(settings, "model"), settings.trust_remote_code))
     try:
         with torch.device("meta"):
             return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)

@@ -67,7 +67,7 @@ class Checkpoints(TrainerCallback):
             self.run.remove_all_but(latest, state.best_model_checkpoint)
 
 
-class Epochs(TrainerCallback):
+class EnforceEachEpoch(TrainerCallback):
     """Enforces at the end of each epoch what an adapter promises of itself by the epoch."""
 
     def on_step_end(
@@ -78,7 +78,7 @@ class Epochs(TrainerCallback):
             enforce(model)
 
 
-def settle(model: nn.Module) -> None:
+def finalize_adapters(model: nn.Module) -> None:
     """End the training of every adapter in `model`: open gates become 0 or 1, and a rule of k steps holds exactly."""
     for layer in steering_layers(model).values():
         for shift in layer.lora_steer.values():

@@ -27,7 +27,7 @@ class Inputs:
     head: Head
 
 
-def named(settings: TrainSettings, name: str) -> str:
+def require_setting(settings: TrainSettings, name: str) -> str:
     """Return the setting `name`, one of model, data and out; raise ActshiftError where it was not given."""
     value = getattr(settings, name)
     if not value:
@@ -71,13 +71,13 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
         raise ActshiftError("task and data both say what to train on; give one of them.")
     if source or not settings.task:
         kinds = objective.kinds if objective else LABELLED
-        return load_rows(source or named(settings, "data"), split, kinds=kinds)
+        return load_rows(source or require_setting(settings, "data"), split, kinds=kinds)
     from actshift.loading import load_tokenizer
     from actshift.tasks import get_task
 
     form = objective.form if objective else "labels"
     if form == "text" and settings.chat:
-        tokenizer = load_tokenizer(named(settings, "model"), settings.trust_remote_code)
+        tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
         form = "messages" if tokenizer.chat_template else "text"
     return get_task(settings.task).load(split, settings.data_dir, form=form)
 
@@ -111,7 +111,7 @@ def head_for(settings: TrainSettings, objective: Objective, rows: Dataset) -> He
 def _config(settings: TrainSettings) -> Any:
     from actshift.loading import load_config
 
-    return load_config(named(settings, "model"), settings.trust_remote_code)
+    return load_config(require_setting(settings, "model"), settings.trust_remote_code)
 
 
 def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tuple[Dataset, Dataset | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, require
 from actshift.model_head import CAUSAL, Head, labels_of
-from actshift.training.arguments import quiet, total_steps, traceless, trainer_arguments
+from actshift.training.arguments import quiet_libraries, restore_model_after, total_steps, trainer_arguments
 from actshift.training.data import Examples, Inputs, objective_of_rows
 from actshift.training.objectives import OBJECTIVES
 from actshift.training.run_folder import COMPLETE, RunFolder, read_json
@@ -84,7 +84,7 @@ class Job:
 
     def run(self, model: Any) -> FitResult:
         """Train the parameters of `model` that require gradients; the job has begun."""
-        from actshift.training.callbacks import Checkpoints, Epochs, ProgressBar, StopAtNan, settle
+        from actshift.training.callbacks import Checkpoints, EnforceEachEpoch, ProgressBar, StopAtNan, finalize_adapters
         from actshift.training.prefix_cache import cached_prefix
 
         steps, train, held_out = self.steps, self.examples.train, self.examples.held_out
@@ -94,12 +94,17 @@ class Job:
         latest = self.folder.latest(steps) if self.resume else None
         clock = Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
         warn_of_unknown_end(model, self.tokenizer)
-        with ProgressBar(self.title) as progress, quiet(), traceless(model), self.folder.space_explained(trainable):
+        with (
+            ProgressBar(self.title) as progress,
+            quiet_libraries(),
+            restore_model_after(model),
+            self.folder.space_explained(trainable),
+        ):
             arguments = trainer_arguments(objective, self.settings, self.folder, steps, saves, evaluates=bool(held_out))
-            trainer = objective.trainer(model, self, arguments, [StopAtNan(), Epochs(), clock, progress])
+            trainer = objective.trainer(model, self, arguments, [StopAtNan(), EnforceEachEpoch(), clock, progress])
             with cached_prefix(model, self):
                 trainer.train(resume_from_checkpoint=str(latest) if latest else None)
-        settle(model.eval())
+        finalize_adapters(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or steps
         return FitResult(
             steps=steps,

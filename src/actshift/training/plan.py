@@ -8,7 +8,7 @@ from typing import Any
 
 from actshift.training.arguments import total_steps, uses_bf16
 from actshift.training.build import adapt, base_without_weights, check_names
-from actshift.training.data import named, read_inputs
+from actshift.training.data import read_inputs, require_setting
 from actshift.training.fit import parameter_counts
 from actshift.training.lofit import heads_to_keep, phases, scales
 from actshift.training.run_folder import RunFolder
@@ -54,7 +54,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Place:
+class AdaptedModule:
     """A module that would be adapted: its block, the site that is steered there or "weight", and what is trained."""
 
     layer: int | None
@@ -68,7 +68,7 @@ class Place:
 class Plan:
     """What a run would do: where it would adapt the model, and its size; `cache` is that of cache_prefix, in bytes."""
 
-    places: tuple[Place, ...]
+    places: tuple[AdaptedModule, ...]
     trainable: int
     parameters: int
     rows: int
@@ -107,11 +107,11 @@ def plan(settings: TrainSettings) -> Plan:
     from actshift.sites import find_blocks, resolve
     from actshift.training.prefix_cache import cache_bytes
 
-    RunFolder(Path(named(settings, "out"))).check(settings, resume=False)
+    RunFolder(Path(require_setting(settings, "out"))).check(settings, resume=False)
     check_names(settings)
     inputs = read_inputs(settings)
     model = base_without_weights(settings, inputs.head)
-    tokenizer = load_tokenizer(named(settings, "model"), settings.trust_remote_code)
+    tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
     encoded = inputs.objective.encode(inputs.rows, tokenizer, settings, inputs.head)
     steps = total_steps(len(encoded.examples), settings)
     if settings.two_phases:
@@ -146,7 +146,7 @@ def counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
     return kept, parameters - trainable + kept
 
 
-def places_in(adapted: Any) -> list[Place]:
+def places_in(adapted: Any) -> list[AdaptedModule]:
     """Return the modules of an adapted model that are steered or have LoRA; none where every weight is trained."""
     sizes: dict[str, int] = {}
     for name, parameter in adapted.named_parameters():
@@ -156,10 +156,10 @@ def places_in(adapted: Any) -> list[Place]:
     return [_place(adapted.get_submodule(name), name, size) for name, size in sizes.items()]
 
 
-def _place(module: Any, name: str, size: int) -> Place:
+def _place(module: Any, name: str, size: int) -> AdaptedModule:
     from actshift.tuner import SteeringLayer
 
     name = name.removeprefix("base_model.model.")
     if isinstance(module, SteeringLayer):
-        return Place(module.layer_index, module.site, name.rpartition(".")[0], module.width, size)
-    return Place(None, "weight", name, module.in_features, size)
+        return AdaptedModule(module.layer_index, module.site, name.rpartition(".")[0], module.width, size)
+    return AdaptedModule(None, "weight", name, module.in_features, size)

@@ -18,10 +18,10 @@ from actshift.data.collate import padded
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import text_config, unwrap
-from actshift.training.arguments import total_steps, traceless, uses_bf16
-from actshift.training.prefix_store import GIB, InMemory, OnDisk, Store, raw
+from actshift.training.arguments import restore_model_after, total_steps, uses_bf16
+from actshift.training.prefix_store import GIB, BatchStore, InMemory, OnDisk, raw
 from actshift.training.settings import TrainSettings
-from actshift.training.trainer import LikeLengths, lengths_of
+from actshift.training.trainer import LengthGroupedSampler, lengths_of
 from actshift.tuner.layer import CHILD
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class CachedPrefix(AbstractContextManager):
     Raises ActshiftError where that comparison fails, and for blocks that hand on more than hidden states.
     """
 
-    def __init__(self, prefix: Prefix, store: Store) -> None:
+    def __init__(self, prefix: Prefix, store: BatchStore) -> None:
         self.prefix, self.store = prefix, store
         self.key = b""
         self.known: Tensor | None = None
@@ -188,7 +188,7 @@ def check_exact(model: Any, prefix: Prefix, batch: Mapping[str, Tensor]) -> None
     training, inner = model.training, cast(Any, unwrap(model))
     model.train()
     try:
-        with torch.random.fork_rng(), traceless(model), CachedPrefix(prefix, InMemory(math.inf)) as cache:
+        with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, InMemory(math.inf)) as cache:
             inner.config.use_cache = False  # as trainers do
             plain = _outputs(model, batch, seed=0)
             if cache.depends:
@@ -254,7 +254,7 @@ def cache_bytes(
     check_worth(settings, len(examples), steps)
     find_prefix(adapted)
     lengths = lengths_of(examples)
-    sampler = LikeLengths(lengths, settings.batch_size, settings.seed)
+    sampler = LengthGroupedSampler(lengths, settings.batch_size, settings.seed)
     batches = [batch for batch in (*sampler.batches, sampler.rest) if batch]
     tokens = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return min(tokens * width * (2 if uses_bf16(settings) else 4), int(settings.cache_limit * GIB))

@@ -13,7 +13,7 @@ from torch import Tensor
 GIB = 2**30
 
 
-class Store(ABC):
+class BatchStore(ABC):
     """Tensors by key, on the CPU, in as many `limit` bytes; those that come when it is full are not kept.
 
     >>> store = InMemory(limit=8)
@@ -50,7 +50,7 @@ class Store(ABC):
         """Copy from a place."""
 
 
-class InMemory(Store):
+class InMemory(BatchStore):
     """Kept as they are."""
 
     def _put(self, tensor: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class InMemory(Store):
         return place.clone()  # the next block may change it in place
 
 
-class OnDisk(Store):
+class OnDisk(BatchStore):
     """Kept as raw numbers in a file without a name in `folder`, which is gone when the process is, however it ends.
 
     It is read, not mapped: on a full disk a write raises OSError, where a page of a map would kill the process.

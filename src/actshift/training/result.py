@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.model_head import CAUSAL, Head
-from actshift.training.data import named
+from actshift.training.data import require_setting
 from actshift.training.fit import FitResult
 from actshift.training.lofit import Selection
 from actshift.training.run_folder import METRICS, RunFolder, read_json
@@ -26,7 +26,7 @@ class TrainResult:
     @property
     def folder(self) -> Path:
         """Where the result is."""
-        return Path(named(self.settings, "out"))
+        return Path(require_setting(self.settings, "out"))
 
     @property
     def folder_bytes(self) -> int:

@@ -18,7 +18,7 @@ ADAPTER = "The shift, by its kind"
 """The panel of what only some adapters have: the settings there are the adapters' own fields, by the same names."""
 LEARNING_RATES = {"steering": 2e-3, "lora": 3e-4, "full": 2e-5, "joint": 2e-4}
 """The middle of the paper's grid of each method."""
-GENTLER = {"dpo": 0.05, "grpo": 0.05}
+RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
 """What these objectives multiply a rate by: TRL trains every weight at 1e-6 for them, and we at 2e-5 for sft."""
 
 STEERS = {"method": ("steering", "joint")}
@@ -253,7 +253,7 @@ class TrainSettings:
     @property
     def rate(self) -> float:
         """The peak learning rate: the one given, or the method's, by its objective."""
-        return self.learning_rate or LEARNING_RATES[self.method] * GENTLER.get(self.objective or "sft", 1)
+        return self.learning_rate or LEARNING_RATES[self.method] * RATE_SCALE.get(self.objective or "sft", 1)
 
     @property
     def samples(self) -> int:

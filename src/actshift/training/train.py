@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.files import write_whole
-from actshift.training.arguments import quiet
+from actshift.training.arguments import quiet_libraries
 from actshift.training.build import adapt, check_names, first_weights, load_base
 from actshift.training.card import model_card
-from actshift.training.data import Examples, named, read_inputs
+from actshift.training.data import Examples, read_inputs, require_setting
 from actshift.training.fit import Job
 from actshift.training.lofit import phases, select_heads
 from actshift.training.result import TrainResult, read_result
@@ -37,7 +37,7 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     Example:
         >>> train(TrainSettings(model="gpt2", data="rows.jsonl", out="run"))  # doctest: +SKIP
     """
-    run = RunFolder(Path(named(settings, "out")))
+    run = RunFolder(Path(require_setting(settings, "out")))
     if resume and run.finished:
         run.tidy()
         warnings.warn(f"The run in {run.path} is finished already; nothing is left to resume.", stacklevel=2)
@@ -70,7 +70,7 @@ def _two_phases(model: Any, job: Job) -> tuple[Any, TrainResult]:
 
 def _save(model: Any, tokenizer: PreTrainedTokenizerBase, result: TrainResult, run: RunFolder) -> Path:
     folder = run.checkpoints / "result"
-    with quiet():
+    with quiet_libraries():
         if result.settings.method == "full":
             model.save_pretrained(str(folder))
             tokenizer.save_pretrained(str(folder))

@@ -15,13 +15,13 @@ from transformers import PrinterCallback, Trainer
 from actshift.tuner.controls import parameter_groups
 
 
-class LikeLengths(Sampler[int]):
+class LengthGroupedSampler(Sampler[int]):
     """Rows one after another, so that each `batch_size` of them are of like length.
 
     The rows are cut into batches once, and each epoch reads the batches in an order of its own: transformers'
     sampler goes from long to short through 50 batches at a time. The rows that fill no batch are drawn, and come last.
 
-    >>> sampler = LikeLengths([5, 1, 4, 2], batch_size=2, seed=0)
+    >>> sampler = LengthGroupedSampler([5, 1, 4, 2], batch_size=2, seed=0)
     >>> sorted(sorted(batch) for batch in sampler.batches)
     [[0, 2], [1, 3]]
     """
@@ -61,7 +61,7 @@ def lengths_of(examples: Iterable[Mapping[str, Any]]) -> list[int]:
     return [length_of(example) for example in examples]
 
 
-class OurTrainer:
+class TrainerMixin:
     """Mixed into a trainer: no model card, batches of like length of our own, a learning rate for the LoRA half."""
 
     def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
@@ -93,7 +93,7 @@ class OurTrainer:
         if trainer.args.train_sampling_strategy != "group_by_length" or draws_anew:
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         rows = trainer.train_dataset if train_dataset is None else train_dataset
-        return LikeLengths(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
+        return LengthGroupedSampler(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the learning rate of the LoRA half beside the other's."""
@@ -110,4 +110,4 @@ class OurTrainer:
 @cache
 def trainer_of(kind: type) -> type:
     """Return the class `kind`, one of transformers' or TRL's trainers, as our runs use it."""
-    return type(kind.__name__, (OurTrainer, kind), {})
+    return type(kind.__name__, (TrainerMixin, kind), {})

@@ -16,7 +16,7 @@ from actshift.tuner.classifier_head import check_head
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
-from actshift.tuner.layer import CONTAINER, built, child_of
+from actshift.tuner.layer import CONTAINER, build_shift, child_of
 
 
 def check_adapter(
@@ -59,7 +59,7 @@ def tensor_shapes(targets: list[Target]) -> dict[str, Shape]:
         return {
             f"{target.host.name}.{child_of(target.host)}{CONTAINER}{name}": tuple(tensor.shape)
             for target in targets
-            for name, tensor in built(target).state_dict().items()
+            for name, tensor in build_shift(target).state_dict().items()
         }
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actshift.adapters import Shift
-from actshift.adapters.functional import add_shift, add_shift_leanly
+from actshift.adapters.functional import add_shift, add_shift_memory_efficient
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
-from actshift.tuner.row_adapters import Member, RowAdapters, plus_shift, usable_factors
+from actshift.tuner.row_adapters import ActiveAdapter, RowAdapters, apply_shift, usable_factors
 from actshift.tuner.walking import device_and_dtype, everyone_in
 
 CHILD = "actshift"  # the layer's name below its host; PEFT would skip a name with "lora_" in it
@@ -76,7 +76,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, target: Target) -> None:
         """Add a fresh adapter under this name, on the host's device and in its dtype."""
         device, dtype = device_and_dtype(self._host[0])
-        module = built(target)
+        module = build_shift(target)
         if not any(parameter.is_meta for parameter in module.parameters()):  # PEFT's low_cpu_mem_usage
             module = module.to(device=device, dtype=dtype)
         self.lora_steer[adapter_name] = module
@@ -99,20 +99,20 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             factors = usable_factors(adapter) if everywhere else None
             if factors is not None:
                 lean = torch.is_grad_enabled()
-                return add_shift_leanly(x, factors, strength) if lean else add_shift(x, x, factors, strength)
+                return add_shift_memory_efficient(x, factors, strength) if lean else add_shift(x, x, factors, strength)
         acting = self._acting()
         if acting and self._recomputes():
             return checkpoint(self._steer, x, acting, use_reentrant=False)
         return self._steer(x, acting)
 
-    def _steer(self, x: Tensor, acting: Sequence[Member]) -> Tensor:
+    def _steer(self, x: Tensor, acting: Sequence[ActiveAdapter]) -> Tensor:
         steered = x
         for one in acting:
-            shifted = plus_shift(steered, one.adapter, x, one.strength)
+            shifted = apply_shift(steered, one.adapter, x, one.strength)
             steered = shifted if one.everywhere else torch.where(self._mask(one.positions, x), shifted, steered)
         return steered
 
-    def _acting(self, names: Sequence[str] | None = None) -> list[Member]:
+    def _acting(self, names: Sequence[str] | None = None) -> list[ActiveAdapter]:
         """Return the adapters of these names, or the active ones, that act here.
 
         At strength 0 an adapter is skipped, and so the base model is kept to the bit.
@@ -121,7 +121,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         names = self._active_adapter if names is None else names
         names = (names,) if isinstance(names, str) else names
         return [
-            Member(name, held[name], strength[name], positions[name])
+            ActiveAdapter(name, held[name], strength[name], positions[name])
             for name in names
             if name in held and strength[name] != 0
         ]
@@ -178,7 +178,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         raise AttributeError("a SteeringLayer has no bias")
 
 
-def built(target: Target) -> Shift:
+def build_shift(target: Target) -> Shift:
     """Return the fresh module that an intervention makes at its host."""
     return target.intervention.adapter.build(target.host.width, target.host.heads)
 

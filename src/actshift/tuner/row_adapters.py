@@ -33,7 +33,7 @@ def shift_of(adapter: nn.Module, x: Tensor, strength: float) -> Tensor:
     return (shift if strength == 1 else strength * shift).to(x.dtype)
 
 
-def plus_shift(base: Tensor, adapter: nn.Module, x: Tensor, strength: float) -> Tensor:
+def apply_shift(base: Tensor, adapter: nn.Module, x: Tensor, strength: float) -> Tensor:
     """Return `base + s·Δ(x)`, both `[..., d]`."""
     factors = usable_factors(adapter)
     return base + shift_of(adapter, x, strength) if factors is None else add_shift(base, x, factors, strength)
@@ -42,7 +42,7 @@ def plus_shift(base: Tensor, adapter: nn.Module, x: Tensor, strength: float) -> 
 MaskFor = Callable[[Positions, Tensor], Tensor]
 
 
-class Member(NamedTuple):
+class ActiveAdapter(NamedTuple):
     """An adapter that acts, in every row or in some."""
 
     name: str
@@ -63,11 +63,11 @@ class RowAdapters:
     what is no low-rank map is called, on its rows alone. Runs of rows that share an adapter count as one long row.
     """
 
-    def __init__(self, names: Sequence[str], members: Sequence[Member]) -> None:
+    def __init__(self, names: Sequence[str], members: Sequence[ActiveAdapter]) -> None:
         self.given = len(names)
         self.run = gcd(*(len(list(run)) for _, run in groupby(names)))
         self.names = list(names[:: self.run])
-        self.called: dict[str, Member] = {}
+        self.called: dict[str, ActiveAdapter] = {}
         kinds: dict[Any, dict[int, tuple[Factors, float]]] = {}
         for member in members:
             factors = usable_factors(member.adapter)

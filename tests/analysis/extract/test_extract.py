@@ -8,7 +8,7 @@ import torch
 
 from actshift import ActshiftError, load_adapter
 from actshift.analysis.extract import (
-    Twins,
+    ModelPair,
     check_same_tokenizer,
     extract,
     fit_layers,
@@ -36,7 +36,7 @@ def _blocks_moved(name: str = "llama"):
 def test_the_oracle_gives_the_fine_tuned_models_logits(name: str) -> None:
     base = ARCHITECTURES[name]()
     twin = moved(base, scale=0.1, part=".h." if name in ("gpt2", "falcon") else "layers.")
-    twins, sizes = Twins.of(base, twin), []
+    twins, sizes = ModelPair.of(base, twin), []
     with torch.no_grad():
         for batch in batches(name):
             steered = twins.with_oracle(batch, lambda layer, x, shift: sizes.append(shift.norm()))
@@ -47,9 +47,9 @@ def test_the_oracle_gives_the_fine_tuned_models_logits(name: str) -> None:
 
 def test_what_changed_outside_the_blocks_is_named_and_the_oracles_distance_shows_it() -> None:
     base = ARCHITECTURES["llama"]()
-    whole = oracle(Twins.of(base, moved(base, 0.3)), TEXT, (1, 4), 1, steps=0)
+    whole = oracle(ModelPair.of(base, moved(base, 0.3)), TEXT, (1, 4), 1, steps=0)
     assert "lm_head.weight" in whole.outside and whole.kl_oracle > 1e-3
-    inside = oracle(Twins.of(*_blocks_moved()), TEXT, (1, 4), 1, steps=0)
+    inside = oracle(ModelPair.of(*_blocks_moved()), TEXT, (1, 4), 1, steps=0)
     assert inside.outside == () and inside.kl_oracle < 1e-9 < inside.kl_base
 
 
@@ -74,7 +74,7 @@ def test_a_higher_rank_and_a_distillation_come_closer() -> None:
 
 
 def test_a_nonlinear_map_begins_as_the_linear_one_and_gets_closer() -> None:
-    twins = Twins.of(*_blocks_moved("gpt2"))
+    twins = ModelPair.of(*_blocks_moved("gpt2"))
     short, longer = (oracle(twins, TEXT, (4,), 4, steps=steps) for steps in (1, 200))
     for one, other in zip(short.layers, longer.layers, strict=True):
         assert one.r2_nonlinear == pytest.approx(one.r2[4], abs=0.1)
@@ -199,9 +199,9 @@ def test_layers_that_are_done_are_kept() -> None:
 
     base, twin = _blocks_moved()
     ranks = uniform(1, range(3))
-    twins = Twins.of(base, twin)
+    twins = ModelPair.of(base, twin)
     model = attach(base, config_for(ranks))
-    twins = Twins(model, twin, twins.blocks, twins.finetuned_blocks, ())
+    twins = ModelPair(model, twin, twins.blocks, twins.finetuned_blocks, ())
     done = {0: LayerFit(0, 1, 0.5, 0.25)}
     fits = fit_layers(twins, TEXT, ranks, done)
     assert fits[0] == done[0] and len(fits) == 3

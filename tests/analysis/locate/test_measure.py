@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from actshift import ActshiftError, LowRank, SteeringConfig, Vector, attach, locate
-from actshift.gradients import Clock, Tap, backward, linear_maps, tap_host, tap_map
+from actshift.gradients import BatchGroup, Tap, backward, linear_maps, tap_host, tap_map
 from actshift.sites import resolve
 from actshift.tuner import steering_layers
 from tests.contract.cases import fresh_model
@@ -19,7 +19,7 @@ SITES = ("post_block", "post_mlp", "post_attention", "attention_heads")
 
 def gradient(model, batches, where, tap_of):
     """G and Σ g at one place."""
-    clock, tap = Clock(1), Tap("place")
+    clock, tap = BatchGroup(1), Tap("place")
     seen = backward(model, batches, [tap], clock, [tap_of(tap, where, clock)])
     return tap.matrix.matrix(seen.shares), seen.shares @ tap.vector
 

@@ -9,19 +9,19 @@ import pytest
 
 from actshift.analysis.equivalence import EquivalenceReport, LayerEquivalence, Remainder
 from actshift.analysis.extract import LayerOracle, OracleReport
-from actshift.analysis.locate import LocateReport, Place
+from actshift.analysis.locate import LocateReport, SiteGain
 from actshift.analysis.redundancy import BlockRedundancy, Overlap, Redundancy
 from actshift.analysis.report import Findings, Report
 
 SCALES = (0.01, 0.1, 1.0)
 
 
-def place(site: str, layer: int, gain: float, weight: bool = False, noise: float = 0.01) -> Place:
+def place(site: str, layer: int, gain: float, weight: bool = False, noise: float = 0.01) -> SiteGain:
     """A place of width 10 whose first direction holds nearly all, with the noise of two groups of batches."""
     values = (gain, gain / 10)
     spread = tuple(tuple(value * (1 + sign * noise) for value in values) for sign in (-1, 1))
     mean = () if weight else (gain / 5, gain / 5)
-    return Place(site, layer, site, 10, 10, weight, False, values, None if weight else gain / 5, spread, mean)
+    return SiteGain(site, layer, site, 10, 10, weight, False, values, None if weight else gain / 5, spread, mean)
 
 
 def located(steering: float = 3.0, lora: float = 1.0, groups: int = 2, noise: float = 0.01) -> LocateReport:

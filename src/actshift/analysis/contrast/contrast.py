@@ -14,7 +14,7 @@ from actshift.analysis.batches import Rows
 from actshift.analysis.capture import inference
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, check_token, form_of, ids_of, row_batches, row_states
-from actshift.analysis.render import Heard, counted
+from actshift.analysis.render import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap
@@ -153,7 +153,7 @@ def contrast(
     batch_size: int = 8,
     max_length: int = 512,
     blocks: str | None = None,
-    heard: Heard = lambda phase, done, total: None,
+    heard: ProgressCallback = lambda phase, done, total: None,
 ) -> Contrast:
     """Return, for every block, the vector from the activations of `negative` rows to those of `positive` ones.
 
@@ -181,7 +181,7 @@ def contrast(
     behind = row_batches(negative, "negative", tokenizer, batch_size, max_length)
     notes = _notes(ids_of(ahead), ids_of(behind), tokenizer, token)
     modules = [host.module for host in resolve(model, blocks=blocks)]
-    step = counted(heard, "Forward passes", len(ahead) + len(behind))
+    step = progress_counter(heard, "Forward passes", len(ahead) + len(behind))
     with inference(model):
         p, n = (row_states(model, batches, modules, token, step) for batches in (ahead, behind))
     vectors = tuple(direction(one, other) for one, other in zip(p.at, n.at, strict=True))

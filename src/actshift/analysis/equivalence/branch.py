@@ -12,7 +12,7 @@ from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from actshift.analysis.capture import Call, Reached, hidden_states
+from actshift.analysis.capture import Call, StopForward, hidden_states
 from actshift.errors import ActshiftError, first_line
 
 Weights = Mapping[str, Tensor]
@@ -37,7 +37,7 @@ class Branch:
 
         def stop(module: nn.Module, args: Any, output: Any) -> None:
             seen.append(hidden_states(module, output))
-            raise Reached
+            raise StopForward
 
         handles = [self.host.register_forward_hook(stop)]
         if inject is not None:
@@ -46,7 +46,7 @@ class Branch:
         try:
             with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
                 functional_call(self.block, dict(weights), call.args, call.kwargs)
-        except Reached:
+        except StopForward:
             pass
         finally:
             for handle in handles:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from actshift.analysis.capture import Batch, Call, hidden_states, real, split_tokens
+from actshift.analysis.capture import Batch, Call, hidden_states, split_tokens, unmasked
 from actshift.analysis.equivalence.branch import Branch, Weights, branches_of, reach, widened
 from actshift.analysis.equivalence.report import LayerEquivalence, Remainder
 from actshift.analysis.regression import RIDGES, Moments, best_fit
@@ -47,7 +47,7 @@ class RemainderSums:
         if not self.shift:
             self.shift, self.predicted, self.left = ([0.0] * len(self.scales) for _ in range(3))
         self.output += _energy(still, batch)
-        self.count += len(real(still, batch))
+        self.count += len(unmasked(still, batch))
         for place, scale in enumerate(self.scales):
             shift = moved(scale) - still
             self.shift[place] += _energy(shift, batch)
@@ -146,12 +146,12 @@ class LayerSums:
         activations = {"post_block": before, **({"post_mlp": outputs["mlp"]} if "mlp" in outputs else {})}
         for site, x in activations.items():
             for moments, mask in zip(self.sites[site], (seen, held_out), strict=True):
-                moments.add(real(x.reshape(before.shape), mask), real(after - before, mask))
+                moments.add(unmasked(x.reshape(before.shape), mask), unmasked(after - before, mask))
         if outputs.keys() == {"attention", "mlp"} and call.args:
             skip = before - outputs["mlp"].reshape(before.shape)
             entered = call.args[0] + outputs["attention"].reshape(before.shape)
             if (skip - entered).norm() <= ADDS_UP * before.norm():  # where a norm follows the sum, there is no share
-                norms = [real(one, batch).norm(dim=-1) for one in (skip, outputs["mlp"])]
+                norms = [unmasked(one, batch).norm(dim=-1) for one in (skip, outputs["mlp"])]
                 self.skip += (norms[0] / (norms[0] + norms[1])).sum().item()
                 self.skip_tokens += len(norms[0])
 
@@ -177,4 +177,4 @@ class LayerSums:
 
 
 def _energy(hidden: Tensor, batch: Batch) -> float:
-    return real(hidden, batch).square().sum().item()
+    return unmasked(hidden, batch).square().sum().item()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.analysis.capture import Batch, check_tokens, inference, observe, real
+from actshift.analysis.capture import Batch, check_tokens, inference, observe, unmasked
 from actshift.analysis.equivalence.layer import LayerSums, Parts
 from actshift.analysis.equivalence.report import EquivalenceReport
 from actshift.errors import ActshiftError
@@ -167,7 +167,7 @@ def _pass(
         calls = observe(base, batch, [one.parts.block for one in sums], stop=True)
         for one, call in zip(sums, calls, strict=True):
             one.add(call, batch, rows)
-        tokens += len(real(calls[0].output, batch))
+        tokens += len(unmasked(calls[0].output, batch))
         rows += len(batch["input_ids"])
         if on_batch is not None:
             on_batch(number)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actshift.analysis.capture import Batch, inference, split_tokens
-from actshift.analysis.extract.model_pair import Twins, divergence, logits
+from actshift.analysis.extract.model_pair import ModelPair, divergence, logits
 from actshift.errors import ActshiftError
 from actshift.tuner import steering_layers
 
@@ -18,7 +18,7 @@ WARM_UP = 10
 
 
 def distill(
-    twins: Twins,
+    twins: ModelPair,
     batches: Sequence[Batch],
     steps: int = 300,
     learning_rate: float = 1e-3,
@@ -59,7 +59,7 @@ def distill(
     return best
 
 
-def held_out_kl(twins: Twins, batches: Sequence[Batch], starts: Sequence[int] | None = None) -> float:
+def held_out_kl(twins: ModelPair, batches: Sequence[Batch], starts: Sequence[int] | None = None) -> float:
     """Return the mean KL to the fine-tuned model on held-out rows, in nats a token."""
     found: list[Tensor] = []
     with inference(twins.base, twins.finetuned):
@@ -69,7 +69,7 @@ def held_out_kl(twins: Twins, batches: Sequence[Batch], starts: Sequence[int] | 
     return torch.cat(found).mean().item()
 
 
-def _step(twins: Twins, batch: Batch, start: int, optimiser: torch.optim.Optimizer) -> None:
+def _step(twins: ModelPair, batch: Batch, start: int, optimiser: torch.optim.Optimizer) -> None:
     mask = split_tokens(batch, start)[0]
     wanted = logits(twins.finetuned, batch)
     if not mask["attention_mask"].any():

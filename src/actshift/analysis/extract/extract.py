@@ -18,10 +18,10 @@ from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batch, check_tokens
 from actshift.analysis.extract.distill import distill, held_out_kl
 from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, uniform, within
-from actshift.analysis.extract.model_pair import Twins
+from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit, OracleReport
-from actshift.analysis.render import Heard, counted
+from actshift.analysis.render import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
 from actshift.model_head import head_of
@@ -54,14 +54,16 @@ FILE = "unfinished.safetensors"
 
 
 @dataclass(frozen=True)
-class Store:
+class FittedBlocks:
     """The fits of an extraction in one file of its folder; `key` names the models, the text and the ranks."""
 
     folder: Path
     key: str
 
     @classmethod
-    def of(cls, folder: str | Path, batches: Sequence[Batch], settings: Mapping[str, Any], resume: bool) -> Store:
+    def of(
+        cls, folder: str | Path, batches: Sequence[Batch], settings: Mapping[str, Any], resume: bool
+    ) -> FittedBlocks:
         """Open the folder of an extraction.
 
         Raises ActshiftError where it holds something and is not to be resumed, or is that of another extraction.
@@ -146,7 +148,7 @@ def extract(
     nonlinear_steps: int = NONLINEAR_STEPS,
     folder: str | Path | None = None,
     resume: bool = False,
-    heard: Heard = lambda phase, done, total: None,
+    heard: ProgressCallback = lambda phase, done, total: None,
 ) -> Extraction:
     """Return the base with a linear post-block adapter that stands for what fine-tuning changed.
 
@@ -162,16 +164,16 @@ def extract(
     """
     check_tokens(batches, 4, "the extraction")
     share_head(base, finetuned)
-    twins = Twins.of(base, finetuned)
+    twins = ModelPair.of(base, finetuned)
     width = resolve(base, layers=[0])[0].width
     check_rank(rank, width)
     settings = {"rank": rank, "budget": budget, "twins": [_name(base), _name(finetuned)], "width": width}
-    store = Store.of(folder, batches, settings, resume) if folder is not None else None
+    store = FittedBlocks.of(folder, batches, settings, resume) if folder is not None else None
     measured = [one for one in ranks if one <= width]
     steps = nonlinear_steps + 2 * len(batches) if nonlinear_steps else len(batches)
     nonlinear_rank = min(8, max(measured))
     found = oracle(
-        twins, batches, measured, nonlinear_rank, nonlinear_steps, counted(heard, "The oracle's shifts", steps)
+        twins, batches, measured, nonlinear_rank, nonlinear_steps, progress_counter(heard, "The oracle's shifts", steps)
     )
     kl = {"base": found.kl_base, "oracle": found.kl_oracle}
     layers = range(len(twins.blocks))
@@ -184,7 +186,7 @@ def extract(
     kl["closed_form"] = held_out_kl(twins, batches)
     if distill_steps:
         kl["distilled"] = distill(
-            twins, batches, distill_steps, learning_rate, counted(heard, "Distillation", distill_steps)
+            twins, batches, distill_steps, learning_rate, progress_counter(heard, "Distillation", distill_steps)
         )
     if store is not None:
         model.save_pretrained(str(store.folder), save_embedding_layers=False)
@@ -193,13 +195,13 @@ def extract(
     return Extraction(model, _report(twins, batches, fits, kl, distill_steps, found))
 
 
-def _linear(twins: Twins, batches: Sequence[Batch], ranks: Ranks, heard: Heard) -> float:
+def _linear(twins: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard: ProgressCallback) -> float:
     """Return the KL that remains with a linear map of every rank at every block; the base is left as it was."""
     grads = {name: p.requires_grad for name, p in twins.base.named_parameters()}
     model = attach(twins.base, config_for(ranks, head_of(twins.base) or "CAUSAL_LM"))
     tried = replace(twins, base=model)
     try:
-        fit_layers(tried, batches, ranks, on_batch=counted(heard, "Linear maps", len(ranks) * len(batches)))
+        fit_layers(tried, batches, ranks, on_batch=progress_counter(heard, "Linear maps", len(ranks) * len(batches)))
         return held_out_kl(tried, batches)
     finally:
         model.unload()
@@ -207,7 +209,9 @@ def _linear(twins: Twins, batches: Sequence[Batch], ranks: Ranks, heard: Heard) 
             parameter.requires_grad_(grads[name])
 
 
-def _fitted(twins: Twins, batches: Sequence[Batch], ranks: Ranks, store: Store | None, heard: Heard) -> list[LayerFit]:
+def _fitted(
+    twins: ModelPair, batches: Sequence[Batch], ranks: Ranks, store: FittedBlocks | None, heard: ProgressCallback
+) -> list[LayerFit]:
     done = store.load(twins.base) if store is not None else {}
     fits = dict(done)
 
@@ -217,11 +221,11 @@ def _fitted(twins: Twins, batches: Sequence[Batch], ranks: Ranks, store: Store |
             store.save(twins.base, fits)
 
     count = (len(ranks) - len(done)) * len(batches)
-    return fit_layers(twins, batches, ranks, done, keep, counted(heard, "The adapter", count))
+    return fit_layers(twins, batches, ranks, done, keep, progress_counter(heard, "The adapter", count))
 
 
 def _report(
-    twins: Twins,
+    twins: ModelPair,
     batches: Sequence[Batch],
     fits: list[LayerFit],
     kl: dict[str, float],

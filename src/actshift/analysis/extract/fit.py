@@ -9,8 +9,8 @@ import torch
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, real, split_tokens
-from actshift.analysis.extract.model_pair import Twins
+from actshift.analysis.capture import Batch, inference, split_tokens, unmasked
+from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.report import LayerFit, OracleReport
 from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 from actshift.errors import ActshiftError
@@ -36,7 +36,7 @@ def config_for(ranks: Ranks, task_type: TaskType = "CAUSAL_LM") -> SteeringConfi
 
 
 def fit_layers(
-    twins: Twins,
+    twins: ModelPair,
     batches: Sequence[Batch],
     ranks: Ranks,
     done: dict[int, LayerFit] | None = None,
@@ -61,7 +61,7 @@ def fit_layers(
             for batch in batches:
                 h, wanted = twins.after(index, batch)
                 for moments, mask in zip((seen, held_out), split_tokens(batch, rows), strict=True):
-                    moments.add(real(h, mask), real(wanted - h, mask))
+                    moments.add(unmasked(h, mask), unmasked(wanted - h, mask))
                 rows += len(batch["input_ids"])
                 on_batch()
             fit = best_fit(seen, held_out, [rank])[rank]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actshift.analysis.capture import Batch, hidden_states, inputs_of, observe, real
+from actshift.analysis.capture import Batch, hidden_states, inputs_of, observe, unmasked
 from actshift.analysis.equivalence import check_twins
 from actshift.data.encode import SCALE, unit_means
 from actshift.errors import ActshiftError
@@ -20,7 +20,7 @@ from actshift.sites.blocks import unwrap
 
 
 @dataclass(frozen=True)
-class Twins:
+class ModelPair:
     """Two models of one architecture, with their blocks."""
 
     base: Any
@@ -30,7 +30,7 @@ class Twins:
     outside: tuple[str, ...]
 
     @classmethod
-    def of(cls, base: nn.Module, finetuned: nn.Module) -> Twins:
+    def of(cls, base: nn.Module, finetuned: nn.Module) -> ModelPair:
         """Check that one can stand for the other.
 
         Raises ActshiftError for models of different architecture, width, depth or vocabulary, or of the same weights.
@@ -107,4 +107,4 @@ def divergence(wanted: Tensor, given: Tensor, batch: Batch) -> Tensor:
 
 def _predicted(logits: Tensor, batch: Batch) -> Tensor:
     """The predictions that count: of the real tokens, or of the texts that have any."""
-    return real(logits, batch) if logits.ndim == 3 else logits[batch["attention_mask"].any(1).to(logits.device)]
+    return unmasked(logits, batch) if logits.ndim == 3 else logits[batch["attention_mask"].any(1).to(logits.device)]

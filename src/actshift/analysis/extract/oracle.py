@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, real, split_tokens
-from actshift.analysis.extract.model_pair import Twins, divergence, logits
+from actshift.analysis.capture import Batch, inference, split_tokens, unmasked
+from actshift.analysis.extract.model_pair import ModelPair, divergence, logits
 from actshift.analysis.extract.report import LayerOracle, OracleReport
 from actshift.analysis.regression import Affine, Moments, best_fit
 
@@ -23,7 +23,7 @@ SPREAD = 0.2
 
 
 def oracle(
-    twins: Twins,
+    twins: ModelPair,
     batches: Sequence[Batch],
     ranks: Sequence[int] = RANKS,
     nonlinear_rank: int = 8,
@@ -47,7 +47,7 @@ def oracle(
 
             def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
                 for moments, mask in zip(sums[layer], masks, strict=True):
-                    moments.add(real(x, mask), real(shift, mask))
+                    moments.add(unmasked(x, mask), unmasked(shift, mask))
 
             steered = twins.with_oracle(batch, add)
             wanted = logits(twins.finetuned, batch)
@@ -90,7 +90,7 @@ def _stream(moments: Moments) -> float:
 
 
 def _nonlinear(
-    twins: Twins,
+    twins: ModelPair,
     batches: Sequence[Batch],
     starts: Sequence[Affine],
     sums: Sequence[tuple[Moments, ...]],
@@ -112,7 +112,7 @@ def _nonlinear(
         mask, losses = split_tokens(batch, start)[0], []
 
         def learn(layer: int, x: Tensor, shift: Tensor, mask: Batch = mask, losses: list[Tensor] = losses) -> None:
-            (unit_x, unit_y), x, shift = units[layer], real(x, mask).float(), real(shift, mask).float()
+            (unit_x, unit_y), x, shift = units[layer], unmasked(x, mask).float(), unmasked(shift, mask).float()
             with torch.enable_grad():
                 losses.append((maps[layer](x / unit_x) - shift / unit_y).square().mean())
 
@@ -127,7 +127,7 @@ def _nonlinear(
 
 
 def _solved(
-    twins: Twins,
+    twins: ModelPair,
     batches: Sequence[Batch],
     places: Sequence[int],
     maps: Sequence[LowRankShift],
@@ -141,8 +141,8 @@ def _solved(
 
         def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
             for moments, mask in zip(sums[layer], masks, strict=True):
-                code = F.silu(maps[layer].down(real(x, mask).float() / units[layer]))
-                moments.add(code, real(shift, mask))
+                code = F.silu(maps[layer].down(unmasked(x, mask).float() / units[layer]))
+                moments.add(code, unmasked(shift, mask))
 
         twins.with_oracle(batch, add)
         on_batch()

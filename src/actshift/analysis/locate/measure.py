@@ -10,9 +10,19 @@ import torch
 from torch import nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.locate.report import LocateReport, Place
+from actshift.analysis.locate.report import LocateReport, SiteGain
 from actshift.errors import ActshiftError
-from actshift.gradients import Batch, Clock, LinearMap, Seen, Tap, backward, linear_maps, tap_host, tap_map
+from actshift.gradients import (
+    BackwardStats,
+    Batch,
+    BatchGroup,
+    LinearMap,
+    Tap,
+    backward,
+    linear_maps,
+    tap_host,
+    tap_map,
+)
 from actshift.gradients.sketch import SIZE, Sketch
 from actshift.sites import Host, check_site, resolve
 from actshift.sites.blocks import unwrap
@@ -60,7 +70,7 @@ def locate(
     check_rank(rank)
     hosts, left_out = _hosts(model, sites, layers, blocks)
     maps = linear_maps(model, layers, blocks) if weights else []
-    clock = Clock(GROUPS)
+    clock = BatchGroup(GROUPS)
     tapped = [Tapped(Tap(f"{one.site} of block {one.layer}"), one) for one in hosts]
     tapped += [Tapped(Tap(f"{one.part} of block {one.layer}"), one) for one in maps]
     _check_width(tapped, rank)
@@ -86,7 +96,7 @@ class Tapped:
     tap: Tap
     where: Host | LinearMap
 
-    def attach(self, clock: Clock) -> Any:
+    def attach(self, clock: BatchGroup) -> Any:
         """Hook the tap on to its module."""
         if isinstance(self.where, Host):
             return tap_host(self.tap, self.where, clock)
@@ -99,7 +109,7 @@ class Tapped:
             return self.where.width, self.where.width
         return self.where.outputs, self.where.inputs
 
-    def place(self, seen: Seen, rank: int) -> Place:
+    def place(self, seen: BackwardStats, rank: int) -> SiteGain:
         """Read the gains off what the tap holds."""
         tap, weight = self.tap, isinstance(self.where, LinearMap)
         outputs, inputs = self.shape
@@ -110,7 +120,7 @@ class Tapped:
             matrix, vector = tap.matrix, tap.vector.double().cpu()
             values = [tuple(matrix.values(share, rank).tolist()) for share in shares]
             means = [(share @ vector).norm().item() for share in shares]
-        return Place(
+        return SiteGain(
             site=self.where.part if isinstance(self.where, LinearMap) else self.where.site,
             layer=self.where.layer,
             module=self.where.name,
@@ -126,7 +136,7 @@ class Tapped:
         )
 
 
-def _held_out(tap: Tap, seen: Seen, rank: int) -> tuple[float, ...]:
+def _held_out(tap: Tap, seen: BackwardStats, rank: int) -> tuple[float, ...]:
     """By rank: what the best step over all groups but one takes off the loss of that one, the mean over groups."""
     pairs = list(zip(seen.without(), seen.alone(), strict=False))  # of one group alone nothing is left out
     if tap.matrix is None or not pairs:

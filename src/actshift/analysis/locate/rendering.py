@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.analysis.locate.report import Estimate, LocateReport, Method, Place, together
+from actshift.analysis.locate.report import Estimate, LocateReport, MethodGain, SiteGain, together
 from actshift.analysis.render import (
     ELSEWHERE,
     INK,
@@ -71,7 +71,7 @@ def notes(report: LocateReport) -> list[str]:
     return [*lines, *(f"Left out: {reason}" for reason in report.left_out)]
 
 
-def _heat(report: LocateReport, columns: Sequence[Sequence[Place]], title: str, spread: bool = True) -> Table:
+def _heat(report: LocateReport, columns: Sequence[Sequence[SiteGain]], title: str, spread: bool = True) -> Table:
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -88,7 +88,7 @@ def _heat(report: LocateReport, columns: Sequence[Sequence[Place]], title: str, 
     return table
 
 
-def _heading(site: str, columns: Sequence[Sequence[Place]]) -> str:
+def _heading(site: str, columns: Sequence[Sequence[SiteGain]]) -> str:
     """The last word of a map's name, where it is enough to tell the maps apart."""
     short = site.rpartition(".")[2]
     return short if sum(column[0].site.rpartition(".")[2] == short for column in columns) == 1 else site
@@ -356,11 +356,11 @@ def _grid(report: LocateReport, names: Sequence[str]) -> tuple[tuple[str, ...], 
     return tuple((str(layer), *(found.get((layer, name), "–") for name in names)) for layer in layers)
 
 
-def _together(spent: Sequence[tuple[Place, int]]) -> float:
+def _together(spent: Sequence[tuple[SiteGain, int]]) -> float:
     return together([place.gain(rank) for place, rank in spent]).value or 1.0
 
 
-def _named(place: Place) -> str:
+def _named(place: SiteGain) -> str:
     return f"at {_short(place.site)} of {blocks([place.layer])}"
 
 
@@ -368,7 +368,7 @@ def _short(site: str) -> str:
     return site.rpartition(".")[2]
 
 
-def _per_1000(method: Method) -> Estimate:
+def _per_1000(method: MethodGain) -> Estimate:
     return method.per_parameter.over(1 / 1000)
 
 

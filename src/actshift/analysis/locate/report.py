@@ -65,7 +65,7 @@ def together(estimates: Sequence[Estimate]) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Place:
+class SiteGain:
     """A site of a block, or a linear map in it (`weight`), and the gradient there, of the mean loss over all targets.
 
     `singular_values` σ_1 ≥ σ_2 ≥ … are those of G = Σ g xᵀ `[outputs, inputs]`; `mean` is ‖Σ g‖, None at a weight.
@@ -105,7 +105,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodGain:
     """One way to spend parameters in every block: at a site by a vector or by rank r, or by LoRA on a kind of map."""
 
     label: str
@@ -133,7 +133,7 @@ class LocateReport(Plain):
     targets: int
     batches: int
     groups: int
-    places: tuple[Place, ...]
+    places: tuple[SiteGain, ...]
     left_out: tuple[str, ...] = ()
 
     @property
@@ -153,12 +153,12 @@ class LocateReport(Plain):
         """The sites that can be steered, in their order."""
         return tuple(dict.fromkeys(place.site for place in self.places if not place.weight))
 
-    def at(self, site: str) -> tuple[Place, ...]:
+    def at(self, site: str) -> tuple[SiteGain, ...]:
         """Return the places of a site, or of a kind of map, by layer."""
         return tuple(place for place in self.places if place.site == site)
 
     @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self) -> tuple[MethodGain, ...]:
         """The ways to spend parameters in all blocks that were looked at, the largest gain per parameter first."""
         methods = []
         for site in dict.fromkeys(place.site for place in self.places):
@@ -167,7 +167,7 @@ class LocateReport(Plain):
                 methods += [_method(f"LoRA {site} r={rank}", places, rank) for rank in self.ranks]
             else:
                 vectors = together([place.vector_gain for place in places])
-                methods.append(Method(f"{site} vector", sum(place.outputs for place in places), vectors))
+                methods.append(MethodGain(f"{site} vector", sum(place.outputs for place in places), vectors))
                 methods += [_method(f"{site} r={rank}", places, rank) for rank in self.ranks]
         return tuple(sorted(methods, key=lambda method: -method.per_parameter.value))
 
@@ -211,11 +211,13 @@ def _norm(values: Sequence[float]) -> float:
     return sum(value * value for value in values) ** 0.5
 
 
-def _method(label: str, places: Sequence[Place], rank: int) -> Method:
-    return Method(label, sum(place.parameters(rank) for place in places), together([one.gain(rank) for one in places]))
+def _method(label: str, places: Sequence[SiteGain], rank: int) -> MethodGain:
+    return MethodGain(
+        label, sum(place.parameters(rank) for place in places), together([one.gain(rank) for one in places])
+    )
 
 
-def _gains(place: Place, ranks: Sequence[int]) -> dict[str, Any]:
+def _gains(place: SiteGain, ranks: Sequence[int]) -> dict[str, Any]:
     gains = {str(rank): _figures(place.gain(rank), place.parameters(rank)) for rank in ranks}
     return gains if place.weight else {"vector": _figures(place.vector_gain, place.outputs), **gains}
 
@@ -271,7 +273,7 @@ def parameters_of(budget: float, whole: int) -> int:
     )
 
 
-def _offers(places: Sequence[Place]) -> list[tuple[float, int]]:
+def _offers(places: Sequence[SiteGain]) -> list[tuple[float, int]]:
     """Every rank of every place that gains anything, by σ² per parameter, as (its value, the place's index)."""
     offers = [
         (value * value / place.parameters(1), index)
@@ -282,7 +284,7 @@ def _offers(places: Sequence[Place]) -> list[tuple[float, int]]:
     return sorted(offers, key=lambda offer: (-offer[0], offer[1]))
 
 
-def _interventions(chosen: Sequence[tuple[Place, int]], activation: Any, init: Any) -> list[Intervention]:
+def _interventions(chosen: Sequence[tuple[SiteGain, int]], activation: Any, init: Any) -> list[Intervention]:
     layers: dict[tuple[str, int], list[int]] = {}
     for place, rank in chosen:
         layers.setdefault((place.site, rank), []).append(place.layer)

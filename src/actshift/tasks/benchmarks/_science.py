@@ -7,7 +7,7 @@ from typing import Any
 
 from actshift.tasks.formatting import lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 
@@ -23,10 +23,10 @@ def arc(name: str, title: str, config: str, rows: Mapping[str, int]) -> Task:
             "allenai/ai2_arc",
             config,
             "210d026faf9955653af8916fad021475a3f00453",
-            parts={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
+            parts={"train": SplitSlice("train"), "validation": SplitSlice("validation"), "test": SplitSlice("test")},
             rows=rows,
         ),
-        local=Folder({**cut("train", train=0.9, validation=0.1), "test": Part("test")}, layout=to_hub),
+        local=Folder({**split_by_hash("train", train=0.9, validation=0.1), "test": SplitSlice("test")}, layout=to_hub),
         example=science,
         sample={
             "question": "Which of these is a source of light?",

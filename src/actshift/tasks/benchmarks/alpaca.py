@@ -8,10 +8,10 @@ an answer is the reference word for word. Compare by the loss, or by a judge of 
 from __future__ import annotations
 
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, split_by_hash
 from actshift.tasks.task import Task
 
-PARTS = cut("train", train=0.98, validation=0.01, test=0.01)
+PARTS = split_by_hash("train", train=0.98, validation=0.01, test=0.01)
 
 
 def _example(row: Row) -> Example | None:

@@ -9,7 +9,7 @@ import re
 
 from actshift.tasks.formatting import LETTERS, lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice
 from actshift.tasks.task import Task
 
 LETTER = re.compile(r"^\s*\(?[A-E]\)\s*")
@@ -30,11 +30,11 @@ TASK = Task(
         "deepmind/aqua_rat",
         "raw",
         "33301c6a050c96af81f63cad5562cb5363e88971",
-        parts={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
+        parts={"train": SplitSlice("train"), "validation": SplitSlice("validation"), "test": SplitSlice("test")},
         rows={"train": 97467, "validation": 254, "test": 254},
     ),
     local=Folder(
-        {"train": Part("train_flan_cot"), "validation": Part("dev"), "test": Part("test")},
+        {"train": SplitSlice("train_flan_cot"), "validation": SplitSlice("dev"), "test": SplitSlice("test")},
         layout=lambda row: {**row, "rationale": row["answer"]["rationale"], "correct": row["answer"]["final"]},
     ),
     example=_example,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from actshift.tasks.benchmarks._word_problem import word_problem
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub, cut
+from actshift.tasks.source import Folder, Hub, split_by_hash
 from actshift.tasks.task import Task
 
-PARTS = cut("test", train=0.8, validation=0.1, test=0.1)
+PARTS = split_by_hash("test", train=0.8, validation=0.1, test=0.1)
 
 TASK = Task(
     name="asdiv",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from actshift.tasks.formatting import label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 LABELS = ("no", "yes")
@@ -28,10 +28,10 @@ TASK = Task(
         "google/boolq",
         None,
         "35b264d03638db9f4ce671b711558bf7ff0f80d5",
-        parts={"train": Part("train"), **cut("validation", validation=0.5, test=0.5)},
+        parts={"train": SplitSlice("train"), **split_by_hash("validation", validation=0.5, test=0.5)},
         rows={"train": 9427, "validation": 3270},
     ),
-    local=Folder({"train": Part("train_passage_part"), **cut("dev", validation=0.5, test=0.5)}),
+    local=Folder({"train": SplitSlice("train_passage_part"), **split_by_hash("dev", validation=0.5, test=0.5)}),
     example=_example,
     sample={
         "question": "do owls sleep by day",

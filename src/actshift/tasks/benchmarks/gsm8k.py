@@ -11,7 +11,7 @@ import re
 
 from actshift.tasks.formatting import number_text
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 ANNOTATION = re.compile(r"<<[^<>]*>>")
@@ -30,11 +30,11 @@ TASK = Task(
         "openai/gsm8k",
         "main",
         "740312add88f781978c0658806c59bc2815b9866",
-        parts={"train": Part("train"), **cut("test", validation=0.5, test=0.5)},
+        parts={"train": SplitSlice("train"), **split_by_hash("test", validation=0.5, test=0.5)},
         rows={"train": 7473, "test": 1319},
     ),
     local=Folder(
-        {"train": Part("train"), **cut("test", validation=0.5, test=0.5)},
+        {"train": SplitSlice("train"), **split_by_hash("test", validation=0.5, test=0.5)},
         layout=lambda row: {**row, "answer": row["answer"]["text"]},
     ),
     example=_example,

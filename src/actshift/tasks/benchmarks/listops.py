@@ -14,19 +14,19 @@ from typing import Any
 
 from actshift.tasks.listops import stream
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import SPLITS, Example, Folder, Part, Row, cut
+from actshift.tasks.source import SPLITS, Example, Folder, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 DEPTH, ARGUMENTS, MIN_LENGTH, MAX_LENGTH = 10, 10, 16, 64
 ROWS = {"train": 96_000, "validation": 2_000, "test": 2_000}
-SIDES = cut("all", train=0.8, validation=0.1, test=0.1)
+SIDES = split_by_hash("all", train=0.8, validation=0.1, test=0.1)
 """Where an expression belongs, whichever split is drawn for: no expression is in two of them."""
 
 
 class Generated:
     """Expressions from one seeded stream, without end, of which each split keeps the first that are on its side."""
 
-    parts: Mapping[str, Part] = {split: Part(split) for split in SPLITS}
+    parts: Mapping[str, SplitSlice] = {split: SplitSlice(split) for split in SPLITS}
     rows: Mapping[str, int] = ROWS
     named = "generated, without a source"
 
@@ -51,7 +51,7 @@ TASK = Task(
     name="listops",
     title="Operations on digits",
     source=Generated(),
-    local=Folder(cut("spinn_test_d20s", train=0.8, validation=0.1, test=0.1), layout=_layout),
+    local=Folder(split_by_hash("spinn_test_d20s", train=0.8, validation=0.1, test=0.1), layout=_layout),
     example=lambda row: Example(f"{row['tokens']}\nValue:", f" {row['value']}", str(row["value"])),
     sample={"tokens": "[MAX 2 9 [MIN 4 7 ] 0 ]", "value": 9},
     scorer=get_scorer("number"),

@@ -12,7 +12,7 @@ import re
 from actshift.tasks.benchmarks._word_problem import word_problem
 from actshift.tasks.formatting import number_text
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 
@@ -29,11 +29,11 @@ TASK = Task(
         "mwpt5/MAWPS",
         None,
         "5769dc9a31ea36eaeaab1f1e0aa1a54b6c08d804",
-        parts=cut("train", train=0.8, validation=0.1, test=0.1),
+        parts=split_by_hash("train", train=0.8, validation=0.1, test=0.1),
         rows={"train": 1772},
     ),
     local=Folder(
-        {"train": Part("train"), "validation": Part("dev"), "test": Part("test")},
+        {"train": SplitSlice("train"), "validation": SplitSlice("dev"), "test": SplitSlice("test")},
         layout=lambda row: {"Question": row["question"], "Numbers": "", "Answer": row["answer"]["final"]},
     ),
     example=_example,

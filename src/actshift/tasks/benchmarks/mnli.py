@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from actshift.tasks.formatting import label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -28,11 +28,11 @@ TASK = Task(
         "nyu-mll/glue",
         "mnli",
         "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-        parts={"train": Part("train"), **cut("validation_matched", validation=0.5, test=0.5)},
+        parts={"train": SplitSlice("train"), **split_by_hash("validation_matched", validation=0.5, test=0.5)},
         rows={"train": 392702, "validation_matched": 9815},
     ),
     local=Folder(
-        cut("dev_matched", train=0.8, validation=0.1, test=0.1),
+        split_by_hash("dev_matched", train=0.8, validation=0.1, test=0.1),
         layout=lambda row: {**row, "label": row["answer"]},
     ),
     example=_example,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from actshift.tasks.benchmarks._science import stem, to_hub
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub, Part
+from actshift.tasks.source import Folder, Hub, SplitSlice
 from actshift.tasks.task import Task
 
 TASK = Task(
@@ -17,11 +17,11 @@ TASK = Task(
         "allenai/openbookqa",
         "main",
         "388097ea7776314e93a529163e0fea805b8a6454",
-        parts={"train": Part("train"), "validation": Part("validation"), "test": Part("test")},
+        parts={"train": SplitSlice("train"), "validation": SplitSlice("validation"), "test": SplitSlice("test")},
         rows={"train": 4957, "validation": 500, "test": 500},
     ),
     local=Folder(
-        {"train": Part("train"), "validation": Part("dev"), "test": Part("test")},
+        {"train": SplitSlice("train"), "validation": SplitSlice("dev"), "test": SplitSlice("test")},
         layout=to_hub,
     ),
     example=stem,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from actshift.tasks.formatting import LETTERS, lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 
@@ -25,11 +25,11 @@ TASK = Task(
         "allenai/social_i_qa",
         "default",
         "537a2ec8ec565adc0b70b70752893e59e024df26",
-        parts={"train": Part("train"), **cut("validation", validation=0.5, test=0.5)},
+        parts={"train": SplitSlice("train"), **split_by_hash("validation", validation=0.5, test=0.5)},
         rows={"train": 33410, "validation": 1954},
     ),
     local=Folder(
-        {"train": Part("train"), **cut("dev", validation=0.5, test=0.5)},
+        {"train": SplitSlice("train"), **split_by_hash("dev", validation=0.5, test=0.5)},
         layout=lambda row: {**row, "label": LETTERS.index(row["answer"]) + 1},
     ),
     example=_example,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from actshift.tasks.formatting import label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 LABELS = ("negative", "positive")
@@ -28,11 +28,11 @@ TASK = Task(
         "nyu-mll/glue",
         "sst2",
         "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-        parts={**cut("train", train=0.98, validation=0.02), "test": Part("validation")},
+        parts={**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("validation")},
         rows={"train": 67349, "validation": 872},
     ),
     local=Folder(
-        {**cut("train", train=0.98, validation=0.02), "test": Part("dev")},
+        {**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("dev")},
         layout=lambda row: {**row, "label": row["answer"]},
     ),
     example=_example,

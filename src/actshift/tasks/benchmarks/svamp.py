@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from actshift.tasks.benchmarks._word_problem import word_problem
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Hub, Part, cut
+from actshift.tasks.source import Folder, Hub, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
-PARTS = {"train": Part("train"), **cut("test", validation=0.5, test=0.5)}
+PARTS = {"train": SplitSlice("train"), **split_by_hash("test", validation=0.5, test=0.5)}
 
 TASK = Task(
     name="svamp",

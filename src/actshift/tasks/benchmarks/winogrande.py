@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from actshift.tasks.formatting import lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Part, Row, cut
+from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 
@@ -24,10 +24,10 @@ TASK = Task(
         "allenai/winogrande",
         "winogrande_debiased",
         "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
-        parts={"train": Part("train"), **cut("validation", validation=0.5, test=0.5)},
+        parts={"train": SplitSlice("train"), **split_by_hash("validation", validation=0.5, test=0.5)},
         rows={"train": 9248, "validation": 1267},
     ),
-    local=Folder({"train": Part("train_debiased"), **cut("dev", validation=0.5, test=0.5)}),
+    local=Folder({"train": SplitSlice("train_debiased"), **split_by_hash("dev", validation=0.5, test=0.5)}),
     example=_example,
     sample={
         "sentence": "The cup did not fit in the drawer because the _ was too small.",

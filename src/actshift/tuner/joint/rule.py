@@ -16,7 +16,7 @@ from actshift.tuner.controls import steering_layers
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.constraint import Constraint, Pair, project
-from actshift.tuner.layer import built, layer_at
+from actshift.tuner.layer import build_shift, layer_at
 
 
 def enforce(model: nn.Module, adapter_name: str | None = None) -> None:
@@ -122,7 +122,7 @@ def _check_concerned(target: Target, rule: Orthogonality) -> None:
             f"the orthogonality rule concerns {' and '.join(CONSTRAINED_SITES)}, which the MLP's output map writes to, "
             f"and this adapter steers {target.host.site}; steer one of these, or give orthogonality=None."
         )
-    shift = built(target)
+    shift = build_shift(target)
     for bound, tensors, what in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
         if bound and not tensors:
             raise ActshiftError(
