@@ -6,18 +6,11 @@ from copy import deepcopy
 import pytest
 import torch
 
-from actshift import ActshiftError, load_adapter
-from actshift.analysis.extract import (
-    ModelPair,
-    check_same_tokenizer,
-    extract,
-    fit_layers,
-    held_out_kl,
-    oracle,
-    uniform,
-    within,
-)
-from actshift.analysis.extract.extract import FILE
+from actshift import ActshiftError, attach, load_adapter
+from actshift.analysis.extract import LayerFit, ModelPair, check_same_tokenizer, extract, oracle
+from actshift.analysis.extract.distill import held_out_kl
+from actshift.analysis.extract.extract import UNFINISHED
+from actshift.analysis.extract.fit import config_for, fit_layers, ranks_within
 from actshift.analysis.extract.model_pair import logits
 from tests.analysis.twins import batches, disjoint, left_multiplied, moved
 from tests.tiny import word_tokenizer
@@ -39,7 +32,7 @@ def test_the_oracle_gives_the_fine_tuned_models_logits(name: str) -> None:
     twins, sizes = ModelPair.of(base, twin), []
     with torch.no_grad():
         for batch in batches(name):
-            steered = twins.with_oracle(batch, lambda layer, x, shift: sizes.append(shift.norm()))
+            steered = twins.oracle_logits(batch, lambda layer, x, shift: sizes.append(shift.norm()))
             torch.testing.assert_close(steered, logits(twin, batch), rtol=0, atol=1e-6)
             assert (logits(base, batch) - logits(twin, batch)).abs().max() > 0.1
     assert len(sizes) == 2 * len(twins.blocks) and all(size > 0 for size in sizes)
@@ -109,12 +102,12 @@ def test_an_interrupted_extraction_goes_on(tmp_path) -> None:
     whole = extract(*_blocks_moved(), TEXT, rank=2, folder=tmp_path / "whole", **FAST).model
 
     def interrupt(phase: str, done: int, total: int) -> None:
-        if phase == "The adapter" and done == len(TEXT) + 2:
+        if phase == "Fitting the adapter" and done == len(TEXT) + 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         extract(*_blocks_moved(), TEXT, rank=2, folder=tmp_path / "cut", heard=interrupt, **FAST)
-    assert [path.name for path in (tmp_path / "cut").iterdir()] == [FILE]
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [UNFINISHED]
     with pytest.raises(ActshiftError, match="holds something"):
         extract(*_blocks_moved(), TEXT, rank=2, folder=tmp_path / "cut", **FAST)
     with pytest.raises(ActshiftError, match="other models, text or ranks"):
@@ -129,8 +122,8 @@ def test_an_interrupted_extraction_goes_on(tmp_path) -> None:
         heard=lambda phase, done, total: steps.append((phase, total)),
         **FAST,
     )
-    assert ("The adapter", 2 * len(TEXT)) in steps  # of three layers one was done
-    assert not (tmp_path / "cut" / FILE).exists()
+    assert ("Fitting the adapter", 2 * len(TEXT)) in steps  # of three layers one was done
+    assert not (tmp_path / "cut" / UNFINISHED).exists()
     loaded = load_adapter(ARCHITECTURES["llama"](), str(tmp_path / "cut")).eval()
     with torch.no_grad():
         torch.testing.assert_close(logits(loaded, TEXT[0]), logits(whole.eval(), TEXT[0]))
@@ -143,8 +136,8 @@ def test_a_budget_is_kept_and_spent_where_the_oracle_is() -> None:
     report = extract(base, twin, TEXT, budget=400, **FAST).report
     assert 400 - (3 * WIDTH + 1) < report.parameters <= 400
     assert 0 not in [layer.layer for layer in report.layers]
-    with pytest.raises(ActshiftError, match="a budget of 20 parameters buys no rank"):
-        within(20, report.oracle, WIDTH)
+    with pytest.raises(ActshiftError, match="A budget of 20 parameters buys no rank"):
+        ranks_within(20, report.oracle, WIDTH)
 
 
 def test_a_report_prints_draws_itself_and_goes_to_json(tmp_path) -> None:
@@ -194,11 +187,8 @@ def test_another_tokenizer_is_told() -> None:
 
 
 def test_layers_that_are_done_are_kept() -> None:
-    from actshift import attach
-    from actshift.analysis.extract import LayerFit, config_for
-
     base, twin = _blocks_moved()
-    ranks = uniform(1, range(3))
+    ranks = dict.fromkeys(range(3), 1)
     twins = ModelPair.of(base, twin)
     model = attach(base, config_for(ranks))
     twins = ModelPair(model, twin, twins.blocks, twins.finetuned_blocks, ())
