@@ -78,7 +78,7 @@ def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool =
 
 
 def unlabelled_inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """Return the arguments of a forward pass without labels and KV cache; of text pairs, those of the first texts."""
+    """Return the arguments of a forward pass without labels and KV cache. Of text pairs, use the first texts."""
     first, _ = sides(batch)
     return model_inputs(model, {name: value for name, value in first.items() if name != "labels"})
 
@@ -113,14 +113,14 @@ def token_mask(batch: Batch) -> Tensor:
 
 
 def split_tokens(batch: Batch, start: int) -> tuple[Batch, Batch]:
-    """Return the masks of the tokens to fit and of the held-out tokens, each as a batch for `unmasked`.
+    """Return the masks of the tokens to fit and of the tokens for validation, each as a batch for `unmasked`.
 
-    Every third row is held out, counted from `start`, the number of rows before this batch. Whole rows are held out
+    Every third row is for validation, counted from `start`, the number of rows before this batch. The split is by rows
     because the tokens of one text are alike.
     """
     mask = token_mask(batch).bool()
-    held_out = (torch.arange(start, start + len(mask)) % 3 == 1)[:, None]
-    return {"attention_mask": mask & ~held_out}, {"attention_mask": mask & held_out}
+    validation = (torch.arange(start, start + len(mask)) % 3 == 1)[:, None]
+    return {"attention_mask": mask & ~validation}, {"attention_mask": mask & validation}
 
 
 def row_offsets(batches: Sequence[Batch]) -> list[int]:
@@ -179,7 +179,7 @@ def _block_outputs(model: Any, batch: Batch, state: AbstractContextManager[Any],
 
     def keep(_: int, call: Call) -> None:
         mask = batch.get("attention_mask")
-        fits = mask is not None and mask.shape == call.output.shape[:2]  # a decoder has tokens of its own
+        fits = mask is not None and mask.shape == call.output.shape[:2]  # a decoder has other tokens than its encoder
         outputs.append(unmasked(call.output, batch if fits else {})[:limit].float().cpu())
 
     with output_hooks([block for _, block in find_blocks(model)], keep), state:

@@ -31,7 +31,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted map, the ridge that was chosen for it, and its mean squared error on held-out tokens."""
+    """A fitted map, the ridge that was chosen for it, and its mean squared error on validation tokens."""
 
     map: Affine
     ridge: float
@@ -171,16 +171,16 @@ class ReducedRank:
 
 
 def best_fit(
-    fitted: Moments, held_out: Moments, ranks: Iterable[int], ridges: Sequence[float] = RIDGES
+    fitted: Moments, validation: Moments, ranks: Iterable[int], ridges: Sequence[float] = RIDGES
 ) -> dict[int, Fit]:
-    """Return for each rank the map fitted to `fitted` with the ridge that has the least error on `held_out`.
+    """Return for each rank the map fitted to `fitted` with the ridge that has the least error on `validation`.
 
     Raises:
         ActshiftError: Either set has fewer than two tokens.
     """
-    if min(fitted.count, held_out.count) < 2:
+    if min(fitted.count, validation.count) < 2:
         raise ActshiftError(
-            f"There are {fitted.count} tokens to fit and {held_out.count} to check the fit, but both sets need at "
+            f"There are {fitted.count} tokens to fit and {validation.count} to check the fit, but both sets need at "
             "least 2; give more rows, or longer ones."
         )
     solve, best = ReducedRank(fitted), dict[int, Fit]()
@@ -188,7 +188,7 @@ def best_fit(
     for ridge in ridges:
         for rank in ranks:
             affine = solve(rank, ridge)
-            error = held_out.error(affine)
+            error = validation.error(affine)
             if rank not in best or error < best[rank].error:
                 best[rank] = Fit(affine, ridge, error)
     return best

@@ -69,7 +69,7 @@ def backward(
 ) -> BackwardStats:
     """Run one backward pass per batch, and sum the gradients in `taps`.
 
-    Each batch is weighted by its number of targets (labels other than -100), so the taps hold the gradient of the mean
+    Each batch is weighted by its number of targets (labels other than -100), so the taps sum the gradient of the mean
     loss over all targets. Batch i belongs to group i modulo `batch_group.groups`. No parameter receives a gradient.
 
     Args:
@@ -77,7 +77,7 @@ def backward(
         on_batch: Called with the number of batches that are done.
 
     Raises:
-        ActshiftError: There is no batch, label or target, a loss or gradient is not finite, or all gradients are zero.
+        ActshiftError: The batches have no target, a loss or gradient is not finite, or all gradients are zero.
     """
     targets, total_loss, done = [0] * batch_group.groups, 0.0, 0
     try:

@@ -36,13 +36,13 @@ def gradient_init(
 
         W_down = a · [v_1, …, v_r]ᵀ,    with a such that mean((W_down x)²) = ‖x‖² / 3d.
 
-    The scale a gives the code W_down x the mean square that the default initialisation would give it, so the same
+    With this scale a, the code W_down x has the mean square that it has under the default initialisation, so the same
     learning rates apply. W_up stays 0, so the outputs of the model do not change. To first order, the first gradient
     step on W_up is the best step of rank r. It does not promise a shorter training: docs/results/locate.md found none
     on the bundled model. The directions take one backward pass per batch, the scale one forward pass.
 
     Args:
-        model: A model with the adapter attached. Its other weights, modes and gradients stay as they are.
+        model: A model with the adapter attached. Its other weights, modes and gradients do not change.
         batches: Keyword arguments of the model as tensors, with `labels` `[batch, seq]` that are -100 for tokens that
             are not targets. `actshift.token_batches` builds them.
         adapter_name: The adapter to initialise.
@@ -50,7 +50,7 @@ def gradient_init(
 
     Raises:
         ActshiftError: The adapter does not exist, lacks `init="gradient"`, or is already trained; its rank exceeds 64
-            at a site wider than 512; or the batches give no finite, nonzero gradient. The adapter is then unchanged.
+            at a site wider than 512; or no gradient is finite and nonzero. The adapter is then unchanged.
 
     Source: this project, docs/method.md#gradient-initialisation. LoRA-GA (arXiv 2407.05000) does the same for LoRA.
 
@@ -68,11 +68,11 @@ def gradient_init(
     masks = [_position_mask(layer, adapter_name) for layer in layers]
     handles = [tap_map(tap, layer, batch_group, mask) for tap, layer, mask in zip(taps, layers, masks, strict=True)]
     stats = backward(model, batches, taps, batch_group, handles, on_batch)
-    codes = [CodeScale(_directions(tap, shift, stats.shares)) for tap, (_, shift) in zip(taps, adapters, strict=True)]
-    _measure_codes(model, batches, layers, codes, masks)
+    directions = [_directions(tap, shift, stats.shares) for tap, (_, shift) in zip(taps, adapters, strict=True)]
+    scales = _code_scales(model, batches, layers, directions, masks)
     with torch.no_grad():
-        for (_, shift), code in zip(adapters, codes, strict=True):
-            shift.down.weight.copy_(code.scale * code.directions)
+        for (_, shift), rows, scale in zip(adapters, directions, scales, strict=True):
+            shift.down.weight.copy_(scale * rows)
 
 
 def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[LayerAdapter]:
@@ -120,52 +120,41 @@ def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:
     return tap.matrix.factors(shares, rank).right.T
 
 
-class CodeScale:
-    """The scale a of `gradient_init`, from the energies of activations and of their codes along `directions [r, d]`."""
-
-    def __init__(self, directions: Tensor) -> None:
-        self.directions = directions
-        self.code_energy = self.energy = 0.0
-
-    def add(self, x: Tensor) -> None:
-        """Add tokens `x [tokens, d]`."""
-        x = x.to(self.directions)
-        self.code_energy += (x @ self.directions.T).square().sum().item()
-        self.energy += x.square().sum().item()
-
-    @property
-    def scale(self) -> float:
-        """The a for which the code's mean square is ‖x‖²/3d, as for rows drawn from U(-1/√d, 1/√d)."""
-        rank, width = self.directions.shape
-        if not self.code_energy:
-            return 1 / math.sqrt(3)
-        return math.sqrt(self.energy * rank / (3 * width * self.code_energy))
-
-
-def _measure_codes(
+def _code_scales(
     model: nn.Module,
     batches: Sequence[Batch],
     layers: Sequence[SteeringLayer],
-    codes: Sequence[CodeScale],
+    directions: Sequence[Tensor],
     masks: Sequence[Mask],
-) -> None:
-    """Run forward passes that add the steered tokens at each layer, without padding, to its `CodeScale`."""
+) -> list[float]:
+    """Return for each layer the scale a for which the mean square of the code is ‖x‖²/3d.
+
+    Rows from U(-1/√d, 1/√d), the default initialisation, have this mean square. The mean is over the steered tokens
+    without padding.
+    """
+    energies = [[0.0, 0.0] for _ in layers]  # Σ ‖V x‖² and Σ ‖x‖²
     attention_mask: Any = None
 
-    def hook_for(code: CodeScale, mask: Mask) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook_for(index: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
             x: Tensor = args[0]
-            for chosen in (mask(x), attention_mask):
+            for chosen in (masks[index](x), attention_mask):
                 # A mask of another size belongs to another tensor, such as the input of the encoder.
                 if chosen is not None and chosen.numel() * x.shape[-1] == x.numel():
                     x = torch.where(chosen.to(x.device).reshape(*x.shape[:-1], 1) != 0, x, 0)
-            code.add(x.flatten(0, -2))
+            x = x.flatten(0, -2).to(directions[index])
+            energies[index][0] += (x @ directions[index].T).square().sum().item()
+            energies[index][1] += x.square().sum().item()
 
         return hook
 
     with ExitStack() as hooks, frozen(model), torch.no_grad():
-        for layer, code, mask in zip(layers, codes, masks, strict=True):
-            hooks.enter_context(layer.register_forward_pre_hook(hook_for(code, mask)))
+        for index, layer in enumerate(layers):
+            hooks.enter_context(layer.register_forward_pre_hook(hook_for(index)))
         for text in (text for batch in batches for text in sides(batch) if text):
             attention_mask = text.get("attention_mask")
             model(**model_inputs(model, text))
+    return [
+        math.sqrt(energy * rows.shape[0] / (3 * rows.shape[1] * code_energy)) if code_energy else 1 / math.sqrt(3)
+        for (code_energy, energy), rows in zip(energies, directions, strict=True)
+    ]

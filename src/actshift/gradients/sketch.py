@@ -65,7 +65,7 @@ class Sketch:
 
     With Y = Q R, Xᵀ = P R' and C = (ΦQ)⁺ Z (PᵀΨ)⁺, the estimate is Ĝ = Q C Pᵀ, which is exact for rank G ≤ SIZE. The
     random matrices are Gaussian and the same for every token, batch, run and device. Memory grows with
-    outputs + inputs instead of outputs · inputs. The methods are those of `Exact`.
+    outputs + inputs instead of outputs · inputs. It has the methods of `Exact`.
 
     Source: Tropp, Yurtsever, Udell, Cevher, arXiv 1902.08651, §2.
     """

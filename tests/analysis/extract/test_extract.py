@@ -8,7 +8,7 @@ import torch
 
 from actshift import ActshiftError, attach, load_adapter
 from actshift.analysis.extract import LayerFit, ModelPair, check_same_tokenizer, extract, oracle
-from actshift.analysis.extract.distill import held_out_kl
+from actshift.analysis.extract.distill import validation_kl
 from actshift.analysis.extract.extract import UNFINISHED
 from actshift.analysis.extract.fit import config_for, fit_layers, ranks_within
 from actshift.analysis.extract.model_pair import logits
@@ -195,4 +195,4 @@ def test_layers_that_are_done_are_kept() -> None:
     done = {0: LayerFit(0, 1, 0.5, 0.25)}
     fits = fit_layers(twins, TEXT, ranks, done)
     assert fits[0] == done[0] and len(fits) == 3
-    assert held_out_kl(twins, TEXT) > 0
+    assert validation_kl(twins, TEXT) > 0

@@ -25,11 +25,12 @@ def distill(
 ) -> float:
     """Train the adapters of `pair.base` with AdamW on KL(fine-tuned ‖ steered), one batch per step.
 
-    No labels are needed. Every third row is held out. The adapters end in the state with the least KL on these rows,
-    out of the initial state and one state every 50 steps. The learning rate follows a cosine after 10 warm-up steps.
+    No labels are needed. Every third row is for validation. The adapters end in the state with the least KL on these
+    rows, out of the initial state and one state every 50 steps. The learning rate follows a cosine after 10 warm-up
+    steps.
 
     Returns:
-        The KL of that state on held-out rows, in nats per token.
+        The KL of that state on validation rows, in nats per token.
 
     Raises:
         ActshiftError: The loss is not finite.
@@ -41,7 +42,7 @@ def distill(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     offsets = row_offsets(batches)
-    best, best_state = held_out_kl(pair, batches), [p.detach().clone() for p in parameters]
+    best, best_state = validation_kl(pair, batches), [p.detach().clone() for p in parameters]
     try:
         with inference(pair.base, pair.finetuned):
             for step in range(steps):
@@ -50,7 +51,7 @@ def distill(
                 schedule.step()
                 on_step()
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-                    kl = held_out_kl(pair, batches)
+                    kl = validation_kl(pair, batches)
                     if kl < best:
                         best, best_state = kl, [p.detach().clone() for p in parameters]
     finally:
@@ -62,13 +63,13 @@ def distill(
     return best
 
 
-def held_out_kl(pair: ModelPair, batches: Sequence[Batch]) -> float:
-    """Return the mean KL(fine-tuned ‖ base with its current steering) on held-out rows, in nats per token."""
+def validation_kl(pair: ModelPair, batches: Sequence[Batch]) -> float:
+    """Return the mean KL(fine-tuned ‖ base with its current steering) on validation rows, in nats per token."""
     divergences: list[torch.Tensor] = []
     with inference(pair.base, pair.finetuned):
         for batch, offset in zip(batches, row_offsets(batches), strict=True):
-            _, held_out = split_tokens(batch, offset)
-            divergences.append(divergence(logits(pair.finetuned, batch), logits(pair.base, batch), held_out))
+            _, validation = split_tokens(batch, offset)
+            divergences.append(divergence(logits(pair.finetuned, batch), logits(pair.base, batch), validation))
     return torch.cat(divergences).mean().item()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batch, check_tokens
-from actshift.analysis.extract.distill import distill, held_out_kl
+from actshift.analysis.extract.distill import distill, validation_kl
 from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, ranks_within
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
@@ -67,7 +68,7 @@ def extract(
         Σ_t ‖h_finetuned,t - h_t - Δ(h_t)‖² + λ ‖W_up W_down‖²    over maps of rank r, with W_down [r, d], W_up [d, r],
 
     where h_t is the block's output at token t on the stream that is already steered at earlier blocks. The solution has
-    a closed form. λ has the least error on held-out rows (every third). With `distill_steps`, the adapter is then
+    a closed form. λ has the least error on validation rows (every third). With `distill_steps`, the adapter is then
     trained on KL(fine-tuned ‖ steered). The batches need no labels.
 
     Args:
@@ -117,8 +118,11 @@ def extract(
     chosen = dict.fromkeys(layers, rank) if budget is None else ranks_within(budget, oracle_report, width)
     model = attach(base, config_for(chosen, head_of(base) or "CAUSAL_LM"))
     pair = replace(pair, base=model)
-    fits = _fit_and_store(pair, batches, chosen, store, heard)
-    kl["closed_form"] = held_out_kl(pair, batches)
+    done = store.load(model) if store is not None else {}
+    on_layer = partial(store.save, model) if store is not None else None
+    on_batch = progress_counter(heard, "Fitting the adapter", (len(chosen) - len(done)) * len(batches))
+    fits = fit_layers(pair, batches, chosen, done, on_layer, on_batch)
+    kl["closed_form"] = validation_kl(pair, batches)
     if distill_steps:
         on_step = progress_counter(heard, "Distilling", distill_steps)
         kl["distilled"] = distill(pair, batches, distill_steps, learning_rate, on_step)
@@ -154,26 +158,11 @@ def _full_rank_kl(pair: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard
     try:
         on_batch = progress_counter(heard, "Fitting linear maps", len(ranks) * len(batches))
         fit_layers(steered, batches, ranks, on_batch=on_batch)
-        return held_out_kl(steered, batches)
+        return validation_kl(steered, batches)
     finally:
         model.unload()
         for name, parameter in pair.base.named_parameters():
             parameter.requires_grad_(requires_grad[name])
-
-
-def _fit_and_store(
-    pair: ModelPair, batches: Sequence[Batch], ranks: Ranks, store: FitStore | None, heard: ProgressCallback
-) -> list[LayerFit]:
-    done = store.load(pair.base) if store is not None else {}
-    fits = dict(done)
-
-    def keep(fit: LayerFit) -> None:
-        fits[fit.layer] = fit
-        if store is not None:
-            store.save(pair.base, fits)
-
-    on_batch = progress_counter(heard, "Fitting the adapter", (len(ranks) - len(done)) * len(batches))
-    return fit_layers(pair, batches, ranks, done, keep, on_batch)
 
 
 def _name(model: Any) -> str:
@@ -192,7 +181,7 @@ class FitStore:
         """Open the folder of an extraction.
 
         Raises:
-            ActshiftError: The folder is not empty, or with `resume`, it holds no extraction with this key.
+            ActshiftError: The folder is not empty, or with `resume`, contains no extraction with this key.
         """
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for batch in batches:
@@ -258,7 +247,7 @@ def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTokenizerBase) -> None:
-    """Raise ActshiftError unless both tokenizers give every token the same id.
+    """Raise ActshiftError unless both tokenizers have the same id for every token.
 
     >>> from actshift.demo import load_base
     >>> check_same_tokenizer(load_base()[1], load_base()[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ Ranks = dict[int, int]
 
 
 def ranks_within(budget: int, report: OracleReport, width: int) -> Ranks:
-    """Return the ranks that spend a budget of parameters where the oracle shift is largest relative to the stream.
+    """Distribute a budget of parameters as ranks over the layers with the largest oracle shifts relative to the stream.
 
     One rank costs 2d + 1 parameters, and the first rank of a layer d more for the bias. Ranks are bought greedily, the
     one that adds most of the oracle's energy relative to the activation's energy first.
@@ -69,18 +69,18 @@ def fit_layers(
     pair: ModelPair,
     batches: Sequence[Batch],
     ranks: Ranks,
-    done: dict[int, LayerFit] | None = None,
-    on_layer: Callable[[LayerFit], None] = lambda fit: None,
+    done: Mapping[int, LayerFit] | None = None,
+    on_layer: Callable[[Mapping[int, LayerFit]], None] | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> list[LayerFit]:
     """Fit the fresh adapters of `pair.base` block by block, from the steered activation h to h_finetuned - h.
 
-    Each fit is a reduced-rank ridge regression. Its ridge has the least error on held-out rows. Every block takes one
+    Each fit is a reduced-rank ridge regression. Its ridge has the least error on validation rows. Every block takes one
     pass over the batches, up to that block.
 
     Args:
         done: Fits of an interrupted run, whose adapters are already filled; they are kept.
-        on_layer: Called with each new fit after its adapter is filled.
+        on_layer: Called with all fits by layer, after the adapter of a new one is filled.
         on_batch: Called after each batch of each block.
 
     Source: this project, docs/method.md#extraction.
@@ -91,17 +91,18 @@ def fit_layers(
         for index, rank in sorted(ranks.items()):
             if index in fits:
                 continue
-            fitted, held_out = Moments(), Moments()
+            fitted, validation = Moments(), Moments()
             for batch, offset in zip(batches, row_offsets(batches), strict=True):
                 h, target = pair.block_outputs(index, batch)
-                for moments, mask in zip((fitted, held_out), split_tokens(batch, offset), strict=True):
+                for moments, mask in zip((fitted, validation), split_tokens(batch, offset), strict=True):
                     moments.add(unmasked(h, mask), unmasked(target - h, mask))
                 on_batch()
-            fit = best_fit(fitted, held_out, [rank])[rank]
+            fit = best_fit(fitted, validation, [rank])[rank]
             _fill(next(iter(layers[index].lora_steer.values())), fit.map)
-            r2 = 1 - fit.error / held_out.variance if held_out.variance else 0.0
+            r2 = 1 - fit.error / validation.variance if validation.variance else 0.0
             fits[index] = LayerFit(index, rank, fit.ridge, r2)
-            on_layer(fits[index])
+            if on_layer is not None:
+                on_layer(fits)
     return [fits[index] for index in sorted(fits)]
 
 

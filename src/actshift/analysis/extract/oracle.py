@@ -20,16 +20,16 @@ RANKS = (1, 4, 8, 16, 32)
 NONLINEAR_STEPS = 100
 NONLINEAR_RATE = 1e-3
 SPREAD = 0.2
-"""Standard deviation of the code of a fresh nonlinear map. SiLU is nearly linear there, as is the map."""
+"""Standard deviation of the code of a fresh nonlinear map. SiLU is nearly linear at this scale."""
 
 
 @dataclass(frozen=True)
 class LayerMoments:
-    """Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and held-out tokens."""
+    """Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and validation tokens."""
 
     all: Moments = field(default_factory=Moments)
     fitted: Moments = field(default_factory=Moments)
-    held_out: Moments = field(default_factory=Moments)
+    validation: Moments = field(default_factory=Moments)
 
     @property
     def units(self) -> tuple[float, float]:
@@ -49,10 +49,11 @@ def oracle(
 ) -> OracleReport:
     """Measure the oracle shifts Δh = h_finetuned - h: their spectrum, predictability and effect on the predictions.
 
-    Each shift is computed on the stream that the oracle has already shifted at earlier blocks. R² is measured on
-    held-out rows, for the best linear map of each rank and of full rank, and for a SiLU map of `nonlinear_rank` that is
-    trained for `steps` batches from the linear one (`steps=0` skips it). KL is measured from the fine-tuned model's
-    predictions, in nats per token. `on_batch` is called after each pass over a batch.
+    Each shift is computed on the stream that the oracle has already shifted at earlier blocks. R² and KL are measured
+    on every third row, and the maps are fitted on the others. R² is reported for the best linear map of each rank and
+    of full rank, and for a SiLU map of `nonlinear_rank`, which is trained for `steps` batches from the linear one
+    (0 skips it). KL is measured from the fine-tuned model's predictions, in nats per token. `on_batch` is called after
+    each pass over a batch.
 
     Raises:
         ActshiftError: There are too few tokens, or activations are not finite.
@@ -63,7 +64,7 @@ def oracle(
     with inference(pair.base, pair.finetuned):
         kl_base, kl_oracle = _measure_shifts(pair, batches, moments, on_batch)
         width = len(moments[0].all.mean_x)
-        fits = [best_fit(layer.fitted, layer.held_out, (*ranks, nonlinear_rank, width)) for layer in moments]
+        fits = [best_fit(layer.fitted, layer.validation, (*ranks, nonlinear_rank, width)) for layer in moments]
         linear = [fit[nonlinear_rank].map for fit in fits]
         errors = _nonlinear_errors(pair, batches, linear, moments, steps, on_batch) if steps else [None] * len(moments)
     layers = tuple(
@@ -76,7 +77,7 @@ def oracle(
 def _measure_shifts(
     pair: ModelPair, batches: Sequence[Batch], moments: Sequence[LayerMoments], on_batch: Callable[[], None]
 ) -> tuple[float, float]:
-    """Add all batches to the moments; return the mean KL on held-out rows of the base without and with the oracle."""
+    """Add all batches to the moments; return the mean KL on validation rows of the base without and with the oracle."""
     kl_base: list[Tensor] = []
     kl_oracle: list[Tensor] = []
     for batch, offset in zip(batches, row_offsets(batches), strict=True):
@@ -84,7 +85,7 @@ def _measure_shifts(
 
         def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
             sums = moments[layer]
-            for part, mask in zip((sums.all, sums.fitted, sums.held_out), masks, strict=True):
+            for part, mask in zip((sums.all, sums.fitted, sums.validation), masks, strict=True):
                 part.add(unmasked(x, mask), unmasked(shift, mask))
 
         steered = pair.oracle_logits(batch, add)
@@ -98,7 +99,7 @@ def _measure_shifts(
 def _layer_oracle(
     index: int, moments: LayerMoments, fits: dict[int, Fit], linear: Fit, nonlinear_error: float | None
 ) -> LayerOracle:
-    spectrum, variance = moments.all.spectrum(), moments.held_out.variance
+    spectrum, variance = moments.all.spectrum(), moments.validation.variance
     total = sum(spectrum) or 1.0
     stream = moments.all.covariances()[0].trace() + moments.all.mean_x.square().sum()
 
@@ -123,7 +124,7 @@ def _nonlinear_errors(
     steps: int,
     on_batch: Callable[[], None],
 ) -> list[float]:
-    """Train one SiLU map per layer, all layers in each step, and return their mean squared errors on held-out rows."""
+    """Train SiLU maps for all layers together, and return their mean squared errors on validation rows."""
     device, offsets = next(pair.base.parameters()).device, row_offsets(batches)
     units = [layer.units for layer in moments]
     maps = [
@@ -176,7 +177,7 @@ def _refitted_errors(
     units: Sequence[float],
     on_batch: Callable[[], None],
 ) -> list[float]:
-    """Return the errors on held-out rows with the best W_up and bias for the trained codes."""
+    """Return the errors on validation rows with the best W_up and bias for the trained codes."""
     sums = [(Moments(), Moments()) for _ in maps]
     for batch, offset in zip(batches, row_offsets(batches), strict=True):
         masks = split_tokens(batch, offset)
