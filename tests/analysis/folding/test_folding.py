@@ -48,7 +48,7 @@ def _logits(model, name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize(("adapter", "site"), EXACT, ids=lambda value: getattr(value, "kind", value))
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "falcon", "bloom"])
-def test_a_merged_model_has_the_steered_ones_logits(name: str, adapter: Adapter, site: str) -> None:
+def test_a_merged_model_has_the_logits_of_the_steered_model(name: str, adapter: Adapter, site: str) -> None:
     model = _steered(name, adapter, site)
     steered, base = _logits(model, name), _logits(ARCHITECTURES[name](), name)
     plain = merged(model)
@@ -67,14 +67,14 @@ def test_a_merged_model_has_the_steered_ones_logits(name: str, adapter: Adapter,
         ("mixtral", LINEAR, "post_attention"),
     ],
 )
-def test_the_attention_merges_whatever_the_mlp_is(name: str, adapter: Adapter, site: str) -> None:
+def test_attention_adapters_merge_also_if_the_mlp_could_not(name: str, adapter: Adapter, site: str) -> None:
     model = _steered(name, adapter, site)
     steered = _logits(model, name)
     torch.testing.assert_close(_logits(merged(model), name), steered, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("name", "adapter", "site", "config", "told"),
+    ("name", "adapter", "site", "config", "message"),
     [
         ("llama", LINEAR, "post_block", {}, "the skip carries past every weight of the block"),
         ("llama", LowRank(rank=2), "post_mlp", {}, "is not linear"),
@@ -86,23 +86,25 @@ def test_the_attention_merges_whatever_the_mlp_is(name: str, adapter: Adapter, s
         ("mixtral", LINEAR, "post_mlp", {}, "the outputs of experts"),
     ],
 )
-def test_what_cannot_be_merged_is_refused_with_its_reason(name, adapter, site, config, told) -> None:
+def test_adapters_that_cannot_be_merged_are_rejected_and_the_model_is_unchanged(
+    name, adapter, site, config, message
+) -> None:
     model = _steered(name, adapter, site, **config)
     before = _logits(model, name) if not config else None
-    with pytest.raises(ActshiftError, match=told):
+    with pytest.raises(ActshiftError, match=message):
         merged(model)
     if before is not None:
         assert torch.equal(_logits(model, name), before)
 
 
-def test_strength_counts() -> None:
+def test_strength_is_included() -> None:
     model = _steered("llama")
     set_strength(model, 0.5)
     steered = _logits(model, "llama")
     torch.testing.assert_close(_logits(merged(model), "llama"), steered, rtol=0, atol=1e-5)
 
 
-def test_a_joint_adapter_merges_lora_first() -> None:
+def test_a_joint_adapter_merges_with_its_lora() -> None:
     steering = SteeringConfig(adapter=LINEAR, site="post_mlp")
     model = attach(ARCHITECTURES["llama"](), JointConfig(r=2, steering=steering, orthogonality=None))
     randomise(model)
@@ -114,12 +116,12 @@ def test_a_joint_adapter_merges_lora_first() -> None:
     torch.testing.assert_close(_logits(merged(model), "llama"), steered, rtol=0, atol=2e-5)
 
 
-def test_loreft_at_the_mlps_output_is_the_papers_weight_update() -> None:
+def test_loreft_after_the_mlp_is_the_papers_weight_update() -> None:
     model = _steered("llama", LoReFT(2), "post_mlp")
     fold = plan_folds(model)[0]
-    shift = fold.module.get_parameter("weight")
+    weight = fold.module.get_parameter("weight")
     host = model.get_submodule("base_model.model.model.layers.0.mlp.actshift").lora_steer["default"]
-    expected = (host.write.T @ host.read - host.write.T @ host.write) @ shift
+    expected = (host.write.T @ host.read - host.write.T @ host.write) @ weight
     torch.testing.assert_close(effective_update(fold).float(), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fold.shift.constant.float(), host.write.T @ host.bias, rtol=1e-4, atol=1e-5)
     [first, *_] = weight_updates(model).updates

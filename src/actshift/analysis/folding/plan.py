@@ -45,8 +45,9 @@ class Fold:
 def plan_folds(model: Any) -> list[Fold]:
     """Return for every active steering layer the linear map before it, which can absorb its shift exactly.
 
-    With the map y = W m + b, the shift Δ(y) = M y + c results in (I + M) W m + (I + M) b + c. At the input of a map, the new
-    weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last map.
+    With the map y = W m + b, the shift Δ(y) = M y + c results in (I + M) W m + (I + M) b + c. At the input of a map,
+    the new weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last
+    map.
 
     Raises:
         ActshiftError: A shift is not affine, acts on some tokens only, depends on h after the block, or does not
