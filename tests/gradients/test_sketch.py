@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.gradients.sketch import SIZE, Exact, Sketch
+from actshift.gradients.sketch import SIZE, ExactSum, Sketch
 
 ALL = torch.ones(1, dtype=torch.float64)
 
@@ -21,8 +21,8 @@ def tokens(outputs: int, inputs: int, rank: int, decay: float, count: int = 400)
     return mixed * decay ** torch.arange(rank) @ left.T, mixed @ right.T
 
 
-def both(g: torch.Tensor, x: torch.Tensor, pieces: int) -> tuple[Exact, Sketch]:
-    exact, sketch = Exact(g, x, groups=1), Sketch(g, x, groups=1)
+def both(g: torch.Tensor, x: torch.Tensor, pieces: int) -> tuple[ExactSum, Sketch]:
+    exact, sketch = ExactSum(g, x, groups=1), Sketch(g, x, groups=1)
     for some_g, some_x in zip(g.chunk(pieces), x.chunk(pieces), strict=True):
         exact.add(0, some_g, some_x)
         sketch.add(0, some_g, some_x)
@@ -54,7 +54,7 @@ def test_the_leading_part_of_a_full_spectrum_is_approximated(decay, error):
 
 def test_weighted_sums_of_groups_agree_with_the_exact_sums():
     g, x = tokens(90, 80, 20, 0.9)
-    exact, sketch = Exact(g, x, groups=2), Sketch(g, x, groups=2)
+    exact, sketch = ExactSum(g, x, groups=2), Sketch(g, x, groups=2)
     for group, (some_g, some_x) in enumerate(zip(g.chunk(2), x.chunk(2), strict=True)):
         exact.add(group, some_g, some_x)
         sketch.add(group, some_g, some_x)

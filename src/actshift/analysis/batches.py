@@ -36,8 +36,6 @@ def token_batches(
     Args:
         rows: Texts, or rows with prompt + completion, messages or text. For encoders: text + label, tokens + tags, or
             text + text_pair.
-        tokenizer: The tokenizer of the model.
-        batch_size: Rows per batch.
         max_length: Longest row in tokens. A longer text becomes several rows, or is cut for an encoder. A longer prompt
             with its completion is left out, with a warning.
         labels: Names of the classes or tags, in the order of their indices. By default those in the rows, sorted.

@@ -173,7 +173,12 @@ def describe_adapter(source: str) -> AdapterDescription:
     Raises:
         ActshiftError: It is not a steering adapter, a file is damaged, or a value is not finite.
 
-    >>> describe_adapter("run").sites[0].norms["product"]  # doctest: +SKIP
+    >>> from tempfile import mkdtemp
+    >>> from actshift import Vector, attach
+    >>> from actshift.demo import load_base
+    >>> attach(load_base()[0], SteeringConfig(adapter=Vector())).save_pretrained(folder := mkdtemp())
+    >>> describe_adapter(folder).site
+    'post_block'
     """
     config = read_config(source)
     assert config.stored is not None  # read_config has compared it with the header of the file

@@ -30,11 +30,11 @@ def gradient_init(
 ) -> None:
     """Set W_down of a fresh adapter with `init="gradient"` to the directions along which the loss falls fastest.
 
-    At each site the gradient G = Σ g xᵀ `[d, d]` is summed over the steered tokens of `batches`, where x is the
-    activation and g the gradient of the mean loss. With v_1, …, v_r the leading right singular vectors of G, the rows
-    of W_down `[r, d]` become
+    At each site G = Σ g xᵀ `[d, d]` is summed over the steered tokens of `batches`, in float32 (float64 for a float64
+    model). x is the activation and g the gradient of the mean loss. With v_1, …, v_r the leading right singular vectors
+    of G, W_down `[r, d]` becomes
 
-        W_down = a · [v_1, …, v_r]ᵀ,    with a such that mean((W_down x)²) = ‖x‖² / 3d.
+        W_down = a · [v_1, …, v_r]ᵀ,    with a such that mean((W_down x)²) = mean(‖x‖²) / 3d.
 
     With this scale a, the code W_down x has the mean square that it has under the default initialisation, so the same
     learning rates apply. W_up stays 0, so the outputs of the model do not change. To first order, the first gradient

@@ -22,10 +22,10 @@ class Factors(NamedTuple):
     right: Tensor
 
 
-class Exact:
+class ExactSum:
     """The sum G = Σ g xᵀ over tokens, `[outputs, inputs]`, for each group of batches.
 
-    >>> exact = Exact(torch.zeros(1, 2), torch.zeros(1, 3), groups=1)
+    >>> exact = ExactSum(torch.zeros(1, 2), torch.zeros(1, 3), groups=1)
     >>> exact.add(0, torch.tensor([[0.0, 2.0]]), torch.tensor([[3.0, 0.0, 0.0]]))
     >>> exact.values(torch.ones(1), rank=2).tolist()
     [6.0, 0.0]
@@ -65,7 +65,7 @@ class Sketch:
 
     With Y = Q R, Xᵀ = P R' and C = (ΦQ)⁺ Z (PᵀΨ)⁺, the estimate is Ĝ = Q C Pᵀ, which is exact for rank G ≤ SIZE. The
     random matrices are Gaussian and the same for every token, batch, run and device. Memory grows with
-    outputs + inputs instead of outputs · inputs. It has the methods of `Exact`.
+    outputs + inputs instead of outputs · inputs. It has the methods of `ExactSum`.
 
     Source: Tropp, Yurtsever, Udell, Cevher, arXiv 1902.08651, §2.
     """

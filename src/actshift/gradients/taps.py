@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
-from actshift.gradients.sketch import Exact, Sketch
+from actshift.gradients.sketch import ExactSum, Sketch
 from actshift.sites import Host, find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
@@ -44,7 +44,7 @@ class Tap:
     def __init__(self, name: str, exact_area: int = EXACT_AREA) -> None:
         self.name = name
         self.exact_area = exact_area
-        self.matrix: Exact | Sketch | None = None
+        self.matrix: ExactSum | Sketch | None = None
         self.vector: Tensor | None = None
 
     def watch(self, x: Tensor, y: Tensor, batch_group: BatchGroup, mask: Tensor | None = None) -> None:
@@ -62,7 +62,7 @@ class Tap:
         g = g.detach().flatten(0, -2).to(dtype) * batch_group.weight
         x = x.flatten(0, -2).to(g)
         if self.matrix is None or self.vector is None:
-            sum_type = Exact if g.shape[-1] * x.shape[-1] <= self.exact_area else Sketch
+            sum_type = ExactSum if g.shape[-1] * x.shape[-1] <= self.exact_area else Sketch
             self.matrix = sum_type(g, x, batch_group.groups)
             self.vector = g.new_zeros(batch_group.groups, g.shape[-1])
         self.matrix.add(batch_group.group, g, x)

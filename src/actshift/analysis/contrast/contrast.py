@@ -47,8 +47,6 @@ class Contrast:
 
         Raises:
             ActshiftError: The model has no such layer.
-
-        >>> model.save_pretrained("french")  # doctest: +SKIP
         """
         count = len(self.vectors)
         chosen = block_indices([middle(count)] if layers is None else layers, count, type(unwrap(model)).__name__)
@@ -80,18 +78,15 @@ def contrast(
         mean:  v = mean_i p_i - mean_i n_i
         pca:   v = u uᵀ mean_i (p_i - n_i)
 
-    At strength 1 after one block, v is the step from the negative to the positive side. Nothing is trained, and the
-    model does not change. Memory is 4·rows·blocks·d bytes.
+    in float32. At strength 1 after one block, v is the step from the negative to the positive side. Nothing is trained,
+    and the model does not change. Memory is 4·rows·blocks·d bytes.
 
     Args:
-        model: A causal language model.
-        tokenizer: Its tokenizer.
         positive: At least two texts, or rows with prompt + completion, messages or text. Of a prompt with its
             completion only the completion's tokens count.
         negative: Rows of the same form. For "pca", row i of both sides is a pair.
         method: "mean" or "pca".
         token: "last" for the activation at the last token of a row, "mean" for the mean over its tokens.
-        batch_size: Rows per forward pass.
         max_length: Longest row in tokens. Longer rows are an error.
         blocks: Name of the module list of blocks, if it cannot be found.
         heard: Called with the phase, its finished steps and the total number of steps.

@@ -65,17 +65,18 @@ def extract(
 
     Block by block, the adapter Δ(h) = W_up W_down h + b minimises the ridge-penalised error
 
-        Σ_t ‖h_finetuned,t - h_t - Δ(h_t)‖² + λ ‖W_up W_down‖²    over maps of rank r, with W_down [r, d], W_up [d, r],
+        mean_t ‖h_finetuned,t - h_t - Δ(h_t)‖² + λ ‖W_up W_down‖²    with W_down [r, d], W_up [d, r], b [d],
 
     where h_t is the block's output at token t on the stream that is already steered at earlier blocks. The solution has
-    a closed form. λ has the least error on validation rows (every third). With `distill_steps`, the adapter is then
-    trained on KL(fine-tuned ‖ steered). The batches need no labels.
+    a closed form. It is computed in float64 and stored in the base's dtype. λ has the least error on validation rows
+    (every third). With `distill_steps`, the adapter is then trained on KL(fine-tuned ‖ steered).
 
     Args:
         base: The base model. It carries the adapter afterwards; a classifier also receives the fine-tuned head, which
             is saved with the adapter.
         finetuned: A version of the base with other weights, of any dtype. It is not changed.
-        batches: Batches with `input_ids` and `attention_mask`, `[batch, seq]`; `actshift.token_batches` builds them.
+        batches: Unlabelled batches with `input_ids` and `attention_mask`, `[batch, seq]`, from any text;
+            `actshift.token_batches` builds them.
         rank: The rank r at every block.
         budget: Number of parameters to distribute over the blocks according to the oracle, instead of `rank`.
         distill_steps: Optimiser steps of distillation, one batch each, at `learning_rate`.
