@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from actshift import ActshiftError, extract, load_adapter, locate
 from actshift.analysis.batches import token_batches
-from actshift.data.encode import unit_means
+from actshift.data.pairs import unit_means
 from actshift.sites import find_blocks
 from actshift.tuner.classifier_head import saved_head
 from tests.analysis.twins import moved

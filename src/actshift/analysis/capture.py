@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.data.encode import sides
+from actshift.data.pairs import sides
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import model_inputs, restored_modes
 from actshift.sites import find_blocks, hidden_of, with_hidden

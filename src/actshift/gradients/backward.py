@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from actshift.data.encode import IGNORED, partner_loss
+from actshift.data.encode import IGNORED
+from actshift.data.pairs import partner_loss
 from actshift.errors import ActshiftError
 from actshift.gradients.taps import BatchGroup, Tap
 from actshift.sites.blocks import unwrap

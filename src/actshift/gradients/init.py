@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.data.encode import sides
+from actshift.data.pairs import sides
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import Batch, backward, frozen, model_inputs
 from actshift.gradients.sketch import SIZE, Sketch

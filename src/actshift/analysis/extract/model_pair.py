@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from actshift.analysis.capture import Batch, Call, observe, output_hooks, unlabelled_inputs, unmasked
 from actshift.analysis.equivalence import check_twins
-from actshift.data.encode import SCALE, unit_means
+from actshift.data.pairs import SCALE, unit_means
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks
 from actshift.sites.blocks import unwrap

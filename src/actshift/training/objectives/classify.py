@@ -6,7 +6,8 @@ from functools import cache, partial
 from typing import Any
 
 from actshift.data.collate import padded
-from actshift.data.encode import Encoded, Example, partner_loss, sides
+from actshift.data.encode import Encoded, Example
+from actshift.data.pairs import partner_loss, sides
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
 from actshift.training.objectives.objective import Objective

@@ -1,4 +1,4 @@
-"""What is learned after a prompt is what generation writes after it, whatever the tokenizer and the template."""
+"""Training targets equal the tokens that generation produces after a prompt, for every tokenizer and template."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.tokenizer_kinds import KINDS, tokenizer_of
 ROWS = [
     {"prompt": "Question: Is the sky blue? Answer:", "completion": " yes"},
     {"prompt": "How many apples are there?\n", "completion": "42"},
-    {"prompt": "2+2=", "completion": "4"},  # one token of the tokenizers that cut at no spaces
-    {"prompt": "Answer: ", "completion": "42"},  # as above, from a space that the prompt ends in
+    {"prompt": "2+2=", "completion": "4"},  # one token for tokenizers that do not split at spaces
+    {"prompt": "Answer: ", "completion": "42"},  # as above, with a space at the end of the prompt
     {"prompt": "un", "completion": "able"},
     {"prompt": "to be or not", "completion": " to be\n"},
 ]
 TURNS = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content | trim }}<|end|>\n{% endfor %}"
 TEMPLATES = {
-    "without a start": TURNS + "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
-    "with a start": "{{ bos_token }}" + TURNS + "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
-    "opened otherwise": TURNS + "{% if add_generation_prompt %}<|assistant|>\n1,234 {% endif %}",
-    "with ends inside": (
+    "no start token": TURNS + "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+    "start token": "{{ bos_token }}" + TURNS + "{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+    "different answer start": TURNS + "{% if add_generation_prompt %}<|assistant|>\n1,234 {% endif %}",
+    "end token per turn": (
         "{% for m in messages %}{% if m.role == 'user' %}{{ bos_token }}Question: {{ m.content }} Answer:"
         "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
     ),
@@ -43,8 +43,8 @@ template = pytest.mark.parametrize("template", TEMPLATES)
 tokenizer_of = cache(tokenizer_of)
 
 
-class Learned:
-    """A model that writes, after prompts that are the learned ones to the last token, what was learned after them."""
+class PerfectModel:
+    """A stand-in for a trained model: it answers each training prompt with its target and fails on other prompts."""
 
     training, device = False, "cpu"
     config = type("Config", (), {"get_text_config": lambda self: self, "max_position_embeddings": 512})()
@@ -65,59 +65,59 @@ class Learned:
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, example: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The prompt's tokens, and those after it without the end."""
+    """Return the tokens of the prompt, and the tokens of the target without its end token."""
     ids, start = example["input_ids"], example["labels"].count(IGNORED)
     assert ids[-1] == tokenizer.eos_token_id
     return tokenizer.convert_ids_to_tokens(ids[:start]), tokenizer.convert_ids_to_tokens(ids[start:-1])
 
 
 @kind
-def test_what_was_learned_is_scored_as_right(kind: str) -> None:
+def test_a_model_that_generates_its_targets_scores_100_percent(kind: str) -> None:
     tokenizer, rows = tokenizer_of(kind), Dataset.from_list(ROWS)
-    report = evaluate(Learned(encode(rows, tokenizer, 512).examples), tokenizer, rows, batch_size=4)
+    report = evaluate(PerfectModel(encode(rows, tokenizer, 512).examples), tokenizer, rows, batch_size=4)
     assert report.accuracy == 1, [row for row in report.predictions if not row.correct]
 
 
 @kind
 @template
-def test_a_chat_is_learned_and_generated_as_its_template_says(kind: str, template: str) -> None:
+def test_training_and_generation_use_the_prompt_of_the_chat_template(kind: str, template: str) -> None:
     tokenizer, rows = tokenizer_of(kind, TEMPLATES[template]), Dataset.from_list(MESSAGES)
     examples = encode(rows, tokenizer, 512).examples
     for row, example in zip(MESSAGES, examples, strict=True):
         prompt, _ = tokens(tokenizer, example)
-        seen = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=False)
-        assert prompt == tokenizer.convert_ids_to_tokens(seen)
-    report = evaluate(Learned(examples), tokenizer, rows)
+        expected = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=False)
+        assert prompt == tokenizer.convert_ids_to_tokens(expected)
+    report = evaluate(PerfectModel(examples), tokenizer, rows)
     assert report.accuracy == 1, [row for row in report.predictions if not row.correct]
 
 
 @kind
 @template
-def test_the_end_of_a_turn_is_learned_and_the_end_of_the_text_comes_once(kind: str, template: str) -> None:
+def test_the_end_of_a_turn_is_learned_and_the_end_of_text_is_not_repeated(kind: str, template: str) -> None:
     tokenizer = tokenizer_of(kind, TEMPLATES[template])
     for example in encode(Dataset.from_list(MESSAGES), tokenizer, 512).examples:
         _, answer = tokens(tokenizer, example)
         assert "</s>" not in answer
-        assert ("<|end|>" in answer) == (template != "with ends inside")
+        assert ("<|end|>" in answer) == (template != "end token per turn")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "word_piece"])  # which does not keep spaces
-def test_a_token_across_the_boundary_is_cut_without_a_space_between(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "word_piece"])  # WordPiece does not keep spaces
+def test_splitting_a_token_at_the_boundary_adds_no_space(kind: str) -> None:
     tokenizer = tokenizer_of(kind)
     for row, example in zip(ROWS, encode(Dataset.from_list(ROWS), tokenizer, 512).examples, strict=True):
         text = str(tokenizer.decode(example["input_ids"], skip_special_tokens=True))
         assert text.lstrip(" ") == row["prompt"] + row["completion"]
 
 
-def test_what_a_tokenizer_puts_behind_a_text_stays_away_from_a_prompt() -> None:
+def test_a_token_that_the_tokenizer_appends_is_not_part_of_the_prompt() -> None:
     tokenizer = tokenizer_of("word_piece")
     assert tokenizer.convert_ids_to_tokens(tokenizer("tied")["input_ids"]) == ["<s>", "tied", "</s>"]
     [example] = encode(Dataset.from_list([{"prompt": "tied", "completion": " yes"}]), tokenizer, 512).examples
     assert tokens(tokenizer, example) == (["<s>", "tied"], ["yes"])
 
 
-def test_an_end_token_that_is_part_of_the_answer_does_not_end_it() -> None:
-    tokenizer = tokenizer_of("byte_level", TEMPLATES["without a start"])
+def test_an_end_token_inside_an_answer_does_not_end_it() -> None:
+    tokenizer = tokenizer_of("byte_level", TEMPLATES["no start token"])
     turns = [{"role": "user", "content": "tie"}, {"role": "assistant", "content": "yes</s>42"}]
     [example] = encode(Dataset.from_list([{"messages": turns}]), tokenizer, 512).examples
     assert "".join(tokens(tokenizer, example)[1]).startswith("yes</s>42<|end|>")
