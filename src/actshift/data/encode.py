@@ -207,8 +207,7 @@ def short_enough(lengths: Sequence[int], max_length: int, what: str = "row") -> 
     kept = [index for index, length in enumerate(lengths) if length <= max_length]
     if not kept:
         raise ActshiftError(
-            f"Every {what} is longer than max_length {max_length}; the shortest has {min(lengths)} tokens. "
-            "Raise max_length."
+            f"Every {what} is longer than max_length {max_length}; the shortest has {min(lengths)} tokens, so raise it."
         )
     if left_out := len(lengths) - len(kept):
         warnings.warn(

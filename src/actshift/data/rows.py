@@ -133,7 +133,7 @@ def _find_problem(row: Row, column: str) -> str | None:
     if column == "tags":
         tokens = row.get("tokens")
         is_valid = isinstance(value, list) and isinstance(tokens, list) and len(value) == len(tokens)
-        return None if is_valid else "has tags that are not a list with one tag for each token"
+        return None if is_valid else "has tags that are not a list with one for each of its tokens"
     if column == "label":
         is_valid = isinstance(value, str | int) and str(value).strip()
         return None if is_valid else f"has the label {value!r}, which is not a class name"
