@@ -240,7 +240,7 @@ def _encode_completions(
 
 
 def _continuation_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return the ids of texts as they are after another text. SentencePiece adds a space before the first word."""
+    """Return the ids that each text has after another text. SentencePiece adds a space before the first word."""
     [newline], after_newline, alone = (
         token_ids(tokenizer, batch, add_special_tokens=False)
         for batch in (["\n"], ["\n" + text for text in texts], texts)

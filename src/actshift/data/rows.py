@@ -41,7 +41,7 @@ def load_rows(
     Values of a CSV file stay text: the completion `007` is not a number, and `NA` is not a missing value.
 
     Args:
-        source: a .jsonl, .json, .csv or .parquet file (all but Parquet also as .gz), or the id of a dataset.
+        source: a .jsonl, .json or .csv file (also as .gz), a .parquet file, or the id of a dataset.
         split: the split of the dataset on the hub, "train" by default. A file has no splits.
         limit: the number of rows to keep from the start, or None for all.
         kinds: the allowed sets of columns. The first set that the rows have is used. The result has these columns,

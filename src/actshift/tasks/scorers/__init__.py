@@ -1,4 +1,4 @@
-"""Scorers: read the answer out of a completion, and tell whether it is the gold one. Strict: no partial credit."""
+"""Scorers read the answer in a completion and compare it with the gold answer. They give no partial credit."""
 
 from actshift.tasks.scorers.base import Scorer
 from actshift.tasks.scorers.choice import label_scorer

@@ -1,4 +1,4 @@
-"""Every task, read from the files of `../shared/data`, and its gold answers scored."""
+"""Every task is read from published files, and all its gold answers score as right."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from itertools import islice
 import pytest
 
 from actshift.tasks import get_task, task_names
-from actshift.tasks.source import SPLITS, text_row
-from tests.tasks.shared import ABSENT, SHARED, needs_shared
+from actshift.tasks.source import SPLITS
+from tests.tasks.published import ABSENT, PUBLISHED, needs_published
 
-pytestmark = needs_shared
+pytestmark = needs_published
 SIZES = {
     "aqua_rat": (2728, 254, 254),
     "arc_challenge": (1023, 96, 1172),
@@ -26,18 +26,18 @@ SIZES = {
     "winogrande": (9248, 626, 641),
 }
 JUDGED = 8000
-"""Rows of a split that are scored: all but those of Social IQa's training split, which took 72 s and all scored."""
+"""The number of rows that are scored per split. Only the training split of Social IQa has more, and takes 72 s."""
 SHARING = ("arc_easy", "mawps")
-"""Published splits that share questions: 2 of ARC-Easy's test, 61 held out of MAWPS. No cut of ours does."""
+"""Tasks whose published splits share questions: 2 of the test split of ARC-Easy, and 61 held-out ones of MAWPS."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
-def test_every_gold_answer_scores_and_no_prompt_is_on_two_sides(name: str) -> None:
+def test_every_gold_answer_scores_and_no_prompt_is_in_two_splits(name: str) -> None:
     task = get_task(name)
     prompts: dict[str, set[str]] = {}
     for split, size in zip(SPLITS, SIZES[name], strict=True):
-        rows = [text_row(example) for example in task.examples(split, SHARED)]
+        rows = [example.as_text() for example in task.examples(split, PUBLISHED)]
         assert len(rows) == size
         judged = {(row["completion"], row["answer"], *row.get("choices", ())): row for row in rows}
         wrong = [row for row in islice(judged.values(), JUDGED) if not task.scorer(row["completion"], row)]
@@ -48,9 +48,9 @@ def test_every_gold_answer_scores_and_no_prompt_is_on_two_sides(name: str) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in task_names() if name not in ABSENT])
-def test_a_few_rows_of_each_score(name: str) -> None:
+def test_the_first_rows_of_each_task_score(name: str) -> None:
     task = get_task(name)
-    assert all(task.scorer(row["completion"], row) for row in task.load("test", SHARED, limit=20))
+    assert all(task.scorer(row["completion"], row) for row in task.load("test", PUBLISHED, limit=20))
     if task.labels:
-        labels = task.load("test", SHARED, limit=100, form="labels")["label"]
+        labels = task.load("test", PUBLISHED, limit=100, form="labels")["label"]
         assert set(labels) == set(task.labels)
