@@ -1,4 +1,4 @@
-"""Encode checked rows as token ids and labels, with one function for each kind of row."""
+"""Encode checked rows as token ids and labels."""
 
 from __future__ import annotations
 
@@ -47,11 +47,18 @@ class Encoded:
 
 
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str] = ()) -> Encoded:
-    """Return rows as token ids and labels. The columns of the rows decide which encoder is used.
+    """Return rows as token ids and labels. The columns of the rows select the encoding.
+
+    * prompt and completion, or messages: the prompt's ids exactly as in generation, the completion's ids, and the
+      end-of-text token. The labels of the prompt are `IGNORED`. Rows longer than `max_length` are skipped, because a
+      prompt without its start or a completion without its end would teach something else.
+    * text: every token counts, and a long text is split into pieces of `max_length` tokens.
+    * text (and text_pair) and label: the label is the index of the class in `labels`. Long texts are truncated.
+    * tokens and tags: each word's tag is the label of its first token. Long rows are truncated.
+    * text and text_pair: two separate texts without labels, the second one under the prefix `pair_`.
 
     Args:
-        rows: rows with text (and text_pair) and label, with tokens and tags, with text and text_pair, or rows for
-            language modelling (prompt and completion, messages, or text).
+        rows: checked rows, as `load_rows` returns them.
         tokenizer: the model's tokenizer.
         max_length: the largest number of tokens of an example.
         labels: the names of the classes or tags, in the order of their indices.
@@ -62,79 +69,17 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, l
     """
     columns = set(rows.column_names)
     if "label" in columns:
-        return encode_classes(rows, tokenizer, max_length, labels)
+        return _encode_classes(rows, tokenizer, max_length, labels)
     if "tags" in columns:
-        return encode_tags(rows, tokenizer, max_length, labels)
+        return _encode_tags(rows, tokenizer, max_length, labels)
     if "text_pair" in columns:
-        return encode_pairs(rows, tokenizer, max_length)
-    return encode_language(rows, tokenizer, max_length)
-
-
-def encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-    """Return rows for language modelling as token ids and labels.
-
-    An example of a prompt and a completion has the prompt's ids exactly as in generation, the completion's ids, and
-    the end-of-text token. The labels of the prompt are `IGNORED`. Rows longer than `max_length` are skipped, because
-    a prompt without its start or a completion without its end would teach something else. In a text every token
-    counts, and a long text is split into pieces of `max_length` tokens.
-
-    Raises:
-        ActshiftError: the tokenizer has no end-of-text token or no chat template for messages, or every row is
-            too long.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ActshiftError(
-            f"The tokenizer of {tokenizer.name_or_path} has no end-of-text token, which ends every completion; "
-            "set tokenizer.eos_token and save it."
-        )
-    is_rendered = "messages" in rows.column_names
-    rows = to_prompt_completion(rows, tokenizer)
-    if "text" in rows.column_names:
-        return Encoded(_split_texts(rows["text"], tokenizer, max_length), left_out=0)
-    examples = _encode_completions(list(rows["prompt"]), list(rows["completion"]), tokenizer, is_rendered)
-    kept = short_enough([len(example["input_ids"]) for example in examples], max_length)
-    return Encoded([examples[index] for index in kept], left_out=len(examples) - len(kept))
+        return _encode_pairs(rows, tokenizer, max_length)
+    return _encode_language(rows, tokenizer, max_length)
 
 
 def encode_texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
     """Return texts as token ids without labels. Truncate long texts with a warning."""
     return Encoded(_tokenize_texts(tokenizer, max_length, rows["text"]), left_out=0)
-
-
-def encode_classes(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]
-) -> Encoded:
-    """Return texts or pairs of texts with the index of their class in `labels`. Truncate long texts with a warning.
-
-    Raises:
-        ActshiftError: a label is not in `labels`.
-    """
-    columns = [column for column in ("text", "text_pair") if column in rows.column_names]
-    examples = _tokenize_texts(tokenizer, max_length, *(rows[column] for column in columns))
-    for number, (example, label) in enumerate(zip(examples, rows["label"], strict=True), start=1):
-        example["labels"] = label_index(label, labels, number)
-    return Encoded(examples, left_out=0)
-
-
-def encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-    """Return the two texts of each row, tokenized separately. The fields of the second text have the prefix `pair_`."""
-    first, second = (_tokenize_texts(tokenizer, max_length, rows[column]) for column in ("text", "text_pair"))
-    prefixed = [{f"{PAIR}{name}": ids for name, ids in example.items()} for example in second]
-    return Encoded([{**example, **partner} for example, partner in zip(first, prefixed, strict=True)], left_out=0)
-
-
-def encode_tags(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]) -> Encoded:
-    """Return rows of words, labelled with the index of each word's tag at its first token and `IGNORED` elsewhere.
-
-    Raises:
-        ActshiftError: a tag is not in `labels`, or the tokenizer does not map tokens to words.
-    """
-    examples: list[Example] = []
-    encoded = encode_words(rows["tokens"], tokenizer, max_length)
-    for number, ((example, words), tags) in enumerate(zip(encoded, rows["tags"], strict=True), start=1):
-        indices = [label_index(tag, labels, number) for tag in tags]
-        examples.append({**example, "labels": [IGNORED if word is None else indices[word] for word in words]})
-    return Encoded(examples, left_out=0)
 
 
 def encode_words(
@@ -173,12 +118,7 @@ def class_names(rows: Dataset) -> tuple[str, ...]:
 
 
 def label_index(label: str, labels: Sequence[str], row: int) -> int:
-    """Return the index of a label in `labels`.
-
-    Args:
-        label: the label to look up.
-        labels: the names of all classes.
-        row: the number of the row that has the label, for the error message.
+    """Return the index of the label of row number `row` in `labels`.
 
     Raises:
         ActshiftError: the label is not in `labels`.
@@ -190,13 +130,8 @@ def label_index(label: str, labels: Sequence[str], row: int) -> int:
     return labels.index(label)
 
 
-def short_enough(lengths: Sequence[int], max_length: int, what: str = "row") -> list[int]:
-    """Return the indices of the lengths up to `max_length`, and warn about the others.
-
-    Args:
-        lengths: lengths in tokens.
-        max_length: the largest allowed length.
-        what: the name of a row in the messages.
+def short_enough(lengths: Sequence[int], max_length: int, noun: str = "row") -> list[int]:
+    """Return the indices of the lengths (in tokens) up to `max_length`, and warn about the others.
 
     Raises:
         ActshiftError: every length exceeds `max_length`.
@@ -207,13 +142,28 @@ def short_enough(lengths: Sequence[int], max_length: int, what: str = "row") -> 
     kept = [index for index, length in enumerate(lengths) if length <= max_length]
     if not kept:
         raise ActshiftError(
-            f"Every {what} is longer than max_length {max_length}; the shortest has {min(lengths)} tokens, so raise it."
+            f"Every {noun} is longer than max_length {max_length}; the shortest has {min(lengths)} tokens, so raise it."
         )
     if left_out := len(lengths) - len(kept):
         warnings.warn(
-            f"{left_out} of {len(lengths)} {what}s exceed max_length {max_length} and are left out.", stacklevel=3
+            f"{left_out} of {len(lengths)} {noun}s exceed max_length {max_length} and are left out.", stacklevel=3
         )
     return kept
+
+
+def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    if tokenizer.eos_token_id is None:
+        raise ActshiftError(
+            f"The tokenizer of {tokenizer.name_or_path} has no end-of-text token, which ends every completion; "
+            "set tokenizer.eos_token and save it."
+        )
+    is_rendered = "messages" in rows.column_names
+    rows = to_prompt_completion(rows, tokenizer)
+    if "text" in rows.column_names:
+        return Encoded(_split_texts(rows["text"], tokenizer, max_length), left_out=0)
+    examples = _encode_completions(list(rows["prompt"]), list(rows["completion"]), tokenizer, is_rendered)
+    kept = short_enough([len(example["input_ids"]) for example in examples], max_length)
+    return Encoded([examples[index] for index in kept], left_out=len(examples) - len(kept))
 
 
 def _split_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
@@ -255,6 +205,31 @@ def _continuation_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> l
 def _append_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     end = cast(int, tokenizer.eos_token_id)
     return ids if ids[-1:] == [end] else [*ids, end]
+
+
+def _encode_classes(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]
+) -> Encoded:
+    columns = [column for column in ("text", "text_pair") if column in rows.column_names]
+    examples = _tokenize_texts(tokenizer, max_length, *(rows[column] for column in columns))
+    for number, (example, label) in enumerate(zip(examples, rows["label"], strict=True), start=1):
+        example["labels"] = label_index(label, labels, number)
+    return Encoded(examples, left_out=0)
+
+
+def _encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    first, second = (_tokenize_texts(tokenizer, max_length, rows[column]) for column in ("text", "text_pair"))
+    prefixed = [{f"{PAIR}{name}": ids for name, ids in example.items()} for example in second]
+    return Encoded([{**example, **partner} for example, partner in zip(first, prefixed, strict=True)], left_out=0)
+
+
+def _encode_tags(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]) -> Encoded:
+    examples: list[Example] = []
+    encoded = encode_words(rows["tokens"], tokenizer, max_length)
+    for number, ((example, words), tags) in enumerate(zip(encoded, rows["tags"], strict=True), start=1):
+        indices = [label_index(tag, labels, number) for tag in tags]
+        examples.append({**example, "labels": [IGNORED if word is None else indices[word] for word in words]})
+    return Encoded(examples, left_out=0)
 
 
 def _tokenize_texts(tokenizer: PreTrainedTokenizerBase, max_length: int, *columns: Sequence[str]) -> list[Example]:

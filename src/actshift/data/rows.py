@@ -66,15 +66,10 @@ def load_rows(
 
 
 def checked_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) -> Dataset:
-    """Return a list or dataset of rows with the columns that `load_rows` keeps.
-
-    Args:
-        rows: a list of mappings, or a dataset.
-        source: the name of the rows in error messages.
-        kinds: the allowed sets of columns, as in `load_rows`.
+    """Return a list or dataset of rows with the columns that `load_rows` keeps. Errors name the rows `source`.
 
     Raises:
-        ActshiftError: there are no rows, or a row is not valid (see `load_rows`).
+        ActshiftError: `rows` is empty, or a row is not valid (see `load_rows`).
     """
     columns = _required_columns(source, rows, kinds)
     for number, row in enumerate(rows, start=1):

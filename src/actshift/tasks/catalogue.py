@@ -59,8 +59,8 @@ class Entry:
 def entry_of(task: Task, data_dir: str | Path | None = None) -> Entry:
     """Return the entry of a task.
 
-    The rows of `data_dir` are counted, and so are those of a custom task. Otherwise the sizes come from the known
-    sizes of the hub's splits, and the example is the made-up row of the task.
+    Count the rows of `data_dir` or of a custom task. Otherwise take the sizes from the known sizes of the hub's
+    splits, and the example from the made-up row of the task.
 
     Raises:
         ActshiftError: the rows cannot be read (see `Task.load`).

@@ -17,10 +17,10 @@ from actshift.tasks.source import SHARES, SPLITS, Files, Hub, Source, SplitSlice
 from actshift.tasks.task import Task
 
 COLUMN = re.compile(r"\{(\w+)\}")
-KEYS = {
+KEYS: dict[str, Any] = {
     "name": str,
     "title": str,
-    "data": str | dict,
+    "data": (str, dict),
     "hub": str,
     "config": str,
     "revision": str,
@@ -28,7 +28,7 @@ KEYS = {
     "prompt": str,
     "completion": str,
     "answer": str,
-    "choices": str | list,
+    "choices": (str, list),
     "scorer": str,
     "settings": dict,
     "max_new_tokens": int,
@@ -130,7 +130,7 @@ def _source(path: Path, values: Mapping[str, Any]) -> Source:
 
 
 def _slices(path: Path, splits: Mapping[str, Any], whole: str) -> dict[str, SplitSlice]:
-    """Return the slices of splits that are given by name, as "validation", or as a share of the split `whole`."""
+    """Return the slices of splits that are names, as "validation", or shares of the split `whole`, as 0.1."""
     _check_splits(path, splits)
     named = {split: SplitSlice(value) for split, value in splits.items() if isinstance(value, str)}
     shares = {split: value for split, value in splits.items() if split not in named}

@@ -28,7 +28,7 @@ def get_task(name: str | Path) -> Task:
     """Return the benchmark of this name, or the custom task of a .yaml or .json file (see `read_task`).
 
     Raises:
-        ActshiftError: there is no such benchmark, or the file does not describe a task.
+        ActshiftError: the name is unknown, or the file does not describe a task.
 
     >>> get_task("boolq").labels
     ('no', 'yes')

@@ -58,7 +58,7 @@ def whole_splits(**splits: str) -> dict[str, SplitSlice]:
 
 
 def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
-    """Cut one split of a source into several splits of a task, by the given shares or else by `SHARES`.
+    """Cut one split of a source into several splits of a task, by `shares` or else by `SHARES`.
 
     >>> split_by_hash("dev", validation=0.5, test=0.5)["test"]
     SplitSlice(split='dev', low=0.5, high=1.0)
@@ -73,7 +73,7 @@ def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
 
 
 def halves(held_out: str, train: str = "train") -> dict[str, SplitSlice]:
-    """Return a whole split for training, and the two halves of a held-out split for validation and testing."""
+    """Return a whole split for training, and half of another split each for validation and testing."""
     return {**whole_splits(train=train), **split_by_hash(held_out, validation=0.5, test=0.5)}
 
 
@@ -83,7 +83,7 @@ class Source(ABC):
 
     Attributes:
         slices: the slice for each split of the task.
-        sizes: the number of rows in each split of the source, as far as it is known without reading them.
+        sizes: the number of rows in each split of the source, if it is known without reading the rows.
     """
 
     slices: Mapping[str, SplitSlice]

@@ -2,9 +2,9 @@
 
 Nangia and Bowman, *ListOps: A Diagnostic Dataset for Latent Tree Learning*, 2018 (arXiv 1804.06028), with the grammar
 of the Long Range Arena (Tay et al., arXiv 2011.04006). The paper uses a dataset of length 64 on the hub that was not
-available. The minimum length and the numbers of rows, which are those of the set of length 1,000, are therefore choices
-of this project (docs/method.md#protocol). Expressions have 17 to 63 tokens. The local file is the test set of spinn,
-without expressions longer than 64 tokens. It is divided into three splits.
+available. This project therefore chooses the minimum length, and takes the numbers of rows from the set of length
+1,000. Expressions have 17 to 63 tokens. The local file is the test set of spinn, without expressions longer than 64
+tokens. It is divided into three splits.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def draw(rng: random.Random, max_depth: int, max_args: int, min_length: int, max
     """
     tokens: list[str] = []
     opened: list[tuple[str, int, list[int]]] = []  # operator, its number of arguments, their values so far
-    room = max_length - 2  # the number of tokens that fit in addition to those that are certain
+    room = max_length - 2  # the number of tokens that still fit
     names = tuple(OPERATORS)
     while True:
         is_forced = not tokens and min_length >= 1

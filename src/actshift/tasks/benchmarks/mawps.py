@@ -1,8 +1,8 @@
 """MAWPS: word problems with one or a few steps.
 
 Koncel-Kedziorski et al., *MAWPS: A Math Word Problem Repository*, NAACL 2016. The only split on the hub is divided into
-three. It has `N_00` in place of each number in a question. The local files are the published split of LLM-Adapters, in
-which 61 of the 475 held-out questions are also training questions.
+three. It has `N_00` in place of each number in a question. The local files are the published split of LLM-Adapters.
+Of its 475 held-out questions, 61 are also training questions.
 """
 
 from __future__ import annotations

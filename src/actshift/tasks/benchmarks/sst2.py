@@ -1,9 +1,8 @@
 """SST-2: decide whether a phrase of a film review is negative or positive.
 
-Socher et al., EMNLP 2013, as in GLUE (Wang et al., ICLR 2019). The test split on the hub has no labels. The validation
-split is therefore used as the test split, and 2 % of the training rows as the validation split, which is a choice of
-this project (docs/method.md#protocol). These validation rows are phrases of sentences whose other phrases are in the
-training split, so accuracy on them is too high.
+Socher et al., EMNLP 2013, as in GLUE (Wang et al., ICLR 2019). The test split on the hub has no labels. This
+project therefore tests on the validation split, and validates on 2 % of the training rows. These rows are phrases of
+sentences whose other phrases are in the training split, so accuracy on them is too high.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def get_scorer(name: str) -> Scorer:
     """Return the scorer of this name.
 
     Raises:
-        ActshiftError: there is no such scorer.
+        ActshiftError: the name is unknown.
 
     >>> get_scorer("choice")("(B)", {"answer": "B", "choices": ["oak", "pear"]})
     True
