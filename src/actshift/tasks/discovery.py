@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def instances_in(package: str, kind: type[T]) -> list[T]:
+def instances_in(package: str, cls: type[T]) -> list[T]:
     """Return the module-level instances of a class in all modules of a package, in the order of their definition.
 
     >>> from actshift.tasks.scorers import Scorer
@@ -17,4 +17,4 @@ def instances_in(package: str, kind: type[T]) -> list[T]:
     ['exact', 'boolean', 'label', 'choice', 'number']
     """
     modules = [import_module(module.name) for module in iter_modules(import_module(package).__path__, f"{package}.")]
-    return [item for module in modules for item in vars(module).values() if isinstance(item, kind)]
+    return [item for module in modules for item in vars(module).values() if isinstance(item, cls)]

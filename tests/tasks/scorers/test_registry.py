@@ -34,7 +34,7 @@ def test_a_scorer_can_be_pickled_for_another_process(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCORERS)
 @pytest.mark.parametrize("text", ["1 ", "- ", "the answer is ", "= ", "A, ", "not the ", "(", "1,", "yes or "])
-def test_a_long_text_is_scored_in_linear_time(name: str, text: str) -> None:
+def test_a_long_text_is_scored_quickly(name: str, text: str) -> None:
     row = {"answer": {"boolean": "yes", "number": "42"}.get(name, "A"), "choices": ["A", "1, 1", "no or yes"]}
     start = time.process_time()
     get_scorer(name)(text * 1_000, row)
