@@ -1,4 +1,4 @@
-"""A mocked hub and rows on disk."""
+"""A mocked hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Serve = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """Make `load_dataset` return the given rows for every request, and record the requests."""
+    """Make `load_dataset` return `rows` for every request, and record the requests."""
 
     def put(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         requests: list[dict[str, Any]] = []

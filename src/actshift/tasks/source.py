@@ -73,7 +73,7 @@ def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
 
 
 def halves(held_out: str, train: str = "train") -> dict[str, SplitSlice]:
-    """Return a whole split for training, and half of another split each for validation and testing."""
+    """Return a whole split for training, and two halves of another split for validation and testing."""
     return {**whole_splits(train=train), **split_by_hash(held_out, validation=0.5, test=0.5)}
 
 

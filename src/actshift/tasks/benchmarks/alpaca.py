@@ -31,7 +31,7 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "tatsu-lab/alpaca",
-        "dce01c9b08f87459cf36a430d809084718273017",
+        revision="dce01c9b08f87459cf36a430d809084718273017",
         slices=SLICES,
         sizes={"train": 52002},
     ),

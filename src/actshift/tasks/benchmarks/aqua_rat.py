@@ -30,8 +30,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "deepmind/aqua_rat",
-        "33301c6a050c96af81f63cad5562cb5363e88971",
-        "raw",
+        revision="33301c6a050c96af81f63cad5562cb5363e88971",
+        config="raw",
         slices=whole_splits(train="train", validation="validation", test="test"),
         sizes={"train": 97467, "validation": 254, "test": 254},
     ),

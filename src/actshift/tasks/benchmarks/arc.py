@@ -21,8 +21,8 @@ def _arc(name: str, title: str, config: str, sizes: Mapping[str, int]) -> Task:
         description=__doc__,
         source=Hub(
             "allenai/ai2_arc",
-            "210d026faf9955653af8916fad021475a3f00453",
-            config,
+            revision="210d026faf9955653af8916fad021475a3f00453",
+            config=config,
             slices=whole_splits(train="train", validation="validation", test="test"),
             sizes=sizes,
         ),

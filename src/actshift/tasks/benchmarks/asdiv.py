@@ -19,8 +19,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "MU-NLPC/Calc-asdiv_a",
-        "520a6910e097ee287ecd2bb9104f7f45805f9df9",
-        "default",
+        revision="520a6910e097ee287ecd2bb9104f7f45805f9df9",
+        config="default",
         slices=SLICES,
         sizes={"test": 1218},
     ),
@@ -29,5 +29,4 @@ TASK = Task(
     sample={"question": "Two boats carry 8 people each. How many do they carry?", "result": "16", "result_float": 16.0},
     scorer=get_scorer("number"),
     settings={"epochs": 1, "max_length": 256},
-    max_new_tokens=16,
 )

@@ -28,7 +28,7 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "google/boolq",
-        "35b264d03638db9f4ce671b711558bf7ff0f80d5",
+        revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
         slices=halves("validation"),
         sizes={"train": 9427, "validation": 3270},
     ),

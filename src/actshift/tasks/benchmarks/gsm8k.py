@@ -30,8 +30,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "openai/gsm8k",
-        "740312add88f781978c0658806c59bc2815b9866",
-        "main",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        config="main",
         slices=halves("test"),
         sizes={"train": 7473, "test": 1319},
     ),

@@ -28,7 +28,7 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "mwpt5/MAWPS",
-        "5769dc9a31ea36eaeaab1f1e0aa1a54b6c08d804",
+        revision="5769dc9a31ea36eaeaab1f1e0aa1a54b6c08d804",
         slices=split_by_hash("train"),
         sizes={"train": 1772},
     ),
@@ -40,5 +40,4 @@ TASK = Task(
     sample={"Question": "Ada had N_00 stamps and sold N_01 . How many are left ?", "Numbers": "9.0 4.0", "Answer": 5.0},
     scorer=get_scorer("number"),
     settings={"epochs": 3, "max_length": 256},
-    max_new_tokens=16,
 )

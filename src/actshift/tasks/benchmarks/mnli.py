@@ -28,8 +28,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "nyu-mll/glue",
-        "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-        "mnli",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        config="mnli",
         slices=halves("validation_matched"),
         sizes={"train": 392702, "validation_matched": 9815},
     ),

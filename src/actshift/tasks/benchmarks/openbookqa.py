@@ -17,8 +17,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "allenai/openbookqa",
-        "388097ea7776314e93a529163e0fea805b8a6454",
-        "main",
+        revision="388097ea7776314e93a529163e0fea805b8a6454",
+        config="main",
         slices=whole_splits(train="train", validation="validation", test="test"),
         sizes={"train": 4957, "validation": 500, "test": 500},
     ),

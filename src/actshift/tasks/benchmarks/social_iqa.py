@@ -25,8 +25,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "allenai/social_i_qa",
-        "537a2ec8ec565adc0b70b70752893e59e024df26",
-        "default",
+        revision="537a2ec8ec565adc0b70b70752893e59e024df26",
+        config="default",
         slices=halves("validation"),
         sizes={"train": 33410, "validation": 1954},
     ),

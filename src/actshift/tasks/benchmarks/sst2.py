@@ -28,8 +28,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "nyu-mll/glue",
-        "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-        "sst2",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        config="sst2",
         slices={**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("validation")},
         sizes={"train": 67349, "validation": 872},
     ),

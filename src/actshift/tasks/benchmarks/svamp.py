@@ -19,7 +19,7 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "ChilleD/SVAMP",
-        "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+        revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
         slices=SLICES,
         sizes={"train": 700, "test": 300},
     ),
@@ -34,5 +34,4 @@ TASK = Task(
     },
     scorer=get_scorer("number"),
     settings={"epochs": 1, "max_length": 256},
-    max_new_tokens=16,
 )

@@ -24,8 +24,8 @@ TASK = Task(
     description=__doc__,
     source=Hub(
         "allenai/winogrande",
-        "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
-        "winogrande_debiased",
+        revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+        config="winogrande_debiased",
         slices=halves("validation"),
         sizes={"train": 9248, "validation": 1267},
     ),
