@@ -9,7 +9,7 @@ import torch
 
 from actshift import ActshiftError, attach, load_adapter, set_strength
 from actshift.tuner.classifier_head import saved_head
-from actshift.tuner.lora import load_any_adapter, lora_model
+from actshift.tuner.loading import load_any_adapter, lora_model
 from tests.contract.cases import ADAPTERS, OWN_SITE, config, randomise
 from tests.zoo import example_inputs, output_of, with_head
 

@@ -23,9 +23,9 @@ def test_default_is_the_papers_method():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rnak": 8}, "unknown field 'rnak' of SteeringConfig .did you mean 'rank'"),
-        ({"lora_alpha": 32}, "unknown field 'lora_alpha'"),
-        ({"target_modules": ["q_proj"]}, "unknown field 'target_modules'"),
+        ({"rnak": 8}, "Unknown field 'rnak' of SteeringConfig .did you mean 'rank'"),
+        ({"lora_alpha": 32}, "Unknown field 'lora_alpha'"),
+        ({"target_modules": ["q_proj"]}, "Unknown field 'target_modules'"),
         ({"rank": 0}, "rank must be a whole number from 1 up"),
         ({"site": "post_blok"}, "did you mean 'post_block'"),
         ({"layers": 3}, "layers must be a list or range"),
@@ -78,5 +78,5 @@ def test_unknown_fields_in_a_file_are_errors_and_not_warnings(tmp_path, adapter_
     path = adapter_folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": "prompt"}))
     for read in (read_config, SteeringConfig.from_pretrained, PeftConfig.from_pretrained):
-        with pytest.raises(ActshiftError, match="unknown field 'tokens'"):
+        with pytest.raises(ActshiftError, match="Unknown field 'tokens'"):
             read(str(adapter_folder))

@@ -55,10 +55,10 @@ def joint(base):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"lora_alhpa": 2}, "unknown field 'lora_alhpa' of JointConfig .did you mean 'lora_alpha'"),
-        ({"use_dora": True}, "unknown field 'use_dora'"),
-        ({"rank": 4}, "unknown field 'rank'"),
-        ({"target_modules": None}, "has no LoRA half"),
+        ({"lora_alhpa": 2}, "Unknown field 'lora_alhpa' of JointConfig .did you mean 'lora_alpha'"),
+        ({"use_dora": True}, "Unknown field 'use_dora'"),
+        ({"rank": 4}, "Unknown field 'rank'"),
+        ({"target_modules": None}, "needs target_modules for its LoRA half"),
         ({"steering": LowRank()}, "steering must be a SteeringConfig"),
         ({"orthogonality": True}, "orthogonality must be Orthogonality"),
         ({"steering": SteeringConfig(site="post_mlp"), "orthogonality": {"sied": "read"}}, "unknown field 'sied'"),
@@ -76,7 +76,7 @@ def test_refusals_are_one_clear_sentence(fields, message):
         ({"target_modules": ["q_proj"]}, "nothing to be orthogonal to.*layers.0.mlp.down_proj"),
         ({"steering": SteeringConfig(adapter=Vector())}, r"Vector\(\) reads through no matrix"),
         ({"steering": SteeringConfig(adapter=LoReFT(rank=2))}, "LoReFT.* reads through no matrix"),
-        ({"steering": SteeringConfig(site="post_attention")}, "concerns post_block and post_mlp"),
+        ({"steering": SteeringConfig(site="post_attention")}, "applies to post_block and post_mlp"),
         ({"steering": SteeringConfig(layers=[7])}, "layer 7 is out of range"),
     ],
 )
@@ -95,7 +95,7 @@ def test_the_write_side_and_no_rule_take_what_the_read_side_refuses(base):
 
 
 def test_a_block_without_lora_beside_others_is_a_warning(base):
-    with pytest.warns(UserWarning, match="leaves out the blocks 1, 2"):
+    with pytest.warns(UserWarning, match="does not apply to blocks 1, 2"):
         attach(base, config(target_modules=["q_proj", "down_proj"], layers_to_transform=[0]))
 
 
@@ -246,7 +246,7 @@ def test_experts_that_may_write_everything_leave_nothing_to_read():
     from tests.zoo import ARCHITECTURES
 
     joint = JointConfig(r=8, target_parameters=["experts.down_proj"], steering=SteeringConfig(rank=2))
-    with pytest.raises(ActshiftError, match="may write 32 directions of 32"):
+    with pytest.raises(ActshiftError, match="can write 32 directions of 32"):
         attach(ARCHITECTURES["mixtral"](), joint)
 
 

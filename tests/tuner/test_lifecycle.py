@@ -115,7 +115,7 @@ def test_strength_refusals(two, base_folder):
     for bad in (float("nan"), float("inf"), "1", None, True):
         with pytest.raises(ActshiftError, match="strength must be a finite number"):
             set_strength(two, bad)
-    with pytest.raises(ActshiftError, match="there is no steering adapter 'third'; there are first, second"):
+    with pytest.raises(ActshiftError, match="There is no steering adapter 'third'; there are first, second"):
         two.set_strength(1, "third")
     with pytest.raises(ActshiftError, match="carries no steering adapter"):
         set_strength(AutoModelForCausalLM.from_pretrained(base_folder), 1)
@@ -124,7 +124,7 @@ def test_strength_refusals(two, base_folder):
 def test_merging_says_why_not(two):
     before = run(two, "llama")
     for attempt in (two.merge_adapter, two.merge_and_unload):
-        with pytest.raises(ActshiftError, match="steering cannot be merged"):
+        with pytest.raises(ActshiftError, match="Steering adapters cannot be merged"):
             attempt()
     with pytest.raises(ActshiftError, match="cannot combine steering adapters"):
         two.add_weighted_adapter(["first", "second"], [0.5, 0.5], "mean")

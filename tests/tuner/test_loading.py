@@ -61,7 +61,7 @@ BROKEN = {
     ),
     "other layers": (_edit(layers=[0]), "holds the foreign tensor"),
     "newer format": (_edit(format=2), "format 2"),
-    "unknown field": (_edit(colour="red"), "unknown field 'colour'"),
+    "unknown field": (_edit(colour="red"), "Unknown field 'colour'"),
     "unknown adapter": (_edit(adapter={"kind": "hologram"}), "unknown adapter kind 'hologram'"),
 }
 WAYS = {
@@ -119,7 +119,7 @@ def test_after_a_refused_config_the_same_model_takes_a_right_one(base):
 def test_no_adapter_there(tmp_path, base):
     for source, message in (
         (tmp_path, "is not an adapter: it holds no adapter_config.json"),
-        (tmp_path / "nowhere", "no adapter at"),
+        (tmp_path / "nowhere", "No adapter at"),
     ):
         with pytest.raises(ActshiftError, match=message):
             load_adapter(base, str(source))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actshift import ActshiftError
-from actshift.tuner.lora import base_model_of, load_any_adapter, lora_model
+from actshift.tuner.loading import base_model_of, load_any_adapter, lora_model
 from tests.contract.cases import randomise
 from tests.tiny import save_adapter
 from tests.zoo import ARCHITECTURES

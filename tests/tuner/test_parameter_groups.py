@@ -5,7 +5,7 @@ import torch
 
 from actshift import ActshiftError, JointConfig, attach
 from actshift.tuner import parameter_groups
-from actshift.tuner.lora import lora_model
+from actshift.tuner.loading import lora_model
 from tests.zoo import ARCHITECTURES
 
 

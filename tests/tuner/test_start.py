@@ -68,9 +68,9 @@ def test_one_adapter_of_several(saved):
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        (SteeringConfig(rank=2), r"it is Vector\(\), and the adapter is LowRank\(rank=2"),
-        (SteeringConfig(adapter=Vector(), layers=[0]), f"it holds model.layers.{LAST}.*has none of that name"),
-        (SteeringConfig(adapter=Vector(), site="post_mlp"), "steer at least the same blocks at the same site"),
+        (SteeringConfig(rank=2), r"the saved one is Vector\(\), and this one is LowRank\(rank=2"),
+        (SteeringConfig(adapter=Vector(), layers=[0]), f"the file holds model.layers.{LAST}.*has none of that name"),
+        (SteeringConfig(adapter=Vector(), site="post_mlp"), "steer at least the same blocks, at the same site"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_copied(saved, config, line):
@@ -84,12 +84,12 @@ def test_what_does_not_fit_is_refused_and_nothing_is_copied(saved, config, line)
 
 def test_another_activation_is_another_adapter(saved):
     folder, _ = saved(SteeringConfig(adapter=LowRank(rank=2, activation=None)))
-    with pytest.raises(ActshiftError, match="give both the same adapter"):
+    with pytest.raises(ActshiftError, match="use the same adapter for both"):
         start_from(attach(fresh_model("llama"), SteeringConfig(rank=2)), folder)
 
 
 def test_a_model_without_an_adapter_and_a_folder_without_one(saved, tmp_path):
-    with pytest.raises(ActshiftError, match="has no adapter 'default' to begin from"):
+    with pytest.raises(ActshiftError, match="has no adapter 'default' to start from"):
         start_from(fresh_model("llama"), str(tmp_path))
     with pytest.raises(ActshiftError, match="is not an adapter"):
         start_from(attach(fresh_model("llama"), SteeringConfig(rank=2)), str(tmp_path))

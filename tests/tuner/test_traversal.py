@@ -7,7 +7,7 @@ import torch
 
 from actshift import Positions, SteeringConfig, attach
 from actshift.tuner import steering_layers
-from actshift.tuner.alone import alone
+from actshift.tuner.traversal import hide_other_adapters
 from tests.contract.cases import fresh_model, randomise
 
 IDS = torch.randint(3, 90, (2, 8), generator=torch.Generator().manual_seed(0))
@@ -28,10 +28,10 @@ def seen(model) -> set[str]:
 @torch.no_grad()
 def test_the_active_adapter_goes_on_steering_out_of_sight(model):
     before = model(IDS).logits
-    with alone(model, "second"):
+    with hide_other_adapters(model, "second"):
         assert seen(model) == {"second"}
         torch.testing.assert_close(model(IDS).logits, before)
-        with alone(model, "second"):
+        with hide_other_adapters(model, "second"):
             assert seen(model) == {"second"}
         assert seen(model) == {"second"}
     assert seen(model) == {"first", "second"}
@@ -39,7 +39,7 @@ def test_the_active_adapter_goes_on_steering_out_of_sight(model):
 
 def test_all_come_back_in_their_order_after_an_error(model):
     before = list(model.state_dict())
-    with pytest.raises(RuntimeError), alone(model, "first"):
+    with pytest.raises(RuntimeError), hide_other_adapters(model, "first"):
         raise RuntimeError
     assert list(model.state_dict()) == before
 
