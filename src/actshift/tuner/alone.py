@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from actshift.adapters.light import lighten
 from actshift.tuner.controls import steering_layers
 from actshift.tuner.walking import OnlyOne
 
@@ -38,9 +37,6 @@ def alone(model: nn.Module, adapter_name: str) -> Iterator[None]:
     finally:
         for one in containers:
             one._modules = _with_changes(one._modules, adapter_name)
-        for layer in steering_layers(model).values():  # those too that came with the adapter
-            if adapter_name in layer.lora_steer:
-                lighten(layer.lora_steer[adapter_name])
 
 
 def _with_changes(seen: OnlyOne, adapter_name: str) -> dict[str, Any]:
