@@ -62,7 +62,7 @@ BROKEN = {
     "other layers": (_edit(layers=[0]), "holds the foreign tensor"),
     "newer format": (_edit(format=2), "format 2"),
     "unknown field": (_edit(colour="red"), "Unknown field 'colour'"),
-    "unknown adapter": (_edit(adapter={"kind": "hologram"}), "unknown adapter kind 'hologram'"),
+    "unknown adapter": (_edit(adapter={"kind": "hologram"}), "Unknown adapter kind 'hologram'"),
 }
 WAYS = {
     "load_adapter": lambda model, folder: load_adapter(model, folder),
