@@ -28,12 +28,10 @@ class Checkpoint:
     shapes: Mapping[str, Shape]
 
     def check_fits(self, expected: Mapping[str, Shape], also_allowed: Iterable[str]) -> None:
-        """Check that the file holds exactly the `expected` tensors.
+        """Check that the file contains the `expected` tensors and no others.
 
-        Args:
-            expected: shapes of the adapter's tensors, by name.
-            also_allowed: names of parameters and modules of the model, which PEFT may save with the adapter
-                (embeddings of a resized vocabulary, `modules_to_save`).
+        `also_allowed` are names of parameters and modules of the model that PEFT may save with the adapter (embeddings
+        of a resized vocabulary, `modules_to_save`).
 
         Raises:
             ActshiftError: for a missing tensor, one that is not allowed, or one of another shape.
@@ -65,13 +63,10 @@ def _is_within(name: str, modules: set[str]) -> bool:
 def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Checkpoint:
     """Return the tensor shapes of the adapter in folder or hub repository `source`, read from the file's header.
 
-    Args:
-        source: the folder or hub repository.
-        subfolder: a folder inside `source`.
-        hub: keyword arguments of `huggingface_hub.hf_hub_download`, such as `revision`.
+    `hub` are keyword arguments of `huggingface_hub.hf_hub_download`, such as `revision`.
 
     Raises:
-        ActshiftError: if there is no adapter_model.safetensors, or it is truncated or damaged.
+        ActshiftError: if adapter_model.safetensors is missing, truncated or damaged.
     """
     path = fetch(source, SAFETENSORS_WEIGHTS_NAME, subfolder, **hub)
     try:
@@ -88,10 +83,8 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
 def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
     """Return adapter_config.json of folder or hub repository `source` as a dict.
 
-    The arguments are those of `read_checkpoint`.
-
     Raises:
-        ActshiftError: if there is no such file, or it is not the config of an adapter.
+        ActshiftError: if the file is missing, or is not the config of an adapter.
     """
     path = fetch(source, CONFIG_NAME, subfolder, **hub)
     try:
@@ -105,8 +98,6 @@ def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str
 
 def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> str:
     """Return the local path of the file `name` of an adapter, in a folder or in the cache of the hub.
-
-    The other arguments are those of `read_checkpoint`.
 
     Raises:
         ActshiftError: if the folder or repository lacks the file, or the hub cannot be reached.

@@ -30,16 +30,8 @@ def check_adapter(
 ) -> None:
     """Check that an adapter fits a model.
 
-    The adapter's name must not be part of a tensor's name. If the config was read from a file, the model's head, width
-    and depth and the stored tensors must also match.
-
-    Args:
-        model: the bare model.
-        adapter_name: the name the adapter will have.
-        config: the adapter.
-        shapes: shapes of the tensors that the adapter makes in this model, by name.
-        num_blocks: depth of the model.
-        d_model: width of the model.
+    `shapes` are the shapes of the adapter's tensors in this model, by name. If the config was read from a file, the
+    model's head, width and depth and the stored tensors must match.
 
     Raises:
         ActshiftError: if the adapter does not fit.

@@ -21,7 +21,7 @@ METRICS = "metrics.json"
 
 
 def with_head(model: nn.Module, config: LoraConfig) -> None:
-    """Change `config` so that the whole head of a classifier is trained and saved, and LoRA does not adapt it.
+    """Make `config` train and save the whole head of a classifier, and exclude it from LoRA.
 
     PEFT does this for modules called classifier or score. Some architectures have more modules in the head, such as
     pre_classifier in DistilBERT, or use other names.
@@ -83,7 +83,7 @@ def saved_head(source: str) -> Head:
     transformers, one for each row of the saved head.
 
     Raises:
-        ActshiftError: if there is no adapter, or a classifier's head is missing in it.
+        ActshiftError: if `source` holds no adapter, or the head of its classifier is missing.
 
     >>> saved_head("run")  # doctest: +SKIP
     Head(task_type='SEQ_CLS', labels=('negative', 'positive'))
@@ -125,7 +125,7 @@ def _bare(model: nn.Module) -> Any:
 
 
 def _head_modules(model: nn.Module) -> list[str]:
-    """Return the names of the children that hold parameters, without the body of the model."""
+    """Return the names of the children that have parameters, except the body of the model."""
     bare = _bare(model)
     body = getattr(bare, "base_model_prefix", "")
     return [name for name, module in bare.named_children() if name != body and any(True for _ in module.parameters())]

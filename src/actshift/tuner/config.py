@@ -1,4 +1,4 @@
-"""The config of a steering adapter: what a user asks for, and what adapter_config.json stores."""
+"""The config of a steering adapter, which users create and adapter_config.json stores."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class SteeringConfig(LoraConfig):
 
     @classmethod
     def own_fields(cls) -> list[str]:
-        """Return the names of the fields that this config accepts; the class inherits more."""
+        """Return the names of the fields that this class accepts; it inherits more."""
         names = [item.name for item in fields(cls)]
         return [name for name in names if name in PEFT_FIELDS or name not in LoraConfig.__dataclass_fields__]
 
@@ -121,7 +121,7 @@ class SteeringConfig(LoraConfig):
         self.rank, self.init = getattr(self.adapter, "rank", None), getattr(self.adapter, "init", None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of adapter_config.json: the fields of PEFT and of actshift, without those of LoRA."""
+        """Return the content of adapter_config.json: the fields of PEFT and actshift, without LoRA's."""
         return {**{name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)}, **self.steering_dict()}
 
     def steering_dict(self) -> dict[str, Any]:

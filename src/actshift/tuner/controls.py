@@ -26,12 +26,8 @@ Half = Literal["weights", "activations", "both"]
 def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
     """Set the run-time strength s of h + s·Δ(h): 1 is as trained, and 0 is bit-identical to the base model.
 
-    Strength is not saved with the adapter.
-
-    Args:
-        model: a PeftModel, or a transformers model with native adapters.
-        strength: the new strength.
-        adapter_name: the adapter to change; None is all of them.
+    Strength is not saved with the adapter. `model` is a PeftModel, or a transformers model with native adapters.
+    `adapter_name` None is all adapters.
 
     Raises:
         ActshiftError: for a strength that is not a finite number, a model without steering, or an unknown adapter.
@@ -60,7 +56,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
 def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Iterator[None]:
     """Set the run-time strength inside a `with` block, and restore the previous strengths after it.
 
-    The arguments and errors are those of `set_strength`.
+    It takes the arguments of `set_strength` and raises its errors.
 
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
@@ -84,12 +80,7 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
     """Activate only the `weights` half of joint adapters (LoRA), only the `activations` half (steering), or `both`.
 
     An inactive half is not computed, so the result is bit-identical to the other half alone. The choice is not saved,
-    and activating an adapter (`set_adapter`) activates both halves again.
-
-    Args:
-        model: a model with a joint adapter.
-        which: "weights", "activations" or "both".
-        adapter_name: the adapter to change; None is all joint adapters.
+    and activating an adapter (`set_adapter`) activates both halves again. `adapter_name` None is all joint adapters.
 
     Raises:
         ActshiftError: for another word, a model without a joint adapter, or an unknown adapter.
@@ -122,7 +113,7 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
 def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Iterator[None]:
     """Activate one half of joint adapters inside a `with` block, and restore the active adapters after it.
 
-    The arguments and errors are those of `set_halves`.
+    It takes the arguments of `set_halves` and raises its errors.
 
     >>> from actshift import JointConfig, attach
     >>> from actshift.demo import load_base
@@ -141,15 +132,9 @@ def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Ite
 
 
 def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: str = "default") -> None:
-    """Save one half of a joint adapter as an adapter of its own, in a new `folder`.
+    """Save one half of a joint adapter as a separate adapter, in a folder that is new or empty.
 
     "weights" is a plain LoRA, which PEFT loads and merges without actshift. "activations" is a steering adapter.
-
-    Args:
-        model: a model with a joint adapter.
-        which: "weights" or "activations".
-        folder: where to save; it must be new or empty.
-        adapter_name: the joint adapter.
 
     Raises:
         ActshiftError: for another word, an adapter that is not joint, or a folder that is not empty.

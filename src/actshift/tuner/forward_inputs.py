@@ -62,13 +62,7 @@ class GeneratePrompt:
         """Return the `token_index [batch, seq]` of the tokens of one forward pass, and the prompt lengths `[batch, 1]`.
 
         The pass may be a prefill or a chunk of one, a step with or without a cache, or a check of candidates. The beams
-        of a row are consecutive rows.
-
-        Args:
-            ids: the token ids `[batch, seq]` of the pass, if known.
-            past: number of tokens in the cache.
-            batch: number of rows.
-            seq: number of tokens in a row.
+        of a row are consecutive rows. `past` is the number of tokens in the cache.
 
         Raises:
             ActshiftError: if the pass does not continue this prompt.
@@ -105,13 +99,10 @@ class GeneratePrompt:
 class ForwardInputs:
     """The inputs of one forward pass. Nothing is computed from them until a layer asks for a mask."""
 
+    arguments: dict[str, Any]
     shape: tuple[int, int] | None  # [batch, seq] of the tokens; None for images and audio
-    ids: Tensor | None
-    attention_mask: Any
-    position_ids: Tensor | None
-    labels: Tensor | None
-    past: int | None  # number of tokens in the KV cache; None if the cache cannot tell
-    packed_by: str | None  # the argument that shows that the batch is packed
+    past: int | None  # number of tokens in the KV cache; None if it is unknown
+    generative: bool
     trains: bool
     lengths: Tensor | None
     generate: GeneratePrompt | None
@@ -127,32 +118,22 @@ class ForwardInputs:
         lengths: Tensor | None,
         generate: GeneratePrompt | None,
     ) -> ForwardInputs:
-        """Read the arguments of a module's forward. Labels of a model that is not `generative` are no tokens."""
+        """Read the arguments of a module's forward; labels are one for each token only if it is `generative`."""
         if args:
             kwargs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
-        tokens = embeds if ids is None else ids
-        return cls(
-            shape=None if tokens is None else (tokens.shape[0], tokens.shape[1]),
-            ids=ids,
-            attention_mask=kwargs.get("attention_mask"),
-            position_ids=kwargs.get("position_ids"),
-            labels=kwargs.get("labels") if generative else None,
-            past=_cached_tokens(kwargs.get("past_key_values", kwargs.get("cache_params"))),
-            packed_by=next((name for name in PACKED if kwargs.get(name) is not None), None),
-            trains=generative and module.training and torch.is_grad_enabled(),
-            lengths=lengths,
-            generate=generate,
-        )
+        tokens = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
+        shape = None if tokens is None else (tokens.shape[0], tokens.shape[1])
+        past = _cached_tokens(kwargs.get("past_key_values", kwargs.get("cache_params")))
+        trains = generative and module.training and torch.is_grad_enabled()
+        return cls(kwargs, shape, past, generative, trains, lengths, generate)
 
     def tokens(self, x: Tensor) -> TokenPositions:
         """Return the positions of the tokens.
 
-        Args:
-            x: hidden states `[batch, seq, d]`, whose shape is used if the model is called without tokens.
+        The hidden states `x [batch, seq, d]` give the shape if the model is called without tokens.
 
         Raises:
-            ActshiftError: if the inputs do not tell where the prompts end.
+            ActshiftError: if the end of the prompts is unknown.
         """
         if self.shape is None:
             self.shape = self._shape_of(x)
@@ -160,11 +141,12 @@ class ForwardInputs:
             raise ActshiftError(
                 f"The cache of this model does not tell how many tokens it holds; set use_cache=False, {ELSE_ALL}."
             )
-        if self.packed_by:
-            raise _packed(f"{self.packed_by} is given")
+        for name in PACKED:
+            if self.arguments.get(name) is not None:
+                raise _packed(f"{name} is given")
         batch, seq = self.shape
         if self.generate is not None:
-            index, length = self.generate.locate(self.ids, self.past, batch, seq)
+            index, length = self.generate.locate(self.arguments.get("input_ids"), self.past, batch, seq)
         else:
             attended = self._attended(self.shape, self.past, x.device)
             index = token_index(attended)[:, self.past :]
@@ -180,7 +162,7 @@ class ForwardInputs:
 
     def _shape_of(self, x: Tensor) -> tuple[int, int]:
         # The attention mask of an audio model covers samples, not hidden states.
-        mask_shape = getattr(self.attention_mask, "shape", x.shape[:2])
+        mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
         if x.ndim != 3 or mask_shape != x.shape[:2]:
             raise ActshiftError(
                 f"The model is called without input_ids or inputs_embeds and passes {list(x.shape)} to the adapter, so "
@@ -190,7 +172,7 @@ class ForwardInputs:
 
     def _attended(self, shape: tuple[int, int], past: int, device: torch.device) -> Tensor:
         """Return which tokens are attended, `[batch, past + seq]` bool."""
-        mask, total = self.attention_mask, past + shape[1]
+        mask, total = self.arguments.get("attention_mask"), past + shape[1]
         if mask is None:
             return torch.ones(shape[0], total, dtype=torch.bool, device=device)
         if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] < total:
@@ -204,7 +186,7 @@ class ForwardInputs:
         return (mask[:, :total] != 0).expand(shape[0], -1)
 
     def _check_not_packed(self, index: Tensor) -> None:
-        ids = self.position_ids
+        ids = self.arguments.get("position_ids")
         if ids is None or ids.shape[-1] != index.shape[1]:
             return
         step = 1
@@ -218,13 +200,14 @@ class ForwardInputs:
     def _prompt_length(self, index: Tensor, attended: Tensor) -> Tensor:
         """Return prompt lengths `[batch, 1]`: up to the first target, else the cached tokens, else all tokens."""
         total = attended.sum(-1, keepdim=True)
-        if self.labels is not None:
-            if self.labels.shape != index.shape:
+        labels = self.arguments.get("labels") if self.generative else None
+        if labels is not None:
+            if labels.shape != index.shape:
                 raise ActshiftError(
-                    f"labels {list(self.labels.shape)} do not match the tokens {list(index.shape)}, so the prompts are "
+                    f"labels {list(labels.shape)} do not match the tokens {list(index.shape)}, so the prompts are "
                     f"unknown; give one label for each token, {ELSE_ALL}."
                 )
-            target = (self.labels.to(index.device) != IGNORED) & (index >= 0)
+            target = (labels.to(index.device) != IGNORED) & (index >= 0)
             first = index.gather(1, target.long().argmax(-1, keepdim=True))
             return torch.where(target.any(-1, keepdim=True), first, total)
         if self.past:

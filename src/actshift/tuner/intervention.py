@@ -17,16 +17,12 @@ from actshift.sites import Host, Positions, check_site, resolve
 class Intervention:
     """One element of a SteeringConfig: x ← x + s·Δ(x) at a site, in some blocks, at some positions.
 
-    Args:
-        adapter: the shift Δ.
-        site: the activation to shift.
-        layers: block indices, negative ones from the end; None is every block.
-        positions: the tokens to steer.
+    `layers` are block indices, negative ones from the end; None is every block.
 
     Raises:
         ActshiftError: for an unknown site, or a value of another type.
 
-    Source: the terms are those of ReFT (arXiv 2404.03592, definition 3.1); the sites are those of arXiv 2603.00425.
+    Source: arXiv 2404.03592, definition 3.1, for the terms; arXiv 2603.00425 for the sites.
 
     >>> Intervention(LowRank(rank=4), layers=(0, -1)).site
     'post_block'
@@ -76,12 +72,9 @@ class Target:
 
 
 def targets(model: nn.Module, interventions: Iterable[Intervention], blocks: str | None = None) -> list[Target]:
-    """Return the hosts of the `interventions` in a model, in the order of the interventions.
+    """Return the hosts of an adapter's interventions in a model, in their order.
 
-    Args:
-        model: the bare model.
-        interventions: the interventions of one adapter.
-        blocks: the qualified name of the list of blocks; None finds it.
+    `blocks` is the qualified name of the list of blocks; None finds it.
 
     Raises:
         ActshiftError: if a site, a layer or an adapter does not fit the model, or two interventions have the same host.

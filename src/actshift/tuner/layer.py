@@ -1,4 +1,4 @@
-"""The module that hangs below a host and steers what the host returns or receives."""
+"""The steering layer: a child module that steers the output or input of its host."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.row_adapters = None if names is None else RowAdapters(names, self._active(list(dict.fromkeys(names))))
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """Activate adapters and let them train.
+        """Activate adapters and make them trainable.
 
         Only adapters that were trainable before are frozen. PEFT's method visits every adapter of the layer.
         """
@@ -158,7 +158,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self._active_adapter = names
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
-        """Let adapters train, or freeze them."""
+        """Make adapters trainable, or freeze them."""
         for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
             if name in self.lora_steer:
                 self.lora_steer[name].requires_grad_(requires_grad)
@@ -172,12 +172,9 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     @property
     def weight(self) -> Tensor:
         """Raise AttributeError: PEFT layers return the weight of the layer they wrap, and this one wraps none."""
-        raise AttributeError("a SteeringLayer has no weight")
+        raise AttributeError("a SteeringLayer has no weight and no bias")
 
-    @property
-    def bias(self) -> Tensor:
-        """Raise AttributeError, as `weight` does."""
-        raise AttributeError("a SteeringLayer has no bias")
+    bias = weight
 
 
 def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -213,7 +210,7 @@ def child_of(host: Host) -> str:
 
 
 def layer_at(host: Host) -> SteeringLayer:
-    """Return the steering layer below a host; attach one if there is none.
+    """Return the steering layer below a host; attach one on the first call.
 
     Raises:
         ActshiftError: if the host has another child module of that name.

@@ -27,12 +27,7 @@ LORA = "LORA"
 def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "default") -> PeftModel:
     """Return the model with a fresh adapter, and freeze the base model.
 
-    The head of a classifier (task_type SEQ_CLS or TOKEN_CLS) is trained too.
-
-    Args:
-        model: a transformers model, or a PeftModel that gets one more adapter.
-        config: a SteeringConfig or JointConfig.
-        adapter_name: the name of the new adapter.
+    A PeftModel gets one more adapter. The head of a classifier (task_type SEQ_CLS or TOKEN_CLS) is trained too.
 
     Raises:
         ActshiftError: if the config does not fit the model, which then stays unchanged.
@@ -59,15 +54,8 @@ def lora_model(
 ) -> PeftModel:
     """Return the model with a fresh LoRA of PEFT, the baseline: W ← W + (α/r)·B A.
 
-    The saved folder loads and merges without actshift.
-
-    Args:
-        model: a transformers model.
-        r: the rank.
-        alpha: the scale α.
-        dropout: dropout before A.
-        targets: names of the linear maps to adapt; None is all in the blocks, which excludes the output embedding.
-        task_type: the kind of head.
+    `targets` are names of linear maps; None is all in the blocks, which excludes the output embedding. The saved folder
+    loads and merges without actshift.
 
     Raises:
         ActshiftError: if the model has no linear map of these names.
@@ -81,7 +69,7 @@ def lora_model(
     """
     config = LoraConfig(
         r=r,
-        lora_alpha=cast(int, alpha),  # LoraConfig accepts any number, whatever its annotation says
+        lora_alpha=cast(int, alpha),  # LoraConfig accepts any number, despite its annotation
         lora_dropout=dropout,
         target_modules=list(targets) if targets else "all-linear",
         task_type=task_type,
@@ -94,17 +82,13 @@ def lora_model(
 
 
 def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", trainable: bool = False) -> PeftModel:
-    """Return the model with a saved steering or joint adapter, and activate it.
+    """Return the model with the steering or joint adapter saved in folder or hub repository `source`, and activate it.
 
-    Args:
-        model: a transformers model, or a PeftModel that gets one more adapter.
-        source: a folder or hub repository.
-        adapter_name: the name the adapter gets in this model.
-        trainable: let the adapter train.
+    A PeftModel gets one more adapter. The adapter is frozen unless it is `trainable`.
 
     Raises:
-        ActshiftError: if there is no steering adapter in `source`, it is damaged, or it does not fit the model, which
-            then stays unchanged.
+        ActshiftError: if `source` holds no steering adapter, or it is damaged or does not fit the model, which then
+            stays unchanged.
 
     >>> model = load_adapter(model, "run")  # doctest: +SKIP
     """
@@ -113,13 +97,13 @@ def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", t
 
 
 def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default") -> PeftModel:
-    """Return the model with a saved steering, joint or LoRA adapter, active and frozen.
+    """Return the model with the adapter saved in folder or hub repository `source`, active and frozen.
 
-    The arguments are those of `load_adapter`.
+    It may be a steering, joint or LoRA adapter.
 
     Raises:
-        ActshiftError: if there is no such adapter in `source`, it is damaged, it does not fit the model, or the model
-            has adapters of the other type.
+        ActshiftError: if `source` holds no such adapter, it is damaged or does not fit the model, or the model has
+            adapters of the other type.
     """
     is_lora = adapter_type(source) == LORA
     if isinstance(model, PeftModel) and is_lora != (model.peft_type == LORA):
@@ -148,14 +132,11 @@ def _load_with_peft(model: nn.Module, source: str, adapter_name: str, trainable:
 def read_config(source: str, **hub: Any) -> SteeringConfig:
     """Return the config of the steering adapter in folder or hub repository `source`.
 
-    The header of its tensor file is read too, so a truncated file is an error.
-
-    Args:
-        source: the folder or hub repository.
-        hub: keyword arguments of `huggingface_hub.hf_hub_download`, such as `revision`.
+    The header of its tensor file is read too, so a truncated file is an error. `hub` are keyword arguments of
+    `huggingface_hub.hf_hub_download`, such as `revision`.
 
     Raises:
-        ActshiftError: if there is no adapter, it is of another type, or one of its files is damaged.
+        ActshiftError: if `source` holds no steering adapter, or one of its files is damaged.
     """
     peft_type = read_json(source, **hub)["peft_type"]
     if peft_type != PEFT_TYPE:
@@ -174,15 +155,10 @@ def base_model_of(source: str) -> str | None:
 
 
 def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> tuple[str, ...]:
-    """Copy a saved adapter's tensors into an adapter of `model`, as its starting point.
+    """Copy the adapter saved in folder or hub repository `source` into an adapter of `model`, as its starting point.
 
     The adapter may steer more blocks than the saved one; these keep their weights. It must have the same kind of shift,
     and its positions may differ. To continue a saved adapter unchanged, use `load_adapter(..., trainable=True)`.
-
-    Args:
-        model: a PeftModel.
-        source: a folder or hub repository.
-        adapter_name: the adapter of `model` to fill.
 
     Returns:
         The names of the copied tensors.
@@ -226,5 +202,5 @@ def _check_same_shifts(source: str, saved: Sequence[Intervention], own: Sequence
 
 
 def _without_init(adapter: Adapter) -> Adapter:
-    """Return the adapter with the default init, which does not change what the trained weights mean."""
+    """Return the adapter with the default init, because the init does not change the meaning of trained weights."""
     return replace(adapter, init="default") if isinstance(adapter, LowRank) else adapter

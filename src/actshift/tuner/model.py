@@ -32,7 +32,7 @@ from actshift.tuner.traversal import hide_other_adapters, modules_around_adapter
 class SteeringModel(LoraModel):
     """PEFT's tuner for SteeringConfig: it attaches a steering layer below each host and wraps no module.
 
-    It extends LoraModel so that steering, LoRA and both together are one PEFT type, one model and one folder.
+    It extends LoraModel, because steering, LoRA and both together share one PEFT type, one model and one folder.
     """
 
     prefix = "lora_"  # transformers finds an adapter's tensors by one prefix for each type, so it must be LoRA's
@@ -92,7 +92,7 @@ class SteeringModel(LoraModel):
         return key in self._targets or self._adapts_weights(peft_config, key)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
-        return peft_config  # without target_modules there is no LoRA; LoraModel would fill in q and v
+        return peft_config  # without target_modules, LoraModel would adapt q and v
 
     def _create_and_replace(  # type: ignore[override]
         self,
@@ -124,7 +124,7 @@ class SteeringModel(LoraModel):
         self.active_adapter = adapter_name
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
-        """Let adapters train, or freeze them, whether they are active or not."""
+        """Make adapters trainable or freeze them, even inactive ones."""
         set_requires_grad(self._around_adapters(), adapter_names=adapter_names, requires_grad=requires_grad)
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -133,7 +133,7 @@ class SteeringModel(LoraModel):
         with hide_other_adapters(self.model, adapter_name):
             super().delete_adapter(adapter_name)
         if was_active and self.active_adapters:
-            self.set_adapter(self.active_adapters)  # it was hidden, so PEFT could not let it train
+            self.set_adapter(self.active_adapters)  # PEFT could not make it trainable while it was hidden
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         with hide_other_adapters(self.model, adapter_name):
@@ -146,7 +146,7 @@ class SteeringModel(LoraModel):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Steer each row with the adapter that `adapter_names` gives it, until the block ends."""
+        """Steer each row with its own adapter of `adapter_names`, until the block ends."""
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
@@ -156,7 +156,9 @@ class SteeringModel(LoraModel):
         rows = [name for name in names for _ in range(beams)]
         layers = steering_layers(self).values()
         hooks = [
-            module.register_forward_pre_hook(_adapter_names_hook(rows), with_kwargs=True)
+            module.register_forward_pre_hook(
+                partial(_adapter_names_pre_forward_hook, adapter_names=rows), with_kwargs=True
+            )
             for _, module in modules_around_adapters(self)
             if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper)
         ]
@@ -229,10 +231,3 @@ class SteeringModel(LoraModel):
             "add_weighted_adapter cannot combine steering adapters into one; activate several with "
             "model.base_model.set_adapter([...]) and weigh each with model.set_strength(s, adapter_name=...)."
         )
-
-
-def _adapter_names_hook(names: Sequence[str]) -> Any:
-    def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return _adapter_names_pre_forward_hook(module, args, kwargs, adapter_names=names)
-
-    return hook

@@ -33,7 +33,7 @@ class WatchedLayer(Protocol):
     constraints: dict[str, Constraint]
 
 
-_layers: WeakValueDictionary[int, WatchedLayer] = WeakValueDictionary()  # ordered, so that sums are bit-identical
+_layers: WeakValueDictionary[int, WatchedLayer] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
 _stepping: WeakSet[Optimizer] = WeakSet()  # a subclass that calls super().step() runs the hooks twice
 
 
@@ -64,7 +64,7 @@ def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any]
 
 @torch.no_grad()
 def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Global post-hook: let the adapters restore their constraints, then project if the rule is due."""
+    """Global post-hook: restore the constraints of the adapters, then project if the rule is due."""
     if not _layers:
         return
     first = optimizer in _stepping
@@ -146,7 +146,7 @@ def _with_penalties(
 
 @torch.enable_grad()
 def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Tensor | None:
-    """Add the gradients of all penalties to `.grad`. Return the sum of the penalties, or None if there are none."""
+    """Add the gradients of all penalties to `.grad`. Return the sum of the penalties, or None without penalties."""
     terms = [term for adapter in adapters if (term := adapter.shift.penalty()) is not None]
     pairs_by_weight: dict[float, list[OrthogonalPair]] = {}
     for adapter in adapters:

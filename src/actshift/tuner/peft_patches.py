@@ -1,7 +1,7 @@
 """Every global object that actshift changes in other libraries, and the registration of its PEFT method.
 
-`PATCHES` lists the changes. The functions that make them are in this file, except where that would close an import
-circle; then the list names their module. Importing this module registers the method and applies the PEFT patches.
+`PATCHES` lists the changes. The functions that make them are in this file, unless that would close an import
+circle; the list names the module of each. Importing this module registers the method and applies the PEFT patches.
 """
 
 from __future__ import annotations

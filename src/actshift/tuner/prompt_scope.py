@@ -24,7 +24,7 @@ def _eager(function: F) -> F:
 
 
 class PromptScope:
-    """What is known about the tokens of the current forward pass, shared by the layers of one stack of blocks.
+    """State of the tokens in the current forward pass, shared by the layers of one stack of blocks.
 
     It is kept until the next forward pass, because checkpointed blocks run again during the backward pass.
     """
@@ -57,7 +57,7 @@ class PromptScope:
 
 
 class GeneratedScope:
-    """The scope of the decoder of an encoder-decoder, where every token is generated."""
+    """Scope of the decoder in an encoder-decoder model: every token is generated."""
 
     def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
         """Return a bool mask `[..., 1]` for `x [..., d]`, all True or all False."""
@@ -103,11 +103,7 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
     """Set the prompt length of each row, for forward passes over prompt and completion without labels.
 
     A custom loss on the logits needs this. Adapters that steer every token ignore it, and so do encoder-decoders.
-
-    Args:
-        model: the adapted model.
-        lengths: `[batch]`, the number of attended prompt tokens in each row. With a KV cache, count from the start of
-            the row.
+    `lengths [batch]` are the numbers of attended prompt tokens. With a KV cache, count from the start of the row.
 
     Raises:
         ActshiftError: for a model without steering, or lengths that are not whole numbers from 0 up.
@@ -156,7 +152,7 @@ def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 @_eager
 def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    """Forward hook: release the inputs, and let the backward pass of this forward restore its own tokens."""
+    """Forward hook: release the inputs, and make the backward pass restore the tokens of this forward pass."""
     scope: PromptScope = module.__dict__[SCOPE]
     scope.inputs, scope.running = None, False
     if module.training and torch.is_grad_enabled():

@@ -91,7 +91,7 @@ class RowAdapters:
 
 
 def apply_shift(base: Tensor, shift: nn.Module, x: Tensor, strength: float) -> Tensor:
-    """Return `base + s·Δ(x)`, where both `base` and `x` are `[..., d]`."""
+    """Return `base + s·Δ(x)` for `base` and `x` of shape `[..., d]`."""
     factors = usable_factors(shift)
     return base + _scaled_shift(shift, x, strength) if factors is None else add_shift(base, x, factors, strength)
 
@@ -107,7 +107,7 @@ def usable_factors(shift: Any) -> Factors | None:
 
 
 def _scaled_shift(shift: nn.Module, x: Tensor, strength: float) -> Tensor:
-    """Return s·Δ(x) in the dtype of `x`, by calling the module; the shape may only broadcast to that of `x`."""
+    """Return s·Δ(x) in the dtype of `x`, by calling the module; its shape broadcasts to the shape of `x`."""
     inputs = x if torch.is_autocast_enabled(x.device.type) else x.to(next(shift.parameters()).dtype)
     shifted = shift(inputs)
     return (shifted if strength == 1 else strength * shifted).to(x.dtype)

@@ -37,7 +37,7 @@ def modules_around_adapters(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Return the device and dtype of a host's own parameters; CPU and float32 if it has none.
 
-    The dtype is that of the first floating-point parameter, because quantised weights are integers.
+    The first floating-point parameter determines the dtype, because quantised weights are integers.
 
     >>> device_and_dtype(nn.Linear(1, 1).half())
     (device(type='cpu'), torch.float16)
@@ -48,7 +48,7 @@ def device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 class _VisibleAdapter(dict[str, Any]):
-    """The modules of a container while at most one adapter is visible; `all` holds every one.
+    """The modules of a container while at most one adapter is visible; `all` has every one.
 
     It replaces `container._modules` in one assignment, so a forward pass in another thread sees either dict as a whole.
     """
@@ -68,7 +68,7 @@ class _VisibleAdapter(dict[str, Any]):
 
 
 def all_adapters(container: nn.Module) -> dict[str, Any]:
-    """Return the adapters of a container by name, including those that `hide_other_adapters` hides."""
+    """Return the adapters of a container by name, including hidden ones."""
     modules = container._modules
     return modules.all if isinstance(modules, _VisibleAdapter) else modules
 

@@ -11,20 +11,9 @@ from actshift.errors import ActshiftError
 from actshift.orthogonality import Orthogonality
 from actshift.tuner.config import PEFT_FIELDS, WRITTEN_FIELDS, SteeringConfig
 
-LORA_FIELDS = (
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "target_parameters",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "fan_in_fan_out",
-    "init_lora_weights",
+LORA_FIELDS = tuple(
+    "r lora_alpha lora_dropout target_modules target_parameters exclude_modules layers_to_transform layers_pattern "
+    "rank_pattern alpha_pattern use_rslora fan_in_fan_out init_lora_weights".split()
 )
 """The fields of LoRA that a JointConfig takes. Variants such as DoRA are not tested together with steering."""
 
@@ -34,8 +23,8 @@ class JointConfig(SteeringConfig):
     """A PEFT config that trains LoRA and steering together, by default under the paper's orthogonality rule.
 
     LoRA adapts the matched weights, W ← W + (α/r)·B A, and steering shifts activations, h ← h + s·Δ(h). The rule keeps
-    W_down orthogonal to col(B), where B is the LoRA-B of the block's MLP output map. The steering half then reads only
-    what the LoRA half did not write.
+    W_down orthogonal to col(B), where B is the LoRA-B of the block's MLP output map. The steering half then ignores
+    everything that the LoRA half writes.
 
     Args:
         r, lora_alpha, target_modules, …: fields of LoRA (`LORA_FIELDS`); the default adapts every linear map.
@@ -59,7 +48,7 @@ class JointConfig(SteeringConfig):
 
     @classmethod
     def own_fields(cls) -> list[str]:
-        """Return the names of the fields that this config accepts; the class inherits more."""
+        """Return the names of the fields that this class accepts; it inherits more."""
         return [*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS]
 
     def __post_init__(self) -> None:
@@ -93,7 +82,7 @@ class JointConfig(SteeringConfig):
         self.all_interventions = cast(SteeringConfig, self.steering).all_interventions
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of adapter_config.json: the fields of PEFT, those of LoRA, and the steering half."""
+        """Return the content of adapter_config.json: the fields of PEFT and LoRA, and the steering half."""
         values = {name: getattr(self, name) for name in (*PEFT_FIELDS, *LORA_FIELDS, *WRITTEN_FIELDS)}
         targets = self.target_modules
         values["target_modules"] = targets if targets is None or isinstance(targets, str) else sorted(targets)
@@ -106,15 +95,7 @@ class JointConfig(SteeringConfig):
         return LoraConfig(**{name: getattr(self, name) for name in (*PEFT_FIELDS, *LORA_FIELDS) if name in known})
 
     def activations_config(self) -> SteeringConfig:
-        """Return the steering half as a config of its own."""
-        return SteeringConfig(
-            interventions=self.all_interventions,
-            blocks=self.blocks,
-            d_model=self.d_model,
-            num_blocks=self.num_blocks,
-            task_type=self.task_type,
-            modules_to_save=self.modules_to_save,
-            base_model_name_or_path=self.base_model_name_or_path,
-            revision=self.revision,
-            inference_mode=self.inference_mode,
-        )
+        """Return the steering half as a separate config."""
+        names = "task_type modules_to_save base_model_name_or_path revision inference_mode blocks d_model num_blocks"
+        values: dict[str, Any] = {name: getattr(self, name) for name in names.split()}
+        return SteeringConfig(interventions=self.all_interventions, **values)

@@ -40,7 +40,7 @@ class Constraint:
     def columns(self, adapter_name: str) -> list[Tensor]:
         """Return the matrices `[d, r]` through which LoRA writes in this block, one for each writer.
 
-        The B of stacked experts is one tensor `[d, r * experts]`; its columns span what all experts write.
+        The B of stacked experts is one tensor `[d, r * experts]`; its columns span the writes of all experts.
         """
         columns: list[Tensor] = []
         for writer in self.writers:

@@ -25,14 +25,11 @@ Writers = dict[int, list[OutputMap]]
 
 
 def enforce(model: nn.Module, adapter_name: str | None = None) -> None:
-    """Project the joint adapters of a model now, whatever the rule's `every` is: W_down ← W_down (I - QQᵀ).
+    """Project the joint adapters of a model: W_down ← W_down (I - QQᵀ).
 
     Training does this automatically. Call it after you edit weights by hand, and at the end of training under a rule
-    that projects every k steps or epochs. A rule with a `penalty` is not enforced.
-
-    Args:
-        model: the adapted model.
-        adapter_name: the adapter to project; None is all adapters, including frozen ones.
+    that projects every k steps or epochs. It ignores rules with a `penalty`. `adapter_name` None is all adapters,
+    including frozen ones.
 
     Raises:
         ActshiftError: if the model or the adapter has no orthogonality rule.
@@ -86,13 +83,8 @@ def find_writers(
 ) -> Writers:
     """Return the MLP output maps of the steered blocks that LoRA adapts.
 
-    Warns if LoRA adapts them in some steered blocks only. Without a rule nothing is checked.
-
-    Args:
-        model: the bare model, before LoRA wraps its modules.
-        config: the joint adapter.
-        targets: the hosts to steer.
-        adapts: returns True for the name of a module that LoRA adapts.
+    `model` is not adapted yet, and `adapts` returns True for the name of a module that LoRA will adapt. Warns if LoRA
+    adapts the maps of some steered blocks only. Without a rule nothing is checked.
 
     Raises:
         ActshiftError: if the rule cannot apply: a site that it does not constrain, an adapter without a matrix to
