@@ -20,7 +20,7 @@ METRICS = "metrics.json"
 """The file in which a run of actshift stores the names of the classes. Adapters from elsewhere do not have it."""
 
 
-def with_head(model: nn.Module, config: LoraConfig) -> None:
+def train_whole_head(model: nn.Module, config: LoraConfig) -> None:
     """Make `config` train and save the whole head of a classifier, and exclude it from LoRA.
 
     PEFT does this for modules called classifier or score. Some architectures have more modules in the head, such as
@@ -29,7 +29,7 @@ def with_head(model: nn.Module, config: LoraConfig) -> None:
     >>> from transformers import DistilBertConfig, DistilBertForSequenceClassification
     >>> size = dict(dim=8, hidden_dim=8, n_layers=1, n_heads=1, vocab_size=8)
     >>> config = LoraConfig(task_type="SEQ_CLS")
-    >>> with_head(DistilBertForSequenceClassification(DistilBertConfig(**size)), config)
+    >>> train_whole_head(DistilBertForSequenceClassification(DistilBertConfig(**size)), config)
     >>> config.modules_to_save
     ['pre_classifier', 'classifier']
     """

@@ -148,7 +148,7 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
     if not isinstance(config, JointConfig):
         raise ActshiftError(f"The adapter {adapter_name!r} is not a joint one, so it has no halves to save.")
     if which not in ("weights", "activations"):
-        raise ActshiftError(f"One half is saved: weights or activations, got {which!r}.")
+        raise ActshiftError(f"save_half saves weights or activations, got {which!r}.")
     folder = Path(folder)
     check_new_folder(folder)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
@@ -15,7 +14,11 @@ from actshift.sites.positions import steered_tokens, token_index
 
 IGNORED = -100  # the label of a token that is not a target, in transformers and torch
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq_params")
-ELSE_ALL = "or steer at Positions.all()"
+
+
+def unknown_prompt(problem: str, fix: str) -> ActshiftError:
+    """Return an error for a forward pass whose prompt cannot be determined."""
+    return ActshiftError(f"The prompt is unknown: {problem}. {fix}, or steer at Positions.all().")
 
 
 @dataclass
@@ -24,7 +27,7 @@ class TokenPositions:
 
     index: Tensor
     length: Tensor
-    trains: bool = False  # True if a loss is computed from this forward pass
+    trains: bool = False
     masks: dict[Positions, Tensor] = field(default_factory=dict[Positions, Tensor])
 
     def mask(self, positions: Positions, x: Tensor) -> Tensor:
@@ -35,9 +38,9 @@ class TokenPositions:
         """
         if positions not in self.masks:
             if self.trains and positions.where in ("prompt", "ends") and not bool((self.length > 0).any()):
-                raise ActshiftError(
-                    f"In this batch no row has a prompt, because its first token is a target already. An adapter at "
-                    f"the {positions} learns nothing; give prompt tokens the label {IGNORED}, {ELSE_ALL}."
+                raise unknown_prompt(
+                    f"no row has a prompt (its first token is a target), so an adapter at {positions} learns nothing",
+                    f"Give prompt tokens the label {IGNORED}",
                 )
             self.masks[positions] = steered_tokens(positions, self.index, self.length)
         mask = self.masks[positions].to(x.device)
@@ -45,9 +48,9 @@ class TokenPositions:
             return mask[..., None]
         if x.ndim == 2 and x.shape[0] == mask.numel():  # OPT flattens batch and sequence before its MLP
             return mask.reshape(-1, 1)
-        raise ActshiftError(
-            f"The model was called with {list(mask.shape)} tokens and passes {list(x.shape)} to the adapter, so the "
-            f"positions of its tokens are unknown; choose another site, {ELSE_ALL}."
+        raise unknown_prompt(
+            f"the model was called with {list(mask.shape)} tokens and passes {list(x.shape)} to the adapter",
+            "Choose another site",
         )
 
 
@@ -89,48 +92,33 @@ class GeneratePrompt:
         expected = self.ids[:, start - columns + width : end - columns + width].to(ids.device)
         actual = ids[:, start - past : end - past]
         if not torch.equal(expected.repeat_interleave(len(actual) // len(expected), 0), actual):
-            raise ActshiftError(
-                "generate runs a forward pass over tokens that are not its prompt (guidance_scale and token_healing do "
-                f"this), so it is undefined which of them to steer; do not use that setting, {ELSE_ALL}."
+            raise unknown_prompt(
+                "generate runs a forward pass over other tokens, which guidance_scale and token_healing do",
+                "Do not use these settings",
             )
 
 
 @dataclass
 class ForwardInputs:
-    """The inputs of one forward pass. Nothing is computed from them until a layer asks for a mask."""
+    """The inputs of one forward pass. No token positions are computed from them until a layer asks for a mask."""
 
     arguments: dict[str, Any]
-    shape: tuple[int, int] | None  # [batch, seq] of the tokens; None for images and audio
-    past: int | None  # number of tokens in the KV cache; None if it is unknown
-    generative: bool
-    trains: bool
-    lengths: Tensor | None
-    generate: GeneratePrompt | None
+    generative: bool  # True if labels are tokens, not classes
+    trains: bool  # True if a loss is computed from this forward pass
+    lengths: Tensor | None  # set by `prompt_lengths`
+    generate: GeneratePrompt | None  # the prompt of the running `generate` call
 
-    @classmethod
-    def from_call(
-        cls,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        generative: bool,
-        lengths: Tensor | None,
-        generate: GeneratePrompt | None,
-    ) -> ForwardInputs:
-        """Read the arguments of a module's forward; labels are one for each token only if it is `generative`."""
-        if args:
-            kwargs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        tokens = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
-        shape = None if tokens is None else (tokens.shape[0], tokens.shape[1])
-        past = _cached_tokens(kwargs.get("past_key_values", kwargs.get("cache_params")))
-        trains = generative and module.training and torch.is_grad_enabled()
-        return cls(kwargs, shape, past, generative, trains, lengths, generate)
+    def __post_init__(self) -> None:
+        """Read the shape, and the length of the KV cache before the forward pass extends it."""
+        ids, embeds = self.arguments.get("input_ids"), self.arguments.get("inputs_embeds")
+        tokens: Tensor | None = embeds if ids is None else ids
+        self.shape = None if tokens is None else (tokens.shape[0], tokens.shape[1])  # None for images and audio
+        self.past = _cached_tokens(self.arguments.get("past_key_values", self.arguments.get("cache_params")))
 
     def tokens(self, x: Tensor) -> TokenPositions:
         """Return the positions of the tokens.
 
-        The hidden states `x [batch, seq, d]` give the shape if the model is called without tokens.
+        If the model is called without tokens, the hidden states `x [batch, seq, d]` determine the shape.
 
         Raises:
             ActshiftError: if the end of the prompts is unknown.
@@ -138,9 +126,7 @@ class ForwardInputs:
         if self.shape is None:
             self.shape = self._shape_of(x)
         if self.past is None:
-            raise ActshiftError(
-                f"The cache of this model does not tell how many tokens it holds; set use_cache=False, {ELSE_ALL}."
-            )
+            raise unknown_prompt("the cache of this model has no number of tokens", "Set use_cache=False")
         for name in PACKED:
             if self.arguments.get(name) is not None:
                 raise _packed(f"{name} is given")
@@ -164,9 +150,9 @@ class ForwardInputs:
         # The attention mask of an audio model covers samples, not hidden states.
         mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
         if x.ndim != 3 or mask_shape != x.shape[:2]:
-            raise ActshiftError(
-                f"The model is called without input_ids or inputs_embeds and passes {list(x.shape)} to the adapter, so "
-                f"its rows are unknown; choose another site, {ELSE_ALL}."
+            raise unknown_prompt(
+                f"the model is called without input_ids or inputs_embeds and passes {list(x.shape)} to the adapter",
+                "Choose another site",
             )
         return x.shape[0], x.shape[1]
 
@@ -177,9 +163,9 @@ class ForwardInputs:
             return torch.ones(shape[0], total, dtype=torch.bool, device=device)
         if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] < total:
             actual = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise ActshiftError(
-                f"positions need an attention_mask [batch, {total}] that covers all tokens so far, got {actual}; pass "
-                f"such a mask, {ELSE_ALL}."
+            raise unknown_prompt(
+                f"the attention_mask is {actual}",
+                f"Pass an attention_mask [batch, {total}] that covers all tokens so far",
             )
         if bool((mask > 1).any()):
             raise _packed("attention_mask numbers them")
@@ -203,9 +189,9 @@ class ForwardInputs:
         labels = self.arguments.get("labels") if self.generative else None
         if labels is not None:
             if labels.shape != index.shape:
-                raise ActshiftError(
-                    f"labels {list(labels.shape)} do not match the tokens {list(index.shape)}, so the prompts are "
-                    f"unknown; give one label for each token, {ELSE_ALL}."
+                raise unknown_prompt(
+                    f"labels {list(labels.shape)} do not match the tokens {list(index.shape)}",
+                    "Pass one label for each token",
                 )
             target = (labels.to(index.device) != IGNORED) & (index >= 0)
             first = index.gather(1, target.long().argmax(-1, keepdim=True))
@@ -213,15 +199,15 @@ class ForwardInputs:
         if self.past:
             return attended[:, : self.past].sum(-1, keepdim=True)
         if self.trains and self.lengths is None:
-            raise ActshiftError(
-                "A model in training mode is called without labels, so it is unknown where completions begin; pass "
-                "labels, wrap the call in `with actshift.prompt_lengths(model, [5, 7])`, call model.eval() if every "
-                f"token is prompt, {ELSE_ALL}."
+            raise unknown_prompt(
+                "a model in training mode is called without labels",
+                "Pass labels or use `with actshift.prompt_lengths(model, [5, 7])`, call model.eval() if all is prompt",
             )
         return total
 
 
 def _cached_tokens(cache: Any) -> int | None:
+    """Return the number of tokens in a KV cache, or None if the cache does not know it."""
     if cache is None:
         return 0
     try:
@@ -231,7 +217,7 @@ def _cached_tokens(cache: Any) -> int | None:
 
 
 def _packed(evidence: str) -> ActshiftError:
-    return ActshiftError(
-        f"Rows of this batch hold several sequences ({evidence}: packing or padding-free training), so their prompts "
-        f"are unknown; train with packing=False and padding_free=False, {ELSE_ALL}."
+    return unknown_prompt(
+        f"rows of this batch contain several sequences ({evidence}), as in packing and padding-free training",
+        "Train with packing=False and padding_free=False",
     )

@@ -16,7 +16,7 @@ from actshift.adapters import Adapter, LowRank
 from actshift.errors import ActshiftError, first_line
 from actshift.model_head import TaskType
 from actshift.tuner.checkpoint import PEFT_PREFIX, read_json
-from actshift.tuner.classifier_head import check_head, with_head
+from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import PEFT_TYPE, SteeringConfig
 from actshift.tuner.intervention import Intervention
 
@@ -37,7 +37,7 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
     True
     """
-    with_head(model, config)
+    train_whole_head(model, config)
     if isinstance(model, PeftModel):
         model.add_adapter(adapter_name, config)
         return model
@@ -74,7 +74,7 @@ def lora_model(
         target_modules=list(targets) if targets else "all-linear",
         task_type=task_type,
     )
-    with_head(model, config)
+    train_whole_head(model, config)
     try:
         return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))
     except ValueError as error:

@@ -25,7 +25,7 @@ from actshift.tuner.intervention import Target, targets
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, EVERYWHERE, SteeringLayer, layer_at, steering_layers
-from actshift.tuner.prompt_scope import install, remove
+from actshift.tuner.prompt_scope import install_prompt_scopes, remove_prompt_scopes
 from actshift.tuner.traversal import hide_other_adapters, modules_around_adapters
 
 
@@ -51,7 +51,7 @@ class SteeringModel(LoraModel):
         with hide_other_adapters(model, adapter_name):
             config = cast(SteeringConfig, self.peft_config[adapter_name])
             try:
-                steered, writers = self._check(model, adapter_name, config)
+                steered, writers = self._resolve(model, adapter_name, config)
             except ActshiftError:
                 del self.peft_config[adapter_name]
                 if not self.peft_config:
@@ -66,10 +66,10 @@ class SteeringModel(LoraModel):
                 wrapped = targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
             if any(intervention.positions != EVERYWHERE for intervention in config.all_interventions):
-                install(model)
+                install_prompt_scopes(model)
 
-    def _check(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
-        """Return the hosts to steer and the MLP output maps that LoRA adapts, after all checks; set width and depth."""
+    def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
+        """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
         steered = targets(model, config.all_interventions, config.blocks)
         num_blocks = len(find_blocks(model, config.blocks))
         d_model = resolve(model, layers=[0], blocks=config.blocks)[0].width
@@ -94,7 +94,7 @@ class SteeringModel(LoraModel):
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
         return peft_config  # without target_modules, LoraModel would adapt q and v
 
-    def _create_and_replace(  # type: ignore[override]
+    def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         peft_config: SteeringConfig,
         adapter_name: str,
@@ -155,10 +155,9 @@ class SteeringModel(LoraModel):
         beams = kwargs.get("num_beams") or 1
         rows = [name for name in names for _ in range(beams)]
         layers = steering_layers(self).values()
+        select_adapters = partial(_adapter_names_pre_forward_hook, adapter_names=rows)
         hooks = [
-            module.register_forward_pre_hook(
-                partial(_adapter_names_pre_forward_hook, adapter_names=rows), with_kwargs=True
-            )
+            module.register_forward_pre_hook(select_adapters, with_kwargs=True)
             for _, module in modules_around_adapters(self)
             if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper)
         ]
@@ -220,7 +219,7 @@ class SteeringModel(LoraModel):
 
     def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
         model = cast(nn.Module, super()._unload_and_optionally_merge(merge, *args, **kwargs))
-        remove(model)
+        remove_prompt_scopes(model)
         for layer in steering_layers(model).values():
             layer.detach_from_host()
         return model

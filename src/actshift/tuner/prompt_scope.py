@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
-from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPositions
+from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPositions, unknown_prompt
 from actshift.tuner.layer import steering_layers
 
 SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
@@ -46,10 +47,7 @@ class PromptScope:
             ActshiftError: if the prompt is unknown.
         """
         if not self.running and not in_backward():
-            raise ActshiftError(
-                "The prompt is unknown, because the blocks run outside of a call of the whole model; call the adapted "
-                f"model, or steer at Positions.all() instead of at the {positions}."
-            )
+            raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
         if self.tokens is None:
             assert self.inputs is not None
             self.tokens = self.inputs.tokens(x)
@@ -64,7 +62,7 @@ class GeneratedScope:
         return torch.full((*x.shape[:-1], 1), positions.where in ("all", "generated"), device=x.device)
 
 
-def install(root: nn.Module) -> None:
+def install_prompt_scopes(root: nn.Module) -> None:
     """Give every steering layer of `root` a scope as its `prompts`, and hook the calls of `root` that update it.
 
     `root` is the model that a user calls, without its PEFT wrapper. Call again after adding layers.
@@ -86,8 +84,8 @@ def install(root: nn.Module) -> None:
         layer.prompts = scope
 
 
-def remove(root: nn.Module) -> None:
-    """Undo `install`."""
+def remove_prompt_scopes(root: nn.Module) -> None:
+    """Undo `install_prompt_scopes`."""
     for module in root.modules():
         scope = module.__dict__.pop(SCOPE, None)
         if scope is not None:
@@ -144,9 +142,10 @@ def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
             "Positions do not work with torch.nn.DataParallel, whose threads share the state of the prompt; run one "
             "process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)."
         )
-    scope.inputs = ForwardInputs.from_call(
-        module, args, kwargs, generative=scope.generative, lengths=scope.lengths, generate=scope.generate
-    )
+    if args:
+        kwargs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+    trains = scope.generative and module.training and torch.is_grad_enabled()
+    scope.inputs = ForwardInputs(kwargs, scope.generative, trains, scope.lengths, scope.generate)
     scope.tokens, scope.running = None, True
 
 

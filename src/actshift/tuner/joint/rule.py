@@ -128,26 +128,23 @@ def constrain(
 
 def _check_constrainable(target: Target, rule: Orthogonality) -> None:
     if target.host.site not in CONSTRAINED_SITES:
-        raise ActshiftError(
-            f"The orthogonality rule applies to {' and '.join(CONSTRAINED_SITES)}, which the MLP's output map writes "
-            f"to, and this adapter steers {target.host.site}; steer one of these sites, or pass orthogonality=None."
+        raise _no_rule(
+            f"the rule applies to {' and '.join(CONSTRAINED_SITES)}, and this adapter steers {target.host.site}",
+            "Steer one of these sites",
         )
     shift = build_shift(target)
     for constrained, tensors, verb in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
         if constrained and not tensors:
             side = "Orthogonality(side=...)" if shift.reads() or shift.writes() else "another adapter"
-            raise ActshiftError(
-                f"{target.intervention.adapter} {verb} through no matrix that could be kept orthogonal; use LowRank, "
-                f"{side}, or orthogonality=None."
-            )
+            raise _no_rule(f"{target.intervention.adapter} {verb} through no matrix", f"Use LowRank or {side}")
 
 
 def _check_covered(layers: list[int], writers: Writers, example: OutputMap) -> None:
     if not writers:
         field = "target_parameters" if example.parameter else "target_modules"
-        raise ActshiftError(
-            f"There is nothing to be orthogonal to: no steered block has LoRA on its MLP output map (here "
-            f"{example.name}); add it to {field}, or pass orthogonality=None."
+        raise _no_rule(
+            f"there is nothing to be orthogonal to, as no steered block has LoRA on its MLP output map, {example.name}",
+            f"Add it to {field}",
         )
     if free := [str(layer) for layer in layers if layer not in writers]:
         warnings.warn(
@@ -163,11 +160,15 @@ def _check_rank_leaves_room(config: JointConfig, writers: Writers) -> None:
         experts = [len(output.module.get_parameter(output.parameter)) if output.parameter else 1 for output in maps]
         columns = config.r * sum(experts)
         if columns >= maps[0].width:
-            raise ActshiftError(
+            raise _no_rule(
                 f"LoRA of rank {config.r} on the MLP output maps of block {layer} can write {columns} directions of "
-                f"{maps[0].width}, so no direction is left to be orthogonal; lower r, remove the experts from "
-                "target_parameters, or pass orthogonality=None."
+                f"{maps[0].width}, so no direction is left",
+                "Lower r, remove the experts from target_parameters",
             )
+
+
+def _no_rule(problem: str, fix: str) -> ActshiftError:
+    return ActshiftError(f"The orthogonality rule cannot apply: {problem}. {fix}, or pass orthogonality=None.")
 
 
 def _lora_layer(model: nn.Module, output: OutputMap) -> nn.Module:
