@@ -74,10 +74,10 @@ def test_a_step_changes_weights_only_by_the_projection():
     free.load_state_dict(ruled.state_dict())
     for model in (ruled, free):
         step(model, torch.optim.SGD(model.parameters(), 0.5))
-    for one, other in zip(ruled, free, strict=True):
-        assert torch.equal(one.written, other.written)
-        assert torch.equal(one.up, other.up)
-        assert torch.equal(one.down, project_rows(other.down, orthonormal_basis(other.written)))
+    for ruled_layer, free_layer in zip(ruled, free, strict=True):
+        assert torch.equal(ruled_layer.written, free_layer.written)
+        assert torch.equal(ruled_layer.up, free_layer.up)
+        assert torch.equal(ruled_layer.down, project_rows(free_layer.down, orthonormal_basis(free_layer.written)))
 
 
 def test_w_down_is_bit_identical_while_b_is_zero():
@@ -85,9 +85,9 @@ def test_w_down_is_bit_identical_while_b_is_zero():
     free.load_state_dict(ruled.state_dict())
     for model in (ruled, free):
         step(model, torch.optim.AdamW(model.halves()[1], 1e-2))  # no optimiser trains B
-    for one, other in zip(ruled, free, strict=True):
-        assert not one.written.any()
-        assert torch.equal(one.down, other.down)
+    for ruled_layer, free_layer in zip(ruled, free, strict=True):
+        assert not ruled_layer.written.any()
+        assert torch.equal(ruled_layer.down, free_layer.down)
 
 
 def test_rank_deficient_b_removes_only_its_span():
@@ -113,7 +113,7 @@ def test_frozen_half_stays_unchanged(frozen):
     before = [parameter.clone() for parameter in model.halves()[frozen]]
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     step(model, optimizer)
-    assert all(torch.equal(one, two) for one, two in zip(before, model.halves()[frozen], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.halves()[frozen], strict=True))
     assert (model.read_violation() <= 1e-6) == (frozen == 0)  # with 1, W_down is frozen
 
 
@@ -158,7 +158,7 @@ def test_rule_every_k_steps_and_a_resumed_run_continues_the_count():
     optimizer.load_state_dict(saved[1])
     for _ in range(3):
         step(resumed, optimizer)
-    assert all(torch.equal(one, two) for one, two in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("rule", [None, Orthogonality(every="epoch"), Orthogonality(penalty=1.0)])
@@ -250,10 +250,14 @@ def test_gradient_of_the_penalty_matches_the_formula():
     free.load_state_dict(ruled.state_dict())
     for model in (ruled, free):
         step(model, torch.optim.SGD(model.parameters(), 0.0))
-    for one, other in zip(ruled, free, strict=True):
-        left, *_ = torch.linalg.svd(one.written.double(), full_matrices=False)
+    for ruled_layer, free_layer in zip(ruled, free, strict=True):
+        left, *_ = torch.linalg.svd(ruled_layer.written.double(), full_matrices=False)
         within = (left @ left.T).float()
-        torch.testing.assert_close(one.down.grad - other.down.grad, 1.4 * one.down @ within, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(one.up.grad - other.up.grad, 1.4 * within @ one.up, atol=1e-4, rtol=1e-4)
-        both = zip(one.writers.parameters(), other.writers.parameters(), strict=True)
-        assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in both)
+        torch.testing.assert_close(
+            ruled_layer.down.grad - free_layer.down.grad, 1.4 * ruled_layer.down @ within, atol=1e-4, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            ruled_layer.up.grad - free_layer.up.grad, 1.4 * within @ ruled_layer.up, atol=1e-4, rtol=1e-4
+        )
+        parameters = zip(ruled_layer.writers.parameters(), free_layer.writers.parameters(), strict=True)
+        assert all(torch.equal(a.grad, b.grad) for a, b in parameters)

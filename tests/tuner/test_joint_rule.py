@@ -96,8 +96,10 @@ def test_transformers_trainer_with_accumulation_and_resume(tmp_path):
 
     second = Trainer(joint(), arguments(tmp_path / "halves", **settings), train_dataset=rows())
     second.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
-    for (name, one), (_, two) in zip(whole.model.named_parameters(), second.model.named_parameters(), strict=True):
-        assert torch.equal(one, two), name
+    for (name, parameter), (_, resumed) in zip(
+        whole.model.named_parameters(), second.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(parameter, resumed), name
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ def _compare(rank: int, world: int, meeting: str, rule: Orthogonality) -> None:
     fully_shard(sharded, mesh=mesh)
     for model in (sharded, unsharded):
         train(model, OPTIMIZERS["sgd"])
-    for one, other in zip(sharded.parameters(), unsharded.parameters(), strict=True):
-        torch.testing.assert_close(one.full_tensor(), other.data, atol=1e-6, rtol=1e-5)
+    for shard, parameter in zip(sharded.parameters(), unsharded.parameters(), strict=True):
+        torch.testing.assert_close(shard.full_tensor(), parameter.data, atol=1e-6, rtol=1e-5)
     assert (max(orthogonality_violations(sharded).values()) <= 1e-5) == (rule.penalty is None)
     dist.destroy_process_group()
 

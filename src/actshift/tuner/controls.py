@@ -174,13 +174,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters of `model` as groups for a torch optimiser, one for each half.
 
-    Args:
-        model: the adapted model.
-        learning_rate: rate of the group "activations", the shifts.
-        lora_learning_rate: rate of the group "weights", LoRA and all other trainable parameters; None is the same rate.
-
-    Returns:
-        The groups that are not empty, as dicts with `params`, `lr` and `name`.
+    The group "activations" has the shifts at `learning_rate`. The group "weights" has LoRA and all other parameters at
+    `lora_learning_rate`; None is the same rate. Empty groups are left out.
 
     Raises:
         ActshiftError: if no parameter requires gradients.
