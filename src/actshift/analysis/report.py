@@ -24,7 +24,7 @@ from actshift.analysis.redundancy import sections as redundancy_sections
 from actshift.analysis.render import ProgressCallback, Section, listed, page, progress_counter
 from actshift.files import write_whole
 from actshift.sites import resolve
-from actshift.tuner.lora import load_any_adapter
+from actshift.tuner.loading import load_any_adapter
 
 
 @dataclass(frozen=True)

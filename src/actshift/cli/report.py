@@ -112,7 +112,7 @@ def _load(
 ) -> tuple[Any, Any, str | None, Any]:
     """Return the model to look at, its fine-tuned twin, the joint adapter to look at after, and the tokenizer."""
     from actshift.tuner import JointConfig, read_config
-    from actshift.tuner.lora import LORA, adapter_type, base_model_of
+    from actshift.tuner.loading import LORA, adapter_type, base_model_of
 
     is_lora = adapter is not None and adapter_type(adapter) == LORA
     if is_lora and finetuned is not None:

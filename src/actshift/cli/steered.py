@@ -58,7 +58,7 @@ def load_steered(
     with Console(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
         from actshift.tuner import set_halves, set_strength
-        from actshift.tuner.lora import load_any_adapter
+        from actshift.tuner.loading import load_any_adapter
 
         source = model or base_of(adapters)
         status.update(f"Loading {source} …")
@@ -96,7 +96,7 @@ def acting(model: Any, name: str, half: str = "both") -> Iterator[None]:
 
 def base_of(adapters: Sequence[str]) -> str:
     """Return the base model that the first adapter names; raise ActshiftError where there is none."""
-    from actshift.tuner.lora import base_model_of
+    from actshift.tuner.loading import base_model_of
 
     if not adapters:
         raise ActshiftError("No model is given; add --model with a folder or Hugging Face id, or --adapter.")
@@ -169,7 +169,7 @@ def base_of_twin(model: str | None, updated: str) -> str:
 
     Raises ActshiftError where neither is known, or `updated` is an adapter of another kind.
     """
-    from actshift.tuner.lora import LORA, adapter_type, base_model_of
+    from actshift.tuner.loading import LORA, adapter_type, base_model_of
 
     if is_adapter(updated):
         if (kind := adapter_type(updated)) != LORA:
@@ -186,7 +186,7 @@ def base_of_twin(model: str | None, updated: str) -> str:
 
 def _with_lora(model: str, source: str, trust_remote_code: bool) -> tuple[Any, Any, Any]:
     from actshift.loading import load_model
-    from actshift.tuner.lora import load_any_adapter
+    from actshift.tuner.loading import load_any_adapter
 
     head = head_to_load(model, [source], trust_remote_code)
     base, tokenizer = load_model(model, trust_remote_code=trust_remote_code, head=head)

@@ -115,7 +115,7 @@ def cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedT
     whole = trained and settings.method == "full"
     head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
     source = settings.out if whole else settings.model
-    from actshift.tuner.lora import load_any_adapter
+    from actshift.tuner.loading import load_any_adapter
 
     model, tokenizer = load_base(
         TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code), head

@@ -92,7 +92,7 @@ def adapt(
 
     from actshift.sites import find_blocks
     from actshift.tuner import attach
-    from actshift.tuner.lora import lora_model
+    from actshift.tuner.loading import lora_model
 
     torch.manual_seed(settings.seed)
     if settings.method == "full":

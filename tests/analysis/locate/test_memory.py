@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import actshift
 from actshift import Intervention, SteeringConfig, attach, locate
 from actshift.analysis.locate.measure import RESIDUAL
-from actshift.tuner.lora import lora_model
+from actshift.tuner.loading import lora_model
 
 torch.manual_seed(0)
 size = dict(hidden_size=768, intermediate_size=1536, num_hidden_layers=4, num_attention_heads=8)

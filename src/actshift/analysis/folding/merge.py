@@ -17,7 +17,7 @@ from actshift.analysis.folding.plan import Fold, plan_folds
 from actshift.analysis.render import Plain
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
-from actshift.tuner.joint.halves import joint_layers
+from actshift.tuner.controls import joint_layers
 
 BIAS_SWITCHES = ("attention_bias", "mlp_bias", "use_bias", "bias")
 """Config fields that give linear maps a bias."""

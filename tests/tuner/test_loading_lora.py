@@ -1,4 +1,4 @@
-"""Stock LoRA beside actshift's own adapters: made, told apart, loaded, refused."""
+"""LoRA adapters of PEFT: created, loaded, and refused if they do not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actshift import ActshiftError
-from actshift.tuner.lora import base_model_of, load_any_adapter, lora_model
+from actshift.tuner.loading import base_model_of, load_any_adapter, lora_model
 from tests.contract.cases import randomise
 from tests.tiny import save_adapter
 from tests.zoo import ARCHITECTURES
@@ -25,7 +25,7 @@ def lora(tmp_path: Path) -> Path:
     return tmp_path / "lora"
 
 
-def test_a_fresh_one_changes_nothing_and_trains_every_map_of_the_blocks() -> None:
+def test_fresh_lora_is_a_no_op_and_trains_every_linear_map_of_the_blocks() -> None:
     base = ARCHITECTURES["llama"]()
     before = base(IDS).logits
     model = lora_model(base, r=2)
@@ -34,7 +34,7 @@ def test_a_fresh_one_changes_nothing_and_trains_every_map_of_the_blocks() -> Non
     assert maps == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
 
 
-def test_a_saved_one_loads_as_any_adapter_does_and_further_ones_beside_it(lora: Path) -> None:
+def test_several_saved_loras_load_into_one_model(lora: Path) -> None:
     model = load_any_adapter(ARCHITECTURES["llama"](), str(lora))
     once = model(IDS).logits
     with model.disable_adapter():
@@ -44,14 +44,14 @@ def test_a_saved_one_loads_as_any_adapter_does_and_further_ones_beside_it(lora: 
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_steering_adapter_loads_by_the_same_call(tmp_path: Path) -> None:
+def test_load_any_adapter_loads_a_steering_adapter(tmp_path: Path) -> None:
     ARCHITECTURES["llama"]().save_pretrained(tmp_path / "base")
     folder = save_adapter(tmp_path / "steer", tmp_path / "base", rank=2)
     assert "default" in load_any_adapter(ARCHITECTURES["llama"](), str(folder)).peft_config
     assert base_model_of(str(folder)) == str(tmp_path / "base")
 
 
-def test_kinds_do_not_mix(lora: Path, tmp_path: Path) -> None:
+def test_lora_and_steering_adapters_cannot_be_loaded_together(lora: Path, tmp_path: Path) -> None:
     ARCHITECTURES["llama"]().save_pretrained(tmp_path / "base")
     folder = save_adapter(tmp_path / "steer", tmp_path / "base", rank=2)
     steered = load_any_adapter(ARCHITECTURES["llama"](), str(folder))
@@ -62,7 +62,7 @@ def test_kinds_do_not_mix(lora: Path, tmp_path: Path) -> None:
         load_any_adapter(with_lora, str(folder), "steer")
 
 
-def test_what_does_not_fit_is_one_sentence(lora: Path) -> None:
+def test_lora_that_does_not_fit_is_refused(lora: Path) -> None:
     with pytest.raises(ActshiftError, match=r"The LoRA .* does not fit LlamaForCausalLM"):
         load_any_adapter(ARCHITECTURES["llama"](hidden_size=64), str(lora))
     config = json.loads((lora / "adapter_config.json").read_text())

@@ -1,4 +1,4 @@
-"""Steering at positions computed another way: each row alone, unpadded, uncached, by a hook that knows its tokens."""
+"""A reference for steering at positions: each row alone, without padding or cache."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.contract.cases import fresh_model, randomise
 from tests.sites.test_positions import steered_by_hand
 
 PROMPTS = [[5, 17, 33, 8, 60, 12, 7], [9, 41], [23, 71, 3, 50]]
-"""Prompts of 7, 2 and 4 tokens: of the second, the first two and the last one overlap."""
+"""Prompts of 7, 2 and 4 tokens. In the second, the first two tokens and the last one overlap."""
 
-PLACES = {
+POSITIONS = {
     "prompt": Positions.prompt(),
     "generated": Positions.generated(),
     "last": Positions.last_token(),
@@ -23,14 +23,14 @@ PLACES = {
 
 
 def steered(name: str, positions: Positions, **config):
-    """A model of the zoo with a trained-looking adapter, in eval mode."""
+    """Return a model of the zoo with random adapter weights, in eval mode."""
     model = attach(fresh_model(name), SteeringConfig(rank=4, positions=positions, **config))
     randomise(model)
     return model.eval()
 
 
 def batch_of(rows: list[list[int]], padding: str = "left") -> dict[str, Tensor]:
-    """Token ids and mask of uneven rows, padded with 0."""
+    """Return token ids and attention mask of rows of different lengths, padded with 0."""
     width = max(map(len, rows))
 
     def padded(values: list[int]) -> list[int]:
@@ -42,21 +42,21 @@ def batch_of(rows: list[list[int]], padding: str = "left") -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def logits_by_hand(model, name: str, row: list[int], prompt: int, adapter: str = "default") -> Tensor:
-    """The logits `[seq, vocab]` of one row, whose first `prompt` tokens are its prompt."""
+def reference_logits(model, name: str, row: list[int], prompt: int, adapter: str = "default") -> Tensor:
+    """Return the logits `[seq, vocab]` of one row, whose first `prompt` tokens are its prompt."""
     base = fresh_model(name)
     for path, layer in steering_layers(model.get_base_model()).items():
         positions, shift = layer.positions[adapter], layer.lora_steer[adapter]
-        chosen = torch.tensor(steered_by_hand(positions, prompt, len(row) - prompt))[:, None]
+        selected = torch.tensor(steered_by_hand(positions, prompt, len(row) - prompt))[:, None]
 
-        def at_output(host, args, output, chosen=chosen, shift=shift):
+        def at_output(host, args, output, selected=selected, shift=shift):
             hidden = output[0] if isinstance(output, tuple) else output
-            mask = chosen if hidden.ndim == 2 else chosen[None]
+            mask = selected if hidden.ndim == 2 else selected[None]
             hidden = hidden + mask * shift(hidden)
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-        def at_input(host, args, chosen=chosen, shift=shift):
-            return (args[0] + chosen[None] * shift(args[0]),)
+        def at_input(host, args, selected=selected, shift=shift):
+            return (args[0] + selected[None] * shift(args[0]),)
 
         host = base.get_submodule(path.rpartition(".")[0])
         if layer.at_input:

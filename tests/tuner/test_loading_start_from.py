@@ -1,3 +1,5 @@
+"""Start an adapter from the weights of a saved one."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,7 +19,7 @@ def tensors(model, part: str = "lora_") -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def saved(tmp_path):
-    """Save a trained-looking adapter, and return its folder and its tensors."""
+    """Return a function that saves an adapter with random weights, and returns its folder and tensors."""
 
     def save(config: SteeringConfig) -> tuple[str, dict[str, torch.Tensor]]:
         model = attach(fresh_model("llama"), config)
@@ -33,30 +35,30 @@ def saved(tmp_path):
     [SteeringConfig(adapter=Vector()), SteeringConfig(rank=2), JointConfig(r=2, steering=SteeringConfig(rank=2))],
     ids=["vector", "low rank", "joint"],
 )
-def test_a_fresh_adapter_begins_at_the_saved_one(saved, config):
-    folder, wanted = saved(config)
+def test_fresh_adapter_gets_the_saved_weights(saved, config):
+    folder, expected = saved(config)
     model = attach(fresh_model("llama"), config)
-    assert len(start_from(model, folder)) == len(wanted)
-    assert all(torch.equal(value, wanted[name]) for name, value in tensors(model).items())
+    assert len(start_from(model, folder)) == len(expected)
+    assert all(torch.equal(value, expected[name]) for name, value in tensors(model).items())
     assert all(p.requires_grad for name, p in model.named_parameters() if "lora_" in name)
 
 
-def test_blocks_that_the_saved_one_does_not_steer_stay_as_they_were(saved):
-    folder, wanted = saved(SteeringConfig(adapter=Vector(), layers=[1]))
+def test_other_blocks_keep_their_weights(saved):
+    folder, expected = saved(SteeringConfig(adapter=Vector(), layers=[1]))
     model = attach(fresh_model("llama"), SteeringConfig(adapter=Vector(), positions=Positions.prompt()))
     [name] = start_from(model, folder)
     assert ".1." in name
-    found = tensors(model)
-    assert sum(bool(value.any()) for value in found.values()) == 1
-    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    actual = tensors(model)
+    assert sum(bool(value.any()) for value in actual.values()) == 1
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
-def test_how_it_began_is_no_difference(saved):
+def test_adapters_that_differ_in_init_fit(saved):
     folder, _ = saved(SteeringConfig(rank=2, init="reference"))
     start_from(attach(fresh_model("llama"), SteeringConfig(rank=2)), folder)
 
 
-def test_one_adapter_of_several(saved):
+def test_only_the_named_adapter_is_changed(saved):
     folder, _ = saved(SteeringConfig(adapter=Vector()))
     model = attach(fresh_model("llama"), SteeringConfig(adapter=Vector()))
     attach(model, SteeringConfig(adapter=Vector()), "second")
@@ -68,12 +70,12 @@ def test_one_adapter_of_several(saved):
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        (SteeringConfig(rank=2), r"it is Vector\(\), and the adapter is LowRank\(rank=2"),
-        (SteeringConfig(adapter=Vector(), layers=[0]), f"it holds model.layers.{LAST}.*has none of that name"),
-        (SteeringConfig(adapter=Vector(), site="post_mlp"), "steer at least the same blocks at the same site"),
+        (SteeringConfig(rank=2), r"the saved one is Vector\(\), and this one is LowRank\(rank=2"),
+        (SteeringConfig(adapter=Vector(), layers=[0]), f"the file holds model.layers.{LAST}.*has none of that name"),
+        (SteeringConfig(adapter=Vector(), site="post_mlp"), "steer at least the same blocks, at the same site"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_copied(saved, config, line):
+def test_saved_adapter_that_does_not_fit_is_refused_and_nothing_is_copied(saved, config, line):
     folder, _ = saved(SteeringConfig(adapter=Vector(), layers=[LAST]))
     model = attach(fresh_model("llama"), config)
     before = tensors(model)
@@ -82,14 +84,14 @@ def test_what_does_not_fit_is_refused_and_nothing_is_copied(saved, config, line)
     assert all(torch.equal(value, before[name]) for name, value in tensors(model).items())
 
 
-def test_another_activation_is_another_adapter(saved):
+def test_adapter_with_another_activation_is_refused(saved):
     folder, _ = saved(SteeringConfig(adapter=LowRank(rank=2, activation=None)))
-    with pytest.raises(ActshiftError, match="give both the same adapter"):
+    with pytest.raises(ActshiftError, match="use the same adapter for both"):
         start_from(attach(fresh_model("llama"), SteeringConfig(rank=2)), folder)
 
 
-def test_a_model_without_an_adapter_and_a_folder_without_one(saved, tmp_path):
-    with pytest.raises(ActshiftError, match="has no adapter 'default' to begin from"):
+def test_missing_adapters_in_model_and_folder_are_refused(saved, tmp_path):
+    with pytest.raises(ActshiftError, match="has no adapter 'default' to start from"):
         start_from(fresh_model("llama"), str(tmp_path))
     with pytest.raises(ActshiftError, match="is not an adapter"):
         start_from(attach(fresh_model("llama"), SteeringConfig(rank=2)), str(tmp_path))

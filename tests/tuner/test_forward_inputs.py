@@ -1,4 +1,4 @@
-"""Positions in training: prompts found by labels or by what the user says, checkpointing, packing, trainers."""
+"""Positions in training: prompts from labels or prompt_lengths, checkpointing, packing, and copies."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from actshift import ActshiftError, SteeringConfig, attach, prompt_lengths
 from actshift.sites import Positions
 from actshift.tuner import steering_layers
 from tests.contract.cases import fresh_model, randomise, run
-from tests.tuner.positions_by_hand import PLACES, PROMPTS, batch_of, logits_by_hand, steered
+from tests.tuner.reference_positions import POSITIONS, PROMPTS, batch_of, reference_logits, steered
 
 COMPLETIONS = [[30, 31], [40, 41, 42, 43], [50]]
 ROWS = [prompt + completion for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True)]
 LENGTHS = [len(prompt) for prompt in PROMPTS]
 CLOSE = dict(atol=2e-5, rtol=1e-4)
 
-places = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+each_position = pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
 paddings = pytest.mark.parametrize("padding", ["left", "right"])
 
 
 def training_batch(padding: str = "right"):
-    """Prompts and completions side by side, labels on the completions, and positions that padding does not move."""
+    """Return prompts with completions, labels on the completions, and position ids that ignore padding."""
     batch = batch_of(ROWS, padding)
     mask = batch["attention_mask"].bool()
-    place = mask.cumsum(-1) - 1
-    target = mask & (place >= torch.tensor(LENGTHS)[:, None])
+    position_ids = mask.cumsum(-1) - 1
+    target = mask & (position_ids >= torch.tensor(LENGTHS)[:, None])
     labels = batch["input_ids"].where(target, torch.tensor(-100))
-    return batch | dict(labels=labels, position_ids=place.clamp(min=0))
+    return batch | dict(labels=labels, position_ids=position_ids.clamp(min=0))
 
 
-@places
+@each_position
 @paddings
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
-def test_labels_and_lengths_say_where_prompts_end(name, padding, place):
-    model = steered(name, place).train()
+def test_labels_and_prompt_lengths_mark_the_end_of_the_prompts(name, padding, positions):
+    model = steered(name, positions).train()
     batch = training_batch(padding)
     by_labels = model(**batch).logits
     with prompt_lengths(model, LENGTHS):
         del batch["labels"]
         assert torch.equal(model(**batch).logits, by_labels)
     for row, (tokens, prompt) in enumerate(zip(ROWS, LENGTHS, strict=True)):
-        expected = logits_by_hand(model, name, tokens, prompt)
+        expected = reference_logits(model, name, tokens, prompt)
         torch.testing.assert_close(by_labels[row][batch["attention_mask"][row].bool()], expected, **CLOSE)
 
 
-@places
+@each_position
 @pytest.mark.parametrize("site", ["post_block", "post_mlp"])
-def test_two_checkpointed_forwards_before_one_backward(site, place):
+def test_two_checkpointed_forwards_before_one_backward(site, positions):
     gradients = []
     for checkpointing in (False, True):
-        model = steered("llama", place, site=site)
+        model = steered("llama", positions, site=site)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
         batch = training_batch()
         first = model(**batch).loss
-        with prompt_lengths(model, [1, 1, 1]):  # the same shape with other prompts
+        with prompt_lengths(model, [1, 1, 1]):  # same shape, other prompts
             second = model(**batch).logits.square().mean()
         with torch.no_grad():
             model.eval()(**batch_of(PROMPTS))
@@ -80,29 +80,30 @@ PACKED = {
 
 
 @pytest.mark.parametrize("how", PACKED)
-def test_packing_is_refused(how):
+def test_packed_batches_are_refused(how):
     ids = torch.tensor([[5, 17, 33, 8, 9, 41, 23, 71]])
     model = steered("llama", Positions.prompt()).train()
     with pytest.raises(ActshiftError, match=how):
         model(input_ids=ids, labels=ids, **PACKED[how])
     if "position_ids" in PACKED[how]:
         steered("llama", Positions.all()).train()(input_ids=ids, labels=ids, **PACKED[how])
-        with model.disable_adapter():  # nobody asks where the prompt is
+        with model.disable_adapter():  # no layer needs the prompt
             model(input_ids=ids, labels=ids, **PACKED[how])
 
 
-def test_position_ids_that_padding_moves_are_no_packing():
+def test_position_ids_of_padding_are_not_taken_for_packing():
     model = steered("llama", Positions.last_token())
     batch = batch_of(PROMPTS)
-    places = batch["attention_mask"].cumsum(-1) - 1
+    position_ids = batch["attention_mask"].cumsum(-1) - 1
     with torch.no_grad():
-        expected = model(**batch, position_ids=places.clamp(min=0)).logits
-        filled = model(**batch, position_ids=places.masked_fill(places < 0, 1)).logits  # as some collators fill it
+        expected = model(**batch, position_ids=position_ids.clamp(min=0)).logits
+        position_ids = position_ids.masked_fill(position_ids < 0, 1)  # as some collators do
+        filled = model(**batch, position_ids=position_ids).logits
     attended = batch["attention_mask"].bool()
     torch.testing.assert_close(filled[attended], expected[attended], **CLOSE)
 
 
-def test_what_cannot_be_known_is_an_error_that_says_what_to_do():
+def test_unknown_prompts_are_errors_that_name_the_fix():
     model, batch = steered("llama", Positions.last_token()).train(), batch_of(PROMPTS)
     with pytest.raises(ActshiftError, match="prompt_lengths"):
         model(**batch)
@@ -125,55 +126,55 @@ def test_what_cannot_be_known_is_an_error_that_says_what_to_do():
     model.eval()(**batch)
 
 
-@places
-def test_native_adapter(base, place):
-    model = steered("llama", place)
-    base.add_adapter(SteeringConfig(rank=4, positions=place), "mine")
+@each_position
+def test_native_adapter_generates_as_a_peft_model(base, positions):
+    model = steered("llama", positions)
+    base.add_adapter(SteeringConfig(rank=4, positions=positions), "own")
     randomise(base)
     batch = batch_of(PROMPTS)
     for cache in (True, False):
         settings = dict(max_new_tokens=4, do_sample=False, use_cache=cache)
         assert torch.equal(base.generate(**batch, **settings), model.generate(**batch, **settings))
-    base.delete_adapter("mine")
+    base.delete_adapter("own")
 
 
-@places
-def test_positions_live_in_the_folder_and_in_copies(base, base_folder, place, tmp_path):
-    model = attach(base, SteeringConfig(rank=4, positions=place)).eval()
+@each_position
+def test_positions_survive_saving_and_copying(base, base_folder, positions, tmp_path):
+    model = attach(base, SteeringConfig(rank=4, positions=positions)).eval()
     randomise(model)
     batch = batch_of(PROMPTS)
     settings = dict(max_new_tokens=4, do_sample=False, use_cache=False)
     expected = model.generate(**batch, **settings)
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), tmp_path)
-    assert loaded.peft_config["default"].all_interventions[0].positions == place
+    assert loaded.peft_config["default"].all_interventions[0].positions == positions
     for twin in (loaded, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin.generate(**batch, **settings), expected)
-        layers, mine = steering_layers(twin).values(), steering_layers(model).values()
-        assert not {id(layer.prompts) for layer in layers} & {id(layer.prompts) for layer in mine}
+        layers, own = steering_layers(twin).values(), steering_layers(model).values()
+        assert not {id(layer.prompts) for layer in layers} & {id(layer.prompts) for layer in own}
 
 
-def test_nothing_is_left_behind_and_nothing_is_added_for_all_tokens():
+def test_unload_removes_all_hooks_and_adapters_at_all_tokens_add_none():
     base = fresh_model("llama")
     plain = run(base, "llama")
 
-    def traces(model):
+    def hooks_and_attributes(model):
         return [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m.__dict__)) for m in model.modules()]
 
-    before = traces(base)
+    before = hooks_and_attributes(base)
     model = attach(base, SteeringConfig(rank=4))
     assert "generate" not in base.__dict__ and not base._forward_pre_hooks
     model.add_adapter("second", SteeringConfig(rank=4, positions=Positions.prompt()))
     assert "generate" in base.__dict__ and len(base._forward_pre_hooks) == 1
     unloaded = model.unload()
-    assert traces(unloaded) == before
+    assert hooks_and_attributes(unloaded) == before
     assert torch.equal(run(unloaded, "llama"), plain)
 
 
 @pytest.mark.slow
-@places
-def test_compiled_forward(place):
-    model = steered("llama", place)
+@each_position
+def test_compiled_forward_follows_prompt_lengths(positions):
+    model = steered("llama", positions)
     compiled = torch.compile(model.get_base_model(), backend="aot_eager")
     for lengths in (LENGTHS, [1, 1, 1]):
         batch = batch_of(ROWS)

@@ -1,4 +1,4 @@
-"""Batches whose rows have adapters of their own, of every mixture, against each row in a batch by itself."""
+"""Batches in which each row has its own adapter, compared with a batch for each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIXTURES = {
     "alike": [dict(rank=4), dict(rank=4)],
     "ranks": [dict(rank=2), dict(rank=5), dict(rank=5, adapter=LowRank(5, bias=True))],
     "activations": [dict(rank=4), dict(adapter=LowRank(3, "tanh")), dict(adapter=Vector())],
-    "places": [dict(rank=4), dict(rank=4, positions=Positions.ends(1, 1)), dict(rank=4, layers=[-1])],
+    "positions": [dict(rank=4), dict(rank=4, positions=Positions.ends(1, 1)), dict(rank=4, layers=[-1])],
     "kinds": [dict(adapter=Vector()), dict(adapter=HeadScale()), dict(rank=2, positions=Positions.generated())],
 }
 
@@ -39,7 +39,7 @@ def logits(model, ids, **more):
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
-def test_a_row_is_what_it_is_alone(mixture):
+def test_rows_equal_batches_of_one_row(mixture):
     model = several(mixture, "attention_heads" if mixture == "kinds" else "post_block")
     last = f"a{len(MIXTURES[mixture]) - 1}"
     names = ["a0", "__base__", "a1", last, "a0"]
@@ -54,29 +54,29 @@ def test_a_row_is_what_it_is_alone(mixture):
         torch.testing.assert_close(mixed[row : row + 1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_the_gradient_reaches_every_rows_adapter():
+def test_gradients_reach_the_adapter_of_every_row():
     model = several("ranks", "post_block")
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model(input_ids=IDS[:2], adapter_names=["a0", "a2"]).logits.square().mean().backward()
     for layer in steering_layers(model).values():
-        for name, moved in (("a0", True), ("a1", False), ("a2", True)):
-            assert all((p.grad is not None) == moved for p in layer.lora_steer[name].parameters())
+        for name, changed in (("a0", True), ("a1", False), ("a2", True)):
+            assert all((p.grad is not None) == changed for p in layer.lora_steer[name].parameters())
 
 
 @pytest.mark.parametrize(
     ("names", "count", "expected"),
     [
-        (["a", "b"], 6, "aaabbb"),  # tokens for rows
-        (["a", "a", "a", "b", "b", "b"], 2, "ab"),  # an encoder under beam search
+        (["a", "b"], 6, "aaabbb"),  # flattened tokens
+        (["a", "a", "a", "b", "b", "b"], 2, "ab"),  # an encoder with beam search
         (["a", "b", "b", "b"], 2, "ab"),
         (["a", "a", "b", "b", "a", "a"], 2, "ab"),
         (["a", "a"], 1, "a"),
     ],
 )
-def test_whose_entry_is_whose(names, count, expected):
+def test_entries_are_assigned_to_rows_when_their_number_differs(names, count, expected):
     shifts = {name: Vector().build(1) for name in "ab"}
     torch.nn.init.ones_(shifts["b"].vector)
     rows = RowAdapters(names, [ActiveAdapter(name, shift, 1.0, Positions.all()) for name, shift in shifts.items()])
-    found = rows.steer(torch.zeros(count, 1), lambda positions, x: x)
-    assert "".join("ab"[int(value)] for value in found.flatten().tolist()) == expected
+    steered = rows.steer(torch.zeros(count, 1), lambda positions, x: x)
+    assert "".join("ab"[int(value)] for value in steered.flatten().tolist()) == expected

@@ -1,4 +1,4 @@
-"""A stack of layers that have both halves and nothing else: for tests of what happens around optimiser steps."""
+"""A small model of LoRA and steering layers only, for tests of the optimiser hooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, RANK = 24, 3
 
 
 class Lora(nn.Module):
-    """What a constraint sees of one of PEFT's LoRA layers."""
+    """The attributes of a LoRA layer of PEFT that a constraint uses."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Lora(nn.Module):
 
 
 class Layer(nn.Module):
-    """What the hooks see of a SteeringLayer, with its LoRA layers inside."""
+    """The attributes of a SteeringLayer that the hooks use, with its LoRA layers inside."""
 
     def __init__(self, rule: Orthogonality | None, ranks: tuple[int, ...]) -> None:
         super().__init__()
@@ -60,21 +60,21 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Sequential):
-    """Several layers, of one shape or not."""
+    """Several layers; `ranks` are the ranks of the LoRA layers in each."""
 
     def __init__(self, rule: Orthogonality | None = Orthogonality(), ranks=((2,), (2,), (4,), (2, 3))) -> None:  # noqa: B008
-        super().__init__(*(Layer(rule, of_layer) for of_layer in ranks))
+        super().__init__(*(Layer(rule, layer_ranks) for layer_ranks in ranks))
 
     def halves(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The weights' parameters, and the activations'."""
+        """Return the parameters of LoRA, and the parameters of the shifts."""
         weights = [p for name, p in self.named_parameters() if "lora_steer" not in name]
         return weights, [p for name, p in self.named_parameters() if "lora_steer" in name]
 
     def loss(self) -> Tensor:
-        draw = torch.Generator().manual_seed(3)
-        batch = torch.randn(8, WIDTH, generator=draw).to(next(self.parameters()))
-        wanted = torch.randn(8, WIDTH, generator=draw).to(batch)
-        return (self(batch) - wanted).square().mean()
+        generator = torch.Generator().manual_seed(3)
+        batch = torch.randn(8, WIDTH, generator=generator).to(next(self.parameters()))
+        target = torch.randn(8, WIDTH, generator=generator).to(batch)
+        return (self(batch) - target).square().mean()
 
     def read_violation(self) -> float:
         return max(violation(layer.down, layer.written) for layer in self)

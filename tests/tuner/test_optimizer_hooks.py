@@ -1,4 +1,4 @@
-"""Penalties and promises of the adapters around the steps of torch's optimisers."""
+"""Penalties before, and constraints after, the steps of torch's optimisers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from actshift.adapters import Shift
-from actshift.tuner import optimizer_hooks as optimizer_steps
+from actshift.tuner import optimizer_hooks
 from actshift.tuner.optimizer_hooks import watch
 
 
 class Penalised(Shift):
-    """Penalty p², whose gradient is 2p; counts its steps."""
+    """A shift with the penalty p², whose gradient is 2p, that counts its steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def test_the_gradient_of_the_penalty_is_added_once(shift):
     assert shift.steps == 1
 
 
-def test_accumulation_adds_it_once_a_step(shift):
+def test_gradient_accumulation_adds_the_penalty_once_per_step(shift):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
     optimizer = accelerator.prepare(torch.optim.SGD(shift.parameters(), 1.0))
     model = nn.Module()
@@ -69,7 +69,7 @@ def test_accumulation_adds_it_once_a_step(shift):
     assert shift.value.item() == 3 - (10 + 2 * 3)
 
 
-def test_two_optimizers_add_each_their_own_part(shift):
+def test_each_of_two_optimisers_adds_the_penalty_of_its_parameters(shift):
     first, second = torch.optim.SGD([shift.value], 1.0), torch.optim.SGD([shift.other], 1.0)
     first.step()
     assert (shift.value.grad.item(), shift.other.grad) == (6, None)
@@ -77,14 +77,14 @@ def test_two_optimizers_add_each_their_own_part(shift):
     assert (shift.value.grad.item(), shift.other.grad.item()) == (6, 10)
 
 
-def test_frozen_adapters_are_not_touched(shift):
+def test_frozen_adapters_stay_unchanged(shift):
     shift.value.requires_grad_(False)
     shift.other.requires_grad_(False)
     torch.optim.SGD(shift.parameters(), 1.0).step()
     assert (shift.value.grad, shift.other.grad, shift.steps) == (None, None, 0)
 
 
-def test_several_adapters_on_one_layer():
+def test_only_trained_adapters_of_a_layer_are_changed():
     layer = Layer("trained", "inactive", "elsewhere")
     trained, inactive, elsewhere = layer.lora_steer.values()
     inactive.requires_grad_(False)
@@ -94,7 +94,7 @@ def test_several_adapters_on_one_layer():
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_a_closure_gets_the_penalty_at_each_call(shift, by_name):
+def test_every_call_of_a_closure_adds_the_penalty(shift, by_name):
     optimizer = torch.optim.LBFGS(shift.parameters(), lr=1.0, max_iter=20, line_search_fn="strong_wolfe")
     losses = []
 
@@ -106,7 +106,7 @@ def test_a_closure_gets_the_penalty_at_each_call(shift, by_name):
         return loss
 
     returned = optimizer.step(closure=closure) if by_name else optimizer.step(closure)
-    # min (p - 1)² + p² is at 1/2, which no gradient of the loss alone would stop at
+    # (p - 1)² + p² has its minimum at 1/2; the loss alone has it at 1
     assert shift.value.item() == pytest.approx(0.5, abs=1e-4)
     assert shift.other.item() == pytest.approx(0.5, abs=1e-4)
     assert returned.item() == pytest.approx(losses[0] + 3**2 + 5**2)
@@ -114,13 +114,13 @@ def test_a_closure_gets_the_penalty_at_each_call(shift, by_name):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_under_a_scaler(shift, fused):
-    # a fused optimiser unscales by itself: its gradients are still scaled when the hook sees them
+def test_penalties_with_a_gradient_scaler(shift, fused):
+    # A fused optimiser unscales gradients itself, so they are still scaled in the hook.
     optimizer = torch.optim.SGD(shift.parameters(), 1.0, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     scaler.scale(shift.value * float("inf")).backward()
     scaler.step(optimizer)
-    assert shift.value.item() == 3  # it skips a step whose gradients overflow
+    assert shift.value.item() == 3  # the scaler skips a step with overflowing gradients
     scaler.update()
     optimizer.zero_grad()
     scaler.scale(10 * shift.value).backward()
@@ -129,13 +129,13 @@ def test_under_a_scaler(shift, fused):
     assert fused or shift.steps == 1
 
 
-def test_watching_keeps_nothing_alive(shift):
+def test_watched_layers_can_be_garbage_collected(shift):
     layer = Layer("default")
-    assert id(layer) in optimizer_steps._layers
-    number = id(layer)
+    assert id(layer) in optimizer_hooks._layers
+    identity = id(layer)
     del layer
     gc.collect()
-    assert number not in optimizer_steps._layers
+    assert identity not in optimizer_hooks._layers
 
 
 def test_hooks_are_registered_once():
@@ -143,4 +143,4 @@ def test_hooks_are_registered_once():
 
     Layer("one"), Layer("two")
     hooks = list(optimizer._global_optimizer_pre_hooks.values()) + list(optimizer._global_optimizer_post_hooks.values())
-    assert hooks.count(optimizer_steps.before_step) == hooks.count(optimizer_steps.after_step) == 1
+    assert hooks.count(optimizer_hooks.before_step) == hooks.count(optimizer_hooks.after_step) == 1
