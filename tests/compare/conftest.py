@@ -1,4 +1,4 @@
-"""A comparison whose cells take no time: their scores are made up by a function, and every look at a row is noted."""
+"""A comparison whose cells take no time: a function makes up their scores, and every use of a split is recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from actshift.compare import CompareReport, CompareSettings, compare
 from actshift.compare.cell import Record, Score
-from actshift.compare.workers import CellJob
+from actshift.compare.job import CellJob
 from actshift.demo import BASE_DIR
 from actshift.training import FitResult
 
@@ -22,19 +22,19 @@ TOTAL = 1000
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing catches it."""
+    """Stands for SIGKILL: nothing catches it."""
 
 
 @dataclass
-class Laboratory:
-    """Does jobs at once, in this process; `merit` gives a cell's validation accuracy and loss."""
+class FakeEngine:
+    """Finishes each job on submission, in this process; `merit` returns a cell's validation accuracy and loss."""
 
     merit: Callable[[str, float, int], tuple[float, float]]
     fails: set[tuple[str, float, int]] = field(default_factory=set)
     trained: list[tuple[str, float, int]] = field(default_factory=list)
     tested: list[tuple[str, float, int]] = field(default_factory=list)
     kill_at: int | None = None
-    looks: int = 0
+    steps: int = 0
 
     def do(self, job: CellJob) -> str | None:
         folder, settings = Path(job.folder), job.settings
@@ -46,7 +46,7 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
         record = Record.read(folder)
         if record is None:
-            self._step()
+            self._count_step()
             if job.trains:
                 (folder / "weights").mkdir()
             accuracy, loss = self.merit(*cell)
@@ -55,21 +55,21 @@ class Laboratory:
             self.trained.append(cell)
             record.write(folder)
         if job.test and record.test is None:
-            self._step()
-            assert (folder / "weights").is_dir() == job.trains, "weights that are to be tested were dropped"
+            self._count_step()
+            assert (folder / "weights").is_dir() == job.trains, "the weights to test were dropped"
             self.tested.append(cell)
             replace(record, test=Score(record.validation.correct - 10, TOTAL, 0.1)).write(folder)
         return None
 
-    def _step(self) -> None:
-        self.looks += 1
-        if self.looks == self.kill_at:
+    def _count_step(self) -> None:
+        self.steps += 1
+        if self.steps == self.kill_at:
             raise Killed
 
-    def workers(self, count: int) -> Laboratory:
+    def pool(self, count: int) -> FakeEngine:
         return self
 
-    def __enter__(self) -> Laboratory:
+    def __enter__(self) -> FakeEngine:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -113,17 +113,17 @@ def settings(tmp_path: Path) -> CompareSettings:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, Laboratory], CompareReport]:
-    def run(settings: CompareSettings, laboratory: Laboratory) -> CompareReport:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, FakeEngine], CompareReport]:
+    def run(settings: CompareSettings, engine: FakeEngine) -> CompareReport:
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["actshift.compare.compare"], "Workers", laboratory.workers)
-            patch.setattr("actshift.compare.rendering.draw", lambda report, path: path.write_bytes(b""))
+            patch.setattr(sys.modules["actshift.compare.compare"], "WorkerPool", engine.pool)
+            patch.setattr("actshift.compare.figure.draw", lambda report, path: path.write_bytes(b""))
             return compare(settings)
 
     return run
 
 
 def steady(method: str, rate: float, seed: int) -> tuple[float, float]:
-    """The highest rate is best, and a later seed a little better."""
+    """Prefer the highest rate, and later seeds by a little."""
     start, slope = {"base": (0.01, 0), "full": (0.8, 1000), "vector": (0.5, 10), "mine": (0.6, 10)}[method]
     return start + slope * rate + 0.01 * seed, 1.0
