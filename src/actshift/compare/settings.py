@@ -121,4 +121,4 @@ class CompareSettings:
         """Return the setting `name` (model, data or out); raise ActshiftError if it is missing."""
         if value := getattr(self, name):
             return value
-        raise ActshiftError(f"The setting {name} is missing. Give --{name}.")
+        raise ActshiftError(f"The setting {name} is missing; give --{name}.")
