@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from actshift.compare.rendering import COLUMNS, NONE, cells, markdown, notes
+
 from actshift.compare.report import CompareReport
 
 TITLES = {"sst2": "SST-2", "mnli": "MNLI"}

@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actshift.compare.rendering import draw
 from encoder_page import norms_table, section
 
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
 from actshift.compare.methods import choose
-from actshift.compare.rendering import draw
 from actshift.compare.report import CompareReport
 from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings, train

@@ -14,14 +14,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from actshift.compare.rendering import draw, markdown
+from actshift.demo.knowledge import make_rows
+
 from actshift.analysis import redundancy
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
-from actshift.compare.rendering import draw, markdown
 from actshift.compare.report import CompareReport, ReportRow
 from actshift.compare.settings import CompareSettings
 from actshift.demo import BASE_DIR, load_base
-from actshift.demo.knowledge import make_rows
 from actshift.demo.run import MAX_NEW_TOKENS, one_thread
 from actshift.evaluation import evaluate
 from actshift.tuner import halves, load_adapter, orthogonality_violations

@@ -19,13 +19,13 @@ from pathlib import Path
 from statistics import fmean, median
 
 import torch
+from actshift.demo.corpus import NUMBERS, NUMBERS_FR, french, story
+from actshift.demo.expressions import OPERATIONS
 
 from actshift import SteeringConfig, Vector, attach, set_strength, token_batches
 from actshift.analysis.contrast import Contrast, contrast
 from actshift.compare.provenance import machine
 from actshift.demo import load_base
-from actshift.demo.corpus import NUMBERS, NUMBERS_FR, french, story
-from actshift.demo.expressions import OPERATIONS
 from actshift.demo.task import make_rows
 from actshift.evaluation import generate_completions
 
