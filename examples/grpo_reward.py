@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from actshift.demo.task import NUMBERS
-
 from actshift.demo import BASE_DIR
+from actshift.demo.task import NUMBERS
 from actshift.training import TrainSettings, train
 
 
