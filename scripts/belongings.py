@@ -49,7 +49,7 @@ class Question:
 
     @property
     def completion(self) -> str:
-        """The answer in French; the leading space lets prompt + completion read as one text."""
+        """The answer in French; with a leading space, prompt + completion reads as one text."""
         return f" {NUMBERS_FR[self.value()]} est la réponse ."
 
     @property

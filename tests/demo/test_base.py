@@ -54,9 +54,7 @@ def test_weights_are_finite(base: tuple[PreTrainedModel, PreTrainedTokenizerBase
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_base_solves_its_own_forms(
-    base: tuple[PreTrainedModel, PreTrainedTokenizerBase], form: str
-) -> None:
+def test_base_solves_its_own_forms(base: tuple[PreTrainedModel, PreTrainedTokenizerBase], form: str) -> None:
     assert skill_accuracy(*base, form, depth=2, n=200) >= 0.9
 
 

@@ -57,7 +57,7 @@ class Score:
 class Record:
     """Result of a cell: its training (None for the base model) and its scores.
 
-    `test` is None until the learning rate of the method is chosen. `made_with` holds every setting that can change
+    `test` is None until the learning rate of the method is chosen. `made_with` contains every setting that can change
     the result.
     """
 
@@ -67,18 +67,13 @@ class Record:
     validation: Score
     test: Score | None = None
 
-    @property
-    def trainable(self) -> int:
-        """Number of trained parameters."""
-        return self.fit.trainable if self.fit else 0
-
     def write(self, folder: Path) -> None:
         """Write record.json into the cell's folder atomically."""
         write_whole(folder / RECORD, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """Return the record in a cell's folder, or None if there is none yet."""
+        """Return the record in a cell's folder, or None if it has none yet."""
         path = folder / RECORD
         if not path.is_file():
             return None

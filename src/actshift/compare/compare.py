@@ -56,8 +56,8 @@ def compare(
         on_progress: called whenever a cell starts or ends.
 
     Raises:
-        ActshiftError: if a setting is missing or invalid, rows cannot be read or scored, an extra is not installed,
-            or the output folder holds something else or cells that were made with other settings.
+        ActshiftError: if a setting is missing or invalid, if rows cannot be read or scored, if an extra is not
+            installed, or if the output folder has other contents or cells made with other settings.
 
     Source: arXiv 2603.00425; docs/method.md#protocol.
 
@@ -171,7 +171,7 @@ class Comparison:
         """Return the state of the comparison in the output folder.
 
         Raises:
-            ActshiftError: if the folder holds cells, finished or not, that were made with other settings or rows.
+            ActshiftError: if finished or unfinished cells in the folder were made with other settings or rows.
         """
         state = SweepState(self.selection.methods, self.settings.seeds)
         cells = list(self._all_cells())
@@ -206,7 +206,7 @@ class Comparison:
                     yield Cell(method.name, rate, seed)
 
     def _cell_settings(self, cell: Cell) -> TrainSettings:
-        """Return the training settings of a cell; those of the base model only say how to load it."""
+        """Return the training settings of a cell; the base model only uses them for loading."""
         paths = {
             "data": str(self.folder.rows / "train.jsonl"),
             "eval_data": str(self.folder.rows / "validation.jsonl"),
@@ -233,7 +233,7 @@ class Comparison:
 def _run_cells(
     comparison: Comparison, state: SweepState, engine: Engine, on_progress: Callable[[Progress], None]
 ) -> None:
-    """Run the pending cells, `jobs` at a time, until none is left; each result decides what is pending next."""
+    """Run the pending cells, `jobs` at a time, until none is left. Each result changes which cells are pending."""
     settings, folder = comparison.settings, comparison.folder
     running: dict[Future[str | None], Cell] = {}
 

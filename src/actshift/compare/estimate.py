@@ -26,7 +26,7 @@ class Throughput:
 
     Args:
         label: name of the method that was timed.
-        begin: time of a cell without its training steps and scores.
+        begin: overhead of a cell: everything except training steps and scores.
         step: time of a training step.
         completion: time to complete one row.
     """
@@ -132,7 +132,7 @@ def measure_throughput(comparison: Comparison) -> Throughput:
         for steps in (1, 1, 1 + TIMED_STEPS)  # the first run pays for imports; the difference of the others is steps
     )
     step = max(long - short, 0.0) / TIMED_STEPS
-    # A cell loads the base twice: to train it, and to score what it saved.
+    # A cell loads the base twice: for training and for scoring.
     return Throughput(method.label, 2 * loading + max(short - step, 0.0), step, report.seconds / report.total)
 
 

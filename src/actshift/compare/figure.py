@@ -55,7 +55,7 @@ def draw(report: CompareReport, path: Path) -> None:
 
 
 def _colour(row: ReportRow) -> str:
-    """Return a colour that tells weight updates, post-block steering and steering elsewhere apart."""
+    """Return the colour for weight updates, post-block steering or steering elsewhere."""
     if (method := row.settings.get("method")) in COLOURS:
         return COLOURS[method]
     of_blocks = row.settings.get("adapter", "low_rank") not in ("lofit", "jola")
@@ -64,19 +64,12 @@ def _colour(row: ReportRow) -> str:
 
 def _draw_base(axes: Any, accuracy: float) -> None:
     axes.axhline(accuracy, color="#9ca3af", linestyle="--", linewidth=1)
-    axes.annotate(
-        f"untouched base {accuracy:.1f}",
-        (0.995, accuracy),
-        xycoords=("axes fraction", "data"),
-        ha="right",
-        va="bottom",
-        fontsize=8,
-        color="#6b7280",
-    )
+    text, style = f"untouched base {accuracy:.1f}", {"ha": "right", "va": "bottom", "fontsize": 8, "color": "#6b7280"}
+    axes.annotate(text, (0.995, accuracy), xycoords=("axes fraction", "data"), **style)
 
 
 def _draw_labels(figure: Any, axes: Any, points: list[Point]) -> None:
-    """Write each label at the first offset where it covers neither a point nor another label, or else at the last."""
+    """Write each label at the first offset without overlap with points and other labels, or at the last offset."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     centres = axes.transData.transform([(point.x, point.y) for point in points])

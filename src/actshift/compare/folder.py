@@ -22,7 +22,7 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class CompareFolder:
-    """The folder `path`, which holds the rows, one folder for each cell, and the table."""
+    """The folder `path` with the rows, one folder for each cell, and the table."""
 
     path: Path
 
@@ -31,7 +31,7 @@ class CompareFolder:
         """Lock the folder for one comparison.
 
         Raises:
-            ActshiftError: if another comparison runs in the folder, or if it holds something else.
+            ActshiftError: if another comparison runs in the folder, or if the folder has other contents.
         """
         from filelock import FileLock, Timeout
 
@@ -79,7 +79,7 @@ class CompareFolder:
                     state.failed[cell] = read_json(failure)["error"]
 
     def check_unfinished(self, cell: Cell, settings: TrainSettings) -> None:
-        """Raise ActshiftError if an unfinished training of the cell began with other settings."""
+        """Raise ActshiftError if the cell has an unfinished training with other settings."""
         run = RunFolder(self.weights(cell))
         if run.unfinished:
             run.check(settings, resume=True)

@@ -23,12 +23,12 @@ class CellJob:
 
     Args:
         folder: the cell's folder, which receives the record and the log.
-        settings: values of TrainSettings; for the base model they only say how to load it.
+        settings: values of TrainSettings; the base model only uses them for loading.
         trains: False for the base model.
         validation: path of the validation rows.
         test: path of the test rows, or None while the learning rate is not chosen.
         scorer: name of the scorer, or None for exact match.
-        made_with: the settings that the record stores to recognise a result made otherwise.
+        made_with: the settings to store in the record, so that a later call can compare them.
         one_thread: True if several cells run at the same time.
     """
 
@@ -45,7 +45,7 @@ class CellJob:
 
 
 def run_job(job: CellJob) -> None:
-    """Train and score what the cell's record lacks, and write the record after each score."""
+    """Train and score the cell as far as its record is incomplete, and write the record after each score."""
     import torch
     from filelock import FileLock
 
@@ -76,8 +76,7 @@ def train_cell(settings: TrainSettings) -> FitResult:
 def load_cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return the model that `settings` trained, or the base model that they start from, with its tokenizer.
 
-    All methods are scored at the same precision, so that a fully fine-tuned model needs no more memory than its
-    base. An untrained model gets a new head that fits the rows.
+    All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. An untrained model gets a new head that fits the rows.
     """
     from actshift.tuner.lora import load_any_adapter
 

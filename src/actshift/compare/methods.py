@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError, did_you_mean
+from actshift.files import ENDINGS
 from actshift.training.settings import MACHINE, TRAINING, TrainSettings, read_config_file
 
 BASE = "base"
@@ -66,7 +67,7 @@ class Method:
         self._check_settings()
 
     def lora_rate(self, rate: float) -> float | None:
-        """Return the learning rate of the LoRA half that goes with `rate`, or None if it has none of its own."""
+        """Return the learning rate of the LoRA half that goes with `rate`, or None without `lora_rates`."""
         return self.lora_rates[self.rates.index(rate)] if self.lora_rates else None
 
     def cell_settings(self, rate: float, seed: int, **common: Any) -> TrainSettings:
@@ -117,7 +118,7 @@ METHODS = {
         # The paper's "all linear maps" are the seven projections of a Llama block, or their equivalents elsewhere.
         Method("lora", "LoRA r=8", {"method": "lora", "lora_r": 8}, LORA_RATES),
         Method("reft", "ReFT r=8", {"adapter": "loreft", "site": "post_mlp", "rank": 8}, STEERING_RATES),
-        # All heads are kept: the paper gives LoFiT as many parameters as the vector (0.003 % of Llama-3.2-1B).
+        # All heads are kept: in the paper, LoFiT has as many parameters as the vector (0.003 % of Llama-3.2-1B).
         Method("lofit", "LoFiT", {"adapter": "lofit", "lofit_share": 1.0}, STEERING_RATES),
         Method("jola", "JoLA", {"adapter": "jola"}, STEERING_RATES),
         Method("vector", "post-block vector", {"adapter": "vector"}, STEERING_RATES),
@@ -140,7 +141,6 @@ PRESETS: dict[str, Sequence[str]] = {
 }
 """Names of groups of methods."""
 
-FILES = (".yaml", ".yml", ".json")
 SECTIONS = ("methods", "common")
 KEYS = ("label", "settings", "rates", "lora_rates")
 
@@ -156,8 +156,8 @@ class MethodSelection:
 def select_methods(words: Sequence[str]) -> MethodSelection:
     """Return the methods that `words` name: comma-separated names of methods or presets, and files.
 
-    A .yaml or .json file holds `methods:`, which maps each name to its label, settings and rates, and may hold
-    `common:`. A method in a file that has the name of a built-in one changes only what it gives.
+    A .yaml or .json file maps names to labels, settings and rates under `methods:`; `common:` is optional. An entry
+    with the name of a built-in method changes only the given parts of it.
 
     Raises:
         ActshiftError: if a name is unknown, if no method is named, or if a file is invalid.
@@ -167,7 +167,7 @@ def select_methods(words: Sequence[str]) -> MethodSelection:
     """
     known, common, selected = dict(METHODS), dict[str, Any](), list[str]()
     for name in (name.strip() for word in words for name in word.split(",") if name.strip()):
-        if Path(name).suffix.lower() in FILES:
+        if Path(name).suffix.lower() in ENDINGS:
             sections = _read(name)
             defined = {key: _parse_method(key, entry, name) for key, entry in sections["methods"].items()}
             known.update(defined)
@@ -188,7 +188,7 @@ def select_methods(words: Sequence[str]) -> MethodSelection:
 
 
 def check_common(common: Mapping[str, Any], source: str) -> None:
-    """Raise ActshiftError if `common`, which was read from `source`, holds a setting that methods cannot share."""
+    """Raise ActshiftError if `common` from `source` contains a setting that methods cannot share."""
     allowed = [
         item.name
         for item in fields(TrainSettings)

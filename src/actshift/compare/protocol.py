@@ -72,7 +72,7 @@ class SweepState:
                 yield from (PendingCell(cell, test=False) for cell in cells if not self.is_closed(cell))
 
     def beaten_cells(self, method: Method) -> list[Cell]:
-        """Return the cells of the sweep that lost to another one, so that their weights are no longer needed."""
+        """Return the cells of the sweep that lost to another one; their weights are no longer needed."""
         best = self.chosen_cell(method) or self.best_cell(method)
         return [cell for cell in self.sweep_cells(method) if cell in self.records and cell != best]
 

@@ -39,7 +39,7 @@ class ReportRow:
         share: trained parameters as a share of all parameters, 0 to 1.
         validation: validation accuracy of each seed.
         test: test accuracy of each seed.
-        to_full: mean test accuracy minus that of full fine-tuning.
+        to_full: difference of the mean test accuracy to full fine-tuning.
         seconds: mean training time of a cell at the chosen rate.
     """
 
@@ -151,16 +151,15 @@ def build_report(state: SweepState, protocol: Mapping[str, Any], made: Mapping[s
 def _build_row(state: SweepState, method: Method) -> ReportRow:
     chosen = state.chosen_cell(method)
     records = [state.records[cell] for cell in state.seed_cells(method) if cell in state.records]
-    trained = (record for cell, record in state.records.items() if cell.method == method.name and record.fit)
-    first = next(trained, None)
+    fits = [record.fit for cell, record in state.records.items() if cell.method == method.name and record.fit]
     seconds = [record.fit.seconds for record in records if record.fit]
     return ReportRow(
         method=method.name,
         label=method.label,
         settings=method.settings,
         state=_method_state(state, method),
-        trainable=first.trainable if first else None,
-        share=first.trainable / first.parameters if first else None,
+        trainable=fits[0].trainable if fits else None,
+        share=fits[0].share if fits else None,
         rate=chosen.rate if chosen else None,
         lora_rate=method.lora_rate(chosen.rate) if chosen else None,
         validation=tuple(record.validation.accuracy for record in records),

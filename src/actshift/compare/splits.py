@@ -103,7 +103,7 @@ def store_splits(splits: Splits, folder: Path) -> None:
     """Write each split to a .jsonl file in `folder`.
 
     Raises:
-        ActshiftError: if the folder holds the rows of another comparison.
+        ActshiftError: if the folder contains the rows of another comparison.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from actshift.compare.job import CellJob, run_job
@@ -37,8 +37,8 @@ class Engine(Protocol):
 class WorkerPool:
     """An engine with `count` spawned interpreters, each of which runs one job at a time.
 
-    Each interpreter has an executor of its own, because an executor ends all of its processes when one of them dies.
-    Leaving the context manager kills running jobs and leaves no process behind.
+    An executor ends all of its processes when one dies, so each interpreter has a separate executor. Leaving the
+    context manager kills running jobs and leaves no process behind.
 
     Args:
         count: number of interpreters; submit no more unfinished jobs than that.
@@ -51,7 +51,7 @@ class WorkerPool:
     def __enter__(self) -> WorkerPool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for worker in self.workers:
             worker.kill()
         for worker in self.workers:
@@ -105,9 +105,8 @@ class _Worker:
             if self.executor is None or self.process is None or not self.process.is_alive():
                 context = get_context("spawn")
                 self.executor = ProcessPoolExecutor(1, mp_context=context, initializer=_exit_with_parent)
-                self.process = None
             answer = self.executor.submit(_do, self.run, job)
-            # The executor tells nobody how its process ended, and the exit code belongs into the report.
+            # Executors do not expose exit codes, which the error of a dead worker needs.
             [self.process] = self.executor._processes.values()  # pyright: ignore[reportPrivateUsage]
         return answer
 
@@ -120,7 +119,7 @@ class _Worker:
         if error:
             return _one_line(error)
         for text in answer.result().warnings:
-            warnings.warn(text, stacklevel=1)  # always from this line, so that each text is shown once
+            warnings.warn(text, stacklevel=1)  # one fixed location shows each text only once
         return answer.result().error
 
     def _end(self) -> int:
@@ -129,13 +128,13 @@ class _Worker:
         self.process.kill()  # without effect on a process that died, which is why the executor is broken
         self.process.join()
         while (code := self.process.exitcode) is None:
-            time.sleep(0.01)  # another thread has just waited for the process and is about to store its code
+            time.sleep(0.01)  # another thread has reaped the process and is about to store its code
         return code
 
 
 @contextmanager
 def _clean_start() -> Generator[None]:
-    """Let a spawned interpreter inherit nothing that could disturb it.
+    """Protect a new interpreter from its surroundings.
 
     * Ctrl-C reaches only this process, which then kills the workers.
     * The caller's script is not imported again, so it needs no `if __name__ == "__main__"`.
@@ -190,7 +189,7 @@ def _do(run: Callable[[CellJob], None], job: CellJob) -> _Answer:
 
 @contextmanager
 def _collect_own_warnings(warned: list[str]) -> Generator[None]:
-    """Add the warnings of this package to `warned`, so that the user sees them without opening the log."""
+    """Add the warnings of this package to `warned`, because the user does not read the log."""
     show, package = warnings.showwarning, str(Path(__file__).parents[1])
 
     def note(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:

@@ -86,7 +86,7 @@ def run_demo(
     Args:
         methods: names of `METHODS`.
         out: new folder; each steering adapter is saved in a folder inside it.
-        say: receives a line before each part of the run.
+        say: called with a message before each part of the run.
 
     Raises:
         ActshiftError: if a method is unknown, or if `out` is not empty.
@@ -176,7 +176,7 @@ def _score(model: Any, tokenizer: Any, test: Rows) -> EvalReport:
 
 
 def _examples(before: EvalReport, after: EvalReport) -> tuple[Example, ...]:
-    """Return examples with prompts of different lengths, so that they do not look alike."""
+    """Return examples with prompts of different lengths, which look less alike."""
     pairs = zip(before.predictions, after.predictions, strict=True)
     by_length = {len(old.prompt.split()): (old, new) for old, new in pairs}
     candidates = [by_length[length] for length in sorted(by_length)]

@@ -44,7 +44,7 @@ def format_prompt(expression: Expression) -> str:
 
 
 def format_completion(expression: Expression) -> str:
-    """Return the answer in French; the leading space lets prompt + completion read as one text."""
+    """Return the answer in French; with a leading space, prompt + completion reads as one text."""
     return f" {NUMBERS_FR[expression.value]} est la réponse ."
 
 
