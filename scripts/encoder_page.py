@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from actshift.compare.report import COLUMNS, NONE, CompareReport, markdown, markdown_line, notes, table_cells
+from actshift.compare.page import markdown, markdown_line
+from actshift.compare.report import COLUMNS, NONE, CompareReport, notes, table_cells
 
 TITLES = {"sst2": "SST-2", "mnli": "MNLI"}
 

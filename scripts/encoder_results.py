@@ -20,8 +20,8 @@ from encoder_page import norms_table, section
 
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
-from actshift.compare.figure import draw
 from actshift.compare.methods import select_methods
+from actshift.compare.page import draw
 from actshift.compare.report import CompareReport
 from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings, train

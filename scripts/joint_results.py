@@ -19,8 +19,8 @@ from belongings import make_rows
 from actshift.analysis import redundancy
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
-from actshift.compare.figure import draw
-from actshift.compare.report import CompareReport, ReportRow, markdown
+from actshift.compare.page import draw, markdown
+from actshift.compare.report import CompareReport, ReportRow
 from actshift.compare.settings import CompareSettings
 from actshift.demo import BASE_DIR, load_base
 from actshift.demo.run import MAX_NEW_TOKENS, one_thread

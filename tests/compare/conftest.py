@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from actshift.compare import CompareReport, CompareSettings, compare
+from actshift.compare import CompareReport, CompareSettings, ReportRow, compare
 from actshift.compare.cell import Record, Score
 from actshift.compare.job import CellJob
+from actshift.compare.methods import METHODS as NAMED_METHODS
+from actshift.compare.report import SweepPoint
 from actshift.demo import BASE_DIR
 from actshift.training import FitResult
 
@@ -40,7 +42,7 @@ class FakeEngine:
         folder, settings = Path(job.folder), job.settings
         cell = ("base", 0.0, 0)
         if job.trains:
-            cell = (folder.parent.name, settings["learning_rate"], settings["seed"])
+            cell = (folder.parent.name, settings.learning_rate, settings.seed)
         if cell in self.fails:
             return "the loss became nan"
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, FakeEngin
     def run(settings: CompareSettings, engine: FakeEngine) -> CompareReport:
         with monkeypatch.context() as patch:
             patch.setattr(sys.modules["actshift.compare.compare"], "WorkerPool", engine.pool)
-            patch.setattr("actshift.compare.figure.draw", lambda report, path: path.write_bytes(b""))
+            patch.setattr("actshift.compare.page.draw", lambda report, path: path.write_bytes(b""))
             return compare(settings)
 
     return run
@@ -127,3 +129,46 @@ def steady(method: str, rate: float, seed: int) -> tuple[float, float]:
     """Prefer the highest rate, and later seeds by a little."""
     start, slope = {"base": (0.01, 0), "full": (0.8, 1000), "vector": (0.5, 10), "mine": (0.6, 10)}[method]
     return start + slope * rate + 0.01 * seed, 1.0
+
+
+PROTOCOL = {
+    "model": "base",
+    "seeds": 3,
+    "scorer": "exact match",
+    "rows": {"train": 80, "validation": 10, "test": 2000},
+    "shared_rows": {"validation": 0, "test": 2},
+}
+MADE = {"command": "actshift compare", "date": "2026-01-01", "machine": "one core", "versions": {"torch": "2"}}
+
+
+def report_row(name: str, trainable: int, *test: float) -> ReportRow:
+    method = NAMED_METHODS[name]
+    return ReportRow(
+        method=name,
+        label=method.label,
+        settings=method.settings,
+        state="done",
+        trainable=trainable,
+        share=trainable / 1000,
+        rate=method.rates[0],
+        lora_rate=method.lora_rates[0] if method.lora_rates else None,
+        validation=(0.5,),
+        test=test,
+        to_full=None if name == "full" else -0.015,
+        sweep=(
+            SweepPoint(method.rates[0], 0.5, 1.0, None),
+            SweepPoint(method.rates[1], None, None, "the loss became nan"),
+        ),
+        failures=(),
+        seconds=12.3,
+    )
+
+
+@pytest.fixture
+def report() -> CompareReport:
+    rows = (
+        report_row("full", 1000, 0.9, 0.92, 0.94),
+        report_row("joint", 90, 0.9, 0.91),
+        report_row("vector", 4, 0.8, 0.8, 0.8),
+    )
+    return CompareReport(PROTOCOL, 1000, 0.2, 0.25, rows, MADE)

@@ -1,4 +1,4 @@
-"""Worker processes, with a small stand-in for `run_job` that executes code from the job's settings."""
+"""Worker processes, with a small stand-in for `run_job` that executes code from the job."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import pytest
 
 from actshift.compare.job import CellJob
 from actshift.compare.workers import LOG, WorkerPool
+from actshift.training import TrainSettings
 
 ROOT = Path(__file__).parents[2]
 
 
 def execute(job: CellJob) -> None:
-    """Run the code in a job's settings; workers import it from this module."""
+    """Run the code in a job; workers import it from this module."""
     print("at work")
-    exec(job.settings["code"])
+    exec(job.made_with["code"])
 
 
 def job(folder: Path, code: str) -> CellJob:
-    return CellJob(str(folder), {"code": code}, True, "", None, 1, None, 1, {}, False)
+    return CellJob(str(folder), TrainSettings(), True, "", None, 1, None, 1, {"code": code}, False)
 
 
 def wait_until_gone(pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from actshift.compare.job import CellJob
 from actshift.compare.methods import EQUAL, MethodSelection, check_common, select_methods
 from actshift.compare.protocol import FIRST_SEED, PendingCell, SweepState
 from actshift.compare.provenance import provenance
-from actshift.compare.report import CompareReport, build_report, markdown
+from actshift.compare.report import CompareReport, build_report
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import Splits, cut_names, read_splits, store_splits
 from actshift.compare.workers import Engine, WorkerPool
@@ -26,6 +26,7 @@ from actshift.tasks import get_task
 from actshift.training import TrainSettings
 from actshift.training.build import check_names
 from actshift.training.data import Inputs, head_for, known_objective, objective_of_rows
+from actshift.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def compare(
         >>> report = compare(CompareSettings(model="gpt2", data="rows.jsonl", out="table"))  # doctest: +SKIP
         >>> print(report)  # doctest: +SKIP
     """
-    from actshift.compare.figure import draw
+    from actshift.compare.page import draw, markdown
 
     require("trl", "compare")
     require("matplotlib", "compare")
@@ -177,8 +178,9 @@ class Comparison:
         cells = list(self._all_cells())
         self.folder.load(state, {cell: self._made_with(cell) for cell in cells})
         for cell in cells:
-            if cell not in state.records:
-                self.folder.check_unfinished(cell, self._cell_settings(cell))
+            run = RunFolder(self.folder.weights(cell))
+            if cell not in state.records and run.unfinished:
+                run.check(self._cell_settings(cell), resume=True)
         return state
 
     def job(self, pending: PendingCell) -> CellJob:
@@ -186,7 +188,7 @@ class Comparison:
         cell, rows = pending.cell, self.folder.rows
         return CellJob(
             folder=str(cell.folder(self.folder.path)),
-            settings=asdict(self._cell_settings(cell)),
+            settings=self._cell_settings(cell),
             trains=cell != BASE_CELL,
             validation=str(rows / "validation.jsonl"),
             test=str(rows / "test.jsonl") if pending.test else None,

@@ -15,7 +15,7 @@ from actshift.compare.protocol import SweepState
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.training import TrainSettings
-from actshift.training.run_folder import RunFolder, read_json
+from actshift.training.run_folder import read_json
 
 WEIGHTS = "weights"
 
@@ -77,12 +77,6 @@ class CompareFolder:
                 failure = cell.folder(self.path) / FAILURE
                 if state.tested_cells(method) and cell not in state.records and failure.is_file():
                     state.failed[cell] = read_json(failure)["error"]
-
-    def check_unfinished(self, cell: Cell, settings: TrainSettings) -> None:
-        """Raise ActshiftError if the cell has an unfinished training with other settings."""
-        run = RunFolder(self.weights(cell))
-        if run.unfinished:
-            run.check(settings, resume=True)
 
     def collect(self, cell: Cell, error: str | None, state: SweepState) -> None:
         """Add the result of a cell that just ended to `state`, and write a failure to the cell's folder."""

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Everything that a process needs to know to run one cell, as plain values.
+    """Everything that a process needs to know to run one cell.
 
     Args:
         folder: the cell's folder, which receives the record and the log.
-        settings: values of TrainSettings; the base model only uses them for loading.
+        settings: settings of the training; the base model only uses them for loading.
         trains: False for the base model.
         validation: path of the validation rows.
         test: path of the test rows, or None while the learning rate is not chosen.
@@ -33,7 +33,7 @@ class CellJob:
     """
 
     folder: str
-    settings: dict[str, Any]
+    settings: TrainSettings
     trains: bool
     validation: str
     test: str | None
@@ -51,7 +51,7 @@ def run_job(job: CellJob) -> None:
 
     if job.one_thread:
         torch.set_num_threads(1)
-    folder, settings = Path(job.folder), TrainSettings.from_mapping(job.settings)
+    folder, settings = Path(job.folder), job.settings
     with FileLock(folder / ".lock"):  # a process of a comparison that was just killed may need a moment to end
         record, loaded = Record.read(folder), None
         if record is None:
@@ -76,7 +76,8 @@ def train_cell(settings: TrainSettings) -> FitResult:
 def load_cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return the model that `settings` trained, or the base model that they start from, with its tokenizer.
 
-    All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. An untrained model gets a new head that fits the rows.
+    All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. An
+    untrained model gets a new head that fits the rows.
     """
     from actshift.tuner.lora import load_any_adapter
 

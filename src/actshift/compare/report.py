@@ -1,15 +1,15 @@
-"""The report of a comparison: one row for each method, printed as a terminal table or written as Markdown."""
+"""The report of a comparison: one row for each method, which prints as a table."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from actshift.compare.cell import BASE_CELL
+from actshift.compare.cell import BASE_CELL, Cell
 from actshift.compare.methods import Method
 from actshift.compare.protocol import SweepState
 
@@ -165,18 +165,17 @@ def _build_row(state: SweepState, method: Method) -> ReportRow:
         validation=tuple(record.validation.accuracy for record in records),
         test=tuple(record.test.accuracy for record in records if record.test),
         to_full=None,
-        sweep=tuple(_sweep_points(state, method)),
+        sweep=tuple(_sweep_point(state, cell) for cell in state.sweep_cells(method)),
         failures=tuple(f"{cell}: {error}" for cell, error in state.failed.items() if cell.method == method.name),
         seconds=mean(seconds) if seconds else None,
     )
 
 
-def _sweep_points(state: SweepState, method: Method) -> Iterator[SweepPoint]:
-    for cell in state.sweep_cells(method):
-        record = state.records.get(cell)
-        accuracy = record.validation.accuracy if record else None
-        loss = record.fit.eval_loss if record and record.fit else None
-        yield SweepPoint(cell.rate, accuracy, loss, state.failed.get(cell))
+def _sweep_point(state: SweepState, cell: Cell) -> SweepPoint:
+    record = state.records.get(cell)
+    accuracy = record.validation.accuracy if record else None
+    loss = record.fit.eval_loss if record and record.fit else None
+    return SweepPoint(cell.rate, accuracy, loss, state.failed.get(cell))
 
 
 def _method_state(state: SweepState, method: Method) -> str:
@@ -199,7 +198,7 @@ def _with_difference(row: ReportRow, full: ReportRow | None) -> ReportRow:
 
 def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
     """Yield the rows of the table as text, first the untouched base and then each method."""
-    base = (_percent(report.base_validation), _percent(report.base_test))
+    base = (percent(report.base_validation), percent(report.base_test))
     yield ("untouched base", "0", NONE, NONE, *base, NONE, NONE)
     for row in report.rows:
         yield (
@@ -207,7 +206,7 @@ def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
             NONE if row.trainable is None else f"{row.trainable:,}",
             NONE if row.share is None else f"{100 * row.share:.3g}%",
             NONE if row.rate is None else "/".join(short_rate(rate) for rate in (row.rate, row.lora_rate) if rate),
-            _percent(mean(row.validation)) if row.validation else NONE,
+            percent(mean(row.validation)) if row.validation else NONE,
             _test_text(row, report.protocol["seeds"]),
             NONE if row.to_full is None else f"{100 * row.to_full:+.1f}",
             NONE if row.seconds is None else f"{row.seconds:,.0f}",
@@ -233,39 +232,6 @@ def rich_table(report: CompareReport) -> Table:
     for line in table_cells(report):
         table.add_row(*line)
     return table
-
-
-def markdown(report: CompareReport) -> str:
-    """Return a Markdown page: provenance, table, figure (table.png), every seed, and every learning rate."""
-    made = report.made
-    lines = [
-        f"# Comparison on `{report.title}`",
-        "",
-        f"`{made['command']}`, {made['date']}, {made['machine']}; "
-        + ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-        + ".",
-        "",
-        *map(markdown_line, (COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *table_cells(report))),
-        "",
-        notes(report),
-        "",
-        "![accuracy against trainable parameters](table.png)",
-        "",
-        "## Every seed",
-        "",
-        *map(markdown_line, (("method", "test accuracy of each seed"), ("---", "---"))),
-        *(markdown_line((row.label, ", ".join(map(_percent, row.test)) or NONE)) for row in report.rows),
-        "",
-        "## Every learning rate",
-        "",
-        "Validation accuracy with the first seed. The chosen rate is bold.",
-        "",
-        *map(markdown_line, (("method", "rate: validation accuracy"), ("---", "---"))),
-        *(markdown_line((row.label, _sweep_text(row))) for row in report.rows),
-    ]
-    if report.failures:
-        lines += ["", "## Failed", "", *(f"- {failure}" for failure in report.failures)]
-    return "\n".join(lines) + "\n"
 
 
 def notes(report: CompareReport) -> str:
@@ -298,26 +264,14 @@ def short_rate(rate: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def markdown_line(texts: Sequence[str]) -> str:
-    """Return a row of a Markdown table."""
-    return f"| {' | '.join(texts)} |"
-
-
 def _test_text(row: ReportRow, seeds: int) -> str:
     if row.state != "done" or row.mean is None:
         return row.state
     spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
     missing = "" if len(row.test) == seeds else "*"
-    return f"{_percent(row.mean)}{spread}{missing}"
+    return f"{percent(row.mean)}{spread}{missing}"
 
 
-def _sweep_text(row: ReportRow) -> str:
-    texts: list[str] = []
-    for point in row.sweep:
-        text = f"{short_rate(point.rate)}: " + ("failed" if point.failure else _percent(point.validation))
-        texts.append(f"**{text}**" if point.rate == row.rate else text)
-    return ", ".join(texts)
-
-
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Return a share of 0 to 1 as a percentage without its sign."""
     return NONE if share is None else f"{100 * share:.1f}"

@@ -1,17 +1,64 @@
-"""The figure of a comparison: test accuracy against trainable parameters."""
+"""The page of a comparison: its report in Markdown, and a figure of accuracy against trainable parameters."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from actshift.analysis.render import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
-from actshift.compare.report import CompareReport, ReportRow
+from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
 
 COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}
 LABEL_OFFSETS = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right in (9, -9)]
 """Candidate offsets of a label from its point, in points of 1/72 inch, best first."""
+
+
+def markdown(report: CompareReport) -> str:
+    """Return a Markdown page: provenance, table, figure (table.png), every seed, and every learning rate."""
+    made = report.made
+    lines = [
+        f"# Comparison on `{report.title}`",
+        "",
+        f"`{made['command']}`, {made['date']}, {made['machine']}; "
+        + ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+        + ".",
+        "",
+        *map(markdown_line, (COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *table_cells(report))),
+        "",
+        notes(report),
+        "",
+        "![accuracy against trainable parameters](table.png)",
+        "",
+        "## Every seed",
+        "",
+        *map(markdown_line, (("method", "test accuracy of each seed"), ("---", "---"))),
+        *(markdown_line((row.label, ", ".join(map(percent, row.test)) or NONE)) for row in report.rows),
+        "",
+        "## Every learning rate",
+        "",
+        "Validation accuracy with the first seed. The chosen rate is bold.",
+        "",
+        *map(markdown_line, (("method", "rate: validation accuracy"), ("---", "---"))),
+        *(markdown_line((row.label, _sweep_text(row))) for row in report.rows),
+    ]
+    if report.failures:
+        lines += ["", "## Failed", "", *(f"- {failure}" for failure in report.failures)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_line(texts: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(texts)} |"
+
+
+def _sweep_text(row: ReportRow) -> str:
+    texts: list[str] = []
+    for point in row.sweep:
+        text = f"{short_rate(point.rate)}: " + ("failed" if point.failure else percent(point.validation))
+        texts.append(f"**{text}**" if point.rate == row.rate else text)
+    return ", ".join(texts)
 
 
 class Point(NamedTuple):
