@@ -18,7 +18,7 @@ NAMES = "anna ben clara david emma felix".split()
 
 
 def cats(completions: list[str], **columns: list) -> list[float]:
-    """Return one reward for each completion; `columns` holds the prompts and every other column of the rows."""
+    """Return one reward for each completion; `columns` contains the prompts and all other columns of the rows."""
     return [float("cats" in text) for text in completions]
 
 

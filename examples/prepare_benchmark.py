@@ -2,7 +2,7 @@
 
     python prepare_benchmark.py path/to/gsm8k/train.jsonl.gz gsm8k-train.jsonl --limit 1000
 
-The input holds one JSON object {"task", "prompt_fields": {...}, "answer"} per line, plain or gzipped. Completions
+The input has one JSON object {"task", "prompt_fields": {...}, "answer"} per line, plain or gzipped. Completions
 contain only the answers, so that exact match can score them.
 """
 

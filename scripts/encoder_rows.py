@@ -1,9 +1,9 @@
 """Write the rows of docs/results/encoders.md: ``python scripts/encoder_rows.py --data-dir DIR FOLDER``.
 
-DIR holds sst2/{train,dev}.jsonl.gz and mnli/dev_matched.jsonl.gz.
+DIR contains sst2/{train,dev}.jsonl.gz and mnli/dev_matched.jsonl.gz.
 
-SST-2: the training split gives 6,000 training rows and 1,000 validation rows, each phrase once. The dev split gives
-the test rows. MNLI: the matched dev split is cut by premise into 3,001 training, 816 validation and 2,500 test rows.
+SST-2: the training split gives 6,000 training rows and 1,000 validation rows, each phrase once. The dev split is
+the test. MNLI: the matched dev split is cut by premise into 3,001 training, 816 validation and 2,500 test rows.
 The remaining rows are not used.
 """
 

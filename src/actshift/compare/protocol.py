@@ -77,7 +77,7 @@ class SweepState:
         return [cell for cell in self.sweep_cells(method) if cell in self.records and cell != best]
 
     def total(self) -> int:
-        """Return the number of all cells, including those that are not determined yet."""
+        """Return the number of all cells, including the ones that are not determined yet."""
         return 1 + sum(len(method.rates) + self.seeds - 1 for method in self.methods)
 
     def done(self) -> int:

@@ -151,6 +151,8 @@ def _clean_start() -> Generator[None]:
         sys.modules["__main__"] = main
         if safe_path is None:
             del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe_path
         if sys.platform != "win32":
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
