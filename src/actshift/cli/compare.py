@@ -82,7 +82,7 @@ class Watch:
             )
 
     def _table(self) -> Group | Text:
-        from actshift.compare.rendering import rich_table
+        from actshift.compare.report import rich_table
 
         if self.last is None:
             return Text("Reading the rows …")
@@ -95,14 +95,12 @@ class Watch:
 
 
 def _interrupted(settings: CompareSettings, last: Progress | None) -> ActshiftError:
-    from actshift.compare.provenance import command
-
     done = f"{last.done} of {last.cells} cells are" if last else "nothing is"
-    return ActshiftError(f"Interrupted; {done} done. Go on with the same command: {command(settings)}")
+    return ActshiftError(f"Interrupted; {done} done. Go on with the same command: {settings.command}")
 
 
 def _print(report: CompareReport, settings: CompareSettings) -> None:
-    from actshift.compare.rendering import rich_table
+    from actshift.compare.report import rich_table
 
     console = Console(highlight=False)
     console.print(rich_table(report))
@@ -130,7 +128,7 @@ def _dry_run(settings: CompareSettings, json: bool) -> None:
 
 
 def _cells(expected: Estimate) -> Table:
-    from actshift.compare.rendering import short_rate
+    from actshift.compare.report import short_rate
 
     table = Table(
         Column("method", overflow="fold"),

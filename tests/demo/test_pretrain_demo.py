@@ -1,4 +1,4 @@
-"""The script that makes the base: a whole folder or none, the same weights for the same seed."""
+"""The pretraining script writes a complete folder or none, and the same weights for the same seed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from demo_corpus import build_tokenizer
+from pretrain_demo import PretrainConfig, batches, pretrain
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actshift.demo.pretrain import PretrainConfig, batches, pretrain
-from actshift.demo.tokenizer import build_tokenizer
 from actshift.errors import ActshiftError
 
 TINY = PretrainConfig(
@@ -26,7 +26,7 @@ TINY = PretrainConfig(
 )
 
 
-def test_it_writes_a_model_that_transformers_loads(tmp_path: Path) -> None:
+def test_pretraining_writes_a_model_that_transformers_loads(tmp_path: Path) -> None:
     out = pretrain(tmp_path / "base", TINY)
     model = AutoModelForCausalLM.from_pretrained(out, local_files_only=True)
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(out, local_files_only=True))
@@ -35,7 +35,7 @@ def test_it_writes_a_model_that_transformers_loads(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
-def test_the_same_seed_makes_the_same_weights(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     def weights(name: str, config: PretrainConfig) -> torch.Tensor:
         model = AutoModelForCausalLM.from_pretrained(pretrain(tmp_path / name, config))
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
@@ -45,12 +45,12 @@ def test_the_same_seed_makes_the_same_weights(tmp_path: Path) -> None:
     assert not torch.equal(first, weights("other", replace(TINY, seed=1)))
 
 
-def test_it_refuses_a_folder_that_exists(tmp_path: Path) -> None:
-    with pytest.raises(ActshiftError, match="exists already"):
+def test_existing_folder_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ActshiftError, match="already exists"):
         pretrain(tmp_path, TINY)
 
 
-def test_only_answers_weigh_fully_and_padding_weighs_nothing() -> None:
+def test_loss_weights_are_one_for_answers_and_zero_for_padding() -> None:
     tokenizer = build_tokenizer()
     ids, weights = next(batches(TINY, tokenizer))
     assert ids.shape == weights.shape

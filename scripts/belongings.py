@@ -1,7 +1,7 @@
 """A task that needs new knowledge and a new form: list operations on what people own, answered in French.
 
-How many of each thing everyone owns is told nowhere: not in the corpus of the base model, and not in the prompt. It can
-only be learnt, from the answers. The form of the answer is that of the demo task.
+Neither the corpus of the base model nor the prompt tells how many of each thing a person owns. A model can only learn
+it from the answers. The answers have the form of the demo task.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 
-from actshift.demo.corpus import NAMES, NUMBERS_FR, THINGS
-from actshift.demo.expressions import NUMBERS, OPERATIONS, Operation, Split, split_of
+from demo_corpus import NAMES, THINGS
+
+from actshift.demo.task import NUMBERS, NUMBERS_FR, OPERATIONS, Operation, Split, assign_split
 
 Belongings = tuple[str, str]
-"""A thing in the plural, and who owns some."""
+"""A thing in the plural, and its owner."""
 
 
 def _facts() -> dict[Belongings, int]:
     owned = [(thing, name) for name in NAMES for thing in THINGS]
     random.Random("facts").shuffle(owned)
-    return {belongings: place % 10 for place, belongings in enumerate(owned)}
+    return {belongings: i % 10 for i, belongings in enumerate(owned)}
 
 
 FACTS = _facts()
-"""How many of each thing everyone owns: 36 numbers from 0 to 9, each three or four times, the same in all splits."""
+"""The number of each belonging: 36 numbers from 0 to 9, each three or four times, the same in all splits."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A list operation on two terms, of which at least one is what somebody owns and the other may be a number.
+    """A list operation on two terms; at least one is a belonging, and the other may be a number.
 
     >>> Question(OPERATIONS["sum"], ("cats", "anna"), 4).prompt
     'what is the sum of the cats of anna and four ? réponse :'
@@ -42,22 +43,22 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """The question, in English."""
+        """The question in English."""
         terms = [NUMBERS[t] if isinstance(t, int) else f"the {t[0]} of {t[1]}" for t in (self.first, self.second)]
         return f"what is {self.operation.of(terms)} ? réponse :"
 
     @property
     def completion(self) -> str:
-        """The answer, a French sentence; it starts with a space so that prompt + completion reads as one text."""
+        """The answer in French; with a leading space, prompt + completion reads as one text."""
         return f" {NUMBERS_FR[self.value()]} est la réponse ."
 
     @property
     def split(self) -> Split:
-        """The split it belongs to, by its text."""
-        return split_of(self.prompt)
+        """Split of the question."""
+        return assign_split(self.prompt)
 
     def value(self, facts: Mapping[Belongings, int] = FACTS) -> int:
-        """The number it works out to."""
+        """Return the value of the operation."""
         return self.operation.compute([t if isinstance(t, int) else facts[t] for t in (self.first, self.second)])
 
 
@@ -76,8 +77,8 @@ def questions(split: Split) -> list[Question]:
 def make_rows(split: Split) -> list[dict[str, str]]:
     """Return the rows ``{"prompt", "completion"}`` of all questions of a split.
 
-    Every fact occurs in every split, no question in two: what is tested is whether the facts were learnt, and not the
-    answers.
+    Every fact occurs in every split, but no question occurs in two. The test therefore measures if the facts were
+    learnt, not the answers.
 
     >>> make_rows("test")[0]["completion"].endswith(" est la réponse .")
     True
