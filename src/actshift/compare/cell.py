@@ -85,33 +85,3 @@ class Record:
             validation=Score(**values["validation"]),
             test=Score(**values["test"]) if values["test"] else None,
         )
-<<<<<<< HEAD
-
-
-def train_cell(settings: TrainSettings) -> FitResult:
-    """Train as `settings` say, from where a run in the same folder stopped; `seconds` are those of all its phases."""
-    run = RunFolder(Path(settings.out or ""))
-    result = read_result(run.path) if run.finished else train(settings, resume=run.unfinished)
-    before = result.selection.fit.seconds if result.selection else 0.0
-    return replace(result.fit, seconds=result.fit.seconds + before)
-
-
-def cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the model that `settings` trained, read from its folder, or the base that they start from.
-
-    All methods are scored at one precision, in which a whole model needs no more than its base. The head is that of the
-    rows, at its first weights where nothing was trained.
-    """
-    whole = trained and settings.method == "full"
-    head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
-    source = settings.out if whole else settings.model
-    from actshift.tuner.loading import load_any_adapter
-
-    model, tokenizer = load_base(
-        TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code), head
-    )
-    if trained and not whole:
-        model = load_any_adapter(model, str(settings.out)).eval()
-    return model, tokenizer
-=======
->>>>>>> compare

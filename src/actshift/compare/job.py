@@ -79,7 +79,7 @@ def load_cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTra
     All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. An
     untrained model gets a new head that fits the rows.
     """
-    from actshift.tuner.lora import load_any_adapter
+    from actshift.tuner.loading import load_any_adapter
 
     full = trained and settings.method == "full"
     head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
