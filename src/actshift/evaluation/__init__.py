@@ -1,4 +1,4 @@
-"""Generate in batches, and score what was generated."""
+"""Batched generation, and scoring of what a model generates or predicts."""
 
 from actshift.evaluation.evaluate import evaluate, exact_match
 from actshift.evaluation.generation import generate_completions, stream_completion
