@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
@@ -21,7 +22,7 @@ def chat(
     strength: options.Strength = 1.0,
     half: options.Half = "both",
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
+        int | None, Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
     ] = None,
     temperature: options.Temperature = 0.0,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -70,7 +71,7 @@ class Conversation:
         """Execute `/base` or `/strength S`, and return the adapter's new state in words.
 
         Raises:
-            ActshiftError: The command is unknown, its number is invalid, or there is no adapter to change.
+            ActshiftError: The command is unknown, its number is invalid, or the model has no adapter.
         """
         from actshift.tuner import set_strength
 

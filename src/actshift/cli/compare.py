@@ -6,12 +6,12 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.output import number_columns, print_json
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @options.flags_of(CompareSettings)
 def compare(
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the cells and estimate the time, without training.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="List the cells and estimate the time; train nothing.")] = False,
     json: options.AsJson = False,
     **flags: Any,
 ) -> None:

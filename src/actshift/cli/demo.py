@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.output import number_columns, print_json
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 
 
 def demo(
-    methods: Annotated[
-        str, typer.Option(help=f"Methods to compare, separated by commas: {', '.join(METHODS)}.")
-    ] = ",".join(DEFAULT),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the rows, their order and the initial weights.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps per method.")] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the adapters. Default: a temporary folder.")] = None,
+    methods: Annotated[str, Option(help=f"Methods, separated by commas: {', '.join(METHODS)}.")] = ",".join(DEFAULT),
+    seed: Annotated[int, Option(min=0, help="Seed of the rows, their order and the initial weights.")] = 0,
+    steps: Annotated[int | None, Option(min=1, help="Training steps per method.")] = None,
+    out: Annotated[Path | None, Option(help="New folder for the adapters. Default: a temporary folder.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Teach a small bundled model a new answer format, by steering and by full fine-tuning.

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, load_steered, resolve_pair_base
-from actshift.cli.output import print_report, progress_bar
+from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.cli.rows import rows_for
 from actshift.errors import ActshiftError
-from actshift.files import check_writable
 
 
 def equivalence(
     model: options.Model = None,
-    updated: Annotated[
-        str | None, typer.Option(help="Fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")
-    ] = None,
+    updated: Annotated[str | None, Option(help="Fine-tuned model or LoRA: a folder or a Hugging Face id.")] = None,
     adapter: options.Adapter = None,
     data: options.Data = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     split: options.Split = None,
     limit: options.Limit = 64,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the shifts that post-MLP and post-block may use.")] = 8,
+    rank: Annotated[int, Option(min=1, help="Rank of the shifts that post-MLP and post-block may use.")] = 8,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
@@ -51,8 +48,7 @@ def equivalence(
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
-    if figure is not None:
-        check_writable(figure)
+    check_outputs(figure)
     base_name = resolve_pair_base(model, updated)
     rows = rows_for(base_name, data, task, data_dir, split, limit)
     base, twin, tokenizer = load_model_pair(base_name, updated, trust_remote_code)

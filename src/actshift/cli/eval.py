@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import print_json
+from actshift.cli.output import check_outputs
 from actshift.cli.rows import check_source
 from actshift.errors import ActshiftError
-from actshift.files import check_writable, write_whole
+from actshift.files import write_whole
 from actshift.tasks.scorers import SCORERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from actshift.evaluation import EvalReport
     from actshift.evaluation.harness import HarnessReport
     from actshift.tasks import Scorer, Task
 
@@ -33,37 +33,22 @@ def evaluate(
     data_dir: options.DataDir = None,
     model: options.Model = None,
     adapter: options.Adapter = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of a task (default: test) or of a hub dataset (default: train).")
-    ] = None,
-    scorer: Annotated[
-        str | None, typer.Option(help=f"Scorer for --data: {', '.join(SCORERS)}. Default: exact match.")
-    ] = None,
+    split: Annotated[str | None, Option(help="Split of a task (default test) or hub dataset (default train).")] = None,
+    scorer: Annotated[str | None, Option(help=f"Scorer for --data: {', '.join(SCORERS)}. Default: exact.")] = None,
     chat: Annotated[
-        bool | None,
-        typer.Option("--chat/--no-chat", help="Render a task by the chat template. Default: if there is a template."),
+        bool | None, Option("--chat/--no-chat", help="Render a task by the chat template. Default: if there is one.")
     ] = None,
-    harness: Annotated[
-        str | None, typer.Option(help="Tasks of lm-eval-harness, separated by commas, instead of --data or --task.")
-    ] = None,
-    include_path: Annotated[
-        Path | None, typer.Option(help="Folder with your own --harness tasks, as YAML files.")
-    ] = None,
-    num_fewshot: Annotated[
-        int | None, typer.Option(min=0, help="Solved examples before each --harness prompt. Default: the task's.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many rows, from the first.")] = None,
+    harness: Annotated[str | None, Option(help="Tasks of lm-eval-harness, separated by commas.")] = None,
+    include_path: Annotated[Path | None, Option(help="Folder with your own --harness tasks, as YAML files.")] = None,
+    num_fewshot: Annotated[int | None, Option(min=0, help="Solved examples in each harness prompt.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Use only this many rows, from the first.")] = None,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Maximum tokens per completion. Default: the task's, or 64.")
-    ] = None,
+    max_new_tokens: Annotated[int | None, Option(min=1, help="Tokens to generate. Default: the task's, or 64.")] = None,
     long_prompts: options.LongPrompts = "refuse",
     strength: options.Strength = 1.0,
     half: options.Half = "both",
     as_json: options.AsJson = False,
-    out: Annotated[
-        Path | None, typer.Option(help="File for all predictions, as JSONL, or for the results of --harness, as JSON.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="File for all predictions (JSONL) or harness results (JSON).")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure the accuracy of greedy completions on rows, on a task, or on lm-eval tasks.
@@ -71,8 +56,7 @@ def evaluate(
     A completion of --data is correct if it matches exactly, or if --scorer accepts it. A --task brings its own prompts
     and scorer. A classifier predicts the labels of rows, or of a task that has labels.
     """
-    if out is not None:
-        check_writable(out)
+    check_outputs(out)
     load = partial(load_steered, model, [adapter] if adapter else [], strength, trust_remote_code, half)
     if harness is not None:
         excluded = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
@@ -83,7 +67,7 @@ def evaluate(
         loaded, tokenizer, _ = load()
         settings = {"num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size, "long_prompts": long_prompts}
         results = run_harness(loaded, tokenizer, names, manager=manager, chat=bool(chat), **settings)
-        _show_harness(results, as_json, out)
+        _show(results, results.to_json(), results.to_json(), as_json, out)
         return
     if include_path is not None or num_fewshot is not None:
         raise ActshiftError("--include-path and --num-fewshot need --harness.")
@@ -102,11 +86,14 @@ def evaluate(
 
     new_tokens = completion_length(max_new_tokens, task)
     how = {"show_progress": True, "scorer": judge, "long_prompts": long_prompts}
-    _show(evaluation.evaluate(loaded, tokenizer, rows, new_tokens, batch_size, **how), as_json, out)
+    report = evaluation.evaluate(loaded, tokenizer, rows, new_tokens, batch_size, **how)
+    figures = report.to_dict()
+    predictions = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in figures.pop("predictions"))
+    _show(str(report), json.dumps(figures) + "\n", predictions, as_json, out)
 
 
 def _check_harness(harness: str, excluded: Mapping[str, Any]) -> list[str]:
-    """Return the names of the harness tasks; raise ActshiftError if an excluded option is given."""
+    """Return the names of the harness tasks; raise ActshiftError if an excluded option is set."""
     if given := [option for option, value in excluded.items() if value is not None]:
         raise ActshiftError(f"The tasks of --harness have rows and scorers of their own. Leave out {given[0]}.")
     return [name.strip() for name in harness.split(",") if name.strip()]
@@ -115,7 +102,7 @@ def _check_harness(harness: str, excluded: Mapping[str, Any]) -> list[str]:
 def _resolve_task(
     data: str | None, task: str | None, data_dir: str | None, scorer: str | None, chat: bool | None
 ) -> tuple[Task | None, Scorer | None]:
-    """Return the task if --task is given, and the scorer; None for exact match."""
+    """Return the task named by --task, if any, and the scorer; None for exact match."""
     from actshift.tasks import get_scorer, get_task
 
     check_source(data, task, data_dir)
@@ -144,25 +131,13 @@ def _task_form(
     return "messages" if chat or (chat is None and tokenizer.chat_template) else "text"
 
 
-def _show(report: EvalReport, as_json: bool, out: Path | None) -> None:
-    figures = report.to_dict()
-    rows = figures.pop("predictions")
+def _show(report: HarnessReport | str, figures: str, content: str, as_json: bool, out: Path | None) -> None:
+    """Write `content` to the output file, and print the report, or its figures as JSON."""
     if out is not None:
-        write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_whole(out, content)
     if as_json:
-        print_json(figures)
+        typer.echo(figures, nl=False)
         return
-    typer.echo(str(report))
-    if out is not None:
-        typer.echo(f"written   {out}")
-
-
-def _show_harness(report: HarnessReport, as_json: bool, out: Path | None) -> None:
-    if out is not None:
-        write_whole(out, report.to_json())
-    if as_json:
-        typer.echo(report.to_json(), nl=False)
-        return
-    Console(highlight=False).print(report)
+    Console(highlight=False).print(report, markup=False)
     if out is not None:
         typer.echo(f"written   {out}")

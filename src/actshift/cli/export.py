@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
@@ -14,15 +15,11 @@ from actshift.files import check_new_folder
 
 
 def export(
-    adapter: Annotated[str, typer.Option(help="Adapter: a folder or a Hugging Face id.")],
-    out: Annotated[Path, typer.Option(help="New folder for the result.")],
+    adapter: Annotated[str, Option(help="Adapter: a folder or a Hugging Face id.")],
+    out: Annotated[Path, Option(help="New folder for the result.")],
     model: options.Model = None,
-    to: Annotated[
-        str | None, typer.Option(help="Form to write: merged, an ordinary checkpoint with the adapter in its weights.")
-    ] = None,
-    half: Annotated[
-        str | None, typer.Option(help="Half of a joint adapter to save as its own adapter: weights or activations.")
-    ] = None,
+    to: Annotated[str | None, Option(help="Form: merged, a plain checkpoint with the adapter in its weights.")] = None,
+    half: Annotated[str | None, Option(help="Half of a joint adapter to save alone: weights or activations.")] = None,
     strength: options.Strength = 1.0,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, resolve_pair_base
-from actshift.cli.output import print_report, progress_bar
+from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.cli.rows import rows_for
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder, check_writable
+from actshift.files import check_new_folder
 
 
 def extract(
-    finetuned: Annotated[str, typer.Option(help="Fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")],
+    finetuned: Annotated[str, Option(help="Fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")],
     out: options.AdapterFolder,
     data: options.Data = None,
     task: options.Task = None,
@@ -23,16 +24,11 @@ def extract(
     model: options.Model = None,
     split: options.Split = None,
     limit: options.Limit = 1024,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter in every block.")] = 8,
-    budget: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of parameters to spend where the shift is largest, instead of --rank."),
-    ] = None,
-    distill_steps: Annotated[
-        int, typer.Option(min=0, help="Training steps on the KL divergence after the closed form.")
-    ] = 0,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of these steps.")] = 1e-3,
-    linear: Annotated[bool, typer.Option(help="Also fit full-rank linear maps, which bound every rank.")] = True,
+    rank: Annotated[int, Option(min=1, help="Rank of the adapter in every block.")] = 8,
+    budget: Annotated[int | None, Option(min=1, help="Parameters to spend on the largest shifts.")] = None,
+    distill_steps: Annotated[int, Option(min=0, help="Training steps on the KL divergence after the closed form.")] = 0,
+    learning_rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
+    linear: Annotated[bool, Option(help="Also fit full-rank linear maps, which bound every rank.")] = True,
     batch_size: options.BatchSize = 16,
     max_length: options.MaxLength = 256,
     resume: options.Resume = False,
@@ -47,8 +43,7 @@ def extract(
     """
     if not resume:
         check_new_folder(out)
-    if figure is not None:
-        check_writable(figure)
+    check_outputs(figure)
     base_name = resolve_pair_base(model, finetuned)
     rows = rows_for(base_name, data, task, data_dir, split, limit)
     base, twin, tokenizer = load_model_pair(base_name, finetuned, trust_remote_code)

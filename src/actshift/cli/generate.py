@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import BASE, active_adapter, load_steered
@@ -30,19 +31,15 @@ class Completions:
 
 def generate(
     model: options.Model = None,
-    adapters: Annotated[
-        list[str] | None, typer.Option("--adapter", help="Adapter: a folder or a Hugging Face id (repeatable).")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Text to complete.")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help='File with one prompt per line, or .jsonl rows with "prompt".')
-    ] = None,
+    adapters: Annotated[list[str] | None, Option("--adapter", help="Adapter: a folder or an id (repeatable).")] = None,
+    prompt: Annotated[str | None, Option(help="Text to complete.")] = None,
+    prompts: Annotated[Path | None, Option(help='File of prompts: one per line, or .jsonl rows with "prompt".')] = None,
     strength: options.Strength = 1.0,
     half: options.Half = "both",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per completion.")] = 64,
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per completion.")] = 64,
     temperature: options.Temperature = 0.0,
     long_prompts: options.LongPrompts = "refuse",
-    compare: Annotated[bool, typer.Option("--compare", help="Also show the base model's completions.")] = False,
+    compare: Annotated[bool, Option("--compare", help="Also show the base model's completions.")] = False,
     as_json: options.AsJson = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
@@ -109,7 +106,7 @@ def _print(rows: list[Completions], as_json: bool) -> None:
         print_json([asdict(row) for row in rows])
         return
     texts = [text for row in rows for text in (row.base, *row.adapters.values()) if text is not None]
-    if len(texts) == 1:  # plain text, so that another program can read it
+    if len(texts) == 1:  # plain text, for other programs to read
         typer.echo(texts[0])
         return
     sources = list(rows[0].adapters)

@@ -23,7 +23,7 @@ def inspect(
     source: Annotated[str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder or a Hugging Face id.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what an adapter contains, or where a model can be steered and at what cost.
+    """Show the contents of an adapter, or the sites of a model with their cost in parameters.
 
     For an adapter: its sites, shapes, parameters and norms. For a model: its blocks, and the parameters of each site.
     """

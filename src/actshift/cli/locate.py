@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered, resolve_base
-from actshift.cli.output import print_json, progress_bar
+from actshift.cli.output import check_outputs, print_json, progress_bar
 from actshift.cli.rows import head_for_rows, limit_batch_size, rows_for
 from actshift.errors import ActshiftError
-from actshift.files import check_writable, write_whole
+from actshift.files import write_whole
 
 if TYPE_CHECKING:
     from actshift.analysis.locate import LocateReport
@@ -29,34 +29,24 @@ def locate(
     adapter: options.Adapter = None,
     split: options.Split = None,
     limit: options.Limit = 256,
-    site: Annotated[
-        list[str] | None, typer.Option(help="Site to measure (repeatable). Default: those of the residual stream.")
-    ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="Largest rank to measure, and to spend a budget on.")] = 8,
-    weights: Annotated[bool, typer.Option(help="Also measure LoRA on each linear map.")] = True,
-    budget: Annotated[
-        float | None,
-        typer.Option(help="Parameters to spend: a share of the model if below 1, else a number of parameters."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write what the budget buys to this JSON file, for 'actshift train --interventions'."),
-    ] = None,
+    site: Annotated[list[str] | None, Option(help="Site to measure (repeatable). Default: residual sites.")] = None,
+    rank: Annotated[int, Option(min=1, help="Largest rank to measure, and to spend a budget on.")] = 8,
+    weights: Annotated[bool, Option(help="Also measure LoRA on each linear map.")] = True,
+    budget: Annotated[float | None, Option(help="Parameters to spend: a share below 1, or a number.")] = None,
+    out: Annotated[Path | None, Option(help="JSON file for what the budget buys, for train --interventions.")] = None,
     figure: options.Figure = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     as_json: options.AsJson = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Show where a small change reduces a task's loss most, by site, layer and rank.
+    """Find the sites, layers and ranks at which a small change reduces a task's loss most.
 
     This takes one backward pass per batch. Add --budget to choose the interventions to train, and --out to save them.
     """
     if out is not None and budget is None:
         raise ActshiftError("--out saves what a budget buys. Add --budget, such as --budget 0.0004.")
-    for path in (out, figure):
-        if path is not None:
-            check_writable(path)
+    check_outputs(out, figure)
     adapters = [adapter] if adapter else []
     base = resolve_base(model, adapters)
     rows = rows_for(base, data, task, data_dir, split, limit)

@@ -41,7 +41,7 @@ def load_steered(
         The model in evaluation mode, its tokenizer, and the adapters' names in the model, in the order of `adapters`.
 
     Raises:
-        ActshiftError: Neither a model nor an adapter is given, one of them cannot be loaded, or an adapter has no
+        ActshiftError: Model and adapter are both missing, one of them cannot be loaded, or the adapter has no
             strength or no halves to set.
     """
     with Console(stderr=True).status("Loading the libraries …") as status:
@@ -87,7 +87,7 @@ def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
     """Return `model`, or else the base model that the first adapter names.
 
     Raises:
-        ActshiftError: Neither is given, or the adapter does not name its base.
+        ActshiftError: Both are missing, or the adapter does not name its base.
     """
     from actshift.tuner.lora import base_model_of
 
@@ -139,15 +139,15 @@ def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[
         from actshift.loading import load_model
         from actshift.tuner.lora import load_any_adapter
 
-        is_lora = is_adapter(updated)
-        lora = [updated] if is_lora else []
-        head = head_to_load(model if is_lora else updated, lora, trust_remote_code)
+        loras = [updated] if is_adapter(updated) else []
+        source = model if loras else updated
+        head = head_to_load(source, loras, trust_remote_code)
         base, tokenizer = load_model(model, trust_remote_code=trust_remote_code, head=head)
-        twin, twin_tokenizer = load_model(model if is_lora else updated, trust_remote_code=trust_remote_code, head=head)
-        if is_lora:
-            adapted: Any = load_any_adapter(twin, updated)
-            return base, adapted.merge_and_unload().eval(), tokenizer
+        twin, twin_tokenizer = load_model(source, trust_remote_code=trust_remote_code, head=head)
         check_same_tokenizer(tokenizer, twin_tokenizer)
+        if loras:
+            adapted: Any = load_any_adapter(twin, updated)
+            twin = adapted.merge_and_unload().eval()
     return base, twin, tokenizer
 
 
@@ -157,7 +157,7 @@ def resolve_pair_base(model: str | None, updated: str) -> str:
     Raises:
         ActshiftError: The base is unknown, or `updated` is an adapter of another type.
     """
-    from actshift.tuner.lora import LORA, adapter_type, base_model_of
+    from actshift.tuner.lora import LORA, adapter_type
 
     if is_adapter(updated):
         if (peft_type := adapter_type(updated)) != LORA:
@@ -165,9 +165,7 @@ def resolve_pair_base(model: str | None, updated: str) -> str:
                 f"{updated} is an adapter of type {peft_type!r}, which changes no weight. Give a fine-tuned model or "
                 "a LoRA."
             )
-        model = model or base_model_of(updated)
-        if model is None:
-            raise ActshiftError(f"The LoRA {updated} does not name its base model. Add --model.")
+        return resolve_base(model, [updated])
     if model is None:
         raise ActshiftError("No base model is given. Add --model with a folder or Hugging Face id.")
     return model

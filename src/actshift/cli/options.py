@@ -9,43 +9,41 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import typer
+from typer import Option
 
 Model = Annotated[
-    str | None, typer.Option(help="Model: a folder or a Hugging Face id. Default: the base that the adapter names.")
+    str | None, Option(help="Model: a folder or a Hugging Face id. Default: the base that the adapter names.")
 ]
-Adapter = Annotated[str | None, typer.Option(help="Adapter: a folder or a Hugging Face id.")]
-Strength = Annotated[float, typer.Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model.")]
-Half = Annotated[str, typer.Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the model.")
-]
+Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
+Strength = Annotated[float, Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model.")]
+Half = Annotated[str, Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]
+TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the Python code that comes with the model.")]
 
-Data = Annotated[str | None, typer.Option(help="Rows: a .jsonl, .json, .csv or .parquet file, or a dataset id.")]
-Task = Annotated[str | None, typer.Option(help="Task: a name that 'actshift tasks' lists, or your own .yaml file.")]
-DataDir = Annotated[str | None, typer.Option(help="Folder with the task's files. Default: download from the hub.")]
-Split = Annotated[str | None, typer.Option(help="Split of a task or a hub dataset. Default: train.")]
-Limit = Annotated[int, typer.Option(min=1, help="Use only this many rows, from the first.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Rows per batch.")]
-MaxLength = Annotated[int, typer.Option(min=2, help="Maximum tokens per row.")]
+Data = Annotated[str | None, Option(help="Rows: a .jsonl, .json, .csv or .parquet file, or a dataset id.")]
+Task = Annotated[str | None, Option(help="Task: a name that 'actshift tasks' lists, or your own .yaml file.")]
+DataDir = Annotated[str | None, Option(help="Folder with the task's files. Default: download from the hub.")]
+Split = Annotated[str | None, Option(help="Split of a task or a hub dataset. Default: train.")]
+Limit = Annotated[int, Option(min=1, help="Use only this many rows, from the first.")]
+BatchSize = Annotated[int, Option(min=1, help="Rows per batch.")]
+MaxLength = Annotated[int, Option(min=2, help="Maximum tokens per row.")]
 
 LongPrompts = Annotated[
     Literal["refuse", "truncate"],
-    typer.Option(help="Prompts beyond the model's context: stop with an error, or keep only the end of each."),
+    Option(help="Prompts beyond the model's context: stop with an error, or keep only the end of each."),
 ]
-Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 decodes greedily.")]
+Temperature = Annotated[float, Option(min=0, help="Sampling temperature; 0 decodes greedily.")]
 
-Figure = Annotated[Path | None, typer.Option(help="Save the figure to this .png or .svg file.")]
-AdapterFolder = Annotated[Path, typer.Option("--out", help="New folder for the adapter.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in --out.")]
+Figure = Annotated[Path | None, Option(help="Save the figure to this .png or .svg file.")]
+AdapterFolder = Annotated[Path, Option("--out", help="New folder for the adapter.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+Resume = Annotated[bool, Option("--resume", help="Continue the unfinished run in --out.")]
 
 
 def flags_of(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that replaces a verb's `**flags` with one option per field of the dataclass `settings`.
 
-    A flag that the user omits is None, so that a config file or the class supplies the value. The metadata of a field
-    hold its help text under `help` and its panel under `panel`.
+    A flag that the user omits is None; a config file or the class then supplies the value. The metadata of each field
+    contain its `help` text and its `panel`.
     """
     hints = get_type_hints(settings)
 
@@ -66,7 +64,7 @@ def flags_of(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any
 def _option(field: Field[Any], hint: Any) -> inspect.Parameter:
     value = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
     default = "" if value in (None, False) else f" (default: {value})"
-    option = typer.Option(help=field.metadata["help"] + default, rich_help_panel=field.metadata["panel"])
+    option = Option(help=field.metadata["help"] + default, rich_help_panel=field.metadata["panel"])
     annotation = Annotated[_flag_type(hint) | None, option]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

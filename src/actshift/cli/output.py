@@ -1,4 +1,4 @@
-"""Print results as tables, facts or JSON, and show progress on a terminal."""
+"""Check output files, print results as tables, facts or JSON, and show progress on a terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Column
+
+from actshift.files import check_writable
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Check that each file can be written; raise ActshiftError before time is spent on its content."""
+    for path in paths:
+        if path is not None:
+            check_writable(path)
 
 
 def print_json(values: Any, indent: int | None = None) -> None:
@@ -27,7 +36,7 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 
 def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
-    """Print an analysis's report as tables or JSON, and save its figure if a path is given."""
+    """Print an analysis's report as tables or JSON, and save its figure to a path, if any."""
     if as_json:
         print_json(report.to_dict())
     else:

@@ -1,14 +1,15 @@
-"""`actshift report`: one HTML page about where to steer, and what an update or an adapter changes."""
+"""`actshift report`: one HTML page about the best places to steer, and about an update or an adapter."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, load_steered, resolve_base, resolve_pair_base
@@ -23,30 +24,28 @@ if TYPE_CHECKING:
 
 def report(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    out: Annotated[Path, Option(help="HTML file to write.")],
     data: options.Data = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
-    finetuned: Annotated[
-        str | None, typer.Option(help="Fine-tuned version of the model to analyse, or a LoRA for it.")
-    ] = None,
+    finetuned: Annotated[str | None, Option(help="Fine-tuned version of the model to analyse, or a LoRA.")] = None,
     adapter: options.Adapter = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Folder for the figures as PNG and SVG. Default: next to --out.")
+        Path | None, Option(help="Folder for the figures (PNG and SVG). Default: next to --out.")
     ] = None,
     split: options.Split = None,
     limit: options.Limit = 128,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the shifts to measure.")] = 8,
+    rank: Annotated[int, Option(min=1, help="Rank of the shifts to measure.")] = 8,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
     as_json: options.AsJson = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Write an HTML page that shows where to steer a model and what an adapter changes.
+    """Write an HTML page about the best places to steer a model, and about an adapter's effect.
 
     With --finetuned, or a LoRA as --adapter, the page also shows the weight update as activation shifts. With a joint
-    adapter it shows how its halves overlap. With an adapter that only steers, the gains are those of a further change.
+    adapter it shows how its halves overlap. With an adapter that only steers, gains are measured for a further change.
     The page can be read offline.
     """
     require("matplotlib", "plot")
@@ -54,7 +53,11 @@ def report(
     _check_outputs(out, folder)
     subject = _resolve_subject(model, finetuned, adapter)
     rows = rows_for(subject.base, data, task, data_dir, split, limit)
-    base, twin, tokenizer = _load(subject, trust_remote_code)
+    twin = None
+    if subject.updated:
+        base, twin, tokenizer = load_model_pair(subject.base, subject.updated, trust_remote_code)
+    else:
+        base, tokenizer, _ = load_steered(subject.base, subject.steering, 1.0, trust_remote_code)
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, look
@@ -83,15 +86,18 @@ def report(
 
 
 class _Subject(NamedTuple):
-    """The models and adapters to analyse, by folder or Hugging Face id."""
+    """The models and adapters to analyse, as folders or Hugging Face ids.
+
+    Attributes:
+        updated: Fine-tuned version of the base, or a LoRA for it.
+        steering: Adapters that are active during the measurements.
+        joint: Joint adapter, whose halves are compared.
+    """
 
     base: str
     updated: str | None
-    """A fine-tuned version of the base, or a LoRA for it."""
-    steering: str | None
-    """An adapter that is active while gains are measured."""
+    steering: list[str]
     joint: str | None
-    """A joint adapter, whose halves are compared at the end."""
 
 
 def _check_outputs(out: Path, folder: Path) -> None:
@@ -117,21 +123,13 @@ def _resolve_subject(model: str | None, finetuned: str | None, adapter: str | No
             "--finetuned."
         )
     updated = finetuned or (adapter if is_lora else None)
-    if adapter:
-        base = resolve_base(model, [adapter])
-    else:
-        base = resolve_pair_base(model, updated) if updated else resolve_base(model)
-    steering = adapter if not is_lora and not is_joint else None
+    base = (
+        resolve_pair_base(model, updated)
+        if updated and not adapter
+        else resolve_base(model, [adapter] if adapter else [])
+    )
+    steering = [adapter] if adapter and not is_lora and not is_joint else []
     return _Subject(base, updated, steering, adapter if is_joint else None)
-
-
-def _load(subject: _Subject, trust_remote_code: bool) -> tuple[Any, Any, Any]:
-    """Return the model to analyse, its fine-tuned version if there is one, and the tokenizer."""
-    if subject.updated:
-        return load_model_pair(subject.base, subject.updated, trust_remote_code)
-    adapters = [subject.steering] if subject.steering else []
-    base, tokenizer, _ = load_steered(subject.base, adapters, 1.0, trust_remote_code)
-    return base, None, tokenizer
 
 
 def _describe_data(data: str, batches: Sequence[dict[str, Tensor]]) -> str:

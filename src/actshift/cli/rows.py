@@ -19,7 +19,7 @@ def check_source(data: str | None, task: str | None, data_dir: str | None) -> No
     """Check that exactly one source of rows is named.
 
     Raises:
-        ActshiftError: Neither or both of `data` and `task` are given, or `data_dir` is given without `task`.
+        ActshiftError: `data` and `task` are both set or both missing, or `data_dir` is set without `task`.
     """
     if (data is None) == (task is None):
         raise ActshiftError("Give either --data with rows or --task with the name of a task.")
@@ -54,7 +54,7 @@ def head_for_rows(model: str, task: str | None, rows: Dataset) -> Head:
 
 
 def limit_batch_size(batch_size: int, rows: int) -> int:
-    """Return the batch size, reduced if needed so that the rows fill `MIN_BATCHES` batches.
+    """Return the batch size, reduced if the rows would not fill `MIN_BATCHES` batches.
 
     >>> limit_batch_size(8, rows=20), limit_batch_size(8, rows=200), limit_batch_size(8, rows=3)
     (2, 8, 1)

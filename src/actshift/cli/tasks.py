@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from typer import Argument, Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_facts, print_json
+from actshift.cli.output import check_outputs, number_columns, print_facts, print_json
 from actshift.errors import ActshiftError
-from actshift.files import check_writable, write_whole
+from actshift.files import write_whole
 
 if TYPE_CHECKING:
     from actshift.tasks.catalogue import Entry
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Task to show: a name, or your own .yaml file.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with task files, whose rows are counted and shown as examples.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a page about all tasks to this Markdown file.")] = None,
+    name: Annotated[str | None, Argument(help="Task to show: a name, or your own .yaml file.")] = None,
+    data_dir: Annotated[Path | None, Option(help="Folder with task files, to count rows and show examples.")] = None,
+    out: Annotated[Path | None, Option(help="Write a page about all tasks to this Markdown file.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List the tasks with their splits, scorers and settings, or show one with an example."""
@@ -35,8 +34,7 @@ def tasks(
         raise ActshiftError("--out writes a page about all tasks. Leave out the task's name.")
     if data_dir is not None and not data_dir.is_dir():
         raise ActshiftError(f"There is no folder {data_dir} to read tasks from.")
-    if out is not None:
-        check_writable(out)
+    check_outputs(out)
     with Console(stderr=True).status("Counting rows …"):
         if name is not None:
             entries = [entry_of(get_task(name), data_dir)]

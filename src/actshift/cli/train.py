@@ -1,4 +1,4 @@
-"""`actshift train`: adapt a model to data, or show what a run would train."""
+"""`actshift train`: adapt a model to data, or plan such a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
 from actshift.cli import options
 from actshift.cli.output import print_json
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 @options.flags_of(TrainSettings)
 def train(
     *,
-    config: Annotated[str | None, typer.Option(help="YAML or JSON file of settings; flags override it.")] = None,
+    config: Annotated[str | None, Option(help="YAML or JSON file of settings; flags override it.")] = None,
     resume: options.Resume = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be trained and its size, without training.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be trained, and its size, and stop.")] = False,
     json: options.AsJson = False,
     **flags: Any,
 ) -> None:
@@ -152,12 +150,9 @@ def _left_out(rows: int) -> str:
 
 @dataclass(frozen=True)
 class JointReport:
-    """Measurements of a saved joint adapter: how far it violates its rule, and how redundant its halves are.
+    """The redundancy of a joint adapter's halves, on held-out or training rows, and the violation of its rule.
 
-    Attributes:
-        violation: Largest share, 0 to 1, of a row of W_down that lies in col(B); None without LoRA on an MLP output.
-        redundancy: Overlap of what the two halves read and write.
-        held_out: Whether the redundancy was measured on rows that the run was not trained on.
+    `violation` is the largest share, 0 to 1, of a row of W_down in col(B); None without LoRA on an MLP output map.
     """
 
     violation: float | None
@@ -177,7 +172,7 @@ class JointReport:
 
 
 def joint_report(settings: TrainSettings) -> JointReport:
-    """Load the joint adapter that a run with `settings` saved, and measure it on its held-out or training rows."""
+    """Load the joint adapter that a run with `settings` saved, and measure it on held-out or training rows."""
     from actshift.analysis import redundancy
     from actshift.data.collate import padded
     from actshift.training.build import load_base

@@ -6,34 +6,33 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import print_report, progress_bar
+from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder, check_writable, write_whole
+from actshift.files import check_new_folder, write_whole
 
 
 def vector(
-    positive: Annotated[str, typer.Option(help="Rows to steer towards: a file or a dataset id.")],
-    negative: Annotated[str, typer.Option(help="Rows to steer away from, with the same columns.")],
+    positive: Annotated[str, Option(help="Rows to steer towards: a file or a dataset id.")],
+    negative: Annotated[str, Option(help="Rows to steer away from, with the same columns.")],
     out: options.AdapterFolder,
     model: options.Model = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--layers",
             "--layer",
             help="Block to steer: an index or a slice such as 4:8 (repeatable). Default: the middle block.",
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Direction: mean, the difference of means, or pca, of the differences row by row.")
+        str, Option(help="Direction: mean (difference of means) or pca (of differences by row).")
     ] = "mean",
-    token: Annotated[
-        str, typer.Option(help="Hidden state of a row: last, that of its last token, or mean, over its tokens.")
-    ] = "last",
+    token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Use only this many rows of each, from the first.")] = None,
+    limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     figure: options.Figure = None,
@@ -48,8 +47,7 @@ def vector(
     from actshift.data import load_rows
 
     check_new_folder(out)
-    if figure is not None:
-        check_writable(figure)
+    check_outputs(figure)
     if model is None:
         raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
     positive_rows, negative_rows = (load_rows(source, split, limit) for source in (positive, negative))

@@ -43,7 +43,7 @@ def evaluate(
         long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
-        ActshiftError: There are no rows, a row lacks a prompt, completion or answer, or `generate_completions` fails.
+        ActshiftError: `rows` is empty, a row lacks a prompt, completion or answer, or `generate_completions` fails.
 
     Example:
         >>> from actshift.demo import load_base

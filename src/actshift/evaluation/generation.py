@@ -33,7 +33,7 @@ def generate_completions(
 ) -> list[str]:
     """Return the model's completion of each prompt, without special tokens.
 
-    A completion ends at an end-of-sequence token or after `max_new_tokens`. Batches of any size give the same
+    A completion ends at an end-of-sequence token or after `max_new_tokens`. Batches of any size have the same
     completions as single prompts.
 
     Args:
@@ -83,7 +83,7 @@ def stream_completion(
 ) -> str:
     """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is generated.
 
-    A prompt that exceeds the context is truncated to its end, with a warning, so that a long chat can continue.
+    A prompt that exceeds the context is truncated to its end, with a warning: a long chat can continue.
 
     Args:
         temperature: 0 decodes greedily; a positive number samples at this temperature.
@@ -113,7 +113,7 @@ def generation_config(
 ) -> GenerationConfig:
     """Return settings for plain decoding, without the model's own penalties and beams.
 
-    Sampling keeps the model's own top-k and top-p. The end tokens are those of the model and of the tokenizer.
+    Sampling keeps the model's own top-k and top-p. Generation ends at any end token of the model or the tokenizer.
 
     Raises:
         ActshiftError: The model cannot generate text, `max_new_tokens` is below 1, or the temperature is negative or
@@ -187,7 +187,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _longest_first(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Return batches of indices, longest first, so that a lack of memory shows in the first batch."""
+    """Return batches of indices, longest first: a lack of memory then shows in the first batch."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 

@@ -67,7 +67,7 @@ def run_harness(
     chat: bool = False,
     long_prompts: str = "refuse",
 ) -> HarnessReport:
-    """Run tasks of lm-eval-harness on `model` itself, so that its active adapter acts.
+    """Run tasks of lm-eval-harness on `model` itself, including its active adapter.
 
     Args:
         tasks: Names of lm-eval tasks, or of tasks in `include_path`.

@@ -1,4 +1,4 @@
-"""Tokenize prompts so that they fit in the model's context, and pad them on the left for generation."""
+"""Tokenize prompts within the model's context, and pad them on the left for generation."""
 
 from __future__ import annotations
 
