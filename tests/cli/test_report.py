@@ -81,7 +81,15 @@ def test_gains_are_measured_with_a_steering_adapter_active(
 
 
 def test_invalid_options_fail_with_one_line_and_write_nothing(
-    refused, argv: list, model: Path, finetuned: Path, adapter: Path, lora: Path, tmp_path: Path, write_rows: Callable
+    refused,
+    argv: list,
+    model: Path,
+    finetuned: Path,
+    adapter: Path,
+    joint: Path,
+    lora: Path,
+    tmp_path: Path,
+    write_rows,
 ) -> None:
     start = [*argv, "--model", model]
     assert "There is no folder" in refused(*start, "--out", tmp_path / "none" / "report.html")
@@ -93,6 +101,7 @@ def test_invalid_options_fail_with_one_line_and_write_nothing(
         *start, "--finetuned", finetuned, "--adapter", lora
     )
     assert "only steers" in refused(*start, "--finetuned", finetuned, "--adapter", adapter)
+    assert "changes no weight" in refused(*start, "--finetuned", adapter, "--adapter", joint)
     assert "the same weights" in refused(*start, "--finetuned", model)
     wide = save_model(tmp_path / "wide", hidden_size=64)
     assert "of the same size" in refused(*start, "--finetuned", wide)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,16 +34,22 @@ def evaluate(
     model: options.Model = None,
     adapter: options.Adapter = None,
     split: Annotated[str | None, Option(help="Split of a task (default test) or hub dataset (default train).")] = None,
-    scorer: Annotated[str | None, Option(help=f"Scorer for --data: {', '.join(SCORERS)}. Default: exact.")] = None,
+    scorer: Annotated[
+        str | None, Option(help=f"Scorer for --data: {', '.join(SCORERS)}. Default: exact match.")
+    ] = None,
     chat: Annotated[
         bool | None, Option("--chat/--no-chat", help="Render a task by the chat template. Default: if there is one.")
     ] = None,
     harness: Annotated[str | None, Option(help="Tasks of lm-eval-harness, separated by commas.")] = None,
     include_path: Annotated[Path | None, Option(help="Folder with your own --harness tasks, as YAML files.")] = None,
-    num_fewshot: Annotated[int | None, Option(min=0, help="Solved examples in each harness prompt.")] = None,
+    num_fewshot: Annotated[
+        int | None, Option(min=0, help="Solved examples in each harness prompt. Default: the task's.")
+    ] = None,
     limit: Annotated[int | None, Option(min=1, help="Use only this many rows, from the first.")] = None,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Tokens to generate. Default: the task's, or 64.")] = None,
+    max_new_tokens: Annotated[
+        int | None, Option(min=1, help="Maximum tokens to generate. Default: the task's, or 64.")
+    ] = None,
     long_prompts: options.LongPrompts = "refuse",
     strength: options.Strength = 1.0,
     half: options.Half = "both",
@@ -60,13 +66,9 @@ def evaluate(
     load = partial(load_steered, model, [adapter] if adapter else [], strength, trust_remote_code, half)
     if harness is not None:
         excluded = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
-        names = _check_harness(harness, {**excluded, "--max-new-tokens": max_new_tokens})
-        from actshift.evaluation.harness import find_tasks, run_harness
-
-        manager = find_tasks(names, include_path)
-        loaded, tokenizer, _ = load()
+        _check_unset({**excluded, "--max-new-tokens": max_new_tokens})
         settings = {"num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size, "long_prompts": long_prompts}
-        results = run_harness(loaded, tokenizer, names, manager=manager, chat=bool(chat), **settings)
+        results = _run_harness(load, harness, include_path, chat=bool(chat), **settings)
         _show(results, results.to_json(), results.to_json(), as_json, out)
         return
     if include_path is not None or num_fewshot is not None:
@@ -92,11 +94,22 @@ def evaluate(
     _show(str(report), json.dumps(figures) + "\n", predictions, as_json, out)
 
 
-def _check_harness(harness: str, excluded: Mapping[str, Any]) -> list[str]:
-    """Return the names of the harness tasks; raise ActshiftError if an excluded option is set."""
+def _check_unset(excluded: Mapping[str, Any]) -> None:
+    """Raise ActshiftError if an option is set that the tasks of --harness do not use."""
     if given := [option for option, value in excluded.items() if value is not None]:
         raise ActshiftError(f"The tasks of --harness have rows and scorers of their own. Leave out {given[0]}.")
-    return [name.strip() for name in harness.split(",") if name.strip()]
+
+
+def _run_harness(
+    load: Callable[[], tuple[Any, Any, Any]], harness: str, include_path: Path | None, **settings: Any
+) -> HarnessReport:
+    """Find the tasks before the model is loaded, which takes longer, and run them."""
+    from actshift.evaluation.harness import find_tasks, run_harness
+
+    names = [name.strip() for name in harness.split(",") if name.strip()]
+    manager = find_tasks(names, include_path)
+    model, tokenizer, _ = load()
+    return run_harness(model, tokenizer, names, manager=manager, **settings)
 
 
 def _resolve_task(

@@ -62,6 +62,8 @@ def load_verb(name: str) -> TyperCommand:
     single.command(name)(function)
     command = typer.main.get_command(single)
     assert isinstance(command, TyperCommand)
+    paragraphs = (command.help or "").split("\n\n")  # typer would keep the line breaks of the docstring
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return command
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -13,10 +13,9 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, load_steered, resolve_base, resolve_pair_base
-from actshift.cli.output import print_json, progress_bar
+from actshift.cli.output import check_outputs, print_json, progress_bar
 from actshift.cli.rows import limit_batch_size, rows_for
 from actshift.errors import ActshiftError, require
-from actshift.files import check_writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +49,9 @@ def report(
     """
     require("matplotlib", "plot")
     folder = figures or out.with_name(f"{out.stem}-figures")
-    _check_outputs(out, folder)
+    if folder.is_file():
+        raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
+    check_outputs(out, folder / "figure.png" if folder.is_dir() else folder)
     subject = _resolve_subject(model, finetuned, adapter)
     rows = rows_for(subject.base, data, task, data_dir, split, limit)
     twin = None
@@ -61,7 +62,6 @@ def report(
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, look
-    from actshift.compare.provenance import provenance
 
     batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
     with progress_bar() as update:
@@ -72,9 +72,7 @@ def report(
         "adapter": adapter,
         "data": _describe_data(data or str(task), batches),
     }
-    made = provenance(_command_line(context))
-    made["versions"] = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-    page = Report(findings, {name: fact for name, fact in about.items() if fact}, made)
+    page = Report(findings, {name: fact for name, fact in about.items() if fact}, _provenance(context))
     page.write(out, folder)
     if as_json:
         print_json(page.to_dict())
@@ -100,13 +98,6 @@ class _Subject(NamedTuple):
     joint: str | None
 
 
-def _check_outputs(out: Path, folder: Path) -> None:
-    check_writable(out)
-    if folder.is_file():
-        raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
-    check_writable(folder / "figure.png" if folder.is_dir() else folder)
-
-
 def _resolve_subject(model: str | None, finetuned: str | None, adapter: str | None) -> _Subject:
     from actshift.tuner import JointConfig, read_config
     from actshift.tuner.lora import LORA, adapter_type
@@ -123,11 +114,8 @@ def _resolve_subject(model: str | None, finetuned: str | None, adapter: str | No
             "--finetuned."
         )
     updated = finetuned or (adapter if is_lora else None)
-    base = (
-        resolve_pair_base(model, updated)
-        if updated and not adapter
-        else resolve_base(model, [adapter] if adapter else [])
-    )
+    base = resolve_base(model, [adapter]) if adapter else model
+    base = resolve_pair_base(base, updated) if updated else resolve_base(base)
     steering = [adapter] if adapter and not is_lora and not is_joint else []
     return _Subject(base, updated, steering, adapter if is_joint else None)
 
@@ -137,12 +125,15 @@ def _describe_data(data: str, batches: Sequence[dict[str, Tensor]]) -> str:
     return f"{data}, {rows:,} rows, {sum(int(batch['attention_mask'].sum()) for batch in batches):,} tokens"
 
 
-def _command_line(context: typer.Context) -> str:
-    """Return the command line as the user typed it."""
+def _provenance(context: typer.Context) -> dict[str, Any]:
+    """Return the command line as the user typed it, the date, the machine and the versions of libraries."""
+    from actshift.compare.provenance import provenance
+
     words = ["actshift", "report"]
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
             value = context.params[option.name or ""]
             words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
-    return shlex.join(words)
+    made = provenance(shlex.join(words))
+    return {**made, "versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items())}

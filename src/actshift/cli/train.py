@@ -28,7 +28,9 @@ def train(
     *,
     config: Annotated[str | None, Option(help="YAML or JSON file of settings; flags override it.")] = None,
     resume: options.Resume = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be trained, and its size, and stop.")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Show what would be trained and its size, without training.")
+    ] = False,
     json: options.AsJson = False,
     **flags: Any,
 ) -> None:
