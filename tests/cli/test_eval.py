@@ -15,7 +15,7 @@ FEW = ("--max-new-tokens", 4)
 
 @pytest.fixture
 def rows(actshift: Run, model: Path, adapter: Path, tmp_path: Path, write_rows) -> Path:
-    """Rows whose completions are those of the steered model, except the last."""
+    """Rows with the completions of the steered model, except the last row."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS))
     out = actshift("generate", "--adapter", adapter, "--prompts", prompts, "--json", *FEW).out
@@ -51,7 +51,7 @@ def test_at_strength_0_the_base_answers(actshift: Run, model: Path, adapter: Pat
 
 
 def test_invalid_data_is_refused_before_a_model_is_loaded(refused, write_rows, tmp_path: Path) -> None:
-    nowhere = ("--model", tmp_path / "nowhere", "--data")  # loading it would give another message
+    nowhere = ("--model", tmp_path / "nowhere", "--data")  # loading it would raise another error
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     assert "There is no file" in refused("eval", *nowhere, tmp_path / "missing.jsonl")

@@ -1,4 +1,4 @@
-"""Runs of `actshift train` that stop early: full disk, Ctrl-C, SIGKILL. Each tells how to continue, and can."""
+"""Runs of `actshift train` that stop early by a full disk, Ctrl-C or SIGKILL, and how they continue."""
 
 from __future__ import annotations
 

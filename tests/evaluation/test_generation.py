@@ -35,7 +35,7 @@ def test_batches_equal_single_prompts(name: str) -> None:
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8), batch_size=st.integers(1, 9))
 def test_completions_come_in_the_order_of_the_prompts(lengths: list[int], batch_size: int) -> None:
-    class Echo:  # a model that repeats the last token, so that a completion identifies its prompt
+    class Echo:  # repeats the last token: a completion identifies its prompt
         training, device = False, "cpu"
         config = type("Config", (), {"get_text_config": lambda self: self})()
         generation_config = type("Generation", (), {"eos_token_id": None})()

@@ -1,4 +1,4 @@
-"""Batched generation gives the completions of single prompts, on real questions, and is several times faster."""
+"""Batched generation equals generation from single prompts on real questions, and is several times faster."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The paper's tables of trainable parameters (arXiv 2603.00425), counted on the published model configs.
 
 Models are built on the meta device, without memory. Shares are of the base model's parameters, counting tied ones once.
-The tables truncate some figures and round others, so each row records which of the two gives the printed figure. Two
+The tables truncate some figures and round others, so each row records how the printed figure was made. Two
 rows cannot be reproduced, on either model that has them:
 
 - **JoLA, 0.007 %.** The paper's description and the code of JoLA's authors have two vectors and two gates per head.

@@ -14,7 +14,7 @@ from rich.table import Table
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import print_json
+from actshift.cli.output import number_columns, print_json
 from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, read_config_file
 
@@ -103,11 +103,9 @@ def plan_tables(plan: Plan) -> list[Table]:
 
 def _place_tables(plan: Plan) -> list[Table]:
     """Return a table with one row per steered site, and one with the LoRA maps grouped by name; omit empty ones."""
-    numbers = ("layer", "width", "parameters", "count")
-    sites, maps = Table(title="Sites", title_justify="left"), Table(title="LoRA", title_justify="left")
-    for table, names in ((sites, "layer site module width parameters"), (maps, "map count parameters")):
-        for name in names.split():
-            table.add_column(name, justify="right" if name in numbers else "left")
+    layer, *sizes_of_site = number_columns("layer", "width", "parameters")
+    sites = Table(layer, "site", "module", *sizes_of_site, title="Sites", title_justify="left")
+    maps = Table("map", *number_columns("count", "parameters"), title="LoRA", title_justify="left")
     sizes_by_map: dict[str, list[int]] = {}
     for place in plan.places:
         if place.layer is None:
