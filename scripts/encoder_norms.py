@@ -25,7 +25,7 @@ from torch.func import jvp
 
 from actshift.analysis.batches import token_batches
 from actshift.analysis.capture import Batch, inference, observe, unmasked
-from actshift.cli.steered import load_steered
+from actshift.cli.models import load_steered
 from actshift.data import LABELLED, load_rows
 from actshift.loading import load_model
 from actshift.model_head import Head, labels_of

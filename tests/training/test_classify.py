@@ -10,7 +10,7 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 
 from actshift import ActshiftError
-from actshift.cli.steered import load_steered
+from actshift.cli.models import load_steered
 from actshift.data import LABELLED, load_rows
 from actshift.evaluation import evaluate
 from actshift.training import TrainSettings, train

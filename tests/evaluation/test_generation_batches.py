@@ -1,4 +1,4 @@
-"""Evaluation in batches says what evaluation one by one does, on real questions, and several times faster."""
+"""Batched generation equals generation from single prompts on real questions, and is several times faster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loaded() -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def prompts(loaded: tuple[Any, Any]) -> list[str]:
-    """The first questions of the test split that leave room in the model's context; of uneven lengths."""
+    """The first questions of the test split that fit in the model's context; their lengths differ."""
     model, tokenizer = loaded
     rows = get_task("gsm8k").load("test", SHARED / "data", limit=4 * COUNT)["prompt"]
     ids = encode_prompts(model.config, tokenizer, list(rows), NEW, "truncate")
@@ -54,7 +54,7 @@ def test_200_gsm8k_prompts_in_batches_of_16_equal_one_by_one(loaded: tuple[Any, 
 def test_batches_of_16_are_at_least_4_times_faster(loaded: tuple[Any, Any], prompts: list[str]) -> None:
     model, tokenizer = loaded
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the time of this process alone, so that what else runs beside it does not count
+    torch.set_num_threads(1)  # CPU time of one thread, which does not depend on other processes
     try:
         seconds: dict[int, list[float]] = {1: [], 16: []}
         for _ in range(3):
