@@ -7,7 +7,7 @@ import pytest
 from actshift import ActshiftError
 from actshift.compare import Method
 from actshift.compare.methods import METHODS, PRESETS
-from actshift.training.build import check_names
+from actshift.training.configs import AdapterSpec
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,6 @@ def test_a_methods_own_settings_win_over_common_ones() -> None:
 
 def test_every_named_method_can_be_built() -> None:
     for method in METHODS.values():
-        check_names(method.cell_settings(method.rates[0], seed=0))
+        AdapterSpec.from_settings(method.cell_settings(method.rates[0], seed=0))
         assert len(method.rates) == 5
     assert set(PRESETS["paper"]) <= set(METHODS)

@@ -9,6 +9,7 @@ from transformers import AutoConfig
 
 from actshift.compare.methods import METHODS
 from actshift.training.build import adapt, base_without_weights
+from actshift.training.configs import AdapterSpec
 from actshift.training.plan import counts
 from tests.integration.test_published_counts import CONFIGS, ROWS
 
@@ -32,5 +33,6 @@ def test_the_named_methods_train_what_the_papers_do(model: str, tmp_path: Path) 
     for name, label in PUBLISHED.items():
         method = METHODS[name]
         settings = method.cell_settings(method.rates[0], seed=0, model=str(tmp_path))
-        trainable, _ = counts(adapt(base_without_weights(settings), settings, steps=100), settings)
+        adapted = adapt(base_without_weights(settings), AdapterSpec.from_settings(settings), steps=100)
+        trainable, _ = counts(adapted, settings)
         assert trainable == published[label], name

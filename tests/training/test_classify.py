@@ -71,7 +71,7 @@ def test_the_head_is_saved_by_its_names_and_the_loss_is_a_mean(settings):
     model, _ = _load(settings)
     assert model.config.id2label == {0: "dull", 1: "fine"}
     card = Path(str(settings.out), "README.md").read_text()
-    assert "pipeline_tag: text-classification" in card and "Its head tells dull, fine." in card
+    assert "pipeline_tag: text-classification" in card and "Its head classifies into dull, fine." in card
     shown = AutoPeftModelForSequenceClassification.from_pretrained(str(settings.out), num_labels=2)  # as the card says
     assert "AutoPeftModelForSequenceClassification" in card and torch.equal(_scores(shown.eval()), _scores(model))
     plain = load_steered(settings.model, [], 1.0, False)[0]

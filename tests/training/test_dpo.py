@@ -52,9 +52,9 @@ def test_rows_too_long_are_left_out_and_the_longest_counted():
     "rows, changes, message",
     [
         (PREFERENCES, {"max_length": 3}, "Every row is longer than max_length 3; the shortest has 13 tokens"),
-        (PREFERENCES, {"beta": 0.0}, "beta 0 makes DPO's loss the same"),
-        (PREFERENCES, {"init": "gradient"}, "init gradient goes by the completions of rows for sft; leave it out"),
-        (PREFERENCES, {"group_by_length": True}, "group_by_length True goes by"),
+        (PREFERENCES, {"beta": 0.0}, "beta 0 makes the loss of dpo constant"),
+        (PREFERENCES, {"init": "gradient"}, "init gradient needs the completions of sft rows; leave it out"),
+        (PREFERENCES, {"group_by_length": True}, "group_by_length True needs"),
         ([{"prompt": "a", "completion": "b"}], {}, "dpo needs rows of prompt, chosen and rejected"),
         (
             [{"prompt": "a" * 60, "chosen": "b" * 9, "rejected": "c"}],
@@ -126,8 +126,8 @@ def test_the_chosen_completion_becomes_likelier_and_the_result_loads(settings, m
     rate = {"steering": 3e-2, "lora": 3e-3, "joint": 3e-3, "full": 1e-3}[method]
     result = train(replace(settings, method=method, learning_rate=rate, eval_share=0.25))
     figures = result.fit.figures
-    assert figures["margin at the start"] == pytest.approx(0, abs=1e-4) and figures["margin"] > 0.3
-    assert figures["margin, held-out rows"] > 0.1 and figures["preferred right, held-out rows"] == 1
+    assert figures["margin_start"] == pytest.approx(0, abs=1e-4) and figures["margin"] > 0.3
+    assert figures["eval_margin"] > 0.1 and figures["eval_preference_accuracy"] == 1
     assert "| margin |" in Path(settings.out, "README.md").read_text()
     source = settings.out if method == "full" else str(settings.model)
     model, tokenizer = load_model(source, dtype="float32")

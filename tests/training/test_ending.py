@@ -19,7 +19,7 @@ def test_an_end_like_other_unseen_tokens_is_told(frozen):
     rows = frozen.get_output_embeddings().weight
     with torch.no_grad():
         rows[[60, 70]] = rows[2] * 1.0001
-    with pytest.warns(UserWarning, match="cannot tell its end-of-text token '</s>' from 2 others"):
+    with pytest.warns(UserWarning, match="cannot distinguish its end-of-text token '</s>' from 2 others"):
         warn_of_unknown_end(frozen, char_tokenizer())
     rows.requires_grad_(True)  # what is trained can be told apart
     with warnings.catch_warnings():

@@ -73,7 +73,7 @@ def test_interventions_come_from_a_file(settings, located):
     ]
     result = train(uneven)
     assert result.fit.trainable == 7 * 64
-    assert "that" in (Path(str(uneven.out)) / "README.md").read_text()
+    assert f"in {located}." in (Path(str(uneven.out)) / "README.md").read_text()
     stored = load_adapter(load_model(str(settings.model))[0], str(uneven.out)).peft_config["default"]
     expected = tuple(replace(one, adapter=replace(one.adapter, init="gradient")) for one in UNEVEN)
     assert stored.all_interventions == expected
@@ -86,7 +86,7 @@ def test_what_contradicts_the_file_is_refused(settings, located, tmp_path):
         plan(replace(settings, interventions=str(tmp_path / "none.json")))
     other = tmp_path / "other.json"
     other.write_text('{"rank": 3}')
-    with pytest.raises(ActshiftError, match="holds rank, where one list called interventions belongs"):
+    with pytest.raises(ActshiftError, match="contains rank, not one list called interventions"):
         plan(replace(settings, interventions=str(other)))
     other.write_text('{"interventions": [{"siet": "post_mlp"}]}')
     with pytest.raises(ActshiftError, match="did you mean 'site'"):
@@ -110,6 +110,6 @@ def test_a_run_begins_at_a_saved_adapter(settings: TrainSettings, tmp_path: Path
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(settings: TrainSettings) -> None:
     with pytest.raises(ActshiftError, match="nowhere"):
         train(replace(settings, start="/nowhere"))
-    with pytest.raises(ActshiftError, match="LoFiT chooses its heads"):
+    with pytest.raises(ActshiftError, match="LoFiT selects its heads"):
         train(replace(settings, adapter="lofit", start=str(settings.out)))
     assert not Path(str(settings.out)).exists()

@@ -10,7 +10,6 @@ from transformers import Trainer, TrainingArguments
 
 from actshift import ActshiftError, SteeringConfig, attach
 from actshift.training import TrainSettings, fit
-from actshift.training.arguments import total_steps
 from tests.characters import char_tokenizer, sums
 from tests.zoo import ARCHITECTURES
 
@@ -76,7 +75,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
     model = steered()
     with torch.no_grad():
         next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(ActshiftError, match="loss became nan at step 1; start anew with a lower learning_rate"):
+    with pytest.raises(ActshiftError, match="loss became nan at step 1; restart with a lower learning_rate"):
         fit(model, char_tokenizer(), ROWS, SETTINGS)
 
 
@@ -108,6 +107,5 @@ def test_steps_are_those_the_trainer_would_take(tmp_path, rows, batch, accumulat
     trainer = Trainer(torch.nn.Linear(1, 1), arguments, train_dataset=[{"input": [0.0]}] * rows)
     expected = trainer.set_initial_training_values(arguments, trainer.get_train_dataloader())[-1]
     assert (
-        total_steps(rows, TrainSettings(batch_size=batch, gradient_accumulation=accumulation, epochs=epochs))
-        == expected
+        TrainSettings(batch_size=batch, gradient_accumulation=accumulation, epochs=epochs).total_steps(rows) == expected
     )

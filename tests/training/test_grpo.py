@@ -74,10 +74,10 @@ def test_rows_keep_what_rewards_go_by():
         (ROWS, {"reward": None}, "grpo needs a reward; give --reward right_answer, right_form or module:function"),
         (ROWS, {"reward": ("right_answr",)}, "did you mean 'right_answer'"),
         (ROWS, {"scorer": "numbr"}, "There is no scorer 'numbr'.*did you mean 'number'"),
-        (ROWS, {"batch_size": 6}, "6 × gradient_accumulation 1 = 6 completions, which is no multiple of 4 generations"),
-        (ROWS, {"method": "full", "beta": 0.1}, "beta keeps the model near what it was, which needs a second copy"),
+        (ROWS, {"batch_size": 6}, "6 × gradient_accumulation 1 = 6 completions, which is not a multiple of 4 generations"),
+        (ROWS, {"method": "full", "beta": 0.1}, "beta needs a second copy of the model as the reference"),
         (ROWS, {"max_length": 3}, "Every prompt is longer than max_length 3; the shortest has 5 tokens, so raise it"),
-        ([{"prompt": "1+1="}], {}, "Row 1 has no answer, by which right_answer judges; add a column answer"),
+        ([{"prompt": "1+1="}], {}, "Row 1 has no answer, which right_answer needs; add a column answer"),
         (
             [*ROWS, {"prompt": "a" * 62, "answer": "b"}],
             {},
@@ -97,9 +97,9 @@ def test_a_reward_that_fails_on_the_first_rows_is_refused(mine):
 
 
 def test_settings_of_rewards_are_refused_where_they_say_nothing():
-    with pytest.raises(ActshiftError, match="reward says nothing where objective is None"):
+    with pytest.raises(ActshiftError, match="reward has no effect when objective is None"):
         TrainSettings(reward=("right_answer",))
-    with pytest.raises(ActshiftError, match="generations says nothing where objective is dpo"):
+    with pytest.raises(ActshiftError, match="generations has no effect when objective is dpo"):
         TrainSettings(objective="dpo", generations=4)
     assert TrainSettings(objective="grpo").rate == pytest.approx(TrainSettings().rate / 20)
 
@@ -135,7 +135,7 @@ def test_a_chat_begins_as_its_template_has_it_and_needs_one():
     tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
     rows: Any = GRPO.encode(Dataset.from_list(chats), tokenizer, SETTINGS, CAUSAL)
     assert rows.examples == [{"prompt": "<s>1+1=", "answer": "2", "reference": "2"}]
-    assert GRPO.read(rows, tokenizer) == [{"input_ids": char_tokenizer()("1+1=")["input_ids"]}]
+    assert GRPO.model_inputs(rows, tokenizer) == [{"input_ids": char_tokenizer()("1+1=")["input_ids"]}]
 
 
 @pytest.mark.slow
@@ -177,8 +177,8 @@ def test_the_reward_rises_and_the_result_loads(settings, mine, method):
     settings = replace(settings, method=method, learning_rate=rate, reward=(f"{mine}:digits",), max_steps=30)
     result = train(replace(settings, batch_size=32, eval_share=0.25, beta=None if method == "full" else 0.001))
     figures = result.fit.figures
-    assert figures["reward"] > figures["reward at the start"] + 0.2
-    assert figures["reward, held-out rows"] > figures["reward at the start"]
+    assert figures["reward"] > figures["reward_start"] + 0.2
+    assert figures["eval_reward"] > figures["reward_start"]
     model, tokenizer = load_model(settings.out if method == "full" else str(settings.model), dtype="float32")
     if method != "full":
         model = PeftModel.from_pretrained(model, settings.out)

@@ -53,7 +53,7 @@ def test_the_head_that_matters_is_chosen_and_steered_alone(settings, tmp_path, l
 def test_the_phases_are_named_as_they_run(settings, capsys) -> None:
     train(replace(settings, max_steps=4, adapter="lofit"))
     _, err = capsys.readouterr()
-    assert "LoFiT 1 of 2, choosing heads 2/2" in err and "LoFiT 2 of 2, shifting heads 2/2" in err
+    assert "LoFiT 1 of 2, selecting heads 2/2" in err and "LoFiT 2 of 2, training shifts 2/2" in err
 
 
 @given(st.integers(2, 10**6), st.floats(1e-6, 1 - 1e-6))
@@ -67,5 +67,5 @@ def test_heads_are_kept_by_number_or_by_share() -> None:
     assert heads_to_keep(4, TrainSettings(adapter="lofit")) == 1
     assert heads_to_keep(32, TrainSettings(adapter="lofit", lofit_share=1)) == 32
     assert heads_to_keep(32, TrainSettings(adapter="lofit", lofit_heads=5)) == 5
-    with pytest.raises(ActshiftError, match="lofit_heads is 33, and the steered blocks have 32 heads"):
+    with pytest.raises(ActshiftError, match="lofit_heads is 33, but the steered blocks have only 32 heads"):
         heads_to_keep(32, TrainSettings(adapter="lofit", lofit_heads=33))

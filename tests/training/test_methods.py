@@ -40,7 +40,7 @@ def test_each_trains_as_foreseen_and_leaves_a_whole_result(chosen: TrainSettings
     assert TrainResult.from_dict(json.loads((folder / "metrics.json").read_text())) == result
     if method != "full":
         assert sorted(file.name for file in folder.iterdir()) == ADAPTER
-    with pytest.warns(UserWarning, match="finished already"):
+    with pytest.warns(UserWarning, match="already finished"):
         assert train(chosen, resume=True) == result
 
 
@@ -136,23 +136,23 @@ def test_the_card_says_what_was_trained(chosen: TrainSettings, method: str) -> N
     [
         (
             {"method": "lora", "rank": 4},
-            "rank says nothing where method is lora; leave it out, or use method steering or",
+            "rank has no effect when method is lora; leave it out, or use method steering or",
         ),
-        ({"method": "full", "lora_r": 4}, "lora_r says nothing where method is full"),
-        ({"lora_learning_rate": 1e-3}, "lora_learning_rate says nothing where method is steering"),
+        ({"method": "full", "lora_r": 4}, "lora_r has no effect when method is full"),
+        ({"lora_learning_rate": 1e-3}, "lora_learning_rate has no effect when method is steering"),
         (
             {"method": "joint", "orthogonality": "none", "orthogonality_every": "2"},
-            "says nothing where orthogonality is",
+            "has no effect when orthogonality is",
         ),
-        ({"first_tokens": 2}, "first_tokens says nothing where positions is all; leave it out, or use positions ends"),
-        ({"lofit_heads": 2}, "lofit_heads says nothing where adapter is low_rank"),
+        ({"first_tokens": 2}, "first_tokens has no effect when positions is all; leave it out, or use positions ends"),
+        ({"lofit_heads": 2}, "lofit_heads has no effect when adapter is low_rank"),
         ({"adapter": "jola", "l1": 1}, "The adapter jola has no l1"),
         ({"adapter": "lofit", "rank": 4}, "The adapter lofit has no rank"),
         ({"adapter": "loreft", "activation": "gelu"}, "The adapter loreft has no activation"),
-        ({"adapter": "lofit", "lofit_heads": 13}, "lofit_heads is 13, and the steered blocks have 12 heads"),
+        ({"adapter": "lofit", "lofit_heads": 13}, "lofit_heads is 13, but the steered blocks have only 12 heads"),
         ({"adapter": "lofit", "max_steps": 1}, "two phases, and 1 step is too few"),
         ({"adapter": "lofit", "site": "post_block"}, "(?i)attention heads"),
-        ({"method": "joint", "adapter": "lofit"}, "no half of a joint run"),
+        ({"method": "joint", "adapter": "lofit"}, "cannot be combined with LoRA"),
         ({"method": "joint", "orthogonality_every": "weekly"}, "every must be a number of optimiser steps from 1 up"),
         ({"method": "joint", "lora_targets": ("q_proj",)}, "nothing to be orthogonal to"),
         ({"method": "joint", "orthogonality_penalty": 0.1, "orthogonality_every": "2"}, "cannot stand beside it"),

@@ -140,22 +140,22 @@ def test_another_batch_is_computed_and_a_known_one_is_not():
             assert torch.equal(model(**inputs).logits, before)
         other = {**inputs, "input_ids": inputs["input_ids"].flip(1)}
         assert cache.compared and not torch.equal(model(**other).logits, before)
-        assert len(cache.store.places) == 2
+        assert len(cache.store.entries) == 2
     assert torch.equal(model(**inputs).logits, before)
 
 
 @pytest.mark.parametrize(
     "model, change, message",
     [
-        (steered, {"group_by_length": False}, "those drawn at random do not come again; add group_by_length"),
-        (steered, {"epochs": 1}, "A run of 5 steps meets none of its 18 rows twice"),
+        (steered, {"group_by_length": False}, "random batches do not repeat; add group_by_length"),
+        (steered, {"epochs": 1}, "A run of 5 steps uses none of its 18 rows twice"),
         (steered, {"adapter": "lofit"}, "LoFiT, whose two phases"),
-        (lambda: ARCHITECTURES["llama"](), {}, "Training begins inside the first block"),
-        (lambda: steered("llama", attention_dropout=0.1), {}, "the same batch the second time"),
-        (lambda: steered("bloom"), {}, "BloomBlock hands on more than its hidden states"),
+        (lambda: ARCHITECTURES["llama"](), {}, "Training starts inside the first block"),
+        (lambda: steered("llama", attention_dropout=0.1), {}, "not deterministic"),
+        (lambda: steered("bloom"), {}, "BloomBlock returns more than its hidden states"),
         (lambda: with_embeddings(steered()), {}, "is trained too, such as the embeddings"),
-        (lambda: steered("qwen3_moe"), {}, "Qwen3MoeForCausalLM gives something else .*the loss of their routers"),
-        (lambda: leaking(steered()), {}, "gives something else where its first blocks are skipped"),
+        (lambda: steered("qwen3_moe"), {}, "output of Qwen3MoeForCausalLM changes .*the loss of their routers"),
+        (lambda: leaking(steered()), {}, "changes when its first blocks are skipped"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(model, change, message, tmp_path):
@@ -168,8 +168,8 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, change, mes
 
 def test_objectives_whose_batches_do_not_come_again_are_refused():
     for rows, message in (
-        ({"text": ["a"], "text_pair": ["b"]}, "embed learns from the other rows of a batch"),
-        ({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]}, "cache_prefix memory goes by .* leave it out for dpo"),
+        ({"text": ["a"], "text_pair": ["b"]}, "embed draws new batches in every epoch"),
+        ({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]}, "cache_prefix memory needs the completions .* leave it out for dpo"),
     ):
         objective = "dpo" if "chosen" in rows else "embed"
         settings = replace(SETTINGS, objective=objective, cache_prefix="memory", group_by_length=objective == "embed")
@@ -179,8 +179,8 @@ def test_objectives_whose_batches_do_not_come_again_are_refused():
 
 def test_settings_it_has_no_part_in_are_refused():
     for change, message in (
-        ({"method": "joint"}, "cache_prefix says nothing where method is joint"),
-        ({"cache_prefix": "off", "cache_limit": 1}, "cache_limit says nothing where cache_prefix is off"),
+        ({"method": "joint"}, "cache_prefix has no effect when method is joint"),
+        ({"cache_prefix": "off", "cache_limit": 1}, "cache_limit has no effect when cache_prefix is off"),
     ):
         with pytest.raises(ActshiftError, match=message):
             TrainSettings(**{"cache_prefix": "memory", **change})
@@ -196,7 +196,7 @@ def test_plan_says_how_much_will_be_kept(settings):
     foreseen = plan(settings)
     assert foreseen.cache == foreseen.to_dict()["cache_bytes"] > 40 * 5 * 32 * 4
     assert plan(replace(settings, cache_limit=1e-6)).cache == 1073
-    with pytest.raises(ActshiftError, match="Training begins inside the first block"):
+    with pytest.raises(ActshiftError, match="Training starts inside the first block"):
         plan(replace(settings, layers=None, site="post_mlp"))
 
 

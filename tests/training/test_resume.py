@@ -109,7 +109,7 @@ def test_a_kill_while_the_result_is_moved_in_is_mended(settings, uninterrupted, 
 def test_a_finished_run_is_only_reported(settings):
     first = train(settings)
     before = weights(settings.out)
-    with pytest.warns(UserWarning, match="finished already; nothing is left to resume"):
+    with pytest.warns(UserWarning, match="already finished; there is nothing to resume"):
         assert train(settings, resume=True) == first
     assert weights(settings.out) == before
 
@@ -122,7 +122,7 @@ def test_resume_refuses_other_settings_and_other_rows(settings, monkeypatch, tmp
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(5, patch, "on_step_end")
         train(settings)
-    with pytest.raises(ActshiftError, match=r"began with learning_rate 0\.01, not 0\.02"):
+    with pytest.raises(ActshiftError, match=r"started with learning_rate 0\.01, not 0\.02"):
         train(replace(settings, learning_rate=0.02), resume=True)
     with pytest.raises(ActshiftError, match="holds an unfinished run: continue it with --resume"):
         train(settings)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from actshift import ActshiftError, LowRank, Vector
 from actshift.training import TrainSettings
-from actshift.training.configs import layer_indices, steering_config
+from actshift.training.configs import AdapterSpec, layer_indices
 
 bounds = st.none() | st.integers(-6, 6)
 
@@ -35,9 +35,10 @@ def test_other_texts_are_refused(layer):
 
 
 def test_settings_become_a_config():
-    linear = steering_config(TrainSettings(rank=2, activation="none", bias=True, layers=(0, "-1:")), blocks=6)
+    settings = TrainSettings(rank=2, activation="none", bias=True, layers=(0, "-1:"))
+    linear = AdapterSpec.from_settings(settings).config(blocks=6)
     assert (linear.adapter, linear.layers) == (LowRank(rank=2, activation=None, bias=True), [0, 5])
-    vector = steering_config(TrainSettings(adapter="vector", site="post_mlp"), blocks=6)
+    vector = AdapterSpec.from_settings(TrainSettings(adapter="vector", site="post_mlp")).config(blocks=6)
     assert (vector.adapter, vector.site, vector.layers) == (Vector(), "post_mlp", None)
 
 
@@ -54,4 +55,4 @@ def test_settings_become_a_config():
 )
 def test_names_are_checked_without_a_model(values, message):
     with pytest.raises(ActshiftError, match=message):
-        steering_config(TrainSettings(**values))
+        AdapterSpec.from_settings(TrainSettings(**values))

@@ -111,7 +111,7 @@ def wrong(settings, tmp_path) -> list[tuple[dict, str]]:
         ({"rank": 33}, "rank 33 is above the site's width 32"),
         ({"max_length": 3}, "Every row is longer than max_length 3"),
         ({"out": str(file)}, "file is a file; give a new or empty folder"),
-        ({"out": str(full)}, "full is not empty, and nothing is overwritten"),
+        ({"out": str(full)}, "full is not empty; give a new or empty folder, since nothing is overwritten"),
         ({"eval_share": 0.001}, "leaves no row on one side"),
         ({"eval_share": 0.1, "eval_data": settings.data}, "give one of them"),
     ]
@@ -133,7 +133,7 @@ def test_a_disk_too_small_for_checkpoints_is_said_at_once(settings, monkeypatch)
 
 def test_a_disk_that_fills_leaves_only_whole_checkpoints(tmp_path, settings, monkeypatch):
     run = RunFolder(tmp_path / "run")
-    run.begin(settings, "digest", resume=False)
+    run.start(settings, "digest", resume=False)
     for step, files in ((2, ["complete.json"]), (4, ["half"])):
         folder = run.checkpoints / f"checkpoint-{step}"
         folder.mkdir()
@@ -141,8 +141,8 @@ def test_a_disk_that_fills_leaves_only_whole_checkpoints(tmp_path, settings, mon
             (folder / name).touch()
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 0}))
     with (
-        pytest.raises(ActshiftError, match=r"No space is left on the disk of .*run; free some and continue"),
-        run.space_explained(1),
+        pytest.raises(ActshiftError, match=r"No space is left on the disk of .*run; free some space and continue"),
+        run.explain_full_disk(1),
     ):
         raise RuntimeError("PytorchStreamWriter failed writing file")
     assert [folder.name for folder in run.checkpoints.glob("checkpoint-*")] == ["checkpoint-2"]

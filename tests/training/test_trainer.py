@@ -10,7 +10,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from actshift import JointConfig, attach
 from actshift.training import TrainSettings, fit
-from actshift.training.trainer import trainer_of
+from actshift.training.trainer import with_mixin
 from tests.characters import char_tokenizer, sums
 from tests.zoo import ARCHITECTURES
 
@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, settings: TrainSettings) -> tuple[list[
             seen.append(logs)
 
     seen = logs
-    ours = trainer_of(SFTTrainer)
+    ours = with_mixin(SFTTrainer)
     original = ours.__init__
 
     def with_look(self, *args, callbacks, **kwargs):

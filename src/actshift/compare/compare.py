@@ -22,7 +22,7 @@ from actshift.errors import ActshiftError, require
 from actshift.files import write_whole
 from actshift.tasks import get_task
 from actshift.training import TrainSettings
-from actshift.training.build import check_names
+from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, head_for, known_objective, objective_of_rows
 
 
@@ -47,7 +47,7 @@ class Comparison:
         of_task = get_task(settings.task).settings if settings.task else {}
         common = {**of_task, **choice.common, **settings.common, "model": settings.named("model")}
         for method in choice.methods:
-            check_names(method.cell_settings(method.rates[0], FIRST_SEED, **common))
+            AdapterSpec.from_settings(method.cell_settings(method.rates[0], FIRST_SEED, **common))
         return cls(settings, Choice(choice.methods, common), read_splits(settings, common), folder)
 
     @property

@@ -38,6 +38,7 @@ def measure(comparison: Comparison) -> Throughput:
     from actshift.evaluation import evaluate
     from actshift.training import fit
     from actshift.training.build import adapt, load_base
+    from actshift.training.configs import AdapterSpec
 
     if comparison.settings.jobs > 1:
         torch.set_num_threads(1)  # as each job will
@@ -50,7 +51,7 @@ def measure(comparison: Comparison) -> Throughput:
     loading = time.perf_counter() - start
     some = comparison.splits.dataset("validation", size)
     report = evaluate(model, tokenizer, some, comparison.settings.new_tokens, size)
-    rows, adapted = comparison.splits.dataset("train"), adapt(model, settings, TIMED_STEPS, head=head)
+    rows, adapted = comparison.splits.dataset("train"), adapt(model, AdapterSpec.from_settings(settings), TIMED_STEPS, head=head)
     _, short, long = (
         fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
         for steps in (1, 1, 1 + TIMED_STEPS)  # the first one pays for imports, and what is alike in both cancels out
@@ -103,14 +104,13 @@ def estimate(settings: CompareSettings) -> Estimate:
     Raises ActshiftError for whatever would stop the comparison before its first cell.
     """
     from actshift.loading import load_tokenizer
-    from actshift.training.arguments import total_steps
 
     comparison = Comparison.of(settings)
     first = comparison.choice.methods[0]
     common = first.cell_settings(first.rates[0], FIRST_SEED, **comparison.choice.common)
     tokenizer = load_tokenizer(settings.named("model"), common.trust_remote_code)
     inputs = comparison.inputs
-    steps = total_steps(len(inputs.objective.encode(inputs.rows, tokenizer, common, inputs.head).examples), common)
+    steps = common.total_steps(len(inputs.encode(inputs.rows, tokenizer, common).examples))
     pace = measure(comparison)
     train = pace.begin + steps * pace.step + _evaluations(steps, common) * _forwards(comparison, common, pace)
     lines = tuple(_line(method, comparison, steps, train, pace) for method in comparison.choice.methods)
@@ -137,11 +137,12 @@ def _cells(comparison: Comparison) -> Iterator[str]:
 
 def _line(method: Method, comparison: Comparison, steps: int, train: float, pace: Throughput) -> Line:
     from actshift.training.build import adapt, base_without_weights
+    from actshift.training.configs import AdapterSpec
     from actshift.training.plan import counts
 
     settings = method.cell_settings(method.rates[0], FIRST_SEED, **comparison.choice.common)
     head = comparison.inputs.head
-    adapted = adapt(base_without_weights(settings, head), settings, steps, head=head)
+    adapted = adapt(base_without_weights(settings, head), AdapterSpec.from_settings(settings), steps, head=head)
     trainable, parameters = counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
     cells = len(method.rates) + seeds - 1
@@ -158,7 +159,7 @@ def _line(method: Method, comparison: Comparison, steps: int, train: float, pace
 
 
 def _evaluations(steps: int, settings: TrainSettings) -> int:
-    from actshift.training.arguments import CHECKPOINTS
+    from actshift.training.fit import CHECKPOINTS
 
     return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
 

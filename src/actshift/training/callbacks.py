@@ -1,4 +1,4 @@
-"""What happens beside the steps of a run: a look at the loss, and whole checkpoints."""
+"""Callbacks of a training run: loss check, checkpoints, constraints and progress. Imports torch and transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,15 +19,12 @@ from actshift.files import write_whole
 from actshift.training.run_folder import COMPLETE, RunFolder
 from actshift.tuner import enforce, steering_layers
 
-if TYPE_CHECKING:
-    pass
-
 
 class StopAtNan(TrainerCallback):
-    """Ends a run whose loss is no longer a number, before such a state is saved."""
+    """Stop a run if its loss is not finite, before such a state is saved."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Have the loss looked at before each checkpoint."""
+        """Log the loss before each checkpoint, so that `on_log` checks it."""
         control.should_log |= control.should_save
 
     def on_log(
@@ -38,17 +35,17 @@ class StopAtNan(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Raise ActshiftError where the loss is infinite or not a number."""
+        """Raise ActshiftError if the loss is infinite or NaN."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise ActshiftError(
-                f"The loss became {loss} at step {state.global_step}; start anew with a lower learning_rate (it was "
+                f"The loss became {loss} at step {state.global_step}; restart with a lower learning_rate (it was "
                 f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
             )
 
 
 class Checkpoints(TrainerCallback):
-    """Marks each checkpoint as complete once all of it is written, and then drops those no longer needed."""
+    """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run."""
 
     def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
         self.run = run
@@ -56,11 +53,11 @@ class Checkpoints(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, sessions before a resume included."""
+        """The duration of the run in seconds, including the sessions before a resume."""
         return time.monotonic() - self.start
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint just written; keep it, the best one, and at the very end the one before."""
+        """Mark the new checkpoint, and keep it and the best one. At the last step the previous one stays too."""
         latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
         if state.global_step < state.max_steps:
@@ -68,36 +65,32 @@ class Checkpoints(TrainerCallback):
 
 
 class EnforceEachEpoch(TrainerCallback):
-    """Enforces at the end of each epoch what an adapter promises of itself by the epoch."""
+    """Enforce the constraints with the period "epoch" at the end of each epoch."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Enforce it after an epoch's last step; `on_epoch_end` comes after that step's checkpoint is saved."""
-        if float(state.epoch or 0).is_integer() and "epoch" in _periods(model):
+        """Enforce them after the epoch's last step, and not in `on_epoch_end`, which follows that step's checkpoint."""
+        if float(state.epoch or 0).is_integer() and "epoch" in _constraint_periods(model):
             enforce(model)
 
 
 def finalize_adapters(model: nn.Module) -> None:
-    """End the training of every adapter in `model`: open gates become 0 or 1, and a rule of k steps holds exactly."""
+    """Finish the training of every adapter in `model`: round open gates to 0 or 1, and enforce all constraints."""
     for layer in steering_layers(model).values():
         for shift in layer.lora_steer.values():
             if any(parameter.requires_grad for parameter in shift.parameters()):
                 shift.finish()  # type: ignore[operator]
-    if _periods(model) - {None}:
+    if _constraint_periods(model) - {None}:
         enforce(model)
 
 
-def _periods(model: nn.Module) -> set[Any]:
+def _constraint_periods(model: nn.Module) -> set[Any]:
     layers = steering_layers(model).values()
     return {constraint.period for layer in layers for constraint in layer.constraints.values()}
 
 
-SAME = 0.01
-"""Embeddings whose distance is this share of their norm have not been told apart by any training."""
-
-
-FIGURES = (
+SHOWN_METRICS = (
     ("loss", "loss", ".4f"),
     ("reward", "reward", ".3f"),
     ("rewards/margins", "margin", ".3f"),
@@ -105,23 +98,24 @@ FIGURES = (
     ("eval_loss", "eval loss", ".4f"),
     ("eval_reward", "eval reward", ".3f"),
 )
+"""The trainer's log entries in the progress bar, with their names and formats there."""
 LINES = 10
-"""How many lines a run prints where there is no terminal."""
+"""Number of progress lines that a run prints if stderr is not a terminal."""
 
 
 class ProgressBar(TrainerCallback):
-    """Shows step, loss, learning rate and time left on stderr; as a context manager it always takes its bar down."""
+    """Show step, loss, learning rate and remaining time on stderr. The context manager removes the bar on errors."""
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.figures: dict[str, str] = {}
+        self.metrics: dict[str, str] = {}
         self.next_line = 1
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -137,12 +131,12 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Show the bar, from where a resumed run goes on."""
-        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, figures="")
+        """Show the bar, from the step at which a resumed run continues."""
+        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, metrics="")
         self.first, self.start = state.global_step, time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Advance, and have the figures looked at often enough for a line now and then."""
+        """Advance the bar."""
         self.bar.update(self.task, completed=state.global_step)
 
     def on_log(
@@ -153,19 +147,20 @@ class ProgressBar(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show the latest figures, in a line of their own where there is no bar."""
-        for key, name, form in FIGURES:
+        """Show the latest metrics, in a new line if there is no bar."""
+        for key, name, form in SHOWN_METRICS:
             if key in (logs or {}):
-                self.figures[key] = f"{name} {(logs or {})[key]:{form}}"
-        figures = "  ".join(self.figures.values())
-        self.bar.update(self.task, figures=figures)
+                self.metrics[key] = f"{name} {(logs or {})[key]:{form}}"
+        metrics = "  ".join(self.metrics.values())
+        self.bar.update(self.task, metrics=metrics)
         if self.bar.disable and state.global_step >= self.next_line:
             self.next_line = state.global_step + max(1, state.max_steps // LINES)
             print(
-                f"{self.title} {state.global_step}/{state.max_steps}  {figures}  {self._left(state)}", file=sys.stderr
+                f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {self._time_left(state)}",
+                file=sys.stderr,
             )
 
-    def _left(self, state: TrainerState) -> str:
+    def _time_left(self, state: TrainerState) -> str:
         done = state.global_step - self.first
         seconds = (time.monotonic() - self.start) / max(done, 1) * (state.max_steps - state.global_step)
         return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"

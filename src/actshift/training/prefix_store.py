@@ -1,4 +1,4 @@
-"""Where the outputs of whole batches are kept, in memory or in a file, up to a limit."""
+"""Stores for tensors by key, in memory or in a temporary file, up to a limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 class BatchStore(ABC):
-    """Tensors by key, on the CPU, in as many `limit` bytes; those that come when it is full are not kept.
+    """Copies of tensors by key, with at most `limit` bytes in total. A tensor that exceeds the limit is not stored.
 
     >>> store = InMemory(limit=8)
     >>> store.keep(b"a", torch.ones(2)); store.keep(b"b", torch.ones(2))
@@ -23,75 +23,76 @@ class BatchStore(ABC):
     """
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.held = limit, 0
-        self.places: dict[bytes, Any] = {}
+        self.limit, self.used = limit, 0
+        self.entries: dict[bytes, Any] = {}
 
     def keep(self, key: bytes, tensor: Tensor) -> None:
-        """Keep a copy under a key that is new, if there is room."""
+        """Store a copy on the CPU, if the key is new and there is room."""
         size = tensor.numel() * tensor.element_size()
-        if key not in self.places and self.held + size <= self.limit:
-            self.places[key] = self._put(tensor.detach())
-            self.held += size
+        if key not in self.entries and self.used + size <= self.limit:
+            self.entries[key] = self._write(tensor.detach())
+            self.used += size
 
     def get(self, key: bytes) -> Tensor | None:
-        """Return a copy of what is kept under a key, or None."""
-        return self._take(self.places[key]) if key in self.places else None
+        """Return a copy of the tensor with this key, on the CPU, or None."""
+        return self._read(self.entries[key]) if key in self.entries else None
 
     def close(self) -> None:
-        """Let go of all of it."""
-        self.places.clear()
+        """Free the storage."""
+        self.entries.clear()
 
     @abstractmethod
-    def _put(self, tensor: Tensor) -> Any:
-        """Copy a tensor to a place."""
+    def _write(self, tensor: Tensor) -> Any:
+        """Copy a tensor into the storage, and return an entry to read it with."""
 
     @abstractmethod
-    def _take(self, place: Any) -> Tensor:
-        """Copy from a place."""
+    def _read(self, entry: Any) -> Tensor:
+        """Return a copy of the tensor of an entry."""
 
 
 class InMemory(BatchStore):
-    """Kept as they are."""
+    """A store in memory."""
 
-    def _put(self, tensor: Tensor) -> Tensor:
+    def _write(self, tensor: Tensor) -> Tensor:
         return tensor.to("cpu", copy=True)
 
-    def _take(self, place: Tensor) -> Tensor:
-        return place.clone()  # the next block may change it in place
+    def _read(self, entry: Tensor) -> Tensor:
+        return entry.clone()  # the next block may change it in place
 
 
 class OnDisk(BatchStore):
-    """Kept as raw numbers in a file without a name in `folder`, which is gone when the process is, however it ends.
+    """A store in an unnamed file in `folder`, which the operating system removes when the process ends.
 
-    It is read, not mapped: on a full disk a write raises OSError, where a page of a map would kill the process.
+    The file is read and not memory-mapped: on a full disk a write raises OSError, while a mapped page would kill the
+    process.
     """
 
     def __init__(self, limit: float, folder: Path) -> None:
         super().__init__(limit)
-        self.file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by `close`
+        self.file: Any = TemporaryFile(dir=folder)  # noqa: SIM115  closed by `close`
 
     def close(self) -> None:
-        """Give the disk its space back."""
+        """Free the disk space."""
         super().close()
         self.file.close()
 
-    def _put(self, tensor: Tensor) -> Any:
+    def _write(self, tensor: Tensor) -> Any:
         offset = self.file.seek(0, 2)
-        self.file.write(raw(tensor))
+        self.file.write(raw_bytes(tensor))
         return offset, tensor.shape, tensor.dtype
 
-    def _take(self, place: Any) -> Tensor:
-        offset, shape, dtype = place
+    def _read(self, entry: Any) -> Tensor:
+        offset, shape, dtype = entry
         tensor = torch.empty(shape, dtype=dtype)
         self.file.seek(offset)
-        self.file.readinto(raw(tensor))  # type: ignore[attr-defined]
+        self.file.readinto(raw_bytes(tensor))
         return tensor
 
 
-def raw(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor: its own where it is contiguous and on the CPU.
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor, without a copy if it is contiguous and on the CPU.
 
-    >>> bytes(raw(torch.tensor([True, False])))
+    >>> bytes(raw_bytes(torch.tensor([True, False])))
     b'\\x01\\x00'
     """
     return memoryview(cast(Any, tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()))

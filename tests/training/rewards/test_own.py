@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from actshift import ActshiftError
-from actshift.training.rewards import own_reward
+from actshift.training.rewards import custom_reward
 
 MINE = """
 THRESHOLD = 3
@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
 
 def test_a_function_of_a_file_in_the_working_directory(here):
     here("mine_a", MINE)
-    reward = own_reward("mine_a:brief")
+    reward = custom_reward("mine_a:brief")
     assert reward.name == "mine_a:brief" and reward(completions=["a", "abcd"], prompts=["", ""]) == [1.0, 0.0]
 
 
@@ -42,7 +42,7 @@ def test_a_function_of_a_file_in_the_working_directory(here):
         ("nowhere:f", "There is no module 'nowhere' for the reward, neither in .* nor installed"),
         ("mine_b:brif", "mine_b:brif: brif does not exist .did you mean 'brief'.. in mine_b"),
         ("mine_b:", "a function without a name"),
-        ("mine_b:THRESHOLD", "THRESHOLD is no function in mine_b"),
+        ("mine_b:THRESHOLD", "THRESHOLD is not a function in mine_b"),
         ("mine_b:narrow", r"cannot be called as TRL calls it; define it as narrow\(completions, \*\*columns\)"),
         ("mine_b:later", "cannot be called as TRL calls it"),
         ("broken:f", r"The module 'broken' of the reward cannot be imported: ZeroDivisionError \(division by zero\)"),
@@ -54,4 +54,4 @@ def test_what_is_wrong_with_a_name_is_one_line(here, name, message):
     here("broken", "1 / 0")
     here("lacking", "import absent")
     with pytest.raises(ActshiftError, match=message):
-        own_reward(name)
+        custom_reward(name)

@@ -25,12 +25,12 @@ def test_numbers_of_any_kind_are_rewards(values):
 @pytest.mark.parametrize(
     "values, message",
     [
-        (None, "returned NoneType where a list with a number for each completion belongs"),
+        (None, "returned NoneType, not a list with one number per completion"),
         ([1.0], "returned 1 numbers for 2 completions"),
-        ([1.0, "x"], "returned 'x' where a finite number belongs"),
-        ([1.0, "2"], "returned '2' where a finite number belongs"),
-        ([float("nan"), 1.0], "returned nan where a finite number belongs"),
-        ([1.0, [2.0]], r"returned \[2.0\] where a finite number belongs"),
+        ([1.0, "x"], "returned 'x', which is not a finite number"),
+        ([1.0, "2"], "returned '2', which is not a finite number"),
+        ([float("nan"), 1.0], "returned nan, which is not a finite number"),
+        ([1.0, [2.0]], r"returned \[2.0\], which is not a finite number"),
     ],
 )
 def test_anything_else_is_one_line(values, message):
@@ -42,7 +42,7 @@ def test_a_reward_that_raises_is_named_with_its_error_and_the_step():
     def judge(completions, **columns):
         raise KeyError("solution")
 
-    with pytest.raises(ActshiftError, match=r"mine raised KeyError \('solution'\) at step 5; mend it and .*--resume"):
+    with pytest.raises(ActshiftError, match=r"mine raised KeyError \('solution'\) at step 5; fix it and .*--resume"):
         Reward("mine", judge)(completions=TEXTS, trainer_state=SimpleNamespace(global_step=4))
 
 

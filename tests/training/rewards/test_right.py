@@ -44,5 +44,5 @@ def test_where_no_mark_is_used_an_answer_is_enough():
 
 
 def test_a_scorer_that_takes_any_text_has_no_form():
-    with pytest.raises(ActshiftError, match="right_form needs a scorer that reads answers, such as number"):
+    with pytest.raises(ActshiftError, match="right_form needs a scorer that extracts answers, such as number"):
         right_form(get_scorer("exact"))
