@@ -20,15 +20,10 @@ GRADIENT_ROWS = 256
 
 
 def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the base model and its tokenizer.
+    """Return the base model, whose head is seeded if it is new, and its tokenizer. A `config` of None is loaded.
 
     Frozen weights are in bf16 if the run computes in it. Trained weights stay in float32, where small updates are not
     rounded away, and are cast in each forward pass.
-
-    Args:
-        settings: the settings of the run.
-        head: the model head; a new one is initialised with the run's seed.
-        config: the model's config; None loads it.
 
     Raises:
         ActshiftError: the model cannot be loaded.

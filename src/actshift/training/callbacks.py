@@ -27,16 +27,9 @@ class StopAtNan(TrainerCallback):
         """Log the loss before each checkpoint, so that `on_log` checks it."""
         control.should_log |= control.should_save
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Raise ActshiftError if the loss is infinite or NaN."""
-        loss = (logs or {}).get("loss", 0.0)
+        loss = kwargs["logs"].get("loss", 0.0)
         if not math.isfinite(loss):
             raise ActshiftError(
                 f"The loss became {loss} at step {state.global_step}; restart with a lower learning_rate (it was "
@@ -67,12 +60,10 @@ class Checkpoints(TrainerCallback):
 class EnforceEachEpoch(TrainerCallback):
     """Enforce the constraints with the period "epoch" at the end of each epoch."""
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Enforce them after the epoch's last step, and not in `on_epoch_end`, which follows that step's checkpoint."""
-        if float(state.epoch or 0).is_integer() and "epoch" in _constraint_periods(model):
-            enforce(model)
+        if float(state.epoch or 0).is_integer() and "epoch" in _constraint_periods(kwargs["model"]):
+            enforce(kwargs["model"])
 
 
 def finalize_adapters(model: nn.Module) -> None:
@@ -139,18 +130,11 @@ class ProgressBar(TrainerCallback):
         """Advance the bar."""
         self.bar.update(self.task, completed=state.global_step)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest metrics, in a new line if there is no bar."""
         for key, name, form in SHOWN_METRICS:
-            if key in (logs or {}):
-                self.metrics[key] = f"{name} {(logs or {})[key]:{form}}"
+            if key in kwargs["logs"]:
+                self.metrics[key] = f"{name} {kwargs['logs'][key]:{form}}"
         metrics = "  ".join(self.metrics.values())
         self.bar.update(self.task, metrics=metrics)
         if self.bar.disable and state.global_step >= self.next_line:

@@ -73,11 +73,9 @@ def read_inputs(settings: TrainSettings) -> Inputs:
 
 
 def known_objective(settings: TrainSettings, config: Any = None) -> Objective | None:
-    """Return the objective that follows from the settings or the model; None if the rows must decide.
+    """Return the objective that follows from the settings or the model's head; None if the rows must decide.
 
-    Args:
-        settings: the settings of the run.
-        config: the model's config; None loads it if it is needed.
+    A model's `config` of None is loaded if it is needed.
     """
     if settings.objective:
         return OBJECTIVES[settings.objective]
@@ -127,11 +125,7 @@ def objective_of_rows(rows: Dataset) -> Objective:
 def head_for(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
     """Return the head that the objective needs for `rows`, with the class names of the task or of the model.
 
-    Args:
-        settings: the settings of the run.
-        objective: its objective.
-        rows: the training rows.
-        config: the model's config; None loads it if it is needed.
+    A model's `config` of None is loaded if it is needed.
 
     Raises:
         ActshiftError: all rows have the same class.

@@ -22,7 +22,7 @@ from actshift.data.collate import padded
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import text_config, unwrap
-from actshift.training.prefix_store import GIB, BatchStore, InMemory, OnDisk, raw_bytes
+from actshift.training.prefix_store import GIB, TensorStore, raw_bytes
 from actshift.training.settings import TrainSettings
 from actshift.training.trainer import LengthGroupedSampler, lengths_of, restore_model_after, uses_bf16
 from actshift.tuner.layer import CHILD
@@ -93,7 +93,7 @@ class CachedPrefix(AbstractContextManager[Any]):
         ActshiftError: this check fails, or a block returns tensors besides its hidden states.
     """
 
-    def __init__(self, prefix: Prefix, store: BatchStore) -> None:
+    def __init__(self, prefix: Prefix, store: TensorStore) -> None:
         self.prefix, self.store = prefix, store
         self.key = b""
         self.cached: Tensor | None = None
@@ -199,12 +199,7 @@ def check_prefix(
 ) -> None:
     """Check that a run can use the cache: batches repeat, and the model's output with the cache is bit-identical.
 
-    Args:
-        model: the model with its adapter.
-        settings: the settings of the run.
-        inputs: the training rows as inputs of the model; the first ones are run through the model.
-        tokenizer: the model's tokenizer, for padding.
-        steps: the steps of the run.
+    The first ones of the `inputs`, the training rows, are run through the model.
 
     Raises:
         ActshiftError: a check fails.
@@ -221,7 +216,7 @@ def _check_exact(model: Any, prefix: Prefix, batch: Mapping[str, Tensor]) -> Non
     training, inner = model.training, cast(Any, unwrap(model))
     model.train()
     try:
-        with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, InMemory(math.inf)) as cache:
+        with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, TensorStore(math.inf)) as cache:
             inner.config.use_cache = False  # as trainers do
             computed = _outputs(model, batch, seed=0)
             if cache.needs_gradient:
@@ -250,8 +245,7 @@ def _outputs(model: Any, batch: Mapping[str, Tensor], seed: int) -> list[Tensor]
 
 def cached_prefix(model: Any, settings: TrainSettings, folder: Path) -> CachedPrefix:
     """Return the context manager that caches the prefix of `model`; a cache on disk is a file in `folder`."""
-    limit = settings.cache_limit * GIB
-    store = InMemory(limit) if settings.cache_prefix == "memory" else OnDisk(limit, folder)
+    store = TensorStore(settings.cache_limit * GIB, folder if settings.cache_prefix == "disk" else None)
     return CachedPrefix(find_prefix(model), store)
 
 

@@ -58,9 +58,9 @@ class FitResult:
         >>> FitResult.from_dict({**asdict(FitResult(1, 2.0, None, 1, 8, 0, 4, 9, 1.0)), "figures": old}).figures
         {'reward_start': 0.1, 'eval_reward': 0.4}
         """
-        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
-        metrics = known.get("figures", {})
-        return cls(**{**known, "figures": {_current_name(name): value for name, value in metrics.items()}})
+        known: dict[str, Any] = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        known["figures"] = {_current_name(name): value for name, value in known.get("figures", {}).items()}
+        return cls(**known)
 
 
 def _current_name(name: str) -> str:

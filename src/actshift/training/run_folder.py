@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ class RunFolder:
             )
 
     @contextmanager
-    def explain_full_disk(self, trainable: int) -> Iterator[None]:
+    def explain_full_disk(self, trainable: int) -> Generator[None, None, None]:
         """Convert the errors that libraries raise on a full disk into one, and remove incomplete checkpoints.
 
         Raises:

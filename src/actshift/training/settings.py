@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +15,8 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import read_mapping
 from actshift.training.setting_fields import check_fields, names_in_source, setting
 
-WHAT, SHIFT, WEIGHTS, TRAINING, MACHINE = (
-    "Model and data",
-    "Steering adapter",
-    "LoRA and joint training",
-    "Training",
-    "Machine",
-)
-REWARD = "Preferences and rewards"
+WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"
+REWARD, TRAINING, MACHINE = "Preferences and rewards", "Training", "Machine"
 ADAPTER = "Options of single adapters"
 """The panel of settings that only some adapters have, under the names of the adapters' own fields."""
 LEARNING_RATES = {"steering": 2e-3, "lora": 3e-4, "full": 2e-5, "joint": 2e-4}
@@ -30,12 +25,12 @@ RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
 """Factor on the default learning rate by objective: TRL trains full models at 1e-6 for these, and sft uses 2e-5."""
 
 _HERE = Path(__file__).parent
-_KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind\b.*= "(\w+)"')
 _PHASES_OF_LOFIT = ("head_scale", "head_vector")
+_KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
 ADAPTERS = (*(kind for kind in _KINDS if kind not in _PHASES_OF_LOFIT), "lofit")
 SITES = re.findall(r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]")))
 OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
-OBJECTIVE_SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
+SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
 REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
 
 STEERS = {"method": ("steering", "joint")}
@@ -45,6 +40,17 @@ RULE = {**JOINT, "orthogonality": ("read", "write", "both")}
 LOFIT = {"method": ("steering",), "adapter": ("lofit",)}
 ENDS = {"positions": ("ends",)}
 GRPO = {"objective": ("grpo",)}
+PREFERENCE = {"objective": ("dpo", "grpo")}
+CACHE = {"cache_prefix": ("memory", "disk")}
+
+_data = partial(setting, WHAT)
+_shift = partial(setting, SHIFT, applies_to=STEERS)
+_option = partial(setting, ADAPTER, applies_to=STEERS)
+_lora = partial(setting, WEIGHTS, applies_to=LORA)
+_joint = partial(setting, WEIGHTS, applies_to=JOINT)
+_grpo = partial(setting, REWARD, applies_to=GRPO)
+_train = partial(setting, TRAINING)
+_machine = partial(setting, MACHINE)
 
 
 @dataclass(frozen=True)
@@ -55,126 +61,85 @@ class TrainSettings:
     optimisation; `train` also reads `model`, `data` and `out`.
 
     Raises:
-        ActshiftError: a value has the wrong type or is out of its range, or a setting has no effect with the
-            chosen method.
+        ActshiftError: a value has the wrong type or is out of its range, or has no effect with the chosen method.
 
     Example:
         >>> TrainSettings(model="gpt2", data="rows.jsonl", out="run").rate
         0.002
     """
 
-    model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
-    data: str | None = setting(
-        WHAT, None, "Training rows: a .jsonl, .json, .csv or .parquet file, or the id of a Hugging Face dataset."
+    model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
+    data: str | None = _data(None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a Hugging Face dataset.")
+    task: str | None = _data(
+        None, "Task to train on instead of --data: a name from 'actshift tasks', or the path of a .yaml file."
     )
-    task: str | None = setting(
-        WHAT, None, "Task to train on instead of --data: a name from 'actshift tasks', or the path of a .yaml file."
+    data_dir: str | None = _data(None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub by default.")
+    out: str | None = _data(None, "Output folder; it must be new or empty.")
+    eval_data: str | None = _data(
+        None, "Evaluation rows: a file, or a dataset id (its validation split). The best checkpoint is kept."
     )
-    data_dir: str | None = setting(
-        WHAT, None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; by default they come from the hub."
+    eval_share: float = _data(0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1)
+    method: Literal["steering", "lora", "joint", "full"] = _data(
+        "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
     )
-    out: str | None = setting(WHAT, None, "Output folder; it must be new or empty.")
-    eval_data: str | None = setting(
-        WHAT,
+    objective: str | None = _data(
         None,
-        "Evaluation rows: a file, or the validation split of a dataset id. The checkpoint with the best score is kept.",
-    )
-    eval_share: float = setting(
-        WHAT, 0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1
-    )
-    method: Literal["steering", "lora", "joint", "full"] = setting(
-        WHAT, "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
-    )
-    objective: str | None = setting(
-        WHAT,
-        None,
-        "Training objective: "
-        + ", ".join(f"{name} ({text})" for name, text in zip(OBJECTIVES, OBJECTIVE_SUMMARIES, strict=True))
-        + ". By default sft for a causal language model; for an encoder it follows from the columns of the rows.",
+        f"Training objective: {', '.join(map('{} ({})'.format, OBJECTIVES, SUMMARIES))}. By default sft for a causal "
+        "language model; for an encoder it follows from the columns of the rows.",
         choices=OBJECTIVES,
     )
-    chat: bool = setting(WHAT, True, "Render a task's rows with the tokenizer's chat template, if it has one.")
+    chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
 
-    adapter: str = setting(SHIFT, "low_rank", f"Kind of adapter: {', '.join(ADAPTERS)}.", applies_to=STEERS)
-    site: str | None = setting(
-        SHIFT,
+    adapter: str = _shift("low_rank", f"Kind of adapter: {', '.join(ADAPTERS)}.")
+    site: str | None = _shift(
         None,
         f"Activation to steer: {', '.join(SITES)}. By default attention_heads for adapters that steer heads, "
         "post_block for all others.",
-        applies_to=STEERS,
     )
-    layers: tuple[int | str, ...] | None = setting(
-        SHIFT,
-        None,
-        "Blocks to steer: an index, or a Python slice such as 4:8 or -4: (repeatable; all by default).",
-        applies_to=STEERS,
+    layers: tuple[int | str, ...] | None = _shift(
+        None, "Blocks to steer: an index, or a Python slice such as 4:8 or -4: (repeatable; all by default)."
     )
-    positions: Literal["all", "prompt", "generated", "last", "ends"] = setting(
-        SHIFT,
-        "all",
-        "Tokens to steer: all, the prompt, the generated tokens, the last token of the prompt, or both ends of it.",
-        applies_to=STEERS,
+    positions: Literal["all", "prompt", "generated", "last", "ends"] = _shift(
+        "all", "Tokens to steer: all, the prompt, the generated ones, the last one of the prompt, or both ends of it."
     )
-    interventions: str | None = setting(
-        SHIFT,
-        None,
-        "File with sites, layers and ranks, written by locate --budget --out; it replaces the settings above.",
-        applies_to=STEERS,
+    interventions: str | None = _shift(
+        None, "File with sites, layers and ranks, written by locate --budget --out; it replaces the settings above."
     )
-    start: str | None = setting(
-        SHIFT,
-        None,
-        "Saved adapter of the same kind to start from: a folder or an id, for example from actshift vector.",
-        applies_to=STEERS,
+    start: str | None = _shift(
+        None, "Saved adapter of the same kind to start from: a folder or an id, for example from actshift vector."
     )
-    first_tokens: int = setting(
-        SHIFT, 7, "Number of steered tokens at the start of the prompt.", least=0, applies_to=ENDS
-    )
-    last_tokens: int = setting(SHIFT, 7, "Number of steered tokens at the end of the prompt.", least=0, applies_to=ENDS)
+    first_tokens: int = setting(SHIFT, 7, "Steered tokens at the start of the prompt.", least=0, applies_to=ENDS)
+    last_tokens: int = setting(SHIFT, 7, "Steered tokens at the end of the prompt.", least=0, applies_to=ENDS)
 
-    rank: int = setting(ADAPTER, 8, "Rank r of a low-rank adapter.", applies_to=STEERS)
-    activation: str = setting(
-        ADAPTER, "silu", "Nonlinearity of low_rank: silu, gelu, relu, tanh, or none.", applies_to=STEERS
+    rank: int = _option(8, "Rank r of a low-rank adapter.")
+    activation: str = _option("silu", "Nonlinearity of low_rank: silu, gelu, relu, tanh, or none.")
+    bias: bool = _option(False, "Add a bias to both maps of low_rank.")
+    init: str = _option(
+        "default", "Initial W_down of low_rank: default, reference (the paper's scale), or gradient (of the loss)."
     )
-    bias: bool = setting(ADAPTER, False, "Add a bias to both maps of low_rank.", applies_to=STEERS)
-    init: str = setting(
-        ADAPTER,
-        "default",
-        "Initial W_down of low_rank: default, reference (the paper's scale), or gradient (of the loss on the rows).",
-        applies_to=STEERS,
-    )
-    l0: float = setting(ADAPTER, 4e-5, "Weight of the penalty on open gates in jola.", least=0, applies_to=STEERS)
-    l1: float = setting(ADAPTER, 1e-3, "Weight of the penalty on the scales in lofit.", least=0, applies_to=STEERS)
+    l0: float = _option(4e-5, "Weight of the penalty on open gates in jola.", least=0)
+    l1: float = _option(1e-3, "Weight of the penalty on the scales in lofit.", least=0)
     lofit_heads: int | None = setting(
-        ADAPTER, None, "Number of attention heads that lofit keeps over all blocks.", least=1, applies_to=LOFIT
+        ADAPTER, None, "Attention heads that lofit keeps, over all blocks.", least=1, applies_to=LOFIT
     )
     lofit_share: float = setting(
-        ADAPTER,
-        0.1,
-        "Share of all heads that lofit keeps, unless lofit_heads is set.",
-        above=0,
-        most=1,
-        applies_to=LOFIT,
+        ADAPTER, 0.1, "Share of all heads that lofit keeps without lofit_heads.", above=0, most=1, applies_to=LOFIT
     )
     lofit_steps: float = setting(
         ADAPTER, 0.5, "Share of the steps in which lofit selects its heads.", above=0, below=1, applies_to=LOFIT
     )
 
-    lora_r: int = setting(WEIGHTS, 8, "Rank of LoRA.", least=1, applies_to=LORA)
-    lora_alpha: float = setting(WEIGHTS, 16, "LoRA's α; updates are scaled by α / rank.", above=0, applies_to=LORA)
-    lora_dropout: float = setting(WEIGHTS, 0.0, "Dropout on LoRA's input.", least=0, below=1, applies_to=LORA)
-    lora_targets: tuple[str, ...] | None = setting(
-        WEIGHTS, None, "Linear layers with LoRA, such as q_proj (repeatable; all by default).", applies_to=LORA
+    lora_r: int = _lora(8, "Rank of LoRA.", least=1)
+    lora_alpha: float = _lora(16, "LoRA's α; updates are scaled by α / rank.", above=0)
+    lora_dropout: float = _lora(0.0, "Dropout on LoRA's input.", least=0, below=1)
+    lora_targets: tuple[str, ...] | None = _lora(
+        None, "Linear layers with LoRA, such as q_proj (repeatable; all by default)."
     )
-    lora_learning_rate: float | None = setting(
-        WEIGHTS,
-        None,
-        "Peak learning rate of LoRA in joint training; by default learning_rate.",
-        above=0,
-        applies_to=JOINT,
+    lora_learning_rate: float | None = _joint(
+        None, "Peak learning rate of LoRA in joint training; by default learning_rate.", above=0
     )
-    orthogonality: Literal["read", "write", "both", "none"] = setting(
-        WEIGHTS, "read", "Side of the adapter that is kept orthogonal to LoRA's output in its block.", applies_to=JOINT
+    orthogonality: Literal["read", "write", "both", "none"] = _joint(
+        "read", "Side of the adapter that is kept orthogonal to LoRA's output in its block."
     )
     orthogonality_every: str = setting(
         WEIGHTS, "1", "Optimiser steps between enforcements of the constraint, or 'epoch'.", applies_to=RULE
@@ -183,84 +148,67 @@ class TrainSettings:
         WEIGHTS, None, "Weight of a soft penalty that replaces the constraint.", above=0, applies_to=RULE
     )
 
-    reward: tuple[str, ...] | None = setting(
-        REWARD,
-        None,
-        f"Reward for grpo: {', '.join(REWARDS)}, or a Python function as module:function (repeatable; rewards are "
-        "summed).",
-        applies_to=GRPO,
+    reward: tuple[str, ...] | None = _grpo(
+        None, f"Reward for grpo: {', '.join(REWARDS)}, or a function as module:function (repeatable; the sum counts)."
     )
-    scorer: str | None = setting(
-        REWARD,
-        None,
-        "Scorer of right_answer and right_form; by default the scorer of the task, or exact match.",
-        applies_to=GRPO,
+    scorer: str | None = _grpo(
+        None, f"Scorer of {' and '.join(REWARDS)}; by default the scorer of the task, or exact match."
     )
     beta: float | None = setting(
         REWARD,
         None,
         "Penalty for moving away from the initial model: β of dpo (default 0.1), or the KL weight of grpo (default 0).",
         least=0,
-        applies_to={"objective": ("dpo", "grpo")},
+        applies_to=PREFERENCE,
     )
-    generations: int = setting(REWARD, 8, "Completions that grpo samples per prompt.", least=2, applies_to=GRPO)
-    max_new_tokens: int | None = setting(
-        REWARD, None, "Maximum tokens of a completion; by default the task's limit, or 64.", least=1, applies_to=GRPO
+    generations: int = _grpo(8, "Completions that grpo samples per prompt.", least=2)
+    max_new_tokens: int | None = _grpo(
+        None, "Maximum tokens of a completion; by default the task's limit, or 64.", least=1
     )
-    temperature: float = setting(REWARD, 1.0, "Sampling temperature of the completions.", above=0, applies_to=GRPO)
+    temperature: float = _grpo(1.0, "Sampling temperature of the completions.", above=0)
 
-    learning_rate: float | None = setting(
-        TRAINING,
+    learning_rate: float | None = _train(
         None,
         "Peak learning rate of AdamW; by default the middle of the paper's grid: "
-        + ", ".join(f"{rate:g} for {method}" for method, rate in LEARNING_RATES.items())
-        + ", divided by 20 for dpo and grpo.",
+        f"{', '.join(f'{rate:g} for {method}' for method, rate in LEARNING_RATES.items())}, divided by 20 for dpo and "
+        "grpo.",
         above=0,
     )
-    epochs: float = setting(TRAINING, 1.0, "Passes over the data.", above=0)
-    max_steps: int | None = setting(TRAINING, None, "Optimiser steps; overrides epochs.", least=1)
-    batch_size: int = setting(TRAINING, 8, "Rows per forward pass.", least=1)
-    gradient_accumulation: int = setting(TRAINING, 2, "Forward passes per optimiser step.", least=1)
-    warmup: float = setting(TRAINING, 0.03, "Share of the steps for the learning rate warm-up.", least=0, below=1)
-    weight_decay: float = setting(TRAINING, 0.0, "Weight decay of AdamW.", least=0)
-    schedule: Literal["linear", "cosine", "constant"] = setting(
-        TRAINING, "linear", "Learning rate schedule after the warm-up."
-    )
-    max_length: int = setting(
-        TRAINING,
+    epochs: float = _train(1.0, "Passes over the data.", above=0)
+    max_steps: int | None = _train(None, "Optimiser steps; overrides epochs.", least=1)
+    batch_size: int = _train(8, "Rows per forward pass.", least=1)
+    gradient_accumulation: int = _train(2, "Forward passes per optimiser step.", least=1)
+    warmup: float = _train(0.03, "Share of the steps for the learning rate warm-up.", least=0, below=1)
+    weight_decay: float = _train(0.0, "Weight decay of AdamW.", least=0)
+    schedule: Literal["linear", "cosine", "constant"] = _train("linear", "Learning rate schedule after the warm-up.")
+    max_length: int = _train(
         512,
         "Maximum tokens of a row (for grpo, of its prompt). Longer rows are skipped; plain text is split into pieces.",
         least=2,
     )
-    group_by_length: bool = setting(
-        TRAINING,
+    group_by_length: bool = _train(
         False,
         "Group rows of similar length to reduce padding. Except for embed, every epoch then has the same batches.",
     )
-    seed: int = setting(TRAINING, 0, "Seed of the initial weights and of the order of the rows.", least=0)
-    save_steps: int | None = setting(
-        TRAINING, None, "Steps between checkpoints and evaluations; by default a tenth of the run.", least=1
+    seed: int = _train(0, "Seed of the initial weights and of the order of the rows.", least=0)
+    save_steps: int | None = _train(
+        None, "Steps between checkpoints and evaluations; by default a tenth of the run.", least=1
     )
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        MACHINE, "auto", "Compute precision; auto is bf16 on a GPU with hardware support, else fp32."
+    precision: Literal["auto", "fp32", "bf16"] = _machine(
+        "auto", "Compute precision; auto is bf16 on a GPU with hardware support, else fp32."
     )
-    gradient_checkpointing: bool = setting(MACHINE, False, "Recompute activations in the backward pass to save memory.")
-    cache_prefix: Literal["off", "memory", "disk"] = setting(
-        MACHINE,
+    gradient_checkpointing: bool = _machine(False, "Recompute activations in the backward pass to save memory.")
+    cache_prefix: Literal["off", "memory", "disk"] = _machine(
         "off",
         "Cache the output of the blocks below the first steered one for each batch, in memory or on the disk of --out. "
         "Results are bit-identical. Needs --group-by-length.",
         applies_to={"method": ("steering",)},
     )
-    cache_limit: float = setting(
-        MACHINE,
-        4.0,
-        "Maximum size of this cache in GiB; batches beyond it are recomputed.",
-        above=0,
-        applies_to={"cache_prefix": ("memory", "disk")},
+    cache_limit: float = _machine(
+        4.0, "Maximum size of this cache in GiB; batches beyond it are recomputed.", above=0, applies_to=CACHE
     )
-    trust_remote_code: bool = setting(
-        MACHINE, False, "Run Python code that comes with the model; use only if you trust its author."
+    trust_remote_code: bool = _machine(
+        False, "Run Python code that comes with the model; use only if you trust its author."
     )
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from random import Random
@@ -132,7 +132,7 @@ def uses_bf16(settings: TrainSettings) -> bool:
 
 
 @contextmanager
-def restore_model_after(model: Any) -> Iterator[None]:
+def restore_model_after(model: Any) -> Generator[None, None, None]:
     """Restore the model's `forward` and `use_cache` after training.
 
     The trainer wraps `forward` with a fused loss and autocast, which would accumulate over runs and break pickling.
@@ -152,7 +152,7 @@ def restore_model_after(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Generator[None, None, None]:
     """Hide progress bars, log messages and FutureWarnings of transformers and TRL. Errors are still logged."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actshift.data.collate import padded
 from actshift.data.encode import Encoded, Example, partner_loss, sides
@@ -22,7 +22,7 @@ class Classify(Objective):
 
     name = "classify"
     summary = "classify texts"
-    task_type: TaskType = "SEQ_CLS"
+    task_type: ClassVar[TaskType] = "SEQ_CLS"
     kinds = (("text", "label"),)
     form = "labels"
 
@@ -59,7 +59,7 @@ class Tag(Classify):
 
     name = "tag"
     summary = "tag words"
-    task_type = "TOKEN_CLS"
+    task_type: ClassVar[TaskType] = "TOKEN_CLS"
     kinds = (("tokens", "tags"),)
 
 
@@ -69,7 +69,7 @@ class Embed(Classify):
 
     name = "embed"
     summary = "embed pairs of texts close to each other"
-    task_type: TaskType = "FEATURE_EXTRACTION"
+    task_type: ClassVar[TaskType] = "FEATURE_EXTRACTION"
     kinds = (("text", "text_pair"),)
 
     def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any, config: Any = None) -> Encoded:
@@ -109,7 +109,9 @@ def _pair_trainer() -> Any:
 
         in_batch_negatives = True  # so each epoch needs new batches
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             loss = partner_loss(model, inputs)
             return (loss, {}) if return_outputs else loss
 

@@ -113,9 +113,9 @@ class Grpo(Objective):
         repeated = [index % len(rows) for index in range(max(prompts, len(rows)))]
         return {**datasets, "train_dataset": rows.select(repeated), "reward_funcs": run_rewards(settings)}
 
-    def build_trainer(self, model: Any, examples: Any, *args: Any) -> Any:
+    def build_trainer(self, model: Any, examples: Any, settings: Any, arguments: Any, callbacks: Any) -> Any:
         """Return the trainer, with a tokenizer that encodes prompts as in the rest of actshift."""
-        trainer = super().build_trainer(model, examples, *args)
+        trainer = super().build_trainer(model, examples, settings, arguments, callbacks)
         trainer.processing_class = PromptTokenizer(examples.tokenizer, examples.train.rendered)
         return trainer
 

@@ -64,11 +64,7 @@ class Objective(ABC):
     metrics: ClassVar[Mapping[str, str]] = {}
 
     def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
-        """Return the head that a model needs for `rows`.
-
-        Args:
-            rows: the training rows.
-            labels: the class names, if they are known; otherwise they are collected from the rows.
+        """Return the head that a model needs for `rows`; class names that are not given are collected from the rows.
 
         Raises:
             ActshiftError: a classifier has fewer than two classes.
@@ -89,14 +85,7 @@ class Objective(ABC):
         head: Head,
         config: Any = None,
     ) -> Encoded:
-        """Return rows in the form that the trainer reads.
-
-        Args:
-            rows: rows with one of the sets of columns in `kinds`.
-            tokenizer: the model's tokenizer.
-            settings: the settings of the run, which are checked against the objective.
-            head: the model's head, with the class names.
-            config: the model's config, which limits the length of rows; None leaves the tokenizer's limit.
+        """Return rows in the form that the trainer reads; `config` is the model's, for its context length.
 
         Raises:
             ActshiftError: the rows or the settings do not fit the objective.
@@ -145,10 +134,10 @@ class Objective(ABC):
 OBJECTIVES: dict[str, Objective] = {}
 """Every objective by its name, filled by `register_objective`."""
 
-ObjectiveClass = TypeVar("ObjectiveClass", bound=type[Objective])
+ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
 
 
-def register_objective(cls: ObjectiveClass) -> ObjectiveClass:
+def register_objective(cls: type[ObjectiveT]) -> type[ObjectiveT]:
     """Add an objective to `OBJECTIVES`; a class decorator."""
     OBJECTIVES[cls.name] = cls()
     return cls
@@ -169,13 +158,9 @@ def check_no_sft_settings(settings: TrainSettings) -> None:
 
 
 def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Check that rows fit into the model's context.
+    """Check that rows of these lengths in tokens fit into the model's context.
 
-    Args:
-        lengths: the tokens of each row.
-        parts: what the lengths count besides the prompt, for the message.
-        tokenizer: the model's tokenizer.
-        config: the model's config; None checks only the tokenizer's limit.
+    Without the model's `config` only the tokenizer's limit counts. The message names the `parts` of a row.
 
     Raises:
         ActshiftError: a row is longer than the context.

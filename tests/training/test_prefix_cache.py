@@ -15,10 +15,10 @@ from actshift import ActshiftError, SteeringConfig, attach
 from actshift.sites import find_blocks
 from actshift.training import FitResult, TrainSettings, fit, plan, train
 from actshift.training.prefix_cache import CachedPrefix, find_prefix
-from actshift.training.prefix_store import BatchStore, InMemory, OnDisk
+from actshift.training.prefix_store import TensorStore
 from tests.characters import char_tokenizer, sums
 from tests.encoders import classed, save_encoder, write
-from tests.training.test_resume import Killed, kill_at
+from tests.training.helpers import Killed, kill_at
 from tests.zoo import ARCHITECTURES, example_inputs
 
 UNEVEN = [{**row, "prompt": "?" * (number % 5) + row["prompt"]} for number, row in enumerate(sums(18))]
@@ -64,7 +64,7 @@ def runs_of(monkeypatch) -> Iterator[list[int]]:
     yield counts
 
 
-def test_the_losses_and_the_adapter_are_those_without_to_the_bit(runs_of):
+def test_cache_gives_bit_identical_losses_and_weights(runs_of):
     plain = trained(steered(), SETTINGS)
     model = steered()
     cached = trained(model, replace(SETTINGS, cache_prefix="memory"))
@@ -86,7 +86,7 @@ def test_the_losses_and_the_adapter_are_those_without_to_the_bit(runs_of):
         ("llama", "post_block", {"cache_prefix": "disk", "precision": "bf16"}),
     ],
 )
-def test_so_they_are_at_other_sites_in_other_models_and_by_other_settings(name, site, change):
+def test_cache_is_exact_for_other_models_sites_and_settings(name, site, change):
     settings = replace(SETTINGS, **change)
     plain = trained(steered(name, site), replace(settings, cache_prefix="off", cache_limit=4.0))
     cached = trained(steered(name, site), settings)
@@ -94,7 +94,7 @@ def test_so_they_are_at_other_sites_in_other_models_and_by_other_settings(name, 
 
 
 @pytest.mark.slow
-def test_a_resumed_run_keeps_them_anew_and_leaves_nothing_behind(settings, tmp_path, monkeypatch):
+def test_resumed_run_refills_the_cache_and_leaves_no_file(settings, tmp_path, monkeypatch):
     settings = replace(
         settings, group_by_length=True, cache_prefix="disk", layers=("1:",), max_steps=14, eval_share=0.25
     )
@@ -109,7 +109,7 @@ def test_a_resumed_run_keeps_them_anew_and_leaves_nothing_behind(settings, tmp_p
 
 
 @pytest.mark.slow
-def test_classes_are_learned_to_the_same_bits(tmp_path):
+def test_cache_is_exact_for_classification(tmp_path):
     model = save_encoder(tmp_path / "model")
     rows = write(tmp_path / "rows.jsonl", classed(30))
     run = dict(model=str(model), data=str(rows), layers=("-2:",), epochs=3, batch_size=4, group_by_length=True)
@@ -120,8 +120,8 @@ def test_classes_are_learned_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_a_store_gives_back_what_it_holds_up_to_its_limit(kind, tmp_path):
-    store: BatchStore = InMemory(100) if kind == "memory" else OnDisk(100, tmp_path)
+def test_store_returns_copies_up_to_its_limit(kind, tmp_path):
+    store = TensorStore(100, tmp_path if kind == "disk" else None)
     for key, tensor in {b"a": torch.randn(2, 5), b"b": torch.randn(9, 5), b"c": torch.randn(3, 7).bfloat16()}.items():
         store.keep(key, tensor)
         found = store.get(key)
@@ -132,10 +132,10 @@ def test_a_store_gives_back_what_it_holds_up_to_its_limit(kind, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_batch_is_computed_and_a_known_one_is_not():
+def test_only_known_batches_skip_the_prefix():
     model, inputs = steered(), example_inputs("llama")
     before = model(**inputs).logits
-    with CachedPrefix(find_prefix(model), InMemory(1e6)) as cache:
+    with CachedPrefix(find_prefix(model), TensorStore(1e6)) as cache:
         for _ in range(3):
             assert torch.equal(model(**inputs).logits, before)
         other = {**inputs, "input_ids": inputs["input_ids"].flip(1)}
@@ -158,7 +158,7 @@ def test_another_batch_is_computed_and_a_known_one_is_not():
         (lambda: leaking(steered()), {}, "changes when its first blocks are skipped"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(model, change, message, tmp_path):
+def test_runs_that_cannot_use_the_cache_raise_before_anything_is_written(model, change, message, tmp_path):
     data = Dataset.from_list(UNEVEN)
     settings = replace(SETTINGS, cache_prefix="memory", **change)
     with pytest.raises(ActshiftError, match=message):
@@ -166,10 +166,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, change, mes
     assert not (tmp_path / "run").exists()
 
 
-def test_objectives_whose_batches_do_not_come_again_are_refused():
+def test_objectives_without_repeating_batches_raise():
     for rows, message in (
         ({"text": ["a"], "text_pair": ["b"]}, "embed draws new batches in every epoch"),
-        ({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]}, "cache_prefix memory needs the completions .* leave it out for dpo"),
+        (
+            {"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]},
+            "cache_prefix memory needs .* leave it out for dpo",
+        ),
     ):
         objective = "dpo" if "chosen" in rows else "embed"
         settings = replace(SETTINGS, objective=objective, cache_prefix="memory", group_by_length=objective == "embed")
@@ -177,7 +180,7 @@ def test_objectives_whose_batches_do_not_come_again_are_refused():
             fit(steered(), char_tokenizer(), Dataset.from_dict(rows), settings)
 
 
-def test_settings_it_has_no_part_in_are_refused():
+def test_cache_settings_without_effect_raise():
     for change, message in (
         ({"method": "joint"}, "cache_prefix has no effect when method is joint"),
         ({"cache_prefix": "off", "cache_limit": 1}, "cache_limit has no effect when cache_prefix is off"),
@@ -186,12 +189,12 @@ def test_settings_it_has_no_part_in_are_refused():
             TrainSettings(**{"cache_prefix": "memory", **change})
 
 
-def test_an_encoder_decoder_is_refused():
+def test_encoder_decoder_raises():
     with pytest.raises(ActshiftError, match="has an encoder and a decoder"):
         find_prefix(ARCHITECTURES["t5"]())
 
 
-def test_plan_says_how_much_will_be_kept(settings):
+def test_plan_estimates_the_cache_size(settings):
     settings = replace(settings, group_by_length=True, cache_prefix="memory", layers=("1:",), max_steps=20)
     foreseen = plan(settings)
     assert foreseen.cache == foreseen.to_dict()["cache_bytes"] > 40 * 5 * 32 * 4

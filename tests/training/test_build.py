@@ -32,7 +32,7 @@ def tensors(settings: TrainSettings) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", ["steering", "joint"])
-def test_init_gradient_trains_saves_and_loads_without_data(settings, method, tmp_path):
+def test_gradient_init_trains_and_loads_without_data(settings, method, tmp_path):
     begun = replace(settings, init="gradient", method=method, max_steps=2, learning_rate=1e-5, orthogonality="read")
     if method == "joint":
         begun = replace(begun, orthogonality="none")  # the rule would turn W_down at once
@@ -44,7 +44,7 @@ def test_init_gradient_trains_saves_and_loads_without_data(settings, method, tmp
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_in_the_same_bits(settings, monkeypatch):
+def test_resume_after_gradient_init_is_bit_identical(settings, monkeypatch):
     from actshift.training.callbacks import StopAtNan
 
     begun = replace(settings, init="gradient", max_steps=4)
@@ -64,7 +64,7 @@ def test_a_resumed_run_ends_in_the_same_bits(settings, monkeypatch):
         assert torch.equal(value, tensors(stopped)[name])
 
 
-def test_interventions_come_from_a_file(settings, located):
+def test_interventions_are_read_from_a_file(settings, located):
     uneven = replace(settings, interventions=str(located), init="gradient", max_steps=2)
     assert [(place.layer, place.site, place.parameters) for place in plan(uneven).places] == [
         (0, "post_block", 3 * 64),
@@ -79,7 +79,7 @@ def test_interventions_come_from_a_file(settings, located):
     assert stored.all_interventions == expected
 
 
-def test_what_contradicts_the_file_is_refused(settings, located, tmp_path):
+def test_settings_that_contradict_the_file_raise(settings, located, tmp_path):
     with pytest.raises(ActshiftError, match="and so does rank"):
         plan(replace(settings, interventions=str(located), rank=4))
     with pytest.raises(ActshiftError, match="cannot be read"):
@@ -93,12 +93,12 @@ def test_what_contradicts_the_file_is_refused(settings, located, tmp_path):
         plan(replace(settings, interventions=str(other)))
 
 
-def test_only_low_rank_begins_along_the_gradient(settings):
+def test_gradient_init_requires_low_rank(settings):
     with pytest.raises(ActshiftError, match="vector has no init"):
         train(replace(settings, adapter="vector", init="gradient"))
 
 
-def test_a_run_begins_at_a_saved_adapter(settings: TrainSettings, tmp_path: Path) -> None:
+def test_start_copies_a_saved_adapter(settings: TrainSettings, tmp_path: Path) -> None:
     first = replace(settings, adapter="vector", max_steps=3)
     train(first)
     again = replace(first, out=str(tmp_path / "again"), start=first.out, learning_rate=1e-12)
@@ -107,7 +107,7 @@ def test_a_run_begins_at_a_saved_adapter(settings: TrainSettings, tmp_path: Path
     assert all(torch.allclose(saved[name], begun[name], atol=1e-6) and saved[name].any() for name in saved)
 
 
-def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(settings: TrainSettings) -> None:
+def test_invalid_start_raises_before_anything_is_written(settings: TrainSettings) -> None:
     with pytest.raises(ActshiftError, match="nowhere"):
         train(replace(settings, start="/nowhere"))
     with pytest.raises(ActshiftError, match="LoFiT selects its heads"):
