@@ -95,7 +95,7 @@ def test_malformed_config_file_raises(name: str, text: str | None, told: str, tm
 def test_help_lists_exactly_the_registered_names() -> None:
     phases_of_lofit = {"head_scale", "head_vector"}
     assert set(settings.ADAPTERS) == ADAPTERS.keys() - phases_of_lofit | {"lofit"}
-    assert tuple(settings.SITES) == SITES
+    assert list(settings.SITES) == list(SITES)
     assert set(settings.OBJECTIVES) == OBJECTIVES.keys()
     assert list(settings.SUMMARIES) == [OBJECTIVES[name].summary for name in settings.OBJECTIVES]
     assert set(settings.REWARDS) == REWARDS.keys()

@@ -28,7 +28,9 @@ _HERE = Path(__file__).parent
 _PHASES_OF_LOFIT = ("head_scale", "head_vector")
 _KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
 ADAPTERS = (*(kind for kind in _KINDS if kind not in _PHASES_OF_LOFIT), "lofit")
-SITES = re.findall(r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]")))
+SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(') or re.findall(
+    r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]"))
+)
 OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
 SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
 REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
