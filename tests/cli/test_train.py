@@ -103,7 +103,7 @@ def test_nothing_given_says_what_is_missing(refused):
 
 
 def test_ctrl_c_says_how_to_go_on(refused, actshift, given, tmp_path, monkeypatch):
-    from actshift.training.callbacks import Checkpoints
+    from actshift.training.trainer import Checkpoints
 
     def interrupt(self, args, state, control, **kwargs):
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actshift.training.callbacks import Checkpoints
+from actshift.training.trainer import Checkpoints
 from tests.characters import save_model, sums, write_rows
 from tests.cli.conftest import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actshift.training.callbacks import Checkpoints
+from actshift.training.trainer import Checkpoints
 
 METHODS: dict[str, dict[str, Any]] = {
     "steering": {},

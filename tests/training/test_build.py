@@ -45,7 +45,7 @@ def test_gradient_init_trains_and_loads_without_data(settings, method, tmp_path)
 
 @pytest.mark.slow
 def test_resume_after_gradient_init_is_bit_identical(settings, monkeypatch):
-    from actshift.training.callbacks import StopAtNan
+    from actshift.training.trainer import StopAtNan
 
     begun = replace(settings, init="gradient", max_steps=4)
     train(begun)

@@ -11,7 +11,7 @@ import torch
 
 from actshift import ActshiftError
 from actshift.training import TrainSettings, train
-from actshift.training.callbacks import Checkpoints
+from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
 from tests.training.helpers import METHODS, Killed, kill_at, weights
 

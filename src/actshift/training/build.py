@@ -50,7 +50,7 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: A
     """Return the base model on the meta device, built from its config alone; a config of None is loaded.
 
     Raises:
-        ActshiftError: there is no such model, or its architecture has no such head.
+        ActshiftError: the model does not exist, or its architecture does not support the head.
     """
     import torch
 
@@ -109,9 +109,9 @@ def adapt(
 
 
 def set_initial_weights(adapted: Any, spec: AdapterSpec, examples: Examples) -> None:
-    """Copy the weights of the saved adapter `start`, or compute those of `init="gradient"` from random rows.
+    """Copy the weights of the saved adapter `start`, or compute W_down for `init="gradient"` from random rows.
 
-    Other adapters keep the weights that `adapt` gave them.
+    Other adapters keep their weights from `adapt`. Source: this project, docs/method.md#gradient-initialisation.
 
     Raises:
         ActshiftError: the saved adapter does not fit, or the rows have no gradient.

@@ -64,18 +64,13 @@ from transformers import {whole_class}
 model = {whole_class}.from_pretrained("{folder}")
 ```"""
 
-PEFT_CLASSES = {
-    "CAUSAL_LM": "CausalLM",
-    "SEQ_CLS": "SequenceClassification",
-    "TOKEN_CLS": "TokenClassification",
-    "FEATURE_EXTRACTION": "FeatureExtraction",
+HEADS = {
+    "CAUSAL_LM": ("AutoPeftModelForCausalLM", "text-generation"),
+    "SEQ_CLS": ("AutoPeftModelForSequenceClassification", "text-classification"),
+    "TOKEN_CLS": ("AutoPeftModelForTokenClassification", "token-classification"),
+    "FEATURE_EXTRACTION": ("AutoPeftModelForFeatureExtraction", "feature-extraction"),
 }
-PIPELINES = {
-    "CAUSAL_LM": "text-generation",
-    "SEQ_CLS": "text-classification",
-    "TOKEN_CLS": "token-classification",
-    "FEATURE_EXTRACTION": "feature-extraction",
-}
+"""PEFT's class and the hub's pipeline for each model head."""
 TITLES = {
     "steering": "Steering adapter for {}",
     "lora": "LoRA for {}",
@@ -141,7 +136,7 @@ def _loading(head: Head) -> dict[str, str]:
     """Return the classes that load a model with this head, and the verb and arguments that use it."""
     generates = head.task_type == "CAUSAL_LM"
     return {
-        "peft_class": f"AutoPeftModelFor{PEFT_CLASSES[head.task_type]}",
+        "peft_class": HEADS[head.task_type][0],
         "whole_class": head.auto_class.__name__,
         "classes": f", num_labels={len(head.labels)}" if head.classifies else "",
         "verb": "generate" if generates else "eval",
@@ -154,7 +149,7 @@ def _header(settings: TrainSettings, head: Head) -> list[str]:
     tags = ["actshift", *(["steering"] if settings.steers else []), *(["lora"] if settings.method == "lora" else [])]
     lines = [
         f"library_name: {library}",
-        f"pipeline_tag: {PIPELINES[head.task_type]}",
+        f"pipeline_tag: {HEADS[head.task_type][1]}",
         f"tags: [{', '.join(tags)}]",
     ]
     # The hub accepts only ids here; the text names local folders and files.

@@ -102,7 +102,7 @@ class AdapterSpec:
         )
 
     def head_vectors_config(self, heads: Mapping[int, Sequence[int]], task_type: TaskType) -> SteeringConfig:
-        """Return the config of LoFiT's second phase: a vector for each of the selected `heads`, given by layer."""
+        """Return the config of LoFiT's second phase: a vector per selected head. `heads` maps layers to indices."""
         from actshift.adapters import HeadVector
         from actshift.tuner import SteeringConfig
 

@@ -44,11 +44,7 @@ class Inputs:
         return self.objective.encode(rows, tokenizer, settings, self.head, self.config)
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
-        """Return both sets of rows as token ids.
-
-        Raises:
-            ActshiftError: `encode` fails.
-        """
+        """Return both sets of rows as token ids; raises what `encode` raises."""
         train = self.encode(self.rows, tokenizer, settings)
         held_out = None if self.eval_rows is None else self.encode(self.eval_rows, tokenizer, settings)
         return Examples(train, held_out, tokenizer)
@@ -57,7 +53,7 @@ class Inputs:
 def read_inputs(settings: TrainSettings) -> Inputs:
     """Read the model's config and the rows that `settings` name, and check them.
 
-    The evaluation rows are the validation split of a task, or those of eval_data or eval_share.
+    The evaluation rows come from eval_data, from eval_share, or from the validation split of the task.
 
     Raises:
         ActshiftError: the rows cannot be read or used, or eval_share leaves no rows for training or evaluation.
@@ -90,7 +86,7 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
     A task's rows become messages if the tokenizer has a chat template and the setting `chat` is on.
 
     Raises:
-        ActshiftError: both or none of data and task are given, or the rows cannot be read.
+        ActshiftError: the settings contain both data and task, or neither of them, or the rows cannot be read.
     """
     if source and settings.task and split == "train":
         raise ActshiftError("task and data both choose the training rows; give one of them.")

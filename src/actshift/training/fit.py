@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,8 +55,8 @@ def fit(
         settings: the settings of the optimisation; the model, the data and the adapter in them are ignored.
         eval_rows: rows for evaluation; the state with the best score on them is kept, instead of the last one.
         out: the folder for checkpoints, as `out/checkpoints`. They stay until the caller has saved the result.
-        resume: continue from the newest checkpoint in `out`. On a CPU the result is bit-identical to that of an
-            uninterrupted run.
+        resume: continue from the newest checkpoint in `out`. On a CPU the result is bit-identical to an uninterrupted
+            run.
         title: the title of the progress bar.
 
     Raises:
@@ -135,8 +135,15 @@ class TrainingRun:
         Raises:
             ActshiftError: the loss is not finite, or the disk is full.
         """
-        from actshift.training.callbacks import Checkpoints, EnforceEachEpoch, ProgressBar, StopAtNan, finalize_adapters
-        from actshift.training.trainer import quiet_libraries, restore_model_after
+        from actshift.training.trainer import (
+            Checkpoints,
+            EnforceEachEpoch,
+            ProgressBar,
+            StopAtNan,
+            finalize_adapters,
+            quiet_libraries,
+            restore_model_after,
+        )
 
         trainable, parameters = parameter_counts(model)
         latest = self.folder.latest(self.steps) if self.resume else None
@@ -150,7 +157,12 @@ class TrainingRun:
         ):
             callbacks = [StopAtNan(), EnforceEachEpoch(), clock, progress]
             trainer = self.objective.build_trainer(model, self.examples, self.settings, self.arguments(), callbacks)
-            with self._cache(model):
+            cache: AbstractContextManager[Any] = nullcontext()
+            if self.settings.cache_prefix != "off":
+                from actshift.training.prefix_cache import cached_prefix
+
+                cache = cached_prefix(model, self.settings, self.folder.checkpoints)
+            with cache:
                 trainer.train(resume_from_checkpoint=str(latest) if latest else None)
         finalize_adapters(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or self.steps
@@ -211,16 +223,9 @@ class TrainingRun:
             report_to="none",
         )
 
-    def _cache(self, model: Any) -> Any:
-        if self.settings.cache_prefix == "off":
-            return nullcontext()
-        from actshift.training.prefix_cache import cached_prefix
-
-        return cached_prefix(model, self.settings, self.folder.checkpoints)
-
 
 def _logged_metrics(names: Mapping[str, str], history: Sequence[Mapping[str, float]], best: int) -> dict[str, float]:
-    """Return the first and last values of the trainer's log entries in `names`, and those of the best evaluation."""
+    """Return the first and last logged values of the metrics in `names`, and their values in the best evaluation."""
     metrics: dict[str, float] = {}
     for entry in history:
         for key, name in names.items():

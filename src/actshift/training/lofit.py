@@ -27,7 +27,7 @@ SEED_OFFSET = 1_000_003
 def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
     """Return the steps of LoFiT's two phases, each of which has its own schedule.
 
-    Together they take `steps` steps, as any other method does, so that comparisons are fair.
+    Their sum is `steps`, which keeps comparisons with other methods fair.
 
     Raises:
         ActshiftError: there are fewer than two steps.

@@ -52,7 +52,7 @@ def find_prefix(model: nn.Module) -> Prefix:
     They include a block that is steered only at its output, since a hook on the block adds the shift.
 
     Raises:
-        ActshiftError: there is no such block, or the model is an encoder-decoder with two lists of blocks.
+        ActshiftError: training starts in the first block, or the model has an encoder and a decoder.
 
     >>> from actshift.demo import load_base
     >>> model = load_base()[0].requires_grad_(False)
@@ -257,7 +257,7 @@ def cache_bytes(
     It is Σ rows · longest · width over the batches, × 2 (bf16) or 4 (fp32), but not more than the limit.
 
     Raises:
-        ActshiftError: there is nothing to cache.
+        ActshiftError: the run cannot use a cache.
     """
     if settings.cache_prefix == "off":
         return 0

@@ -138,7 +138,7 @@ def stored_settings(out: str | Path) -> dict[str, Any]:
     """Return the settings of the finished or unfinished run in the folder `out`.
 
     Raises:
-        ActshiftError: there is no run.
+        ActshiftError: the folder contains no run.
     """
     run = RunFolder(Path(out))
     return read_json(run.path / METRICS)["settings"] if run.finished else run.settings()

@@ -91,7 +91,7 @@ def register_reward(factory: Callable[[Scorer], Reward]) -> Callable[[Scorer], R
 
 @register_reward
 def right_answer(scorer: Scorer) -> Reward:
-    """Return a reward of 1 for completions that are correct by `scorer`, given the row's `answer` and `choices`.
+    """Return a reward of 1 for completions that `scorer` accepts, with the row's `answer` and `choices`.
 
     >>> from actshift.tasks import get_scorer
     >>> right_answer(get_scorer("number"))(completions=["So 42.", "41"], answer=["42", "42"])

@@ -63,7 +63,7 @@ class RunFolder:
         """Check that a run with `settings` can start here, or with `resume` continue. Nothing is written.
 
         Raises:
-            ActshiftError: the folder is not empty or not writable, or there is no matching run to resume.
+            ActshiftError: the folder is not empty or not writable, or does not contain a matching run to resume.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
@@ -92,7 +92,7 @@ class RunFolder:
         """Return the settings of the unfinished run in this folder.
 
         Raises:
-            ActshiftError: there is no unfinished run.
+            ActshiftError: the folder contains no unfinished run.
         """
         if not self.unfinished:
             raise ActshiftError(f"There is no unfinished run in {self.path} to resume; leave --resume out.")
@@ -121,7 +121,7 @@ class RunFolder:
     def finish(self, result: Path) -> None:
         """Move the files of `result`, a folder on the same disk, into this folder, and remove the checkpoints.
 
-        The files in `RESULTS` come last, so that the folder is never a loadable but incomplete result.
+        The files in `RESULTS` come last: libraries must not load an incomplete result.
         """
         mode = (result / METRICS).stat().st_mode  # follows the umask; safetensors makes its files private
         for file in sorted(result.iterdir(), key=lambda file: file.name in RESULTS):

@@ -64,7 +64,7 @@ _type_hints = cache(get_type_hints)
 
 
 def names_in_source(path: Path, pattern: str) -> list[str]:
-    """Return what a regular expression's group matches in a source file, or in the files of a package.
+    """Return all matches of a regular expression's group in a source file, or in the files of a package.
 
     It lists the names in a registry without importing the modules that fill it, which may import torch.
 

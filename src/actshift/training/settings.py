@@ -105,7 +105,8 @@ class TrainSettings:
         "all", "Tokens to steer: all, the prompt, the generated ones, the last one of the prompt, or both ends of it."
     )
     interventions: str | None = _shift(
-        None, "File with sites, layers and ranks, written by locate --budget --out; it replaces the settings above."
+        None,
+        "File with sites, layers and ranks, from locate --budget --out; replaces --adapter, --site and --layers.",
     )
     start: str | None = _shift(
         None, "Saved adapter of the same kind to start from: a folder or an id, for example from actshift vector."
@@ -296,7 +297,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     """Return the settings in a YAML or JSON file, unchecked. Dashes in their names become underscores.
 
     Raises:
-        ActshiftError: there is no such file, or it is not a mapping.
+        ActshiftError: the file does not exist, or is not a mapping.
     """
     return {name.replace("-", "_"): value for name, value in read_mapping(path, "config file").items()}
 

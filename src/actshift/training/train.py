@@ -23,7 +23,7 @@ from actshift.training.settings import TrainSettings, require_setting
 def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     """Train a model, and save the result with a model card and metrics.json in the folder `out`.
 
-    The result is a steering adapter, a LoRA adapter of PEFT, both, or a whole model, as the setting `method` says.
+    The result is a steering adapter, a LoRA adapter of PEFT, both, or a whole model, depending on `method`.
 
     Args:
         settings: the model, the data, the method and the hyperparameters.
@@ -64,7 +64,7 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
 
 
 def _save(model: Any, tokenizer: Any, result: TrainResult, folder: RunFolder) -> Path:
-    """Write the result into a folder beside the checkpoints, from which it can be moved file by file."""
+    """Write the result into a folder on the disk of the checkpoints, so that its files can be moved."""
     from actshift.training.trainer import quiet_libraries
 
     path = folder.checkpoints / "result"

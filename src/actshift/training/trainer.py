@@ -1,67 +1,46 @@
-"""Extensions of transformers' and TRL's trainers, and context managers around them. Imports torch and transformers."""
+"""The trainer of a run: batches, optimiser, callbacks, and clean-up after training. Imports torch and transformers."""
 
 from __future__ import annotations
 
+import json
+import math
+import sys
+import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 from actshift.errors import ActshiftError
+from actshift.files import write_whole
 from actshift.sites.blocks import unwrap
+from actshift.training.run_folder import COMPLETE, RunFolder
 from actshift.training.settings import TrainSettings
-from actshift.tuner.controls import parameter_groups
+from actshift.tuner import enforce, parameter_groups, steering_layers
 
-
-class LengthGroupedSampler(Sampler[int]):
-    """A sampler of batches of similar length.
-
-    The rows are split into batches once, and every epoch shuffles the same batches. (The sampler of transformers
-    draws new batches and sorts by length within 50 of them.) The rows of an incomplete batch are drawn at random and
-    come last.
-
-    >>> sampler = LengthGroupedSampler([5, 1, 4, 2], batch_size=2, seed=0)
-    >>> sorted(sorted(batch) for batch in sampler.batches)
-    [[0, 2], [1, 3]]
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        rows = list(range(len(lengths)))
-        Random(seed).shuffle(rows)  # the sort is stable, so rows of equal length stay shuffled
-        complete = len(rows) - len(rows) % batch_size
-        ordered, self.rest = sorted(rows[:complete], key=lengths.__getitem__), rows[complete:]
-        self.batches = [ordered[start : start + batch_size] for start in range(0, complete, batch_size)]
-        self.seed, self.epoch = seed, 0
-
-    def __len__(self) -> int:
-        return sum(map(len, self.batches)) + len(self.rest)
-
-    def __iter__(self) -> Iterator[int]:
-        order = Random(f"{self.seed}, {self.epoch}").sample(self.batches, len(self.batches))
-        yield from (row for batch in order for row in batch)
-        yield from self.rest
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which seeds the order of the batches, so that a resumed run repeats it."""
-        self.epoch = epoch
-
-
-def lengths_of(examples: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Return the number of tokens of each example, or of the longer text of a pair.
-
-    >>> lengths_of([{"input_ids": [5, 6], "pair_input_ids": [7], "labels": 1}])
-    [2]
-    """
-    return [max(len(value) for value in example.values() if isinstance(value, list)) for example in examples]
+SHOWN_METRICS = (
+    ("loss", "loss", ".4f"),
+    ("reward", "reward", ".3f"),
+    ("rewards/margins", "margin", ".3f"),
+    ("learning_rate", "lr", ".1e"),
+    ("eval_loss", "eval loss", ".4f"),
+    ("eval_reward", "eval reward", ".3f"),
+)
+"""The trainer's log entries in the progress bar, with their names and formats there."""
+LINES = 10
+"""Number of progress lines that a run prints if stderr is not a terminal."""
 
 
 class TrainerMixin:
@@ -117,6 +96,165 @@ class TrainerMixin:
 def with_mixin(trainer_class: type) -> type:
     """Return a trainer class of transformers or TRL with `TrainerMixin`."""
     return type(trainer_class.__name__, (TrainerMixin, trainer_class), {})
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """A sampler of batches of similar length.
+
+    The rows are split into batches once, and every epoch shuffles the same batches. (The sampler of transformers
+    draws new batches and sorts by length within 50 of them.) The rows of an incomplete batch are drawn at random and
+    come last.
+
+    >>> sampler = LengthGroupedSampler([5, 1, 4, 2], batch_size=2, seed=0)
+    >>> sorted(sorted(batch) for batch in sampler.batches)
+    [[0, 2], [1, 3]]
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        rows = list(range(len(lengths)))
+        Random(seed).shuffle(rows)  # the sort is stable, so rows of equal length stay shuffled
+        complete = len(rows) - len(rows) % batch_size
+        ordered, self.rest = sorted(rows[:complete], key=lengths.__getitem__), rows[complete:]
+        self.batches = [ordered[start : start + batch_size] for start in range(0, complete, batch_size)]
+        self.seed, self.epoch = seed, 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches)) + len(self.rest)
+
+    def __iter__(self) -> Iterator[int]:
+        order = Random(f"{self.seed}, {self.epoch}").sample(self.batches, len(self.batches))
+        yield from (row for batch in order for row in batch)
+        yield from self.rest
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which seeds the order of the batches; a resumed run repeats it."""
+        self.epoch = epoch
+
+
+def lengths_of(examples: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return the number of tokens of each example, or of the longer text of a pair.
+
+    >>> lengths_of([{"input_ids": [5, 6], "pair_input_ids": [7], "labels": 1}])
+    [2]
+    """
+    return [max(len(value) for value in example.values() if isinstance(value, list)) for example in examples]
+
+
+class StopAtNan(TrainerCallback):
+    """Stop a run if its loss is not finite, before such a state is saved."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log the loss before each checkpoint; `on_log` checks it."""
+        control.should_log |= control.should_save
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Raise ActshiftError if the loss is infinite or NaN."""
+        loss = kwargs["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ActshiftError(
+                f"The loss became {loss} at step {state.global_step}; restart with a lower learning_rate (it was "
+                f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
+            )
+
+
+class Checkpoints(TrainerCallback):
+    """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run."""
+
+    def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
+        self.run = run
+        self.start = time.monotonic() - seconds_before
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the run in seconds, including the sessions before a resume."""
+        return time.monotonic() - self.start
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the new checkpoint, and keep it and the best one. At the last step the previous one stays too."""
+        latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
+        write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
+        if state.global_step < state.max_steps:
+            self.run.remove_all_but(latest, state.best_model_checkpoint)
+
+
+class EnforceEachEpoch(TrainerCallback):
+    """Enforce the constraints with the period "epoch" at the end of each epoch."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Enforce them after the epoch's last step, and not in `on_epoch_end`, which follows that step's checkpoint."""
+        if float(state.epoch or 0).is_integer() and "epoch" in _constraint_periods(kwargs["model"]):
+            enforce(kwargs["model"])
+
+
+def finalize_adapters(model: nn.Module) -> None:
+    """Finish the training of every adapter in `model`: round open gates to 0 or 1, and enforce all constraints."""
+    for layer in steering_layers(model).values():
+        for shift in layer.lora_steer.values():
+            if any(parameter.requires_grad for parameter in shift.parameters()):
+                shift.finish()  # type: ignore[operator]
+    if _constraint_periods(model) - {None}:
+        enforce(model)
+
+
+def _constraint_periods(model: nn.Module) -> set[Any]:
+    layers = steering_layers(model).values()
+    return {constraint.period for layer in layers for constraint in layer.constraints.values()}
+
+
+class ProgressBar(TrainerCallback):
+    """Show step, loss, learning rate and remaining time on stderr. The context manager removes the bar on errors."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.metrics: dict[str, str] = {}
+        self.next_line = 1
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show the bar, from the step at which a resumed run continues."""
+        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, metrics="")
+        self.first, self.start = state.global_step, time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Advance the bar."""
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the latest metrics; without a bar, print a line now and then."""
+        for key, name, form in SHOWN_METRICS:
+            if key in kwargs["logs"]:
+                self.metrics[key] = f"{name} {kwargs['logs'][key]:{form}}"
+        metrics = "  ".join(self.metrics.values())
+        self.bar.update(self.task, metrics=metrics)
+        if self.bar.disable and state.global_step >= self.next_line:
+            self.next_line = state.global_step + max(1, state.max_steps // LINES)
+            print(
+                f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {self._time_left(state)}",
+                file=sys.stderr,
+            )
+
+    def _time_left(self, state: TrainerState) -> str:
+        done = state.global_step - self.first
+        seconds = (time.monotonic() - self.start) / max(done, 1) * (state.max_steps - state.global_step)
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
 
 
 def uses_bf16(settings: TrainSettings) -> bool:

@@ -116,7 +116,7 @@ def _pair_trainer() -> Any:
             return (loss, {}) if return_outputs else loss
 
         def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """Return the loss only. The Trainer would skip the loss, since there are no labels."""
+            """Return the loss only. The Trainer computes a loss only for batches with labels."""
             with torch.no_grad():
                 return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 

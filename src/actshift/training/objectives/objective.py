@@ -64,7 +64,7 @@ class Objective(ABC):
     metrics: ClassVar[Mapping[str, str]] = {}
 
     def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
-        """Return the head that a model needs for `rows`; class names that are not given are collected from the rows.
+        """Return the head that a model needs for `rows`; by default its class names are collected from the rows.
 
         Raises:
             ActshiftError: a classifier has fewer than two classes.
@@ -98,7 +98,7 @@ class Objective(ABC):
 
     @abstractmethod
     def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
-        """Return the trainer's arguments: `common`, plus those of this objective."""
+        """Return the trainer's arguments: `common`, plus arguments specific to the objective."""
 
     @abstractmethod
     def trainer_class(self) -> Any:
