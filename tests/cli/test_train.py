@@ -68,7 +68,7 @@ def test_a_finished_run_is_reported_again(actshift, given, tmp_path):
     actshift("train", *given)
     code, out, err = actshift("train", "--out", tmp_path / "run", "--resume")
     assert code == 0 and "train loss" in out
-    assert "warning" in err and "finished already" in err
+    assert "warning" in err and "already finished" in err
 
 
 def test_wrong_starts_are_one_line_each(refused, given, tmp_path, write_rows):

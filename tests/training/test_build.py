@@ -1,4 +1,4 @@
-"""Adapters that begin along the gradient, and interventions from a file: from the settings to the saved adapter."""
+"""Gradient initialisation, interventions from a file, and a saved adapter as the start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNEVEN = [
 @pytest.fixture
 def located(tmp_path: Path) -> Path:
     path = tmp_path / "located.json"
-    path.write_text(json.dumps({"interventions": [one.to_dict() for one in UNEVEN]}))
+    path.write_text(json.dumps({"interventions": [intervention.to_dict() for intervention in UNEVEN]}))
     return path
 
 
@@ -35,7 +35,7 @@ def tensors(settings: TrainSettings) -> dict[str, torch.Tensor]:
 def test_gradient_init_trains_and_loads_without_data(settings, method, tmp_path):
     begun = replace(settings, init="gradient", method=method, max_steps=2, learning_rate=1e-5, orthogonality="read")
     if method == "joint":
-        begun = replace(begun, orthogonality="none")  # the rule would turn W_down at once
+        begun = replace(begun, orthogonality="none")  # the constraint would change W_down after the first step
     train(begun)
     down = next(value for name, value in tensors(begun).items() if name.endswith("down.weight"))
     assert torch.allclose(down @ down.T, (down[0] @ down[0]) * torch.eye(8), atol=1e-3)  # as the gradient left it
@@ -75,7 +75,7 @@ def test_interventions_are_read_from_a_file(settings, located):
     assert result.fit.trainable == 7 * 64
     assert f"in {located}." in (Path(str(uneven.out)) / "README.md").read_text()
     stored = load_adapter(load_model(str(settings.model))[0], str(uneven.out)).peft_config["default"]
-    expected = tuple(replace(one, adapter=replace(one.adapter, init="gradient")) for one in UNEVEN)
+    expected = tuple(replace(each, adapter=replace(each.adapter, init="gradient")) for each in UNEVEN)
     assert stored.all_interventions == expected
 
 

@@ -28,7 +28,7 @@ def test_card_explains_loading_and_records_the_training(trained, settings):
 @pytest.mark.slow
 def test_card_describes_the_trained_weights(chosen: TrainSettings, method: str) -> None:
     train(chosen)
-    said = {
+    expected = {
         "steering": "post-block activations by a learned `LowRank(rank=8",
         "lora": "Updates q_proj, down_proj by LoRA of rank 2, α 16.",
         "joint": 'actshift.set_halves(model, "both")',
@@ -37,7 +37,7 @@ def test_card_describes_the_trained_weights(chosen: TrainSettings, method: str) 
         "jola": "attention-heads activations by a learned `JoLA(",
         "lofit": "| heads | 3 heads (block ",
     }
-    assert said[method] in Path(str(chosen.out), "README.md").read_text()
+    assert expected[method] in Path(str(chosen.out), "README.md").read_text()
 
 
 def test_command_in_the_card_reproduces_the_adapter(settings: TrainSettings, tmp_path: Path) -> None:

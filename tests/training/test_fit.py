@@ -124,7 +124,7 @@ def test_end_token_with_a_shared_embedding_warns(frozen):
         rows[[60, 70]] = rows[2] * 1.0001
     with pytest.warns(UserWarning, match="cannot distinguish its end-of-text token '</s>' from 2 others"):
         warn_of_unknown_end(frozen, char_tokenizer())
-    rows.requires_grad_(True)  # what is trained can be told apart
+    rows.requires_grad_(True)  # training can separate the embeddings
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_unknown_end(frozen, char_tokenizer())

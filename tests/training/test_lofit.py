@@ -1,4 +1,4 @@
-"""LoFiT's first phase, on a model where the head that matters is known by construction."""
+"""LoFiT's first phase, on a model in which only one attention head has an effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYERS, HEADS, D_HEAD = 3, 4, 8
 
 
 def save_with_one_useful_head(folder: Path, layer: int, head: int) -> Path:
-    """Save a model whose output projections all but ignore every head save one."""
+    """Save a model whose output projections scale every head but one by 1e-4."""
     model = ARCHITECTURES["llama"]()
     with torch.no_grad():
         for at, block in enumerate(model.model.layers):

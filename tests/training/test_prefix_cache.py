@@ -1,4 +1,4 @@
-"""Training with the prefix cached is training without, to the bit; and where it could not be, it is refused."""
+"""Training with a cached prefix is bit-identical to training without, or raises an error."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def trained(model: nn.Module, settings: TrainSettings, rows: int = 18) -> tuple[
     }
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_cache_gives_bit_identical_losses_and_weights(runs_of):
     cached = trained(model, replace(SETTINGS, cache_prefix="memory"))
     assert cached[0] == plain[0] and same(cached[1], plain[1])
     assert all("forward" not in block.__dict__ for _, block in find_blocks(model))
-    # Five batches of rows and two for evaluation, and one of them a second time, to compare.
+    # Five training and two evaluation batches; one of them is computed twice for the comparison.
     assert runs_of == [2, 5 + 2 + 1]
 
 
@@ -104,8 +104,8 @@ def test_resumed_run_refills_the_cache_and_leaves_no_file(settings, tmp_path, mo
         train(settings)
     assert not any(file.is_file() for file in Path(settings.out, "checkpoints").glob("tmp*"))
     train(settings, resume=True)
-    one, other = (Path(folder, "adapter_model.safetensors") for folder in (settings.out, tmp_path / "plain"))
-    assert one.read_bytes() == other.read_bytes()
+    cached, plain = (Path(folder, "adapter_model.safetensors") for folder in (settings.out, tmp_path / "plain"))
+    assert cached.read_bytes() == plain.read_bytes()
 
 
 @pytest.mark.slow
@@ -113,21 +113,21 @@ def test_cache_is_exact_for_classification(tmp_path):
     model = save_encoder(tmp_path / "model")
     rows = write(tmp_path / "rows.jsonl", classed(30))
     run = dict(model=str(model), data=str(rows), layers=("-2:",), epochs=3, batch_size=4, group_by_length=True)
-    for kind in ("off", "memory"):
-        train(TrainSettings(**run, cache_prefix=kind, out=str(tmp_path / kind)))
-    one, other = ((tmp_path / kind / "adapter_model.safetensors").read_bytes() for kind in ("off", "memory"))
-    assert one == other
+    for cache in ("off", "memory"):
+        train(TrainSettings(**run, cache_prefix=cache, out=str(tmp_path / cache)))
+    plain, cached = ((tmp_path / cache / "adapter_model.safetensors").read_bytes() for cache in ("off", "memory"))
+    assert plain == cached
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_store_returns_copies_up_to_its_limit(kind, tmp_path):
-    store = TensorStore(100, tmp_path if kind == "disk" else None)
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_store_returns_copies_up_to_its_limit(place, tmp_path):
+    store = TensorStore(100, tmp_path if place == "disk" else None)
     for key, tensor in {b"a": torch.randn(2, 5), b"b": torch.randn(9, 5), b"c": torch.randn(3, 7).bfloat16()}.items():
         store.keep(key, tensor)
-        found = store.get(key)
-        assert (found is None) if key == b"b" else torch.equal(found, tensor) and found.dtype == tensor.dtype
+        stored = store.get(key)
+        assert (stored is None) if key == b"b" else torch.equal(stored, tensor) and stored.dtype == tensor.dtype
     store.get(b"a").zero_()
-    assert store.get(b"a").any(), "a copy is given"
+    assert store.get(b"a").any(), "the store returned the stored tensor instead of a copy"
     store.close()
     assert not list(tmp_path.iterdir())
 
@@ -209,7 +209,7 @@ def with_embeddings(model):
 
 
 def leaking(model):
-    """What the first block is given goes past it into the last one, as in no architecture that we know."""
+    """Pass a value from the first block to the last one outside the residual stream; no known architecture does."""
     first, _, last = (block for _, block in find_blocks(model))
     first.register_forward_pre_hook(lambda block, args: None)
     first.self_attn.register_forward_hook(lambda module, args, output: setattr(last, "leak", output[0].mean()))

@@ -18,7 +18,7 @@ from tests.training.helpers import METHODS, Killed, kill_at, weights
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Callable[[TrainSettings], bytes]:
-    """Returns what a run with the settings given comes to that nobody stops; each kind is run once."""
+    """Return the weights of an uninterrupted run with these settings; runs are cached by `eval_share`."""
     runs: dict[float, bytes] = {}
 
     def run(settings: TrainSettings) -> bytes:

@@ -48,7 +48,7 @@ def test_error_in_a_reward_names_the_error_and_the_step():
 
 
 def test_get_rewards_by_name():
-    assert [one.__name__ for one in get_rewards(["right_form", "right_answer"], get_scorer("number"))] == [
+    assert [reward.__name__ for reward in get_rewards(["right_form", "right_answer"], get_scorer("number"))] == [
         "right_form",
         "right_answer",
     ]
@@ -72,7 +72,7 @@ def test_arguments_that_are_not_columns_are_ignored():
     "completion, formed",
     [
         ("6 * 7 = 42\n#### 42", True),
-        ("#### 41", True),  # the form says nothing of the value
+        ("#### 41", True),  # the value may be wrong
         ("#### $1,080.50 ", True),
         ("So it is 42.", False),
         ("####", False),

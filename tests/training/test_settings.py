@@ -21,7 +21,7 @@ def test_unknown_setting_suggests_the_nearest_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "taken"),
+    ("name", "value", "expected"),
     [
         ("learning_rate", "5e-4", 5e-4),  # YAML reads it as text
         ("learning_rate", 1, 1.0),
@@ -33,13 +33,13 @@ def test_unknown_setting_suggests_the_nearest_name() -> None:
         ("precision", "bf16", "bf16"),
     ],
 )
-def test_values_are_converted_to_their_type(name: str, given: object, taken: object) -> None:
-    value = getattr(TrainSettings.from_mapping({name: given}), name)
-    assert (value, type(value)) == (taken, type(taken))
+def test_values_are_converted_to_their_type(name: str, value: object, expected: object) -> None:
+    converted = getattr(TrainSettings.from_mapping({name: value}), name)
+    assert (converted, type(converted)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "told"),
+    ("name", "value", "message"),
     [
         ("batch_size", "8", "batch_size must be a whole number, got '8'"),
         ("batch_size", 8.0, "batch_size must be a whole number, got 8.0"),
@@ -56,9 +56,9 @@ def test_values_are_converted_to_their_type(name: str, given: object, taken: obj
         ("seed", None, "seed must be a whole number, got None"),
     ],
 )
-def test_wrong_values_raise_with_the_allowed_ones(name: str, given: object, told: str) -> None:
-    with pytest.raises(ActshiftError, match=told):
-        TrainSettings.from_mapping({name: given})
+def test_wrong_values_raise_with_the_allowed_ones(name: str, value: object, message: str) -> None:
+    with pytest.raises(ActshiftError, match=message):
+        TrainSettings.from_mapping({name: value})
 
 
 def test_every_setting_has_help_and_a_panel() -> None:
@@ -75,7 +75,7 @@ def test_config_file_contains_settings(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("run.yaml", "a: [", "is not valid: while parsing"),
         ("run.json", "a: 1", "is not valid: Expecting value"),
@@ -84,10 +84,10 @@ def test_config_file_contains_settings(name: str, tmp_path: Path) -> None:
         ("run.yaml", None, "cannot be read: No such file or directory"),
     ],
 )
-def test_malformed_config_file_raises(name: str, text: str | None, told: str, tmp_path: Path) -> None:
+def test_malformed_config_file_raises(name: str, text: str | None, message: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(ActshiftError, match=told) as caught:
+    with pytest.raises(ActshiftError, match=message) as caught:
         read_config_file(tmp_path / name)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Every method through the whole of `train`: trained, saved, loaded again, and refused settings."""
+"""Every method through `train`: its result, the loaded result, and errors for wrong settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_folder_contains_only_a_loadable_adapter(trained, settings):
         "README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"
     ]  # fmt: skip
     assert trained.folder_bytes == sum(file.stat().st_size for file in folder.iterdir())
-    assert trained.folder_bytes < 4 * trained.fit.trainable * 1.1 + 5000  # what is not tensors is a page of text
+    assert trained.folder_bytes < 4 * trained.fit.trainable * 1.1 + 5000  # the other files are short texts
     base = AutoModelForCausalLM.from_pretrained(settings.model)
     ids = torch.tensor([[1, 5, 6]])
     with torch.no_grad():
@@ -148,9 +148,9 @@ def test_lora_saves_a_plain_peft_adapter_that_merges(settings: TrainSettings) ->
 
 
 def test_lora_learning_rate_changes_only_lora(settings: TrainSettings, tmp_path: Path) -> None:
-    one = replace(settings, method="joint", max_steps=1, warmup=0, orthogonality="none", learning_rate=1e-2)
+    joint = replace(settings, method="joint", max_steps=1, warmup=0, orthogonality="none", learning_rate=1e-2)
     for name, rate in (("same", None), ("slow", 1e-4)):
-        train(replace(one, lora_learning_rate=rate, out=str(tmp_path / name)))
+        train(replace(joint, lora_learning_rate=rate, out=str(tmp_path / name)))
     same, slow = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("same", "slow"))
     for name, tensor in same.items():
         if "lora_steer.up" in name:
@@ -188,7 +188,7 @@ def test_saved_jola_gates_are_binary_and_annealed_over_the_run(settings: TrainSe
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("changes", "message"),
     [
         (
             {"method": "lora", "rank": 4},
@@ -217,9 +217,9 @@ def test_saved_jola_gates_are_binary_and_annealed_over_the_run(settings: TrainSe
     ],
 )
 @pytest.mark.parametrize("verb", [train, plan])
-def test_conflicting_settings_raise_before_anything_is_written(settings, verb, given, told) -> None:
-    with pytest.raises(ActshiftError, match=told):
-        verb(replace(settings, **given))
+def test_conflicting_settings_raise_before_anything_is_written(settings, verb, changes, message) -> None:
+    with pytest.raises(ActshiftError, match=message):
+        verb(replace(settings, **changes))
     assert not Path(settings.out).exists()
 
 

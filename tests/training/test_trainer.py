@@ -50,7 +50,7 @@ def test_both_learning_rates_are_used_and_logged(monkeypatch) -> None:
     groups, logs = run(monkeypatch, replace(SETTINGS, lora_learning_rate=1e-4))
     assert {group["name"]: group["initial_lr"] for group in groups} == {"activations": 1e-2, "weights": 1e-4}
     assert all(group["weight_decay"] == 0.1 for group in groups)
-    for entry in logs:  # one schedule, at either rate
+    for entry in logs:  # the schedule scales both rates
         assert entry["lora_learning_rate"] == pytest.approx(entry["learning_rate"] / 100)
 
 

@@ -113,7 +113,7 @@ def objective_of_rows(rows: Dataset) -> Objective:
     columns = set(rows.column_names)
 
     def used(objective: Objective) -> tuple[int, bool]:
-        return max(len(kind) if columns >= set(kind) else 0 for kind in objective.kinds), objective.name == DEFAULT
+        return max(len(names) if columns >= set(names) else 0 for names in objective.kinds), objective.name == DEFAULT
 
     return max(OBJECTIVES.values(), key=used)
 

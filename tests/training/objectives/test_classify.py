@@ -72,14 +72,16 @@ def test_head_is_saved_with_class_names_and_the_loss_is_a_mean(settings):
     assert model.config.id2label == {0: "dull", 1: "fine"}
     card = Path(str(settings.out), "README.md").read_text()
     assert "pipeline_tag: text-classification" in card and "Its head classifies into dull, fine." in card
-    shown = AutoPeftModelForSequenceClassification.from_pretrained(str(settings.out), num_labels=2)  # as the card says
+    shown = AutoPeftModelForSequenceClassification.from_pretrained(
+        str(settings.out), num_labels=2
+    )  # the code in the card
     assert "AutoPeftModelForSequenceClassification" in card and torch.equal(_scores(shown.eval()), _scores(model))
     plain = load_steered(settings.model, [], 1.0, False)[0]
     assert type(plain).__name__ == "BertModel"
 
 
 @pytest.mark.parametrize(
-    ("rows", "more", "says"),
+    ("rows", "changes", "message"),
     [
         ([{"text": "w1", "label": "a"}] * 2, {}, "All rows have the label 'a'"),
         ([{"tokens": ["w1"], "tags": ["A", "B"]}], {}, "one for each of its tokens"),
@@ -90,9 +92,9 @@ def test_head_is_saved_with_class_names_and_the_loss_is_a_mean(settings):
         (paired(2), {"batch_size": 1}, "batch_size of 2 or more"),
     ],
 )
-def test_unusable_rows_raise_before_anything_is_written(rows, more, says, settings, tmp_path):
-    wrong = replace(settings, data=str(write(tmp_path / "wrong.jsonl", rows)), **more)
-    with pytest.raises(ActshiftError, match=says):
+def test_unusable_rows_raise_before_anything_is_written(rows, changes, message, settings, tmp_path):
+    wrong = replace(settings, data=str(write(tmp_path / "wrong.jsonl", rows)), **changes)
+    with pytest.raises(ActshiftError, match=message):
         train(wrong)
     assert not Path(str(settings.out)).exists()
 

@@ -96,14 +96,14 @@ def test_reference_is_the_model_without_its_adapter(tmp_path, method):
     trainer = trainer_before_training(tmp_path, PREFERENCES, replace(SETTINGS, method=method))
     model, base = trainer.model, ARCHITECTURES["llama"]()
     assert trainer.ref_model is None and list(model.peft_config) == ["default"]
-    adapter = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    assert sum(one.numel() for one in model.parameters()) == sum(one.numel() for one in base.parameters()) + adapter
+    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in base.parameters()) + adapter
     randomise(model)
     batch = next(iter(trainer.get_train_dataloader()))
-    found = torch.cat(trainer.compute_ref_log_probs(model, batch))
+    reference = torch.cat(trainer.compute_ref_log_probs(model, batch))
     completion = batch["completion_mask"][:, 1:]
     expected = (log_probabilities(base.eval(), batch["input_ids"], batch["attention_mask"]) * completion).sum(-1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(reference, expected)
     own = (log_probabilities(model.eval(), batch["input_ids"], batch["attention_mask"]) * completion).sum(-1)
     assert not torch.allclose(own, expected, atol=0.1)
 

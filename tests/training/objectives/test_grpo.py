@@ -34,7 +34,7 @@ SETTINGS = TrainSettings(
 )
 CALLS = """
 def digits(completions, **columns):
-    return [sum(one.isdigit() for one in text) / 3 for text in completions]
+    return [sum(character.isdigit() for character in text) / 3 for text in completions]
 
 calls = 0
 
@@ -64,8 +64,8 @@ def mine(tmp_path, monkeypatch) -> str:
 def test_encoded_rows_keep_the_columns_of_rewards():
     assert encoded().examples[1] == {"prompt": "0+1=", "answer": "1"}
     assert encoded().longest == 5 + 3
-    told = [{"prompt": "1+1=", "completion": " so 2"}, {"prompt": "1+2=", "completion": "3", "answer": "3"}]
-    assert encoded(told[:1], scorer="number").examples == [{"prompt": "1+1=", "reference": " so 2", "answer": "2"}]
+    rows = [{"prompt": "1+1=", "completion": " so 2"}, {"prompt": "1+2=", "completion": "3", "answer": "3"}]
+    assert encoded(rows[:1], scorer="number").examples == [{"prompt": "1+1=", "reference": " so 2", "answer": "2"}]
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_reference_is_the_model_without_its_adapter(tmp_path, method):
     trainer = trainer_before_training(tmp_path, ROWS, replace(SETTINGS, method=method, beta=0.1))
     model, base = trainer.model, ARCHITECTURES["llama"]().eval()
     assert trainer.ref_model is None and list(model.peft_config) == ["default"]
-    adapter = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    assert sum(one.numel() for one in model.parameters()) == sum(one.numel() for one in base.parameters()) + adapter
+    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in base.parameters()) + adapter
     randomise(model)
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    ids, mask = (torch.cat([batch[f"prompt_{one}"], batch[f"completion_{one}"]], 1) for one in ("ids", "mask"))
-    said = batch["completion_mask"].bool()
-    expected = log_probabilities(base, ids, mask)[:, -said.shape[1] :]
-    torch.testing.assert_close(batch["ref_per_token_logps"][said], expected[said])
-    own = log_probabilities(model.eval(), ids, mask)[:, -said.shape[1] :]
-    assert not torch.allclose(own[said], expected[said], atol=0.1)
+    ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+    counted = batch["completion_mask"].bool()
+    expected = log_probabilities(base, ids, mask)[:, -counted.shape[1] :]
+    torch.testing.assert_close(batch["ref_per_token_logps"][counted], expected[counted])
+    own = log_probabilities(model.eval(), ids, mask)[:, -counted.shape[1] :]
+    assert not torch.allclose(own[counted], expected[counted], atol=0.1)
 
 
 def test_prompts_are_encoded_as_in_generation(tmp_path):
@@ -154,10 +154,10 @@ def test_sampling_and_training_give_the_same_logits(tmp_path, positions):
         input_ids=prompts, attention_mask=mask, min_new_tokens=3, max_new_tokens=3, do_sample=False,
         return_dict_in_generate=True, output_logits=True, pad_token_id=0,
     )  # fmt: skip
-    said, logits = sampled.sequences[:, -3:], torch.stack(sampled.logits, 1)
-    whole = torch.cat([mask, torch.ones_like(said)], 1)
+    sampled_ids, logits = sampled.sequences[:, -3:], torch.stack(sampled.logits, 1)
+    whole = torch.cat([mask, torch.ones_like(sampled_ids)], 1)
     trained, *_ = trainer._get_per_token_logps_and_entropies(model.train(), sampled.sequences, whole, 3)
-    torch.testing.assert_close(trained, logits.log_softmax(-1).gather(-1, said[..., None])[..., 0])
+    torch.testing.assert_close(trained, logits.log_softmax(-1).gather(-1, sampled_ids[..., None])[..., 0])
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_reward_rises_and_the_result_loads(settings, mine, method):
     if method != "full":
         model = PeftModel.from_pretrained(model, settings.out)
     [completion] = generate_completions(model, tokenizer, ["1+1="], 3)
-    assert any(one.isdigit() for one in completion)
+    assert any(character.isdigit() for character in completion)
 
 
 @pytest.mark.slow
