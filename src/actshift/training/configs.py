@@ -64,13 +64,13 @@ class AdapterSpec:
         return cls(settings, interventions, rule)
 
     def config(
-        self, blocks: int | None = None, steps: int | None = None, task_type: TaskType = "CAUSAL_LM"
+        self, blocks: int, steps: int | None = None, task_type: TaskType = "CAUSAL_LM"
     ) -> SteeringConfig | JointConfig:
         """Return the PEFT config.
 
         Args:
             blocks: the number of blocks of the model, to which layer slices refer.
-            steps: the number of steps of the run, over which adapters with a schedule extend it.
+            steps: the number of steps of the run, for adapters with a schedule.
             task_type: PEFT's name of the model head.
 
         Raises:
@@ -83,12 +83,12 @@ class AdapterSpec:
         from actshift.tuner import JointConfig, SteeringConfig
 
         settings, interventions = self.settings, self.interventions
-        if settings.layers and blocks:
-            layers = layer_indices(settings.layers, blocks)
-            interventions = [replace(intervention, layers=layers) for intervention in interventions]
-        if not settings.interventions:
-            interventions = [replace(each, adapter=_with_steps(each.adapter, steps)) for each in interventions]
-        steering = SteeringConfig(interventions=tuple(interventions), task_type=task_type)
+        if not settings.interventions:  # a file of interventions is complete
+            layers = layer_indices(settings.layers, blocks) if settings.layers else None
+            interventions = tuple(
+                replace(each, adapter=_with_steps(each.adapter, steps), layers=layers) for each in interventions
+            )
+        steering = SteeringConfig(interventions=interventions, task_type=task_type)
         if settings.method == "steering":
             return steering
         return JointConfig(
