@@ -26,6 +26,7 @@ from actshift.evaluation import generate_completions
 from actshift.loading import load_model, load_tokenizer
 from actshift.training import TrainSettings, fit, train
 from actshift.training.build import adapt
+from actshift.training.configs import AdapterSpec
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RATES = {"steering": (3e-3, 1e-2, 2e-2), "lora": (1e-3, 3e-3, 6e-3)}
@@ -68,7 +69,7 @@ def run(start: Path, method: str, rate: float, seed: int) -> tuple[dict[str, Any
         method=method, objective="grpo", reward=("right_answer",), generations=SAMPLES, max_new_tokens=TOKENS,
         max_steps=STEPS, batch_size=PROMPTS * SAMPLES, gradient_accumulation=1, learning_rate=rate, seed=seed,
     )  # fmt: skip
-    adapted = adapt(model, settings, STEPS)
+    adapted = adapt(model, AdapterSpec.from_settings(settings), STEPS)
     rows = [
         {"prompt": row["prompt"], "answer": row["completion"].strip()}
         for row in make_rows("train", STEPS * PROMPTS, seed)

@@ -11,7 +11,8 @@ from transformers import AutoConfig
 from actshift import ActshiftError
 from actshift.compare import Method, select_methods
 from actshift.compare.methods import METHODS, PRESETS
-from actshift.training.build import adapt, base_without_weights, check_names
+from actshift.training.build import adapt, base_without_weights
+from actshift.training.configs import AdapterSpec
 from actshift.training.plan import counts
 from tests.integration.test_published_counts import CONFIGS, ROWS
 
@@ -149,7 +150,7 @@ def test_own_settings_of_a_method_override_common_ones() -> None:
 
 def test_every_named_method_can_be_built() -> None:
     for method in METHODS.values():
-        check_names(method.cell_settings(method.rates[0], seed=0))
+        AdapterSpec.from_settings(method.cell_settings(method.rates[0], seed=0))
         assert len(method.rates) == 5
     assert set(PRESETS["paper"]) <= set(METHODS)
 
@@ -161,5 +162,7 @@ def test_named_methods_train_as_many_parameters_as_the_paper_reports(model: str,
     for name, label in PUBLISHED.items():
         method = METHODS[name]
         settings = method.cell_settings(method.rates[0], seed=0, model=str(tmp_path))
-        trainable, _ = counts(adapt(base_without_weights(settings), settings, steps=100), settings)
+        trainable, _ = counts(
+            adapt(base_without_weights(settings), AdapterSpec.from_settings(settings), steps=100), settings
+        )
         assert trainable == published[label], name

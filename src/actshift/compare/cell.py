@@ -81,7 +81,7 @@ class Record:
         return cls(
             made_with=values["made_with"],
             parameters=values["parameters"],
-            fit=FitResult(**values["fit"]) if values["fit"] else None,
+            fit=FitResult.from_dict(values["fit"]) if values["fit"] else None,
             validation=Score(**values["validation"]),
             test=Score(**values["test"]) if values["test"] else None,
         )

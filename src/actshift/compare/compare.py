@@ -24,7 +24,7 @@ from actshift.errors import ActshiftError, require
 from actshift.files import write_whole
 from actshift.tasks import get_task
 from actshift.training import TrainSettings
-from actshift.training.build import check_names
+from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, head_for, known_objective, objective_of_rows
 from actshift.training.run_folder import RunFolder
 
@@ -107,7 +107,7 @@ class Comparison:
         task = get_task(settings.task).settings if settings.task else {}
         common = {**task, **selection.common, **settings.common, "model": settings.required("model")}
         for method in selection.methods:
-            check_names(method.cell_settings(method.rates[0], FIRST_SEED, **common))
+            AdapterSpec.from_settings(method.cell_settings(method.rates[0], FIRST_SEED, **common))
         return cls(settings, MethodSelection(selection.methods, common), read_splits(settings, common), folder)
 
     @property

@@ -77,13 +77,12 @@ def estimate(settings: CompareSettings) -> Estimate:
         ActshiftError: if the comparison would stop before its first cell.
     """
     from actshift.loading import load_tokenizer
-    from actshift.training.arguments import total_steps
 
     comparison = Comparison.from_settings(settings)
     common = _settings_of(comparison, comparison.selection.methods[0])
     tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code)
     inputs, sizes = comparison.inputs, comparison.splits.sizes
-    steps = total_steps(len(inputs.objective.encode(inputs.rows, tokenizer, common, inputs.head).examples), common)
+    steps = common.total_steps(len(inputs.encode(inputs.rows, tokenizer, common).examples))
     pace = measure_throughput(comparison)
     row_forward = pace.step * FORWARD_SHARE / (common.batch_size * common.gradient_accumulation)
     training = pace.begin + steps * pace.step + _evaluations(steps, common) * sizes["validation"] * row_forward
@@ -115,6 +114,7 @@ def measure_throughput(comparison: Comparison) -> Throughput:
     from actshift.evaluation import evaluate
     from actshift.training import fit
     from actshift.training.build import adapt, load_base
+    from actshift.training.configs import AdapterSpec
 
     if comparison.settings.jobs > 1:
         torch.set_num_threads(1)  # as each worker will
@@ -126,7 +126,10 @@ def measure_throughput(comparison: Comparison) -> Throughput:
     loading = time.perf_counter() - start
     prompts = comparison.splits.dataset("validation", batch_size)
     report = evaluate(model, tokenizer, prompts, comparison.settings.new_tokens, batch_size)
-    rows, adapted = comparison.splits.dataset("train"), adapt(model, settings, TIMED_STEPS, head=head)
+    rows, adapted = (
+        comparison.splits.dataset("train"),
+        adapt(model, AdapterSpec.from_settings(settings), TIMED_STEPS, head=head),
+    )
     _, short, long = (
         fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
         for steps in (1, 1, 1 + TIMED_STEPS)  # the first run pays for imports; the difference of the others is steps
@@ -142,7 +145,7 @@ def _settings_of(comparison: Comparison, method: Method) -> TrainSettings:
 
 def _evaluations(steps: int, settings: TrainSettings) -> int:
     """Return how often a training evaluates its loss on the validation rows."""
-    from actshift.training.arguments import CHECKPOINTS
+    from actshift.training.fit import CHECKPOINTS
 
     return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
 
@@ -151,10 +154,11 @@ def _estimate_method(
     method: Method, comparison: Comparison, steps: int, training: float, pace: Throughput
 ) -> MethodEstimate:
     from actshift.training.build import adapt, base_without_weights
+    from actshift.training.configs import AdapterSpec
     from actshift.training.plan import counts
 
     settings, head = _settings_of(comparison, method), comparison.inputs.head
-    adapted = adapt(base_without_weights(settings, head), settings, steps, head=head)
+    adapted = adapt(base_without_weights(settings, head), AdapterSpec.from_settings(settings), steps, head=head)
     trainable, parameters = counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
     cells = len(method.rates) + seeds - 1

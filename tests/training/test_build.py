@@ -1,4 +1,4 @@
-"""Adapters that begin along the gradient, and interventions from a file: from the settings to the saved adapter."""
+"""Gradient initialisation, interventions from a file, and a saved adapter as the start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNEVEN = [
 @pytest.fixture
 def located(tmp_path: Path) -> Path:
     path = tmp_path / "located.json"
-    path.write_text(json.dumps({"interventions": [one.to_dict() for one in UNEVEN]}))
+    path.write_text(json.dumps({"interventions": [intervention.to_dict() for intervention in UNEVEN]}))
     return path
 
 
@@ -32,10 +32,10 @@ def tensors(settings: TrainSettings) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", ["steering", "joint"])
-def test_init_gradient_trains_saves_and_loads_without_data(settings, method, tmp_path):
+def test_gradient_init_trains_and_loads_without_data(settings, method, tmp_path):
     begun = replace(settings, init="gradient", method=method, max_steps=2, learning_rate=1e-5, orthogonality="read")
     if method == "joint":
-        begun = replace(begun, orthogonality="none")  # the rule would turn W_down at once
+        begun = replace(begun, orthogonality="none")  # the constraint would change W_down after the first step
     train(begun)
     down = next(value for name, value in tensors(begun).items() if name.endswith("down.weight"))
     assert torch.allclose(down @ down.T, (down[0] @ down[0]) * torch.eye(8), atol=1e-3)  # as the gradient left it
@@ -44,8 +44,8 @@ def test_init_gradient_trains_saves_and_loads_without_data(settings, method, tmp
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_in_the_same_bits(settings, monkeypatch):
-    from actshift.training.callbacks import StopAtNan
+def test_resume_after_gradient_init_is_bit_identical(settings, monkeypatch):
+    from actshift.training.trainer import StopAtNan
 
     begun = replace(settings, init="gradient", max_steps=4)
     train(begun)
@@ -64,7 +64,7 @@ def test_a_resumed_run_ends_in_the_same_bits(settings, monkeypatch):
         assert torch.equal(value, tensors(stopped)[name])
 
 
-def test_interventions_come_from_a_file(settings, located):
+def test_interventions_are_read_from_a_file(settings, located):
     uneven = replace(settings, interventions=str(located), init="gradient", max_steps=2)
     assert [(place.layer, place.site, place.parameters) for place in plan(uneven).places] == [
         (0, "post_block", 3 * 64),
@@ -73,32 +73,32 @@ def test_interventions_come_from_a_file(settings, located):
     ]
     result = train(uneven)
     assert result.fit.trainable == 7 * 64
-    assert "that" in (Path(str(uneven.out)) / "README.md").read_text()
+    assert f"in {located}." in (Path(str(uneven.out)) / "README.md").read_text()
     stored = load_adapter(load_model(str(settings.model))[0], str(uneven.out)).peft_config["default"]
-    expected = tuple(replace(one, adapter=replace(one.adapter, init="gradient")) for one in UNEVEN)
+    expected = tuple(replace(each, adapter=replace(each.adapter, init="gradient")) for each in UNEVEN)
     assert stored.all_interventions == expected
 
 
-def test_what_contradicts_the_file_is_refused(settings, located, tmp_path):
+def test_settings_that_contradict_the_file_raise(settings, located, tmp_path):
     with pytest.raises(ActshiftError, match="and so does rank"):
         plan(replace(settings, interventions=str(located), rank=4))
     with pytest.raises(ActshiftError, match="cannot be read"):
         plan(replace(settings, interventions=str(tmp_path / "none.json")))
     other = tmp_path / "other.json"
     other.write_text('{"rank": 3}')
-    with pytest.raises(ActshiftError, match="holds rank, where one list called interventions belongs"):
+    with pytest.raises(ActshiftError, match="contains rank, not one list called interventions"):
         plan(replace(settings, interventions=str(other)))
     other.write_text('{"interventions": [{"siet": "post_mlp"}]}')
     with pytest.raises(ActshiftError, match="did you mean 'site'"):
         plan(replace(settings, interventions=str(other)))
 
 
-def test_only_low_rank_begins_along_the_gradient(settings):
+def test_gradient_init_requires_low_rank(settings):
     with pytest.raises(ActshiftError, match="vector has no init"):
         train(replace(settings, adapter="vector", init="gradient"))
 
 
-def test_a_run_begins_at_a_saved_adapter(settings: TrainSettings, tmp_path: Path) -> None:
+def test_start_copies_a_saved_adapter(settings: TrainSettings, tmp_path: Path) -> None:
     first = replace(settings, adapter="vector", max_steps=3)
     train(first)
     again = replace(first, out=str(tmp_path / "again"), start=first.out, learning_rate=1e-12)
@@ -107,9 +107,9 @@ def test_a_run_begins_at_a_saved_adapter(settings: TrainSettings, tmp_path: Path
     assert all(torch.allclose(saved[name], begun[name], atol=1e-6) and saved[name].any() for name in saved)
 
 
-def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(settings: TrainSettings) -> None:
+def test_invalid_start_raises_before_anything_is_written(settings: TrainSettings) -> None:
     with pytest.raises(ActshiftError, match="nowhere"):
         train(replace(settings, start="/nowhere"))
-    with pytest.raises(ActshiftError, match="LoFiT chooses its heads"):
+    with pytest.raises(ActshiftError, match="LoFiT selects its heads"):
         train(replace(settings, adapter="lofit", start=str(settings.out)))
     assert not Path(str(settings.out)).exists()

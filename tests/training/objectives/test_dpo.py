@@ -18,8 +18,8 @@ from actshift.training import TrainSettings, plan, train
 from actshift.training.objectives import OBJECTIVES
 from tests.characters import char_tokenizer, write_rows
 from tests.contract.cases import randomise
-from tests.training.preferring import PREFERENCES, log_probabilities, trainer_before_training
-from tests.training.test_resume import Killed, kill_at, weights
+from tests.training.helpers import Killed, kill_at, weights
+from tests.training.objectives.untrained import PREFERENCES, log_probabilities, trainer_before_training
 from tests.zoo import ARCHITECTURES
 
 DPO = OBJECTIVES["dpo"]
@@ -30,7 +30,7 @@ def encoded(rows=PREFERENCES, **changes):
     return DPO.encode(Dataset.from_list(rows), char_tokenizer(), replace(SETTINGS, **changes), CAUSAL)
 
 
-def test_both_completions_are_read_as_supervised_training_reads_them():
+def test_completions_are_encoded_as_in_supervised_training():
     first, tokenizer = encoded().examples[0], char_tokenizer()
     for name in ("chosen", "rejected"):
         row = {"prompt": PREFERENCES[0]["prompt"], "completion": PREFERENCES[0][name]}
@@ -41,7 +41,7 @@ def test_both_completions_are_read_as_supervised_training_reads_them():
     assert tokenizer.decode(first["chosen_ids"]) == "0</s>"
 
 
-def test_rows_too_long_are_left_out_and_the_longest_counted():
+def test_long_rows_are_left_out():
     rows = [*PREFERENCES, {"prompt": "a" * 20, "chosen": "b", "rejected": "c"}]
     with pytest.warns(UserWarning, match="1 of 17 rows exceed max_length 15 and are left out"):
         kept = encoded(rows, max_length=15)
@@ -52,9 +52,9 @@ def test_rows_too_long_are_left_out_and_the_longest_counted():
     "rows, changes, message",
     [
         (PREFERENCES, {"max_length": 3}, "Every row is longer than max_length 3; the shortest has 13 tokens"),
-        (PREFERENCES, {"beta": 0.0}, "beta 0 makes DPO's loss the same"),
-        (PREFERENCES, {"init": "gradient"}, "init gradient goes by the completions of rows for sft; leave it out"),
-        (PREFERENCES, {"group_by_length": True}, "group_by_length True goes by"),
+        (PREFERENCES, {"beta": 0.0}, "beta 0 makes the loss of dpo constant"),
+        (PREFERENCES, {"init": "gradient"}, "init gradient needs the completions of sft rows; leave it out"),
+        (PREFERENCES, {"group_by_length": True}, "group_by_length True needs"),
         ([{"prompt": "a", "completion": "b"}], {}, "dpo needs rows of prompt, chosen and rejected"),
         (
             [{"prompt": "a" * 60, "chosen": "b" * 9, "rejected": "c"}],
@@ -63,12 +63,12 @@ def test_rows_too_long_are_left_out_and_the_longest_counted():
         ),
     ],
 )
-def test_what_cannot_be_learned_from_is_said_before_anything_begins(rows, changes, message):
+def test_unusable_preferences_raise(rows, changes, message):
     with pytest.raises(ActshiftError, match=message):
         encoded(rows, **changes)
 
 
-def test_two_chats_are_read_by_the_template(tmp_path):
+def test_chats_are_rendered_with_the_template(tmp_path):
     def chat(answer, question="1+1="):
         return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
@@ -92,18 +92,18 @@ def test_two_chats_are_read_by_the_template(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["steering", "lora", "joint"])
-def test_the_reference_is_the_model_with_its_adapter_switched_off(tmp_path, method):
+def test_reference_is_the_model_without_its_adapter(tmp_path, method):
     trainer = trainer_before_training(tmp_path, PREFERENCES, replace(SETTINGS, method=method))
     model, base = trainer.model, ARCHITECTURES["llama"]()
     assert trainer.ref_model is None and list(model.peft_config) == ["default"]
-    adapter = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    assert sum(one.numel() for one in model.parameters()) == sum(one.numel() for one in base.parameters()) + adapter
+    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in base.parameters()) + adapter
     randomise(model)
     batch = next(iter(trainer.get_train_dataloader()))
-    found = torch.cat(trainer.compute_ref_log_probs(model, batch))
+    reference = torch.cat(trainer.compute_ref_log_probs(model, batch))
     completion = batch["completion_mask"][:, 1:]
     expected = (log_probabilities(base.eval(), batch["input_ids"], batch["attention_mask"]) * completion).sum(-1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(reference, expected)
     own = (log_probabilities(model.eval(), batch["input_ids"], batch["attention_mask"]) * completion).sum(-1)
     assert not torch.allclose(own, expected, atol=0.1)
 
@@ -114,7 +114,7 @@ def settings(model_folder, tmp_path) -> TrainSettings:
     return replace(SETTINGS, model=str(model_folder), data=str(rows), out=str(tmp_path / "run"), save_steps=5)
 
 
-def test_a_plan_needs_no_weights_and_writes_nothing(settings):
+def test_plan_writes_nothing(settings):
     foreseen = plan(settings)
     assert (foreseen.rows, foreseen.longest, foreseen.steps) == (len(PREFERENCES), 13, 20)
     assert not Path(settings.out).exists()
@@ -122,12 +122,12 @@ def test_a_plan_needs_no_weights_and_writes_nothing(settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["steering", "lora", "joint", "full"])
-def test_the_chosen_completion_becomes_likelier_and_the_result_loads(settings, method):
+def test_margin_grows_and_the_result_loads(settings, method):
     rate = {"steering": 3e-2, "lora": 3e-3, "joint": 3e-3, "full": 1e-3}[method]
     result = train(replace(settings, method=method, learning_rate=rate, eval_share=0.25))
     figures = result.fit.figures
-    assert figures["margin at the start"] == pytest.approx(0, abs=1e-4) and figures["margin"] > 0.3
-    assert figures["margin, held-out rows"] > 0.1 and figures["preferred right, held-out rows"] == 1
+    assert figures["margin_start"] == pytest.approx(0, abs=1e-4) and figures["margin"] > 0.3
+    assert figures["eval_margin"] > 0.1 and figures["eval_preference_accuracy"] == 1
     assert "| margin |" in Path(settings.out, "README.md").read_text()
     source = settings.out if method == "full" else str(settings.model)
     model, tokenizer = load_model(source, dtype="float32")
@@ -138,7 +138,7 @@ def test_the_chosen_completion_becomes_likelier_and_the_result_loads(settings, m
 
 
 @pytest.mark.slow
-def test_a_stopped_run_resumes_to_the_same_bits(settings, monkeypatch):
+def test_resume_is_bit_identical(settings, monkeypatch):
     whole = replace(settings, out=f"{settings.out}-whole")
     train(whole)
     with monkeypatch.context() as patch, pytest.raises(Killed):

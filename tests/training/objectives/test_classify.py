@@ -49,7 +49,7 @@ def _scores(model) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", RATES)
 @pytest.mark.parametrize("objective", ROWS)
-def test_what_was_learned_is_read_back_with_its_head(objective, method, encoder, tmp_path):
+def test_trained_encoder_is_accurate_after_loading(objective, method, encoder, tmp_path):
     rows = write(tmp_path / "rows.jsonl", ROWS[objective](400))
     settings = TrainSettings(
         model=str(encoder), data=str(rows), out=str(tmp_path / "run"), method=method, learning_rate=RATES[method],
@@ -64,22 +64,24 @@ def test_what_was_learned_is_read_back_with_its_head(objective, method, encoder,
     assert torch.equal(_scores(_load(settings)[0]), _scores(model))
 
 
-def test_the_head_is_saved_by_its_names_and_the_loss_is_a_mean(settings):
+def test_head_is_saved_with_class_names_and_the_loss_is_a_mean(settings):
     result = train(settings)
     assert result.head.labels == ("dull", "fine")
     assert result.fit.train_loss < 1.5  # of two classes at the start log 2 and a bit, not the sum over accumulation
     model, _ = _load(settings)
     assert model.config.id2label == {0: "dull", 1: "fine"}
     card = Path(str(settings.out), "README.md").read_text()
-    assert "pipeline_tag: text-classification" in card and "Its head tells dull, fine." in card
-    shown = AutoPeftModelForSequenceClassification.from_pretrained(str(settings.out), num_labels=2)  # as the card says
+    assert "pipeline_tag: text-classification" in card and "Its head classifies into dull, fine." in card
+    shown = AutoPeftModelForSequenceClassification.from_pretrained(
+        str(settings.out), num_labels=2
+    )  # the code in the card
     assert "AutoPeftModelForSequenceClassification" in card and torch.equal(_scores(shown.eval()), _scores(model))
     plain = load_steered(settings.model, [], 1.0, False)[0]
     assert type(plain).__name__ == "BertModel"
 
 
 @pytest.mark.parametrize(
-    ("rows", "more", "says"),
+    ("rows", "changes", "message"),
     [
         ([{"text": "w1", "label": "a"}] * 2, {}, "All rows have the label 'a'"),
         ([{"tokens": ["w1"], "tags": ["A", "B"]}], {}, "one for each of its tokens"),
@@ -90,26 +92,26 @@ def test_the_head_is_saved_by_its_names_and_the_loss_is_a_mean(settings):
         (paired(2), {"batch_size": 1}, "batch_size of 2 or more"),
     ],
 )
-def test_rows_that_teach_no_classes_are_refused(rows, more, says, settings, tmp_path):
-    wrong = replace(settings, data=str(write(tmp_path / "wrong.jsonl", rows)), **more)
-    with pytest.raises(ActshiftError, match=says):
+def test_unusable_rows_raise_before_anything_is_written(rows, changes, message, settings, tmp_path):
+    wrong = replace(settings, data=str(write(tmp_path / "wrong.jsonl", rows)), **changes)
+    with pytest.raises(ActshiftError, match=message):
         train(wrong)
     assert not Path(str(settings.out)).exists()
 
 
-def test_a_label_of_the_evaluation_that_training_lacks_is_refused(settings, tmp_path):
+def test_unknown_evaluation_label_raises(settings, tmp_path):
     other = write(tmp_path / "other.jsonl", [{"text": "w1", "label": "fine"}, {"text": "w2", "label": "dul"}])
     with pytest.raises(ActshiftError, match=r"Row 2 has the label 'dul' \(did you mean 'dull'\?\)"):
         train(replace(settings, eval_data=str(other)))
 
 
-def test_an_encoder_cannot_be_made_to_write(settings):
+def test_sft_of_an_encoder_raises(settings):
     with pytest.raises(ActshiftError, match="which BertLMHeadModel needs"):
         train(replace(settings, objective="sft"))
 
 
 @pytest.mark.slow
-def test_adapters_with_different_heads_are_not_loaded_together(settings, tmp_path):
+def test_loading_adapters_with_different_heads_raises(settings, tmp_path):
     train(settings)
     other = write(tmp_path / "tags.jsonl", tagged(8))
     train(replace(settings, data=str(other), out=str(tmp_path / "tags")))
@@ -117,7 +119,7 @@ def test_adapters_with_different_heads_are_not_loaded_together(settings, tmp_pat
         load_steered(None, [str(settings.out), str(tmp_path / "tags")], 1.0, False)
 
 
-def test_a_causal_model_reads_a_class_at_its_last_token_whatever_the_padding(settings, tmp_path):
+def test_causal_classifier_ignores_padding(settings, tmp_path):
     save_encoder(tmp_path / "llama", "llama", "AutoModelForCausalLM", pad_token_id=None)
     own = replace(settings, model=str(tmp_path / "llama"), objective="classify")
     train(own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from actshift.training import TrainSettings
-from actshift.training.arguments import trainer_arguments
 from actshift.training.build import adapt
-from actshift.training.data import Examples, Inputs
-from actshift.training.fit import Job
+from actshift.training.configs import AdapterSpec
+from actshift.training.data import Inputs
+from actshift.training.fit import TrainingRun
 from actshift.training.objectives import OBJECTIVES
 from actshift.training.run_folder import RunFolder
 from tests.characters import char_tokenizer
@@ -30,10 +31,10 @@ def trainer_before_training(folder: Path, rows: Sequence[Mapping[str, Any]], set
     dataset = Dataset.from_list([dict(row) for row in rows])
     inputs = Inputs(objective, dataset, None, objective.head(dataset))
     torch.manual_seed(0)
-    model = adapt(ARCHITECTURES["llama"](), settings, 10)
-    job = Job(RunFolder(folder), tokenizer, Examples.of(inputs, tokenizer, settings), settings, resume=False)
-    arguments = trainer_arguments(objective, settings, job.folder, 10, saves=False, evaluates=False)
-    return objective.trainer(model, job, arguments, [])
+    model = adapt(ARCHITECTURES["llama"](), AdapterSpec.from_settings(settings), 10)
+    examples = inputs.examples(tokenizer, settings)
+    run = TrainingRun(RunFolder(folder), objective, examples, replace(settings, max_steps=10), resume=False, keep=False)
+    return objective.build_trainer(model, examples, settings, run.arguments(), [])
 
 
 def log_probabilities(model: Any, ids: Tensor, mask: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from actshift.training import TrainSettings, plan, train
 from actshift.training.objectives import OBJECTIVES
 from tests.characters import char_tokenizer, write_rows
 from tests.contract.cases import randomise
-from tests.training.preferring import log_probabilities, trainer_before_training
-from tests.training.test_resume import Killed, kill_at, weights
+from tests.training.helpers import Killed, kill_at, weights
+from tests.training.objectives.untrained import log_probabilities, trainer_before_training
 from tests.zoo import ARCHITECTURES
 
 GRPO = OBJECTIVES["grpo"]
@@ -34,7 +34,7 @@ SETTINGS = TrainSettings(
 )
 CALLS = """
 def digits(completions, **columns):
-    return [sum(one.isdigit() for one in text) / 3 for text in completions]
+    return [sum(character.isdigit() for character in text) / 3 for text in completions]
 
 calls = 0
 
@@ -61,11 +61,11 @@ def mine(tmp_path, monkeypatch) -> str:
     return name
 
 
-def test_rows_keep_what_rewards_go_by():
+def test_encoded_rows_keep_the_columns_of_rewards():
     assert encoded().examples[1] == {"prompt": "0+1=", "answer": "1"}
     assert encoded().longest == 5 + 3
-    told = [{"prompt": "1+1=", "completion": " so 2"}, {"prompt": "1+2=", "completion": "3", "answer": "3"}]
-    assert encoded(told[:1], scorer="number").examples == [{"prompt": "1+1=", "reference": " so 2", "answer": "2"}]
+    rows = [{"prompt": "1+1=", "completion": " so 2"}, {"prompt": "1+2=", "completion": "3", "answer": "3"}]
+    assert encoded(rows[:1], scorer="number").examples == [{"prompt": "1+1=", "reference": " so 2", "answer": "2"}]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,14 @@ def test_rows_keep_what_rewards_go_by():
         (ROWS, {"reward": None}, "grpo needs a reward; give --reward right_answer, right_form or module:function"),
         (ROWS, {"reward": ("right_answr",)}, "did you mean 'right_answer'"),
         (ROWS, {"scorer": "numbr"}, "There is no scorer 'numbr'.*did you mean 'number'"),
-        (ROWS, {"batch_size": 6}, "6 × gradient_accumulation 1 = 6 completions, which is no multiple of 4 generations"),
-        (ROWS, {"method": "full", "beta": 0.1}, "beta keeps the model near what it was, which needs a second copy"),
+        (
+            ROWS,
+            {"batch_size": 6},
+            "× gradient_accumulation 1 = 6 completions, which is not a multiple of 4 generations",
+        ),
+        (ROWS, {"method": "full", "beta": 0.1}, "beta needs a second copy of the model as the reference"),
         (ROWS, {"max_length": 3}, "Every prompt is longer than max_length 3; the shortest has 5 tokens, so raise it"),
-        ([{"prompt": "1+1="}], {}, "Row 1 has no answer, by which right_answer judges; add a column answer"),
+        ([{"prompt": "1+1="}], {}, "Row 1 has no answer, which right_answer needs; add a column answer"),
         (
             [*ROWS, {"prompt": "a" * 62, "answer": "b"}],
             {},
@@ -85,49 +89,49 @@ def test_rows_keep_what_rewards_go_by():
         ),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_anything_begins(rows, changes, message):
+def test_unusable_rows_or_settings_raise(rows, changes, message):
     with pytest.raises(ActshiftError, match=message):
         encoded(rows, **changes)
 
 
-def test_a_reward_that_fails_on_the_first_rows_is_refused(mine):
+def test_reward_that_fails_on_the_first_rows_raises(mine):
     assert encoded(reward=(f"{mine}:digits",)).left_out == 0
     with pytest.raises(ActshiftError, match=r"breaks raised TypeError .*missing.*'answer'"):
         encoded([{"prompt": "1+1="}], reward=(f"{mine}:breaks",))
 
 
-def test_settings_of_rewards_are_refused_where_they_say_nothing():
-    with pytest.raises(ActshiftError, match="reward says nothing where objective is None"):
+def test_reward_settings_without_effect_raise():
+    with pytest.raises(ActshiftError, match="reward has no effect when objective is None"):
         TrainSettings(reward=("right_answer",))
-    with pytest.raises(ActshiftError, match="generations says nothing where objective is dpo"):
+    with pytest.raises(ActshiftError, match="generations has no effect when objective is dpo"):
         TrainSettings(objective="dpo", generations=4)
     assert TrainSettings(objective="grpo").rate == pytest.approx(TrainSettings().rate / 20)
 
 
 @pytest.mark.parametrize("method", ["steering", "lora", "joint"])
-def test_the_reference_is_the_model_with_its_adapter_switched_off(tmp_path, method):
+def test_reference_is_the_model_without_its_adapter(tmp_path, method):
     trainer = trainer_before_training(tmp_path, ROWS, replace(SETTINGS, method=method, beta=0.1))
     model, base = trainer.model, ARCHITECTURES["llama"]().eval()
     assert trainer.ref_model is None and list(model.peft_config) == ["default"]
-    adapter = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    assert sum(one.numel() for one in model.parameters()) == sum(one.numel() for one in base.parameters()) + adapter
+    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in base.parameters()) + adapter
     randomise(model)
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    ids, mask = (torch.cat([batch[f"prompt_{one}"], batch[f"completion_{one}"]], 1) for one in ("ids", "mask"))
-    said = batch["completion_mask"].bool()
-    expected = log_probabilities(base, ids, mask)[:, -said.shape[1] :]
-    torch.testing.assert_close(batch["ref_per_token_logps"][said], expected[said])
-    own = log_probabilities(model.eval(), ids, mask)[:, -said.shape[1] :]
-    assert not torch.allclose(own[said], expected[said], atol=0.1)
+    ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+    counted = batch["completion_mask"].bool()
+    expected = log_probabilities(base, ids, mask)[:, -counted.shape[1] :]
+    torch.testing.assert_close(batch["ref_per_token_logps"][counted], expected[counted])
+    own = log_probabilities(model.eval(), ids, mask)[:, -counted.shape[1] :]
+    assert not torch.allclose(own[counted], expected[counted], atol=0.1)
 
 
-def test_prompts_begin_as_they_do_everywhere_else(tmp_path):
+def test_prompts_are_encoded_as_in_generation(tmp_path):
     trainer = trainer_before_training(tmp_path, ROWS, SETTINGS)
     ids, *_ = trainer._tokenize_prompts(["<s>1+1="])  # a start token that a text brings along counts once
     assert ids == [char_tokenizer()("1+1=")["input_ids"]]
 
 
-def test_a_chat_begins_as_its_template_has_it_and_needs_one():
+def test_chats_are_rendered_and_need_a_template():
     chats = [{"messages": [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "2"}], "answer": "2"}]
     tokenizer = char_tokenizer()
     with pytest.raises(ActshiftError, match="has no chat template to render messages with"):
@@ -135,12 +139,12 @@ def test_a_chat_begins_as_its_template_has_it_and_needs_one():
     tokenizer.chat_template = "<s>{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
     rows: Any = GRPO.encode(Dataset.from_list(chats), tokenizer, SETTINGS, CAUSAL)
     assert rows.examples == [{"prompt": "<s>1+1=", "answer": "2", "reference": "2"}]
-    assert GRPO.read(rows, tokenizer) == [{"input_ids": char_tokenizer()("1+1=")["input_ids"]}]
+    assert GRPO.model_inputs(rows, tokenizer) == [{"input_ids": char_tokenizer()("1+1=")["input_ids"]}]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated", "last", "ends"])
-def test_what_is_sampled_has_the_likelihood_that_is_trained(tmp_path, positions):
+def test_sampling_and_training_give_the_same_logits(tmp_path, positions):
     trainer = trainer_before_training(tmp_path, ROWS, replace(SETTINGS, positions=positions))
     model = trainer.model
     randomise(model)
@@ -150,10 +154,10 @@ def test_what_is_sampled_has_the_likelihood_that_is_trained(tmp_path, positions)
         input_ids=prompts, attention_mask=mask, min_new_tokens=3, max_new_tokens=3, do_sample=False,
         return_dict_in_generate=True, output_logits=True, pad_token_id=0,
     )  # fmt: skip
-    said, logits = sampled.sequences[:, -3:], torch.stack(sampled.logits, 1)
-    whole = torch.cat([mask, torch.ones_like(said)], 1)
+    sampled_ids, logits = sampled.sequences[:, -3:], torch.stack(sampled.logits, 1)
+    whole = torch.cat([mask, torch.ones_like(sampled_ids)], 1)
     trained, *_ = trainer._get_per_token_logps_and_entropies(model.train(), sampled.sequences, whole, 3)
-    torch.testing.assert_close(trained, logits.log_softmax(-1).gather(-1, said[..., None])[..., 0])
+    torch.testing.assert_close(trained, logits.log_softmax(-1).gather(-1, sampled_ids[..., None])[..., 0])
 
 
 @pytest.fixture
@@ -162,7 +166,7 @@ def settings(model_folder, tmp_path) -> TrainSettings:
     return replace(SETTINGS, model=str(model_folder), data=str(rows), out=str(tmp_path / "run"), save_steps=2)
 
 
-def test_a_plan_tries_the_rewards_and_writes_nothing(settings):
+def test_plan_calls_the_rewards_and_writes_nothing(settings):
     foreseen = plan(replace(settings, max_steps=None, epochs=1.0))
     assert (foreseen.rows, foreseen.longest, foreseen.steps) == (16, 8, 16 * 4 / 8)
     assert not Path(settings.out).exists()
@@ -172,31 +176,31 @@ def test_a_plan_tries_the_rewards_and_writes_nothing(settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["steering", "lora", "joint", "full"])
-def test_the_reward_rises_and_the_result_loads(settings, mine, method):
+def test_reward_rises_and_the_result_loads(settings, mine, method):
     rate = {"steering": 2e-2, "lora": 1e-2, "joint": 1e-2, "full": 2e-3}[method]
     settings = replace(settings, method=method, learning_rate=rate, reward=(f"{mine}:digits",), max_steps=30)
     result = train(replace(settings, batch_size=32, eval_share=0.25, beta=None if method == "full" else 0.001))
     figures = result.fit.figures
-    assert figures["reward"] > figures["reward at the start"] + 0.2
-    assert figures["reward, held-out rows"] > figures["reward at the start"]
+    assert figures["reward"] > figures["reward_start"] + 0.2
+    assert figures["eval_reward"] > figures["reward_start"]
     model, tokenizer = load_model(settings.out if method == "full" else str(settings.model), dtype="float32")
     if method != "full":
         model = PeftModel.from_pretrained(model, settings.out)
     [completion] = generate_completions(model, tokenizer, ["1+1="], 3)
-    assert any(one.isdigit() for one in completion)
+    assert any(character.isdigit() for character in completion)
 
 
 @pytest.mark.slow
-def test_a_reward_that_raises_loses_nothing(settings, mine):
+def test_run_resumes_after_an_error_in_a_reward(settings, mine):
     settings = replace(settings, reward=(f"{mine}:breaks",))
-    with pytest.raises(ActshiftError, match=r"breaks raised ZeroDivisionError \(division by zero\) at step 5; mend it"):
+    with pytest.raises(ActshiftError, match=r"breaks raised ZeroDivisionError \(division by zero\) at step 5; fix it"):
         train(settings)  # its first call is the one that tries it
     assert Path(settings.out, "checkpoints", "checkpoint-4").is_dir()
     assert train(settings, resume=True).fit.steps == 6
 
 
 @pytest.mark.slow
-def test_a_stopped_run_resumes_to_the_same_bits(settings, monkeypatch):
+def test_resume_is_bit_identical(settings, monkeypatch):
     whole = replace(settings, out=f"{settings.out}-whole")
     train(whole)
     with monkeypatch.context() as patch, pytest.raises(Killed):
