@@ -78,7 +78,7 @@ def report(
 
     batches = token_batches(rows, tokenizer, max(1, min(batch_size, len(rows) // MOST_BATCHES)), max_length)
     with progress_bar() as heard:
-        findings = look(base, batches, rank, twin, joint, heard=heard)
+        findings = look(base, batches, rank, twin, joint, on_progress=heard)
     about = {
         "model": findings.locate.model,
         "fine-tuned": finetuned,

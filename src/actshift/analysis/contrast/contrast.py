@@ -14,7 +14,7 @@ from actshift.analysis.batches import Rows
 from actshift.analysis.capture import inference
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, check_token, form_of, ids_of, row_batches, row_states
-from actshift.analysis.render import ProgressCallback, progress_counter
+from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap

@@ -1,0 +1,1 @@
+"""Figures, sections, and the renderers that show sections in a terminal and on an HTML page."""
