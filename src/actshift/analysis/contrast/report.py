@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from actshift.analysis.render.figures import ELSEWHERE, POST_BLOCK, WEIGHTS, Plot, finish
-from actshift.analysis.render.sections import Section, percent
+from actshift.analysis.render.sections import Section, percent, table
 from actshift.analysis.render.terminal import SectionReport
 
 METHODS = {"mean": "difference of means", "pca": "first principal axis of the pairs' differences"}
@@ -59,10 +59,12 @@ class ContrastReport(SectionReport):
                 f"{TOKENS[self.token]}",
                 how_to_read="The separation is the fraction of held-out rows on their side of a threshold on h · v; "
                 "50 % is chance.",
-                columns=("block", "‖v‖", "‖v‖ / ‖h‖", "separation"),
-                rows=tuple(
-                    (str(layer.layer), f"{layer.norm:.3g}", f"{layer.relative:.3f}", f"{layer.separation:.1%}")
-                    for layer in self.layers
+                **table(
+                    self.layers,
+                    ("block", lambda layer: str(layer.layer)),
+                    ("‖v‖", lambda layer: f"{layer.norm:.3g}"),
+                    ("‖v‖ / ‖h‖", lambda layer: f"{layer.relative:.3f}"),
+                    ("separation", lambda layer: f"{layer.separation:.1%}"),
                 ),
                 note=" ".join(self.notes),
                 alt=f"Line by block; the highest separation is {percent(best.separation)} after block {best.layer}.",

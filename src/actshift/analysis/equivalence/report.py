@@ -8,7 +8,7 @@ from statistics import fmean, linear_regression
 from typing import Any
 
 from actshift.analysis.render.figures import ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
-from actshift.analysis.render.sections import Section, blocks, dash, listed, percent, span
+from actshift.analysis.render.sections import Section, blocks, dash, listed, percent, span, table
 from actshift.analysis.render.terminal import SectionReport
 
 SMALL_SCALE = 0.1
@@ -132,12 +132,7 @@ class EquivalenceReport(SectionReport):
         if self.remainders:
             axes.set(xscale="log", yscale="log")
         branch = "MLP" if self.branch("mlp") else "attention"
-        finish(
-            axes,
-            "scale of the update",
-            "remainder / shift",
-            f"First-order remainder of the {branch} (later blocks darker)",
-        )
+        finish(axes, "scale of the update", "remainder / shift", f"Remainder of the {branch} (later blocks darker)")
 
     def plot_copied(self, axes: Any) -> None:
         """Draw the share of the shift that steering at each site could copy, by block."""
@@ -152,13 +147,13 @@ class EquivalenceReport(SectionReport):
                 axes.plot(numbers, shares, "o-", color=colour, label=label, markersize=3, linewidth=1)
         axes.set_ylim(-0.03, 1.03)
         axes.legend(fontsize=8, frameon=False)
-        finish(axes, "block", "share of the shift", "Share of the shift that steering could copy")
+        finish(axes, "block", "share of the shift", "What steering could copy")
 
     def plot_skip(self, axes: Any) -> None:
         """Draw the share of the skip connection in the output, by block."""
         axes.bar(list(self.skip_shares), list(self.skip_shares.values()), color=WEIGHTS, width=0.7)
         axes.set_ylim(0, 1)
-        finish(axes, "block", "‖skip‖ / (‖skip‖ + ‖MLP‖)", "Share of the skip connection in the block's output")
+        finish(axes, "block", "‖skip‖ / (‖skip‖ + ‖MLP‖)", "Share of the skip connection")
 
 
 def outside_note(names: tuple[str, ...]) -> str:
@@ -188,29 +183,18 @@ def _copy_section(report: EquivalenceReport) -> Section:
         "steering after the MLP misses and steering after the block includes."
         if skip
         else "Each share is the part of the update's shift that steering at one site could copy.",
-        columns=(
-            "block",
-            "skip",
-            "attention",
-            "MLP",
-            f"post-MLP r={rank}",
-            f"post-block r={rank}",
-            "pre-MLP",
-            "effort",
+        **table(
+            report.layers,
+            ("block", lambda layer: str(layer.layer)),
+            ("skip", lambda layer: percent(layer.skip_share)),
+            ("attention", lambda layer: dash(layer.attention and 100 * layer.attention.share, ".3g", " %")),
+            ("MLP", lambda layer: dash(layer.mlp and 100 * layer.mlp.share, ".3g", " %")),
+            (f"post-MLP r={rank}", lambda layer: percent(layer.post_mlp[rank] if layer.post_mlp else None)),
+            (f"post-block r={rank}", lambda layer: percent(layer.post_block[rank])),
+            ("pre-MLP", lambda layer: percent(layer.pre_mlp)),
+            ("effort", lambda layer: dash(layer.effort, ".3g")),
         ),
-        rows=tuple(
-            (
-                str(layer.layer),
-                percent(layer.skip_share),
-                *(dash(shift and 100 * shift.share, ".3g", " %") for shift in (layer.attention, layer.mlp)),
-                percent(layer.post_mlp[rank] if layer.post_mlp else None),
-                percent(layer.post_block[rank]),
-                percent(layer.pre_mlp),
-                dash(layer.effort, ".3g"),
-            )
-            for layer in report.layers
-        ),
-        advice=_site_advice(report) if skip else "",
+        advice=_site_advice(report) if skip else "Steer after the block: the MLP of this architecture is unknown.",
         note=" ".join(note for note in notes if note),
         alt=f"Bars by block: the skip connection carries {skip} of the block's output."
         if skip
@@ -246,26 +230,31 @@ def _site_advice(report: EquivalenceReport) -> str:
 
 
 def _remainder_section(report: EquivalenceReport) -> Section:
-    branch, other = ("MLP", "attention") if report.branch("mlp") else ("attention", "MLP")
+    drawn, other = ("mlp", "attention") if report.branch("mlp") else ("attention", "mlp")
+    labels = {"mlp": "MLP", "attention": "attention"}
     remainders = report.remainders
-    others = report.branch("attention") if branch == "MLP" else {}
     scales = next(iter(remainders.values())).scales
+
+    def error(layer: LayerEquivalence, branch: str, index: int) -> str:
+        shift = getattr(layer, branch)
+        return "–" if shift is None else f"{100 * shift.relative[index]:.2g} %"
+
     slopes = sorted(shift.slope for shift in remainders.values() if shift.slope is not None)
     measured = " to ".join(dict.fromkeys(f"{slope:.2f}" for slope in (slopes[0], slopes[-1]))) if slopes else "unknown"
     return Section(
         key="remainder",
         title="How far the first order holds",
-        how_to_read=f"Each line is the {branch} of a block: the error of the prediction from ΔW relative to the shift, "
-        "as the update is scaled.",
-        columns=("block", *(f"scale {scale:g}" for scale in scales), "power", f"{other}, scale {scales[-1]:g}"),
-        rows=tuple(
-            (
-                str(layer),
-                *(f"{100 * value:.2g} %" for value in shift.relative),
-                dash(shift.slope, ".2f"),
-                percent(others[layer].relative[-1] if layer in others else None),
-            )
-            for layer, shift in remainders.items()
+        how_to_read=f"Each line is the {labels[drawn]} of a block: the error of the prediction from ΔW relative to the "
+        "shift, as the update is scaled.",
+        **table(
+            report.layers,
+            ("block", lambda layer: str(layer.layer)),
+            *(
+                (f"scale {scale:g}", lambda layer, index=index: error(layer, drawn, index))
+                for index, scale in enumerate(scales)
+            ),
+            ("power", lambda layer: dash(remainders[layer.layer].slope if layer.layer in remainders else None, ".2f")),
+            (f"{labels[other]}, scale {scales[-1]:g}", lambda layer: error(layer, other, -1)),
         ),
         advice=_first_order_advice(report),
         note="If the first order is right, the error falls with the power 2 of the scale; here the power is "

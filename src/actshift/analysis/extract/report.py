@@ -8,7 +8,7 @@ from typing import Any
 
 from actshift.analysis.equivalence.report import outside_note
 from actshift.analysis.render.figures import ELSEWHERE, OTHER, POST_BLOCK, Plot, finish, opacity
-from actshift.analysis.render.sections import Section, blocks, dash, percent, span
+from actshift.analysis.render.sections import Section, blocks, dash, percent, span, table
 from actshift.analysis.render.terminal import SectionReport
 
 MOST_ENERGY = 0.9
@@ -133,8 +133,13 @@ class ExtractReport(SectionReport):
             key="fits",
             title="The extracted adapter",
             how_to_read="Each row is the closed-form fit of one block, with R² on held-out rows.",
-            columns=("block", "rank", "ridge", "R²"),
-            rows=tuple((str(fit.layer), str(fit.rank), f"{fit.ridge:g}", f"{fit.r2:.3f}") for fit in self.layers),
+            **table(
+                self.layers,
+                ("block", lambda fit: str(fit.layer)),
+                ("rank", lambda fit: str(fit.rank)),
+                ("ridge", lambda fit: f"{fit.ridge:g}"),
+                ("R²", lambda fit: f"{fit.r2:.3f}"),
+            ),
             note=f"{self.parameters:,} parameters replace {self.checkpoint:,}, "
             f"{self.checkpoint / self.parameters:,.1f} times fewer. {self.tokens:,} tokens of text.",
         )
@@ -159,24 +164,14 @@ def _oracle_section(report: OracleReport) -> Section:
         title="How simple the fine-tuned model's shifts are",
         how_to_read="Each line is a block: the share of the shifts' energy in their first directions, and R² of maps "
         "that predict the shifts from the activations.",
-        columns=(
-            "block",
-            "size",
-            *(f"energy r={rank}" for rank in report.ranks),
-            *(f"R² r={rank}" for rank in report.ranks),
-            "R² linear",
-            f"R² SiLU r={report.nonlinear_rank}",
-        ),
-        rows=tuple(
-            (
-                str(layer.layer),
-                percent(layer.size),
-                *(percent(layer.energy[rank]) for rank in report.ranks),
-                *(f"{layer.r2[rank]:.3f}" for rank in report.ranks),
-                f"{layer.r2_linear:.3f}",
-                dash(layer.r2_nonlinear, ".3f"),
-            )
-            for layer in report.layers
+        **table(
+            report.layers,
+            ("block", lambda layer: str(layer.layer)),
+            ("size", lambda layer: percent(layer.size)),
+            *((f"energy r={rank}", lambda layer, rank=rank: percent(layer.energy[rank])) for rank in report.ranks),
+            *((f"R² r={rank}", lambda layer, rank=rank: f"{layer.r2[rank]:.3f}") for rank in report.ranks),
+            ("R² linear", lambda layer: f"{layer.r2_linear:.3f}"),
+            (f"R² SiLU r={report.nonlinear_rank}", lambda layer: dash(layer.r2_nonlinear, ".3f")),
         ),
         advice=f"{_rank_advice(report)} {_nonlinear_advice(report)}".rstrip(),
         note=f"{note} {outside_note(report.outside)}".rstrip(),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from actshift.adapters.low_rank import Activation, LowRank
 from actshift.analysis.locate.budget import allocate_ranks, parse_budget
 from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain, combined_gain, method_gains
-from actshift.analysis.locate.heat_map import HeatMap
-from actshift.analysis.render.figures import ELSEWHERE, INK, POST_BLOCK, WEIGHTS, finish, panels
-from actshift.analysis.render.sections import Section, blocks, listed, percent
+from actshift.analysis.locate.plots import HeatMap, plot_methods
+from actshift.analysis.render.figures import panels
+from actshift.analysis.render.sections import Section, blocks, listed, percent, table
 from actshift.analysis.render.terminal import SectionReport
 from actshift.tuner import Intervention, SteeringConfig
 
@@ -170,10 +170,10 @@ def _notes(report: LocateReport) -> str:
 
 def _steering_section(report: LocateReport, places: Sequence[SiteGain], notes: str) -> Section:
     best = _best(places, report.rank)
-    advice = f"Start {best}."
+    advice = f"Start at {best}."
     if report.held_out is not None and report.held_out < ENOUGH_HELD_OUT:
         held_out = percent(max(report.held_out, 0))
-        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then start {best}."
+        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then start at {best}."
     return _heat_map_section(
         HeatMap.of(places, report.rank),
         best,
@@ -226,7 +226,7 @@ def _lora_section(report: LocateReport, places: Sequence[SiteGain], notes: str) 
         how_to_read=f"Each cell is the gain of LoRA of rank {report.rank} on one linear map, for a step of norm 1 in "
         "its weights.",
         advice=f"If you train LoRA, target {listed(targets)} first, with {percent(covered / total if total else 0)} "
-        f"of the squared gain of all maps. The best place is {best}.",
+        f"of the squared gain of all maps. The best one is {best}.",
         note=notes,
     )
 
@@ -238,7 +238,7 @@ def _heat_map_section(heat_map: HeatMap, best: str, **words: Any) -> Section:
         columns=("block", *heat_map.labels),
         rows=heat_map.rows(),
         shades=heat_map.shades(),
-        alt=f"Heat map with {columns} columns and {len(heat_map.layers)} blocks; the largest is {best}.",
+        alt=f"Heat map with {columns} columns and {len(heat_map.layers)} blocks; the largest gain is at {best}.",
         plot=heat_map.plot,
         size=(0.9 + max(0.55, 3.0 / columns) * columns, heat_map.height),
     )
@@ -251,16 +251,13 @@ def _methods_section(report: LocateReport) -> Section:
         key="gain",
         title="Gain per parameter",
         how_to_read="Each line is a method in every block, with its gain per 1,000 parameters and one standard error.",
-        columns=("in every block", "parameters", "share", "gain", "gain per 1,000"),
-        rows=tuple(
-            (
-                method.label,
-                f"{method.parameters:,}",
-                f"{method.parameters / report.parameters:.3%}",
-                str(method.gain),
-                str(method.per_1000),
-            )
-            for method in methods
+        **table(
+            methods,
+            ("in every block", lambda method: method.label),
+            ("parameters", lambda method: f"{method.parameters:,}"),
+            ("share", lambda method: f"{method.parameters / report.parameters:.3%}"),
+            ("gain", lambda method: str(method.gain)),
+            ("gain per 1,000", lambda method: str(method.per_1000)),
         ),
         advice=_method_advice(methods),
         note="Low ranks lead, because each further rank costs the same and gains less.",
@@ -270,17 +267,6 @@ def _methods_section(report: LocateReport) -> Section:
         size=(4.9, 0.9 + 0.25 * len(drawn)),
         preview=TERMINAL_METHODS,
     )
-
-
-def plot_methods(axes: Any, methods: Sequence[MethodGain]) -> None:
-    """Draw the gain per 1,000 parameters of methods on axes, with standard errors, the first method at the top."""
-    for position, method in enumerate(reversed(methods)):
-        post_block = method.label.startswith("post_block")
-        colour = WEIGHTS if method.weight else POST_BLOCK if post_block else ELSEWHERE
-        gain, style = method.per_1000, {"ecolor": INK, "height": 0.66, "capsize": 2, "error_kw": {"lw": 1}}
-        axes.barh(position, gain.value, xerr=gain.error, color=colour, **style)
-    axes.set_yticks(range(len(methods)), [method.label for method in reversed(methods)])
-    finish(axes, "gain of a unit step per 1,000 parameters", "")
 
 
 def _method_advice(methods: Sequence[MethodGain]) -> str:
@@ -308,4 +294,4 @@ def _total(allocation: Sequence[tuple[SiteGain, int]]) -> float:
 def _best(places: Sequence[SiteGain], rank: int) -> str:
     """Return the position of the largest gain, and the gain, in words."""
     place = max(places, key=lambda place: place.gain(rank).value)
-    return f"at {place.site.rpartition('.')[2]} of {blocks([place.layer])}, which gains {place.gain(rank)}"
+    return f"{place.site.rpartition('.')[2]} of {blocks([place.layer])}, which gains {place.gain(rank)}"

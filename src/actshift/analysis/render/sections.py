@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actshift.analysis.render.figures import Plot, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,20 @@ class Section:
             "columns": list(self.columns),
             "rows": [list(row) for row in self.rows],
         }
+
+
+def table(items: Iterable[T], *columns: tuple[str, Callable[[T], str]]) -> dict[str, Any]:
+    """Return the `columns` and `rows` of a section, with one row for each item.
+
+    Args:
+        items: The items.
+        columns: Pairs of a heading and a function that returns the cell of an item.
+
+    >>> table([1.5, 2.0], ("value", str), ("half", lambda value: f"{value / 2:g}"))
+    {'columns': ('value', 'half'), 'rows': (('1.5', '0.75'), ('2.0', '1'))}
+    """
+    headings = tuple(heading for heading, _ in columns)
+    return {"columns": headings, "rows": tuple(tuple(cell(item) for _, cell in columns) for item in items)}
 
 
 def percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Heat map of first-order gains, by block and by site or linear map."""
+"""Plots of first-order gains: a heat map by block and site, and bars by method."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actshift.analysis.locate.gains import Estimate, SiteGain
-from actshift.analysis.render.figures import INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish
+from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain
+from actshift.analysis.render.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish
 
 MAX_LABELLED_ROWS = 48
 """Cells show their gain up to this number of blocks. With more blocks they are too small for text."""
@@ -102,3 +102,14 @@ class HeatMap:
             axes.tick_params("x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
+
+
+def plot_methods(axes: Any, methods: Sequence[MethodGain]) -> None:
+    """Draw the gain per 1,000 parameters of methods on axes, with standard errors, the first method at the top."""
+    for position, method in enumerate(reversed(methods)):
+        post_block = method.label.startswith("post_block")
+        colour = WEIGHTS if method.weight else POST_BLOCK if post_block else ELSEWHERE
+        gain, style = method.per_1000, {"ecolor": INK, "height": 0.66, "capsize": 2, "error_kw": {"lw": 1}}
+        axes.barh(position, gain.value, xerr=gain.error, color=colour, **style)
+    axes.set_yticks(range(len(methods)), [method.label for method in reversed(methods)])
+    finish(axes, "gain of a unit step per 1,000 parameters", "")
