@@ -167,6 +167,12 @@ def test_advice_names_the_rank_and_the_kind_of_map(advice_of, report, words):
     assert words in advice_of("oracle", oracle=report)
 
 
+def test_blocks_without_a_shift_do_not_affect_the_advised_rank(advice_of):
+    report = oracle_report(1.0)
+    unchanged = replace(report.layers[1], layer=2, size=0.0, energy=dict.fromkeys(report.ranks, 0.0))
+    assert "Extract at rank 2" in advice_of("oracle", oracle=replace(report, layers=(*report.layers, unchanged)))
+
+
 def test_a_nonlinear_rank_that_was_not_fitted_linearly_gives_no_comparison(advice_of):
     assert "linear map" not in advice_of("oracle", oracle=replace(oracle_report(), nonlinear_rank=3))
 

@@ -136,7 +136,7 @@ def redundancy(model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int 
         tokens: Number of tokens to measure.
 
     Raises:
-        ActshiftError: The model has no joint adapter, or `batches` hold no token.
+        ActshiftError: The model has no joint adapter, or `batches` have no tokens.
 
     Source: arXiv 2603.00425, joint adaptation; the measure is this project's, docs/method.md#redundancy.
 

@@ -56,7 +56,7 @@ def look(
     steps: int = NONLINEAR_STEPS,
     on_progress: ProgressCallback = lambda phase, done, total: None,
 ) -> Findings:
-    """Run all analyses that apply. Cheap ones and those that can fail run first.
+    """Run all analyses that apply. Cheap analyses and checks of the inputs run first.
 
     Args:
         model: The model.

@@ -28,8 +28,8 @@ SINGULAR = 1e-10
 class Branch:
     """The output of `host` inside one call of `block`, as a function of the block's weights in `names`.
 
-    `names` are relative to the block. All other weights stay those of the base model, and so does the input of the
-    branch: an update of the attention does not contribute to the shift of the MLP.
+    `names` are relative to the block. All other weights, and the input of the branch, come from the base model. An
+    update of the attention therefore does not contribute to the shift of the MLP.
     """
 
     block: nn.Module

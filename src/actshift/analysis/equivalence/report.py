@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from statistics import fmean, linear_regression
+from statistics import fmean
 from typing import Any
 
 from actshift.analysis.render.figures import ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
@@ -40,7 +40,7 @@ class Remainder:
     def slope(self) -> float | None:
         """The slope of log(remainder) over log(scale) up to scale 0.1, which is 2 if the first order is right.
 
-        None if there is no remainder, for example because only a linear last map changed, or too few small scales.
+        None without a remainder, for example if only a linear last map changed, and with too few small scales.
         """
         largest = max(self.shift, default=0.0)
         points = [
@@ -48,7 +48,11 @@ class Remainder:
             for scale, left in zip(self.scales, self.left, strict=True)
             if scale <= SMALL_SCALE and left > 1e-13 * largest
         ]
-        return linear_regression(*zip(*points, strict=True)).slope if len(points) > 1 else None
+        if len(points) < 2:
+            return None
+        mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+        across = sum((x - mean_x) ** 2 for x, _ in points)
+        return sum((x - mean_x) * (y - mean_y) for x, y in points) / across
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class EquivalenceReport(SectionReport):
 
     @property
     def remainders(self) -> dict[int, Remainder]:
-        """The remainders to draw: those of the MLP or, if it has none, of the attention."""
+        """The remainders to draw: of the MLP or, if it has none, of the attention."""
         return self.branch("mlp") or self.branch("attention")
 
     @property
@@ -157,7 +161,7 @@ class EquivalenceReport(SectionReport):
 
 
 def outside_note(names: tuple[str, ...]) -> str:
-    """Return a note about changed weights outside the blocks; empty if there are none."""
+    """Return a note about changed weights outside the blocks, or an empty string."""
     if not names:
         return ""
     more = f" and {len(names) - 1} more" if names[1:] else ""

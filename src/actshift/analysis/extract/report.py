@@ -27,8 +27,8 @@ COMPARED = {
 class LayerOracle:
     """The oracle shift of one block, with values for each rank.
 
-    `size` is its root mean square relative to that of the activation, `energy` the fraction of Σ‖Δh‖² in its first
-    directions, and `r2` the R² of the best linear map of a rank on held-out rows. `r2_linear` belongs to the map of
+    `size` is its root mean square relative to the activation, `energy` the fraction of Σ‖Δh‖² in its first directions,
+    and `r2` the R² of the best linear map of a rank on held-out rows. `r2_linear` belongs to the map of
     full rank, and `r2_nonlinear` to a low-rank map with SiLU, or is None if none was trained.
     """
 
@@ -154,7 +154,7 @@ class ExtractReport(SectionReport):
 
 
 def _oracle_section(report: OracleReport) -> Section:
-    first, last = report.ranks[0], report.ranks[-1]
+    energy = [span(layer.energy[rank] for layer in report.layers) for rank in (report.ranks[0], report.ranks[-1])]
     note = (
         f"With these shifts the KL divergence of the base from the fine-tuned model is {report.kl_oracle:.2g} nats per "
         f"token; without them it is {report.kl_base:.3g}."
@@ -175,19 +175,20 @@ def _oracle_section(report: OracleReport) -> Section:
         ),
         advice=f"{_rank_advice(report)} {_nonlinear_advice(report)}".rstrip(),
         note=f"{note} {outside_note(report.outside)}".rstrip(),
-        alt=f"Lines by block, rising with the rank from {_energy(report, first)} at rank {first} to "
-        f"{_energy(report, last)} at rank {last}.",
+        alt=f"Lines by block, rising with the rank from {energy[0]} at rank {report.ranks[0]} to {energy[1]} at rank "
+        f"{report.ranks[-1]}.",
         plot=report.plot_spectrum,
     )
 
 
 def _rank_advice(report: OracleReport) -> str:
+    shifted = [layer for layer in report.layers if layer.size] or list(report.layers)
     for rank in report.ranks:
-        if min(layer.energy[rank] for layer in report.layers) >= MOST_ENERGY:
-            energy = _energy(report, rank)
+        if min(layer.energy[rank] for layer in shifted) >= MOST_ENERGY:
+            energy = span(layer.energy[rank] for layer in shifted)
             return f"Extract at rank {rank} (`actshift extract --rank {rank}`), which covers {energy} of the energy."
     last = report.ranks[-1]
-    least = min(report.layers, key=lambda layer: layer.energy[last])
+    least = min(shifted, key=lambda layer: layer.energy[last])
     return (
         f"Extract at more than rank {last}, or spend a budget unevenly (`actshift extract --budget`): rank {last} "
         f"covers only {percent(least.energy[last])} of the energy in {blocks([least.layer])}."
@@ -207,7 +208,3 @@ def _nonlinear_advice(report: OracleReport) -> str:
     if fmean(values) > linear + NONLINEAR_PAYS:
         return f"Train it with SiLU rather than in closed form: {compared}."
     return f"Keep it linear: {compared}."
-
-
-def _energy(report: OracleReport, rank: int) -> str:
-    return span(layer.energy[rank] for layer in report.layers)

@@ -1,4 +1,4 @@
-"""Spend a budget of parameters where the first-order gain is largest."""
+"""Allocate a budget of parameters to sites by first-order gain."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def allocate_ranks(places: Sequence[SiteGain], budget: int, model_parameters: in
     """Return the sites to steer, each with its rank, that gain most within a budget.
 
     The ranks r_p maximise Σ_p (σ_{p,1}² + … + σ_{p,r_p}²), the squared gain of one shared unit step, subject to
-    Σ_p r_p · 2d ≤ budget. Ranks are added greedily by σ² per parameter. This is optimal if all ranks cost the same, as
-    they do at the sites of the residual stream. No site gets a higher rank than it has singular values.
+    Σ_p r_p · 2d ≤ budget. Ranks are added greedily by σ² per parameter. This is optimal if all ranks cost the same,
+    which is true at the sites of the residual stream. No site gets a higher rank than it has singular values.
 
     Args:
         places: The sites, without linear maps.
@@ -46,7 +46,7 @@ def allocate_ranks(places: Sequence[SiteGain], budget: int, model_parameters: in
         model_parameters: Number of parameters of the model, for the error message.
 
     Raises:
-        ActshiftError: There is no site, or the budget does not pay for rank 1 at any of them.
+        ActshiftError: `places` is empty, or the budget does not pay for rank 1 at any site.
 
     Source: this project, docs/method.md#gain-per-parameter.
     """

@@ -44,14 +44,14 @@ def locate(
     blocks: str | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> LocateReport:
-    """Return where a small change would lower the loss most, to first order, from one backward pass per batch.
+    """Estimate how much a small change at each site would lower the loss, from one backward pass per batch.
 
     At each site and layer, G = Σ_t g_t x_tᵀ is summed over tokens, with the activation x and the gradient g = ∂L/∂x of
     the mean loss L over all targets. A step W_up W_down of rank r and Frobenius norm ε lowers L by at most
     ε √(σ_1² + … + σ_r²), and a vector of norm ε by at most ε ‖Σ g‖. For LoRA on a linear map, x is the input of the
     map and g the gradient at its output. Gradients above 512 × 512 are sketched.
 
-    Nothing is trained, and the model is restored. If it is already steered or has LoRA, the gains are those of a
+    Nothing is trained, and the model is restored. If it is already steered or has LoRA, the gains belong to a
     further change. Activations differ in size between sites, so gains at different sites share no unit.
     docs/results/locate.md measures how well the ranking predicts the result of training.
 
@@ -66,7 +66,7 @@ def locate(
         on_batch: Called with the number of finished batches.
 
     Raises:
-        ActshiftError: A site, layer or rank is invalid, or the data gives no finite gradient.
+        ActshiftError: A site, layer or rank is invalid, or a gradient is not finite.
 
     Source: this project, docs/method.md#gain-per-parameter; the sites are from arXiv 2603.00425.
 

@@ -31,8 +31,8 @@ class LocateReport(SectionReport):
     """First-order gains of small changes, by site, block and rank.
 
     `parameters` counts the model's parameters, `rank` is the largest rank that was measured, and `loss` the mean over
-    all targets in nats. `groups` of batches give the standard errors. `left_out` has a reason for each site that the
-    model does not have.
+    all targets in nats. The standard errors are over `groups` of batches. `left_out` has a reason for each site that
+    the model does not have.
     """
 
     model: str
@@ -53,7 +53,7 @@ class LocateReport(SectionReport):
 
     @property
     def held_out(self) -> float | None:
-        """The fraction of the gains at the largest rank that holds on other batches; None for a single group."""
+        """The fraction of the gains at the largest rank that remains on other batches; None for a single group."""
         gains = [place.held_out[-1] for place in self.places if place.held_out]
         return sum(gains) / sum(place.gain(self.rank).value for place in self.places) if gains else None
 
@@ -72,7 +72,7 @@ class LocateReport(SectionReport):
         return method_gains(self.places, self.ranks)
 
     def to_config(self, budget: float, activation: Activation | None = "silu", **config: Any) -> SteeringConfig:
-        """Return a config that spends a budget of parameters where the first-order gain is largest.
+        """Return a config that allocates a budget of parameters by first-order gain.
 
         Args:
             budget: A number of parameters, or a fraction of the model's parameters below 1.

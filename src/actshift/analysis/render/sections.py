@@ -27,7 +27,7 @@ class Section:
         columns: Headings of the table.
         rows: Rows of the table. The first cell of a row names it.
         advice: Recommended next step; empty if the result suggests none.
-        note: Facts that the table and the figure leave out; empty if there are none.
+        note: Facts that the table and the figure leave out; empty if nothing is missing.
         alt: Description of the figure for screen readers.
         plot: Function that draws the figure on axes; None for a table alone.
         size: Width and height of the figure in inches.
