@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -204,26 +204,21 @@ def _cells(overlap: Overlap | None) -> tuple[str, ...]:
 
 
 def _advice(report: Redundancy) -> str:
-    read = [block.read for block in report.blocks if block.read]
-    shift = [block.shift for block in report.blocks if block.shift]
-    advice = [*([_read_advice(read)] if read else []), *([_shift_advice(shift, report)] if shift else [])]
-    return " ".join(advice) or "Train the adapter first: no block has two halves to compare."
-
-
-def _read_advice(overlaps: Sequence[Overlap]) -> str:
-    mean, chance = fmean(overlap.mean for overlap in overlaps), fmean(overlap.chance for overlap in overlaps)
-    measured = f"steering reads {mean:.3f} of what LoRA writes, and {chance:.2f} is chance"
-    if mean > CLEARLY * chance:
-        return f"Train again with `--orthogonality read`: {measured}."
-    return f"Leave the rule as it is: {measured}."
-
-
-def _shift_advice(overlaps: Sequence[Overlap], report: Redundancy) -> str:
-    mean, chance = fmean(overlap.mean for overlap in overlaps), fmean(overlap.chance for overlap in overlaps)
-    if mean <= CLEARLY * chance:
-        return f"Keep both halves: their shifts overlap by {mean:.2f}, and {chance:.2f} is chance."
-    most = max(report.blocks, key=lambda block: block.shift.mean if block.shift else 0.0)
-    return (
-        f"Try each half alone with `actshift eval --half`: their shifts overlap by {mean:.2f}, most in "
-        f"{blocks([most.block])}, and {chance:.2f} is chance."
-    )
+    sentences: list[str] = []
+    for kind, overlap in (("read", report.read), ("shift", report.shift)):
+        if overlap is None:
+            continue
+        chance = fmean(getattr(block, kind).chance for block in report.blocks if getattr(block, kind))
+        clear, compared = overlap > CLEARLY * chance, f"and {chance:.2f} is chance."
+        if kind == "read":
+            rule = "Train again with `--orthogonality read`" if clear else "Leave the rule as it is"
+            sentences.append(f"{rule}: steering reads {overlap:.3f} of what LoRA writes, {compared}")
+        elif clear:
+            most = max(report.blocks, key=lambda block: block.shift.mean if block.shift else 0.0)
+            sentences.append(
+                f"Try each half alone with `actshift eval --half`: their shifts overlap by {overlap:.2f}, most in "
+                f"{blocks([most.block])}, {compared}"
+            )
+        else:
+            sentences.append(f"Keep both halves: their shifts overlap by {overlap:.2f}, {compared}")
+    return " ".join(sentences) or "Train the adapter first: no block has two halves to compare."

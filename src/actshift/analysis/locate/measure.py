@@ -56,7 +56,7 @@ def locate(
     docs/results/locate.md measures how well the ranking predicts the result of training.
 
     Args:
-        model: The model.
+        model: A model with a loss.
         batches: Keyword arguments of the model, with labels, as `actshift.token_batches` returns them.
         sites: The sites to measure; by default the sites of the residual stream that the model has.
         layers: Indices of blocks; all by default.

@@ -17,13 +17,7 @@ LIGHT_TEXT_FROM = 0.78
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Gains at one rank by block and by site, or by block and linear map.
-
-    Attributes:
-        names: The sites or linear maps, one for each column.
-        gains: The gain of each cell, by block and name.
-        weight: True for linear maps.
-    """
+    """Gains at one rank, by block and by the `names` of sites or of linear maps (`weight`)."""
 
     names: tuple[str, ...]
     gains: Mapping[tuple[int, str], Estimate]
@@ -62,13 +56,10 @@ class HeatMap:
 
     def rows(self) -> tuple[tuple[str, ...], ...]:
         """Return the rows of the table: the block and its gains, with a dash for a block without that place."""
-        return tuple(
-            (
-                str(layer),
-                *(f"{gain}{self.star(gain)}" if gain else "–" for gain in self._row(layer)),
-            )
-            for layer in self.layers
-        )
+        cells = {
+            layer: [f"{gain}{self.star(gain)}" if gain else "–" for gain in self._row(layer)] for layer in self.layers
+        }
+        return tuple((str(layer), *row) for layer, row in cells.items())
 
     def shades(self) -> tuple[tuple[float, ...], ...]:
         """Return each gain as a fraction of the largest one, in the layout of `rows` without the first column."""

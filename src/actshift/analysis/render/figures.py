@@ -31,13 +31,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:
-    """Return a figure with one panel for each plot, side by side.
-
-    Args:
-        width: Width of the figure in inches.
-        height: Height of the figure in inches.
-        plots: The functions that draw the panels, from left to right.
-        ratios: Relative widths of the panels; equal by default.
+    """Return a figure of a size in inches with the plots side by side, in panels of equal or of relative widths.
 
     Raises:
         ActshiftError: matplotlib is not installed.

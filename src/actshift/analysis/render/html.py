@@ -8,14 +8,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from actshift.analysis.render.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, POST_BLOCK, WEIGHTS
 from actshift.analysis.render.sections import Section
 from actshift.errors import require
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLOURS = {
     INK: "ink",
@@ -101,7 +97,7 @@ def _section(section: Section) -> str:
     return SECTION.format(
         key=section.key,
         title=escape(section.title),
-        svg=_svg(section.draw(), section) if section.plot else "",
+        svg=_svg(section) if section.plot else "",
         words="".join(words),
         head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
         rows="\n".join(map(_row, section.rows)),
@@ -119,23 +115,26 @@ def _row(cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
 
 
-def _svg(figure: Figure, section: Section) -> str:
-    """Return a figure as an `<svg>` element that scales with the page, up to the size at which it was drawn.
+def _svg(section: Section) -> str:
+    """Return the figure of a section as an `<svg>` element that scales with the page, up to the size of the figure.
 
-    Its ids start with the key of the section, because ids must be unique on the page.
+    Ids must be unique on the page. Those that the figure refers to are hashes salted with the section's key, and all
+    others are removed.
     """
-    root = ET.fromstring(_svg_bytes(figure))
+    settings = {"svg.fonttype": "none", "svg.hashsalt": f"actshift {section.key}"}  # reproducible, with text as text
+    with require("matplotlib", "plot").rc_context(settings), io.BytesIO() as file:
+        section.draw().savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        root = ET.fromstring(file.getvalue())
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
-    ids = {element.get("id") for element in root.iter()}
     values = [value for element in root.iter() for value in element.attrib.values()]
-    referenced = {name for value in values for name in _REFERENCE.findall(value)} & ids
+    referenced = {name for value in values for name in _REFERENCE.findall(value)}
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
         element.attrib = {
-            name.removeprefix(_LINK): _themed(value, section.key, referenced)
+            name.removeprefix(_LINK): _themed(value)
             for name, value in element.attrib.items()
             if name != "id" or value in referenced
         }
@@ -153,17 +152,7 @@ def _svg(figure: Figure, section: Section) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _svg_bytes(figure: Figure) -> bytes:
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "actshift"}  # keep text as text, and ids reproducible
-    with require("matplotlib", "plot").rc_context(settings), io.BytesIO() as file:
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        return file.getvalue()
-
-
-def _themed(value: str, key: str, referenced: set[str]) -> str:
-    """Prefix the ids in an attribute with `key`, and use the colours and fonts of the page."""
-    if value in referenced:
-        return f"{key}-{value}"
-    value = _REFERENCE.sub(lambda match: f"#{key}-{match[1]}" if match[1] in referenced else match[0], value)
+def _themed(value: str) -> str:
+    """Replace the colours and fonts in an attribute by those of the page."""
     value = _COLOUR.sub(lambda match: f"var(--{COLOURS[match[0]]})", value)
     return _FONT.sub("system-ui, sans-serif", value)
