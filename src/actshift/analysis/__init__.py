@@ -1,4 +1,4 @@
-"""Look into models and adapters."""
+"""Analyses of models and adapters: where to steer, what an update does, and how adapters overlap."""
 
 from actshift.analysis.capture import shifts_alone
 from actshift.analysis.describe import (

@@ -59,9 +59,9 @@ def look(
     """Run all analyses that apply. Cheap analyses and checks of the inputs run first.
 
     Args:
-        model: The model.
+        model: A model with a loss.
         batches: Keyword arguments of the model, with labels.
-        rank: The rank to analyse.
+        rank: The rank of every analysis.
         finetuned: A fine-tuned version of `model`.
         joint: Folder or hub id of a joint adapter, which is attached temporarily.
         steps: Training steps of the oracle's nonlinear maps.
