@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actshift.analysis.capture import shifts_alone
-from actshift.analysis.render.figures import ELSEWHERE, INK, POST_BLOCK, finish
-from actshift.analysis.render.sections import Section, blocks, dash
-from actshift.analysis.render.terminal import SectionReport
+from actshift.analysis.figures import ELSEWHERE, INK, POST_BLOCK, finish
+from actshift.analysis.sections import Section, SectionReport, blocks, dash
 from actshift.orthogonality import chance_overlap, principal_cosines, span_dimensions
 from actshift.tuner import steering_layers
 from actshift.tuner.joint.constraint import whole

@@ -15,11 +15,11 @@ from actshift.analysis.capture import Batch, check_tokens
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
+from actshift.analysis.html import to_html
 from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.analysis.redundancy import Redundancy, redundancy
-from actshift.analysis.render.html import to_html
-from actshift.analysis.render.sections import Section, listed
+from actshift.analysis.sections import Section, listed
 from actshift.files import write_whole
 from actshift.sites import resolve
 from actshift.tuner.lora import load_any_adapter

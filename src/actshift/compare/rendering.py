@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actshift.analysis.render.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
+from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
 from actshift.compare.report import CompareReport, ReportRow
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actshift.analysis.render.figures import ELSEWHERE, POST_BLOCK, WEIGHTS, Plot, finish
-from actshift.analysis.render.sections import Section, percent, table
-from actshift.analysis.render.terminal import SectionReport
+from actshift.analysis.figures import ELSEWHERE, POST_BLOCK, WEIGHTS, Plot, finish
+from actshift.analysis.sections import Section, SectionReport, percent, table
 
 METHODS = {"mean": "difference of means", "pca": "first principal axis of the pairs' differences"}
 TOKENS = {"last": "at the last token", "mean": "of the mean over tokens"}

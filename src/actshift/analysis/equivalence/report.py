@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from actshift.analysis.render.figures import ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
-from actshift.analysis.render.sections import Section, blocks, dash, listed, percent, span, table
-from actshift.analysis.render.terminal import SectionReport
+from actshift.analysis.figures import ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
+from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, percent, span, table
 
 SMALL_SCALE = 0.1
 """The slope of the remainder is fitted up to this scale of the update; above it, higher orders contribute."""

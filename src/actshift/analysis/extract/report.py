@@ -7,9 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from actshift.analysis.equivalence.report import outside_note
-from actshift.analysis.render.figures import ELSEWHERE, OTHER, POST_BLOCK, Plot, finish, opacity
-from actshift.analysis.render.sections import Section, blocks, dash, percent, span, table
-from actshift.analysis.render.terminal import SectionReport
+from actshift.analysis.figures import ELSEWHERE, OTHER, POST_BLOCK, Plot, finish, opacity
+from actshift.analysis.sections import Section, SectionReport, blocks, dash, percent, span, table
 
 MOST_ENERGY = 0.9
 NONLINEAR_PAYS = 0.02

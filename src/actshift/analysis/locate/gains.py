@@ -1,10 +1,13 @@
-"""First-order gains with their standard errors."""
+"""First-order gains with their standard errors, and the best allocation of a budget by gain."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actshift.errors import ActshiftError
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Estimate:
     def clear(self) -> bool:
         """True if the value differs from 0 by more than two standard errors; False if the error is unknown."""
         return self.error is not None and abs(self.value) > 2 * self.error
+
+    def to_dict(self, parameters: int) -> dict[str, Any]:
+        """Return the gain of a number of parameters, its error and the gain per parameter, ready for JSON."""
+        return {"gain": self.value, "error": self.error, "per_parameter": self.value / parameters}
 
     def __str__(self) -> str:
         return f"{self.value:.3g}" + (f" ± {self.error:.1g}" if self.error is not None else "")
@@ -96,6 +103,12 @@ class SiteGain:
         """Return the parameters of a step of rank r: r (inputs + outputs), which is 2dr at a site."""
         return rank * (self.inputs + self.outputs)
 
+    def to_dict(self, ranks: Sequence[int]) -> dict[str, Any]:
+        """Return all values, ready for JSON, with the gains of a vector (at a site) and of these ranks."""
+        gains = {str(rank): self.gain(rank).to_dict(self.parameters(rank)) for rank in ranks}
+        vector = {} if self.weight else {"vector": self.vector_gain.to_dict(self.outputs)}
+        return {**asdict(self), "gains": {**vector, **gains}}
+
 
 def _norm(values: Sequence[float]) -> float:
     return sum(value * value for value in values) ** 0.5
@@ -120,6 +133,10 @@ class MethodGain:
         """The gain per 1,000 trained parameters."""
         return self.per_parameter.over(1 / 1000)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values, ready for JSON."""
+        return {"label": self.label, "parameters": self.parameters, **self.gain.to_dict(self.parameters)}
+
 
 def method_gains(places: Sequence[SiteGain], ranks: Sequence[int]) -> tuple[MethodGain, ...]:
     """Return every method that applies to all `places`, with the largest gain per parameter first."""
@@ -135,3 +152,69 @@ def method_gains(places: Sequence[SiteGain], ranks: Sequence[int]) -> tuple[Meth
             gain = combined_gain([host.gain(rank) for host in hosts])
             methods.append(MethodGain(label, sum(host.parameters(rank) for host in hosts), gain, weight))
     return tuple(sorted(methods, key=lambda method: -method.per_parameter.value))
+
+
+def parse_budget(budget: Any, model_parameters: int) -> int:
+    """Return a budget as a number of parameters.
+
+    Args:
+        budget: A number of parameters, or a fraction of `model_parameters` between 0 and 1.
+        model_parameters: Number of parameters of the model.
+
+    Raises:
+        ActshiftError: The budget is neither.
+
+    >>> parse_budget(0.01, 1000), parse_budget(250, 1000)
+    (10, 250)
+    """
+    is_number = not isinstance(budget, bool) and isinstance(budget, int | float)
+    if is_number and 0 < budget < 1:
+        return int(budget * model_parameters)
+    if is_number and budget >= 1 and budget % 1 == 0:
+        return int(budget)
+    raise ActshiftError(
+        f"The budget must be a fraction of the model's parameters between 0 and 1, or a whole number of parameters; "
+        f"got {budget!r}."
+    )
+
+
+def allocate_ranks(places: Sequence[SiteGain], budget: int, model_parameters: int) -> list[tuple[SiteGain, int]]:
+    """Return the sites to steer, each with its rank, that gain most within a budget.
+
+    The ranks r_p maximise Σ_p (σ_{p,1}² + … + σ_{p,r_p}²), the squared gain of one shared unit step, subject to
+    Σ_p r_p · 2d ≤ budget. Ranks are added greedily by σ² per parameter. This is optimal if all ranks cost the same,
+    which is true at the sites of the residual stream. No site gets a higher rank than it has singular values.
+
+    Args:
+        places: The sites, without linear maps.
+        budget: Number of parameters to spend.
+        model_parameters: Number of parameters of the model, for the error message.
+
+    Raises:
+        ActshiftError: `places` is empty, or the budget does not pay for rank 1 at any site.
+
+    Source: this project, docs/method.md#gain-per-parameter.
+    """
+    if not places:
+        raise ActshiftError(
+            "The report has only linear maps, and a budget is spent on sites; run `locate` with at least one site."
+        )
+    cheapest = min(place.parameters(1) for place in places)
+    if budget < cheapest:
+        raise ActshiftError(
+            f"A budget of {budget:,} parameters buys nothing: rank 1 at one site takes {cheapest:,} parameters, "
+            f"{cheapest / model_parameters:.3g} of the model. Use at least that many."
+        )
+    offers = [
+        (value * value / place.parameters(1), index)
+        for index, place in enumerate(places)
+        for value in place.singular_values
+        if value > 0
+    ]
+    ranks = [0] * len(places)
+    for _, index in sorted(offers, key=lambda offer: (-offer[0], offer[1])):
+        cost = places[index].parameters(1)
+        if cost <= budget:
+            ranks[index] += 1
+            budget -= cost
+    return [(place, rank) for place, rank in zip(places, ranks, strict=True) if rank]

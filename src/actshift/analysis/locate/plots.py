@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actshift.analysis.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish
 from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain
-from actshift.analysis.render.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish
 
 MAX_LABELLED_ROWS = 48
 """Cells show their gain up to this number of blocks. With more blocks they are too small for text."""

@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from actshift.adapters.low_rank import Activation, LowRank
-from actshift.analysis.locate.budget import allocate_ranks, parse_budget
-from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain, combined_gain, method_gains
+from actshift.analysis.figures import panels
+from actshift.analysis.locate.gains import (
+    MethodGain,
+    SiteGain,
+    allocate_ranks,
+    combined_gain,
+    method_gains,
+    parse_budget,
+)
 from actshift.analysis.locate.plots import HeatMap, plot_methods
-from actshift.analysis.render.figures import panels
-from actshift.analysis.render.sections import Section, blocks, listed, percent, table
-from actshift.analysis.render.terminal import SectionReport
+from actshift.analysis.sections import Section, SectionReport, blocks, listed, percent, table
 from actshift.tuner import Intervention, SteeringConfig
 
 if TYPE_CHECKING:
@@ -99,12 +104,8 @@ class LocateReport(SectionReport):
     def to_dict(self) -> dict[str, Any]:
         """Return all values, ready for JSON, with the gains by rank."""
         values = {name: value for name, value in asdict(self).items() if name != "places"}
-        places = [{**asdict(place), "gains": _gains_by_rank(place, self.ranks)} for place in self.places]
-        methods = [
-            {"label": method.label, "parameters": method.parameters, **_gain_dict(method.gain, method.parameters)}
-            for method in self.methods
-        ]
-        return {**values, "places": places, "methods": methods}
+        places = [place.to_dict(self.ranks) for place in self.places]
+        return {**values, "places": places, "methods": [method.to_dict() for method in self.methods]}
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -138,15 +139,6 @@ class LocateReport(SectionReport):
     @property
     def _maps(self) -> list[SiteGain]:
         return [place for place in self.places if place.weight]
-
-
-def _gains_by_rank(place: SiteGain, ranks: Sequence[int]) -> dict[str, Any]:
-    gains = {str(rank): _gain_dict(place.gain(rank), place.parameters(rank)) for rank in ranks}
-    return gains if place.weight else {"vector": _gain_dict(place.vector_gain, place.outputs), **gains}
-
-
-def _gain_dict(gain: Estimate, parameters: int) -> dict[str, Any]:
-    return {"gain": gain.value, "error": gain.error, "per_parameter": gain.value / parameters}
 
 
 def _notes(report: LocateReport) -> str:

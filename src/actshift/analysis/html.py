@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from actshift.analysis.render.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, POST_BLOCK, WEIGHTS
-from actshift.analysis.render.sections import Section
+from actshift.analysis.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, POST_BLOCK, WEIGHTS
+from actshift.analysis.sections import Section
 from actshift.errors import require
 
 COLOURS = {

@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from actshift.analysis.render.html import COLOURS, to_html
-from actshift.analysis.render.sections import Section
+from actshift.analysis.html import COLOURS, to_html
+from actshift.analysis.sections import Section
 
 
 @pytest.fixture(scope="module")

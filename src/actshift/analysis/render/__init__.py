@@ -1,1 +1,0 @@
-"""Figures, sections, and the renderers that show sections in a terminal and on an HTML page."""
