@@ -1,4 +1,4 @@
-"""Analyses of models and adapters."""
+"""Analyses of models and adapters: where to steer, what an update does, and how adapters overlap."""
 
 from actshift.analysis.describe import AdapterDescription as AdapterDescription
 from actshift.analysis.describe import ModelDescription as ModelDescription

@@ -65,7 +65,7 @@ def report(
 
     batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
     with progress_bar() as update:
-        findings = look(base, batches, rank, twin, subject.joint, heard=update)
+        findings = look(base, batches, rank, twin, subject.joint, on_progress=update)
     about = {
         "model": findings.locate.model,
         "fine-tuned": finetuned,

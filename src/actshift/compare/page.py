@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actshift.analysis.render import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
+from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
 from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
 
 COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}

@@ -14,7 +14,7 @@ from actshift.analysis.batches import Rows
 from actshift.analysis.capture import inference
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, columns_read, row_batches, row_states, token_ids
-from actshift.analysis.render import ProgressCallback, progress_counter
+from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap

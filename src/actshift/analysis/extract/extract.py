@@ -22,7 +22,7 @@ from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, ranks_w
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit, OracleReport
-from actshift.analysis.render import ProgressCallback, progress_counter
+from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
 from actshift.model_head import head_of

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from actshift.analysis.folding.plan import Fold, plan_folds
-from actshift.analysis.render import Plain
+from actshift.analysis.sections import Plain
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
 from actshift.tuner.controls import joint_layers

@@ -1,4 +1,4 @@
-"""Measuring all of it, on a model that is left as it was."""
+"""`look` runs all analyses, and restores the model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.zoo import ARCHITECTURES, example_inputs
 
 
 def batches() -> list[dict[str, torch.Tensor]]:
-    made = [example_inputs("llama", 3, 9, seed) for seed in range(3)]
-    return [{**one, "labels": one["input_ids"]} for one in made]
+    inputs = [example_inputs("llama", 3, 9, seed) for seed in range(3)]
+    return [{**batch, "labels": batch["input_ids"]} for batch in inputs]
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def joint(tmp_path) -> str:
     return str(tmp_path / "joint")
 
 
-def test_all_is_found_and_the_model_is_left_as_it_was(joint):
+def test_all_analyses_run_and_the_model_is_restored(joint):
     model = ARCHITECTURES["llama"]()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modules = [type(module) for module in model.modules()]
-    heard = []
-    found = look(model, batches(), 2, moved(model), joint, 2, lambda *told: heard.append(told))
-    assert found.equivalence and found.oracle and found.redundancy
-    assert found.locate.rank == found.oracle.nonlinear_rank == found.equivalence.ranks[-1] == 2
-    assert {phase: done == total for phase, done, total in heard} == {
+    progress = []
+    findings = look(model, batches(), 2, moved(model), joint, 2, lambda *step: progress.append(step))
+    assert findings.equivalence and findings.oracle and findings.redundancy
+    assert findings.locate.rank == findings.oracle.nonlinear_rank == findings.equivalence.ranks[-1] == 2
+    assert {phase: done == total for phase, done, total in progress} == {
         "Backward passes": True,
         "The oracle": True,
         "The update": True,
@@ -49,20 +49,20 @@ def test_all_is_found_and_the_model_is_left_as_it_was(joint):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_model_alone_has_its_places():
-    found = look(ARCHITECTURES["llama"](), batches(), 2)
-    assert (found.equivalence, found.oracle, found.redundancy) == (None, None, None)
-    assert found.to_dict().keys() == {"locate"}
+def test_a_model_alone_is_only_located():
+    findings = look(ARCHITECTURES["llama"](), batches(), 2)
+    assert (findings.equivalence, findings.oracle, findings.redundancy) == (None, None, None)
+    assert findings.to_dict().keys() == {"locate"}
 
 
-def test_what_cannot_be_is_said_before_anything_is_measured(monkeypatch, joint, tmp_path):
-    from actshift.analysis import report as findings
+def test_invalid_inputs_are_refused_before_the_measurement(monkeypatch, joint, tmp_path):
+    from actshift.analysis import report
 
-    monkeypatch.setattr(findings, "locate", lambda *args, **kwargs: pytest.fail("it was measured"))
+    monkeypatch.setattr(report, "locate", lambda *args, **kwargs: pytest.fail("locate was called"))
     model = ARCHITECTURES["llama"]()
     with pytest.raises(ActshiftError, match="the same weights"):
         look(model, batches(), 2, ARCHITECTURES["llama"]())
-    with pytest.raises(ActshiftError, match="rank 33 is above"):
+    with pytest.raises(ActshiftError, match=r"(?i)rank 33 is above"):
         look(model, batches(), 33)
     one_row = [{name: value[:1] for name, value in batches()[0].items()}]
     with pytest.raises(ActshiftError, match="2 rows"):
