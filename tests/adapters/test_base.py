@@ -34,11 +34,11 @@ def test_json_round_trip_keeps_every_field(adapter):
 
 def test_every_kind_is_registered_under_its_name():
     assert {kind: cls.kind for kind, cls in ADAPTERS.items()} == {kind: kind for kind in ADAPTERS}
-    assert (
-        set(ADAPTERS)
-        == set(adapter_kinds())
-        == set("vector low_rank loreft noreft direft head_scale head_vector jola".split())
-    )
+    assert set(ADAPTERS) == set("vector low_rank loreft noreft direft head_scale head_vector jola".split())
+
+
+def test_kinds_for_help_texts_are_the_registry():
+    assert sorted(adapter_kinds()) == sorted(ADAPTERS)
 
 
 NEW_ADAPTER = """

@@ -171,9 +171,8 @@ def test_a_block_without_heads_is_an_error_that_names_the_layers_with_heads(name
 
 def test_an_unknown_architecture_is_rejected():
     model = transformers.MambaModel(transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=8))
-    with pytest.raises(
-        ActshiftError, match=r"Site 'attention_heads' is not known for model_type 'mamba' .*post_block.*llama"
-    ):
+    message = r"Site 'attention_heads' is not known for model_type 'mamba' .*post_block.*llama"
+    with pytest.raises(ActshiftError, match=message):
         resolve(model, "attention_heads")
 
 

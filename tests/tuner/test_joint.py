@@ -61,7 +61,7 @@ def joint(base):
         ({"target_modules": None}, "has no LoRA half"),
         ({"steering": LowRank()}, "steering must be a SteeringConfig"),
         ({"orthogonality": True}, "orthogonality must be Orthogonality"),
-        ({"steering": SteeringConfig(site="post_mlp"), "orthogonality": {"sied": "read"}}, "unknown field 'sied'"),
+        ({"steering": SteeringConfig(site="post_mlp"), "orthogonality": {"sied": "read"}}, "Unknown field 'sied'"),
     ],
 )
 def test_refusals_are_one_clear_sentence(fields, message):

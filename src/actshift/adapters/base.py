@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.factors import Factors
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_fields, did_you_mean
 
 ADAPTERS: dict[str, type[Adapter]] = {}
 """Adapter classes by `kind`. The `register` decorator on each class fills it."""
@@ -178,13 +178,7 @@ def adapter_from_dict(values: dict[str, Any]) -> Adapter:
             f"Unknown adapter kind {kind!r}{did_you_mean(kind, ADAPTERS)}. Use one of {', '.join(sorted(ADAPTERS))}."
         )
     cls = ADAPTERS[kind]
-    allowed = [field.name for field in dataclasses.fields(cls)]
-    for name in fields:
-        if name not in allowed:
-            raise ActshiftError(
-                f"Unknown field {name!r} of adapter {kind!r}{did_you_mean(name, allowed)}. Its fields are: "
-                f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
-            )
+    check_fields(f"adapter {kind!r}", fields, [field.name for field in dataclasses.fields(cls)])
     return cls(**fields)
 
 
@@ -198,17 +192,6 @@ def check_rank(rank: object, width: int | None = None) -> None:
     if width is not None and rank > width:
         raise ActshiftError(
             f"rank {rank} is above the site's width {width}. Use a rank from 1 to {width} (8 is the usual choice)."
-        )
-
-
-def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "") -> None:
-    """Raise ActshiftError unless `value` of the field `name` is one of the `allowed` strings; `hint` ends the message.
-
-    >>> check_choice("init", "default", ["default", "reference"])
-    """
-    if value not in allowed:
-        raise ActshiftError(
-            f"Unknown {name} {value!r}{did_you_mean(value, allowed)}. Use one of {', '.join(allowed)}{hint}."
         )
 
 

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import RankAdapter, Shift, check_choice, register
+from actshift.adapters.base import RankAdapter, Shift, register
 from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, check_choice
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
 Init = Literal["default", "reference", "gradient"]

@@ -8,10 +8,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_choice, check_fields
 
 Where = Literal["all", "prompt", "generated", "ends"]
-WHERE: tuple[str, ...] = get_args(Where)
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,7 @@ class Positions:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if self.where not in WHERE:
-            raise ActshiftError(
-                f"There are no positions {self.where!r}{did_you_mean(self.where, WHERE)}. Use one of "
-                f"{', '.join(WHERE)}."
-            )
+        check_choice("positions", self.where, get_args(Where))
         for name, count in (("first", self.first), ("last", self.last)):
             if type(count) is not int or count < 0:
                 raise ActshiftError(f"{name} must be a whole number of prompt tokens, from 0 up, got {count!r}.")
@@ -98,15 +93,9 @@ class Positions:
             >>> Positions.from_dict({"where": "ends", "first": 2})
             Positions(where='ends', first=2, last=0)
         """
-        allowed = ("where", "first", "last")
         if not isinstance(values, dict) or "where" not in values:
             raise ActshiftError(f"Positions are stored as a dict such as {{'where': 'prompt'}}, got {values!r}.")
-        for name in values:
-            if name not in allowed:
-                raise ActshiftError(
-                    f"Unknown field {name!r} of positions{did_you_mean(name, allowed)}. Use one of "
-                    f"{', '.join(allowed)}. If a newer actshift wrote the file, run pip install -U actshift."
-                )
+        check_fields("positions", values, ("where", "first", "last"))
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL) -> PreTra
 
     from actshift.loading import load_config
 
-    config = head.settle(load_config(require_setting(settings, "model"), settings.trust_remote_code))
+    config = head.set_labels(load_config(require_setting(settings, "model"), settings.trust_remote_code))
     try:
         with torch.device("meta"):
             return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)

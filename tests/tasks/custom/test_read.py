@@ -115,7 +115,7 @@ def test_rows_that_do_not_fit_are_named(describe, changes: dict[str, Any], messa
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "must hold one 'name: value' a line"), ("a: [", "is not valid"), (None, "cannot be read: No such file")],
+    [("- a\n", "must contain one 'name: value' per line"), ("a: [", "is not valid"), (None, "cannot be read: No such file")],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "task.yaml"
