@@ -16,7 +16,7 @@ WORDS = [f"w{number}" for number in range(VOCAB - 3)]
 
 
 def word_tokenizer(**settings: str) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token per word, without special tokens added. Ids 0 to 2 are padding, start and end."""
+    """Return a tokenizer with one token per word that adds no special tokens. Ids 0 to 2 are padding, start and end."""
     words = {word: number for number, word in enumerate(["<pad>", "<bos>", "<eos>", *WORDS])}
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

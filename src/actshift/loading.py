@@ -43,7 +43,7 @@ def load_model(
 
     Args:
         source: a folder, or an id on the Hugging Face hub.
-        dtype: "auto" is bfloat16 on a GPU that supports it and float32 elsewhere. The dtype in the file does not matter.
+        dtype: "auto" is bfloat16 on a GPU that supports it, and float32 elsewhere.
         trust_remote_code: run the code that comes with the model. Leave it off unless you know the author.
         device: where to load the model. None means the first GPU, else the CPU.
         head: the head of the model. A classifier's head is initialised at random if the files have no head with as

@@ -24,10 +24,10 @@ from actshift.gradients import (
     tap_map,
 )
 from actshift.gradients.sketch import SIZE, Sketch
-from actshift.sites import Host, check_site, resolve
+from actshift.sites import SITES, Host, check_site, resolve
 from actshift.sites.blocks import unwrap
 
-RESIDUAL = ("post_block", "post_mlp", "post_attention")
+RESIDUAL = tuple(name for name, site in SITES.items() if not site.at_heads)
 GROUPS = 8
 SKETCHED_RANK = SIZE // 2
 """The largest rank asked of a sketch: the errors of its last singular values are as large as they are."""

@@ -11,7 +11,7 @@ from torch import nn
 from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.orthogonality import Orthogonality, violation
-from actshift.sites import OutputMap, mlp_outputs
+from actshift.sites import SITES, OutputMap, mlp_outputs
 from actshift.tuner.controls import steering_layers
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
@@ -64,7 +64,7 @@ def _pairs(model: nn.Module, wanted: str | None = None) -> Iterator[tuple[str, C
                 yield name, constraint, Pair(constraint.rows(shift), constraint.columns(adapter_name))
 
 
-CONSTRAINED_SITES = ("post_block", "post_mlp")
+CONSTRAINED_SITES = tuple(name for name, site in SITES.items() if site.written_by_mlp)
 """The sites that what the MLP's output map writes flows through."""
 
 Writers = dict[int, list[OutputMap]]
