@@ -16,11 +16,10 @@ def lazy_exports(package: str, init_file: str) -> tuple[Callable[[str], Any], Ca
     Type checkers read the stub, and this function reads the same stub at run time. Each public name is therefore
     listed once. This is the pattern of SPEC 1 (https://scientific-python.org/specs/spec-0001/).
 
-    Example:
-        >>> import actshift
-        >>> _, _, names = lazy_exports("actshift", actshift.__file__)
-        >>> "SteeringConfig" in names
-        True
+    >>> import actshift
+    >>> _, _, names = lazy_exports("actshift", actshift.__file__)
+    >>> "SteeringConfig" in names
+    True
     """
     stub = ast.parse(Path(init_file).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]

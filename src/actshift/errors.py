@@ -62,9 +62,8 @@ def require(module: str, extra: str) -> ModuleType:
         ActshiftError: the package is not installed. The message contains the command that installs it.
         ModuleNotFoundError: the package is installed, but one of its dependencies is missing.
 
-    Example:
-        >>> require("json", extra="train").__name__
-        'json'
+    >>> require("json", extra="train").__name__
+    'json'
     """
     package = module.partition(".")[0]
     try:

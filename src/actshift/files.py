@@ -19,12 +19,11 @@ def write_whole(path: str | Path, text: str) -> None:
     Raises:
         OSError: the folder is not writable, or the disk is full. No temporary file is left behind.
 
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp(), "note.txt")
-        >>> write_whole(target, "done")
-        >>> target.read_text()
-        'done'
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp(), "note.txt")
+    >>> write_whole(target, "done")
+    >>> target.read_text()
+    'done'
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

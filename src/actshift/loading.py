@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -56,17 +56,16 @@ def load_model(
         ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file is missing,
             damaged or has other shapes.
 
-    Example:
-        >>> from actshift.demo import BASE_DIR
-        >>> model, tokenizer = load_model(BASE_DIR, device="cpu")
-        >>> type(model).__name__, model.dtype
-        ('LlamaForCausalLM', torch.float32)
+    >>> from actshift.demo import BASE_DIR
+    >>> model, tokenizer = load_model(BASE_DIR, device="cpu")
+    >>> type(model).__name__, model.dtype
+    ('LlamaForCausalLM', torch.float32)
     """
     source = str(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = load_config(source, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
-    with explained(source), _no_weight_bar(), nullcontext() if head == CAUSAL else _no_warnings():
+    with explained(source), _quiet(hide_warnings=head != CAUSAL):
         model, info = head.auto_class.from_pretrained(
             source,
             config=head.set_labels(config),
@@ -177,25 +176,20 @@ def _missing_weights(model: PreTrainedModel, info: Mapping[str, Any], head: Head
 
 
 @contextmanager
-def _no_weight_bar() -> Generator[None]:
-    """Hide the progress bar of copying the weights. Downloads keep theirs."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    if enabled:
+def _quiet(hide_warnings: bool) -> Generator[None]:
+    """Hide the progress bar of copying the weights, and on request the warnings about new and unused heads.
+
+    Downloads keep their progress bars.
+    """
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    if bars:
         transformers_logging.disable_progress_bar()  # also disables the hub's progress bars
         enable_progress_bars()
+    if hide_warnings:
+        transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        if enabled:
+        if bars:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _no_warnings() -> Generator[None]:
-    """Hide the warnings that a head is new and that weights of another head are unused. Both are intended."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
         transformers_logging.set_verbosity(verbosity)

@@ -74,10 +74,9 @@ def own_head(config: Any) -> TaskType | None:
     Returns:
         None for an encoder without one of these heads. A model that is not an encoder is a causal language model.
 
-    Example:
-        >>> from transformers import BertConfig, LlamaConfig
-        >>> own_head(BertConfig(architectures=["BertModel"])), own_head(LlamaConfig(architectures=["LlamaForCausalLM"]))
-        (None, 'CAUSAL_LM')
+    >>> from transformers import BertConfig, LlamaConfig
+    >>> own_head(BertConfig(architectures=["BertModel"])), own_head(LlamaConfig(architectures=["LlamaForCausalLM"]))
+    (None, 'CAUSAL_LM')
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 

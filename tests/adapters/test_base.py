@@ -42,10 +42,8 @@ def test_kinds_for_help_texts_are_the_registry():
 
 
 NEW_ADAPTER = """
-from actshift.adapters.base import register
 from actshift.adapters.vector import Vector
 
-@register
 class Extra(Vector):
     kind = "extra"
 """

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import RankAdapter, Shift, register
+from actshift.adapters.base import RankAdapter, Shift
 from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
 from actshift.errors import ActshiftError, check_choice
 
@@ -63,7 +63,6 @@ class LowRankShift(Shift):
         return [self.up.weight]
 
 
-@register
 @dataclass(frozen=True)
 class LowRank(RankAdapter):
     """Shift an activation by a low-rank map of itself: Δ(x) = W_up φ(W_down x), 2dr parameters per site.
@@ -84,11 +83,10 @@ class LowRank(RankAdapter):
     Source: arXiv 2603.00425, parameterisations "linear" and "nonlinear"; docs/method.md#low-rank and #initialisation.
     Comparing the inits is this project, docs/method.md#gradient-initialisation.
 
-    Example:
-        >>> LowRank(rank=8).parameter_count(2048)
-        32768
-        >>> LowRank(rank=2, activation=None).build(16)(torch.ones(2, 3, 16)).shape
-        torch.Size([2, 3, 16])
+    >>> LowRank(rank=8).parameter_count(2048)
+    32768
+    >>> LowRank(rank=2, activation=None).build(16)(torch.ones(2, 3, 16)).shape
+    torch.Size([2, 3, 16])
     """
 
     kind: ClassVar[str] = "low_rank"

@@ -42,9 +42,8 @@ def orthonormal_basis(columns: Tensor) -> Tensor:
     Source: this project, docs/method.md#orthogonality: the eigenvectors of the Gram matrix, refined by two
     Newton-Schulz steps.
 
-    Example:
-        >>> orthonormal_basis(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])).abs().sum(-1).round(decimals=3).tolist()
-        [1.0, 0.0]
+    >>> orthonormal_basis(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])).abs().sum(-1).round(decimals=3).tolist()
+    [1.0, 0.0]
     """
     unit, _ = _normalized(columns)
     values, vectors = torch.linalg.eigh(unit.mT @ unit)
@@ -71,10 +70,9 @@ def parseval_frame(columns: Tensor) -> Tensor:
     2020) scales a direction of length t to t / √(t² + shift). Repeating the polynomial (5t³ − 3t⁵)/2 takes that to 1
     above √⅔ and to 0 below.
 
-    Example:
-        >>> frame = parseval_frame(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]))
-        >>> (frame @ frame.mT).abs().round(decimals=9).tolist()
-        [[1.0, 0.0], [0.0, 0.0]]
+    >>> frame = parseval_frame(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]))
+    >>> (frame @ frame.mT).abs().round(decimals=9).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
     """
     return _frame(_normalized(columns)[0])
 
@@ -99,9 +97,8 @@ def project_away(rows: Tensor, columns: Tensor) -> Tensor:
     it is computed as W (I − U G⁻¹ Uᵀ) with the normalised columns U and G = UᵀU, one product with U instead of four.
     Otherwise a Parseval frame is used. Other devices always use the frame, because the check would synchronise them.
 
-    Example:
-        >>> project_away(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [0.0]])).tolist()
-        [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    >>> project_away(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [0.0]])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     unit, length = _normalized(columns)
     if unit.device.type == "cpu":

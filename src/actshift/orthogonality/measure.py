@@ -25,9 +25,8 @@ def violation(rows: Tensor, columns: Tensor) -> float:
 
     Source: this project, docs/method.md#orthogonality. The paper defines no measure.
 
-    Example:
-        >>> round(violation(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [4.0]])), 9)
-        0.6
+    >>> round(violation(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [4.0]])), 9)
+    0.6
     """
     if not (torch.isfinite(rows).all() and torch.isfinite(columns).all()):
         return float("nan")
@@ -47,9 +46,8 @@ def principal_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     Source: Björck and Golub, Numerical methods for computing angles between linear subspaces, 1973;
     docs/method.md#redundancy.
 
-    Example:
-        >>> principal_cosines(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [4.0]])).round(decimals=9).tolist()
-        [0.6]
+    >>> principal_cosines(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [4.0]])).round(decimals=9).tolist()
+    [0.6]
     """
     left, right = orthonormal_basis(rows.mT), orthonormal_basis(columns)
     count = min(_rank(left), _rank(right))

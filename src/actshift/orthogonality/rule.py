@@ -34,9 +34,8 @@ class Orthogonality:
     "write", "both", the penalty, and projecting after the step. The paper's code projects before the step, so its
     checkpoint is one step away from satisfying the rule.
 
-    Example:
-        >>> Orthogonality(side="write").to_dict()
-        {'side': 'write', 'every': 1, 'penalty': None}
+    >>> Orthogonality(side="write").to_dict()
+    {'side': 'write', 'every': 1, 'penalty': None}
     """
 
     side: Side = "read"
@@ -74,9 +73,8 @@ class Orthogonality:
         Raises:
             ActshiftError: an unknown field, or invalid values.
 
-        Example:
-            >>> Orthogonality.from_dict({"every": "epoch"})
-            Orthogonality(side='read', every='epoch', penalty=None)
+        >>> Orthogonality.from_dict({"every": "epoch"})
+        Orthogonality(side='read', every='epoch', penalty=None)
         """
         check_fields("Orthogonality", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)

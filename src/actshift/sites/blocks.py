@@ -26,11 +26,10 @@ def find_blocks(model: nn.Module, blocks: str | None = None) -> list[NamedModule
     Raises:
         ActshiftError: no blocks were found, `blocks` is not a list of modules, or several lists match equally well.
 
-    Example:
-        >>> from torch import nn
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
-        >>> [name for name, _ in find_blocks(model)]
-        ['1.0', '1.1']
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+    >>> [name for name, _ in find_blocks(model)]
+    ['1.0', '1.1']
     """
     model = unwrap(model)
     if blocks is not None:

@@ -48,12 +48,11 @@ def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
         ActshiftError: an architecture that is not in `BRANCHES`, a block without the modules listed there, and all
             errors of `resolve`.
 
-    Example:
-        >>> from transformers import LlamaConfig, LlamaForCausalLM
-        >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-        >>> [(output.layer, output.name) for output in mlp_outputs(model, layers=[0, -1])]
-        [(0, 'model.layers.0.mlp.down_proj'), (2, 'model.layers.2.mlp.down_proj')]
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
+    >>> [(output.layer, output.name) for output in mlp_outputs(model, layers=[0, -1])]
+    [(0, 'model.layers.0.mlp.down_proj'), (2, 'model.layers.2.mlp.down_proj')]
     """
     model = unwrap(model)
     all_blocks = find_blocks(model, blocks)
@@ -78,10 +77,9 @@ def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Mod
     Raises:
         ActshiftError: as in `mlp_outputs`.
 
-    Example:
-        >>> from actshift.demo import load_base
-        >>> type(mlp_entry(load_base()[0], layer=0)).__name__
-        'LlamaMLP'
+    >>> from actshift.demo import load_base
+    >>> type(mlp_entry(load_base()[0], layer=0)).__name__
+    'LlamaMLP'
     """
     model = unwrap(model)
     name, block = find_blocks(model, blocks)[layer]

@@ -33,11 +33,10 @@ class Positions:
     Source: the positions f and l of LoReFT's interventions, arXiv 2404.03592, section 4.1 (there a string such as
     "f7+l7"); docs/method.md#positions.
 
-    Example:
-        >>> Positions.ends(first=7, last=7)
-        Positions(where='ends', first=7, last=7)
-        >>> print(Positions.last_token())
-        last prompt token
+    >>> Positions.ends(first=7, last=7)
+    Positions(where='ends', first=7, last=7)
+    >>> print(Positions.last_token())
+    last prompt token
     """
 
     where: Where = "all"
@@ -89,9 +88,8 @@ class Positions:
         Raises:
             ActshiftError: not a dict with "where", an unknown field, or invalid values.
 
-        Example:
-            >>> Positions.from_dict({"where": "ends", "first": 2})
-            Positions(where='ends', first=2, last=0)
+        >>> Positions.from_dict({"where": "ends", "first": 2})
+        Positions(where='ends', first=2, last=0)
         """
         if not isinstance(values, dict) or "where" not in values:
             raise ActshiftError(f"Positions are stored as a dict such as {{'where': 'prompt'}}, got {values!r}.")
@@ -120,9 +118,8 @@ def token_index(attended: Tensor) -> Tensor:
     Returns:
         `[batch, seq]` int64.
 
-    Example:
-        >>> token_index(torch.tensor([[False, True, True]])).tolist()
-        [[-1, 0, 1]]
+    >>> token_index(torch.tensor([[False, True, True]])).tolist()
+    [[-1, 0, 1]]
     """
     return (attended.cumsum(-1) - 1).masked_fill(~attended, -1)
 
@@ -138,10 +135,9 @@ def steered_tokens(positions: Positions, index: Tensor, length: Tensor) -> Tenso
             a chunk, or the single token of a decoding step.
         length: the number of attended prompt tokens of each whole row, `[batch, 1]`.
 
-    Example:
-        >>> index = token_index(torch.tensor([[True, True, True, True], [False, False, True, True]]))
-        >>> steered_tokens(Positions.last_token(), index, torch.tensor([[3], [1]])).long().tolist()
-        [[0, 0, 1, 0], [0, 0, 1, 0]]
+    >>> index = token_index(torch.tensor([[True, True, True, True], [False, False, True, True]]))
+    >>> steered_tokens(Positions.last_token(), index, torch.tensor([[3], [1]])).long().tolist()
+    [[0, 0, 1, 0], [0, 0, 1, 0]]
     """
     if positions.where == "all":
         return torch.ones_like(index, dtype=torch.bool)

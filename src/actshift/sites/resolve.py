@@ -60,12 +60,11 @@ def resolve(
 
     Source: docs/method.md#sites.
 
-    Example:
-        >>> from transformers import LlamaConfig, LlamaForCausalLM
-        >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-        >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
-        [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
+    >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
+    [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
     """
     check_site(site)
     model = unwrap(model)
@@ -91,9 +90,8 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
         ActshiftError: `layers` is not a sequence of ints, or an index is out of range or repeated. The message names
             the model by `model_class`.
 
-    Example:
-        >>> block_indices([0, -1], 6, "LlamaForCausalLM")
-        [0, 5]
+    >>> block_indices([0, -1], 6, "LlamaForCausalLM")
+    [0, 5]
     """
     if layers is None:
         return list(range(count))
