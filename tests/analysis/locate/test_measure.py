@@ -119,7 +119,7 @@ def test_an_unknown_architecture_has_the_post_block_site_alone(monkeypatch):
     monkeypatch.delitem(BRANCHES, "gpt2")
     found = locate(model_of(), batches_of(1), rank=1)
     assert found.sites == ("post_block",)
-    assert len(found.left_out) == 2 and "Left out: post_mlp is not known" in str(found)
+    assert len(found.left_out) == 2 and "Left out: Site 'post_mlp' is not known" in str(found)
 
 
 def test_a_model_with_lora_is_looked_at_as_it_is():
