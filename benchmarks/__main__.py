@@ -58,7 +58,7 @@ def run(
             write_whole(file, json.dumps(results, indent=1) + "\n")
             write_whole(out / "RESULTS.md", page(results))
             if name == "growth":
-                draw([Figure(**one) for one in results["suites"][name]["figures"]], out / "growth.png")
+                draw([Figure(**figure) for figure in results["suites"][name]["figures"]], out / "growth.png")
             progress.advance(task)
 
 

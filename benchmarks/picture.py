@@ -22,13 +22,13 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
         for name in dict.fromkeys(figure.name for figure in here):
             column = [figure for figure in here if figure.name == name]
             _line(axes, name, sorted(column, key=lambda figure: int(figure.case)))
-        what, _, rest = where.partition(", ")
+        title, _, rest = where.partition(", ")
         axes.axhline(1, color=EDGE, linewidth=1)
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks := sorted({int(figure.case) for figure in here}), labels=[str(tick) for tick in ticks])
         axes.minorticks_off()
-        finish(axes, what, "over the base, log scale" if "adapters" in what else "over the floor", rest)
-        if "adapters" in what:  # values range from about 1 to the number of adapters
+        finish(axes, title, "over the base, log scale" if "adapters" in title else "over the floor", rest)
+        if "adapters" in title:  # values range from about 1 to the number of adapters
             axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter("{x:g}")
     lines = {line.get_label(): line for axes in panels for line in axes.get_lines() if line.get_marker() == "o"}
@@ -39,10 +39,10 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
 
 
 def _line(axes: Any, name: str, figures: Sequence[Figure]) -> None:
-    method, _, what = name.partition(", ")
+    method, _, quantity = name.partition(", ")
     cases, values = [int(figure.case) for figure in figures], [figure.value for figure in figures]
     colour = WEIGHTS if method == "LoRA" else POST_BLOCK
-    axes.plot(cases, values, STYLES[what], color=colour, marker="o", markersize=4, linewidth=1.6, label=name)
+    axes.plot(cases, values, STYLES[quantity], color=colour, marker="o", markersize=4, linewidth=1.6, label=name)
     lows = [figure.low or figure.value for figure in figures]
     highs = [figure.high or figure.value for figure in figures]
     axes.fill_between(cases, lows, highs, color=colour, alpha=0.12, linewidth=0)

@@ -102,7 +102,7 @@ def generations(shape: Shape, calls: int, tokens: int) -> Iterator[Figure]:
     prefill: Samples = {name: samples[name, 1] for name in models}
     whole: Samples = {name: samples[name, tokens] for name in models}
     further = {
-        name: [(many - one) / (tokens - 1) for many, one in zip(whole[name], prefill[name], strict=True)]
+        name: [(total - first) / (tokens - 1) for total, first in zip(whole[name], prefill[name], strict=True)]
         for name in models
     }
     yield from milliseconds(further, "decode step", where)

@@ -69,4 +69,5 @@ def grids(task: Task, rates: dict[str, Any]) -> str:
         cells[method["rate"]] = f"**{cells[method['rate']]}**"
         rows.append([name, *(cells.get(rate, "") for rate in tried)])
     title = f"{task}: steps with seed 0 by learning rate, the best in bold"
-    return f"{title}; a run stops at twice the steps of the best so far.\n\n{table(['', *(f'{rate:g}' for rate in tried)], rows)}"
+    heads = ["", *(f"{rate:g}" for rate in tried)]
+    return f"{title}; a run stops at twice the steps of the best so far.\n\n{table(heads, rows)}"

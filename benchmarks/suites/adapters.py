@@ -1,5 +1,5 @@
-"""An adapter's size on disk, the times to load and to switch it, and its memory among many others. The size is the folder
-written by `save_pretrained`. Memory is the growth of a fresh process (RSS) over the bytes of the attached
+"""An adapter's size on disk, the times to load and to switch it, and its memory among many others. The size is the
+folder written by `save_pretrained`. Memory is the growth of a fresh process (RSS) over the bytes of the attached
 tensors. The times of the first and the last attachments are medians of ten."""
 
 from __future__ import annotations

@@ -54,16 +54,21 @@ def generation(shape: Shape, compared: Sequence[str], calls: int, tokens: int) -
             yield from own_adapters(name, models[name], METHODS[name](twin(base)).eval(), shape, where, calls, tokens)
 
 
-def own_adapters(case: str, one: Any, many: Any, shape: Shape, where: str, calls: int, tokens: int) -> Iterator[Figure]:
+def own_adapters(
+    case: str, single: Any, mixed: Any, shape: Shape, where: str, calls: int, tokens: int
+) -> Iterator[Figure]:
     """Yield the ratio of a batch with one adapter per row to a batch with one adapter."""
-    named = {"adapter_names": adapters(many, shape.batch)}
-    whole = {"one": whole_generation(one, shape, tokens), "many": whole_generation(many, shape, tokens, **named)}
+    named = {"adapter_names": adapters(mixed, shape.batch)}
+    whole = {
+        "single": whole_generation(single, shape, tokens),
+        "mixed": whole_generation(mixed, shape, tokens, **named),
+    }
     generate = interleaved(whole, calls, warmup=1)
-    with many.base_model._enable_peft_forward_hooks(**named):  # like `generate`: once, before the first token
-        _, decode = in_turns({"one": one, "many": many}, shape, 1, tokens)
+    with mixed.base_model._enable_peft_forward_hooks(**named):  # like `generate`: once, before the first token
+        _, decode = in_turns({"single": single, "mixed": mixed}, shape, 1, tokens)
     name = f"{shape.batch} different adapters over one"
-    yield Figure(name, case, where, *over(decode, "many", "one"))
-    yield Figure(f"{name}, generate", case, where, *over(generate, "many", "one"))
+    yield Figure(name, case, where, *over(decode, "mixed", "single"))
+    yield Figure(f"{name}, generate", case, where, *over(generate, "mixed", "single"))
 
 
 @torch.no_grad()

@@ -67,7 +67,7 @@ def mixed(shape: Shape, numbers: Sequence[int], rounds: int) -> Iterator[Figure]
             names = [adapter for adapter in adapters(model, number) for _ in range(shape.batch // number)]
             stack.enter_context(model.base_model._enable_peft_forward_hooks(adapter_names=names))
         prefill, decode = in_turns({BASE: base, **models}, shape, rounds, 4 * rounds)
-    for what, samples in {"prefill": prefill, "decode": decode}.items():
+    for phase, samples in {"prefill": prefill, "decode": decode}.items():
         for name, number in models:
             where = f"adapters in a batch of {shape.batch}, {shape}"
-            yield Figure(f"{name}, {what}", str(number), where, *over(samples, (name, number), BASE))
+            yield Figure(f"{name}, {phase}", str(number), where, *over(samples, (name, number), BASE))

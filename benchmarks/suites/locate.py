@@ -21,8 +21,8 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
     batch, model = {"input_ids": shape.ids, "labels": shape.ids}, shape.model()
     cases, batches = {STEP: training_step(METHODS[OURS](shape.model()), shape)}, {STEP: 1}
     for count in (1, 8):
-        for what, weights in (("sites alone", False), ("sites and linear maps", True)):
-            name = f"locate, {count} batch{'es' if count > 1 else ''}, {what}"
+        for scope, weights in (("sites alone", False), ("sites and linear maps", True)):
+            name = f"locate, {count} batch{'es' if count > 1 else ''}, {scope}"
             batches[name] = count
             cases[name] = lambda count=count, weights=weights: locate(model, [batch] * count, weights=weights)
     samples = interleaved(cases, rounds=2 if quick else 5, warmup=1)

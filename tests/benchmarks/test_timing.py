@@ -36,10 +36,8 @@ def test_rounds_rotate_the_order_and_warm_up_is_not_counted():
 def test_ratios_are_computed_per_round():
     samples = {"base": [1.0, 10.0, 2.0], "case": [1.5, 15.0, 3.0]}  # the machine was slow in the second round
     assert over(samples, "case", "base") == (1.5, 1.5, 1.5)
-    figures = list(ratios(samples, "base", "over the base", "here"))
-    assert [(figure.name, figure.case, figure.where, figure.value) for figure in figures] == [
-        ("over the base", "case", "here", 1.5)
-    ]
+    (figure,) = ratios(samples, "base", "over the base", "here")
+    assert (figure.name, figure.case, figure.where, figure.value) == ("over the base", "case", "here", 1.5)
 
 
 def test_a_spread_is_the_median_and_the_quartiles():

@@ -80,8 +80,8 @@ class LowRank(RankAdapter):
     Raises:
         ActshiftError: a rank below 1, an unknown activation or init; from `build`, a rank above the site's width.
 
-    Source: arXiv 2603.00425, parameterisations "linear" and "nonlinear"; docs/method.md#low-rank and #initialisation.
-    Comparing the inits is this project, docs/method.md#gradient-initialisation.
+    Source: arXiv 2603.00425, parameterisations "linear" and "nonlinear"; docs/method.md#low-rank. The comparison of
+    inits and "gradient": this project, docs/method.md#initialisation and docs/method.md#gradient-initialisation.
 
     >>> LowRank(rank=8).parameter_count(2048)
     32768

@@ -195,23 +195,23 @@ def branches_of(config: Any, block: nn.Module, requested: str, fix: str) -> Bran
 
 def _resolve_block(model: nn.Module, site: str, layer: int, blocks: Sequence[NamedModule]) -> Host:
     name, block = blocks[layer]
-    config, part = config_around(model, name), SITES[site].part
-    if part is None:
+    config, field = config_around(model, name), SITES[site].part
+    if field is None:
         return Host(site, layer, name, block, width_of(config, name))
     branches = branches_of(config, block, f"Site {site!r}", "Use site='post_block', which works with any model")
-    names: Names = getattr(branches, part)
-    found = find_parts(block, names)
+    names: Names = getattr(branches, field)
+    parts = find_parts(block, names)
     if SITES[site].at_heads:
-        if not found:
+        if not parts:
             raise ActshiftError(_no_heads_message(name, block, branches, blocks))
-        width, heads = _heads_of(name, found[0], config)
-        return Host(site, layer, name + found[0].suffix, found[0].module, width, heads)
-    if not found:
+        width, heads = _heads_of(name, parts[0], config)
+        return Host(site, layer, name + parts[0].suffix, parts[0].module, width, heads)
+    if not parts:
         raise ActshiftError(
             f"Site {site!r} of model_type {config.model_type!r} should be {names!r}, which this {type(block).__name__} "
             "lacks. Use site='post_block', or a transformers version that actshift is tested with."
         )
-    return Host(site, layer, name + found[0].suffix, found[0].module, width_of(config, name))
+    return Host(site, layer, name + parts[0].suffix, parts[0].module, width_of(config, name))
 
 
 def _heads_of(block: str, projection: BlockPart, config: Any) -> tuple[int, int]:
