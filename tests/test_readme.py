@@ -1,4 +1,4 @@
-"""The README's promises: two commands, and Python that runs as it stands."""
+"""The README's commands set up the project, and its Python snippets run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_two_commands_set_themselves_up():
+def test_both_commands_install_the_pinned_dependencies():
     commands = re.findall(r"^python3 -m venv .*", README, re.M)
     assert len(commands) == 2
     for command in commands:
@@ -25,6 +25,6 @@ def test_two_commands_set_themselves_up():
 def test_python_snippets_run_in_reading_order(tmp_path):
     snippets = re.findall(r"```python\n(.*?)```", README, re.S)
     assert snippets
-    for snippet in snippets:  # a process each: a reader loads the adapter in a new session
+    for snippet in snippets:  # one process each, as a reader loads the adapter in a new session
         result = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, f"{snippet}\n{result.stderr}"

@@ -36,6 +36,7 @@ def load_model(
     trust_remote_code: bool = False,
     device: str | None = None,
     head: Head = CAUSAL,
+    config: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode.
 
@@ -48,6 +49,7 @@ def load_model(
         device: where to load the model. None means the first GPU, else the CPU.
         head: the head of the model. A classifier's head is initialised at random if the files have no head with as
             many classes.
+        config: the config of the model. None reads it from the source.
 
     Returns:
         The model and the tokenizer.
@@ -63,7 +65,7 @@ def load_model(
     """
     source = str(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    config = load_config(source, trust_remote_code)
+    config = config or load_config(source, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     with explained(source), _quiet(hide_warnings=head != CAUSAL):
         model, info = head.auto_class.from_pretrained(

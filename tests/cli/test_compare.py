@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.characters import save_model, sums, write_rows
-from tests.cli.conftest import Run
+from tests.characters import sums, write_rows
+from tests.cli.conftest import Run, start_process, wait_for_file
 
-MAIN = "import sys; from actshift.cli.main import main; sys.exit(main())"
 METHODS = """
 common: {save_steps: 2}
 methods:
@@ -26,25 +23,20 @@ methods:
 """
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "characters")
-
-
 @pytest.fixture
-def words(model: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """The words of a comparison of four methods, with two rates at most, on forty rows."""
+def command(character_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """The command line of a comparison of four methods, with at most two rates, on sixty rows."""
     (tmp_path / "methods.yaml").write_text(METHODS)
     rows = write_rows(tmp_path / "sums.jsonl", sums(60))
 
-    def typed(*more: object, out: Path) -> list[str]:
+    def build(*more: object, out: Path) -> list[str]:
         text = (
-            f"compare --model {model} --data {rows} --methods {tmp_path / 'methods.yaml'} --seeds 2 --max-steps 8 "
-            f"--batch-size 4 --gradient-accumulation 1 --max-new-tokens 3"
+            f"compare --model {character_model} --data {rows} --seeds 2 --methods {tmp_path / 'methods.yaml'} "
+            f"--max-steps 8 --batch-size 4 --gradient-accumulation 1 --max-new-tokens 3"
         )
         return [*text.split(), "--out", str(out), *map(str, more)]
 
-    return typed
+    return build
 
 
 def table(out: Path) -> dict:
@@ -54,7 +46,7 @@ def table(out: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--methods", "vectr"], "There is no method 'vectr' (did you mean 'vector'?)"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
@@ -63,24 +55,28 @@ def table(out: Path) -> dict:
         (["--jobs", "0"], "jobs must be at least 1, got 0"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_written(refused, words, tmp_path: Path, more, told: str) -> None:
-    assert told in refused(*words(*more, out=tmp_path / "table"))
+def test_invalid_settings_are_refused_before_anything_is_written(
+    refused, command, tmp_path: Path, more, message
+) -> None:
+    assert message in refused(*command(*more, out=tmp_path / "table"))
     assert not (tmp_path / "table").exists()
 
 
-def test_what_is_missing_is_told(refused) -> None:
+def test_a_missing_setting_is_named(refused) -> None:
     assert "The setting out is missing; give --out." in refused("compare")
     assert "The setting model is missing; give --model." in refused("compare", "--out", "table")
 
 
-def test_a_missing_extra_is_one_line(refused, words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_refused_with_the_command_that_installs_it(
+    refused, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install 'actshift[compare]'" in refused(*words(out=tmp_path / "table"))
+    assert "pip install 'actshift[compare]'" in refused(*command(out=tmp_path / "table"))
 
 
 @pytest.mark.slow
-def test_a_dry_run_counts_and_times_and_writes_nothing(actshift: Run, words, tmp_path: Path) -> None:
-    code, out, _ = actshift(*words("--dry-run", "--json", out=tmp_path / "table"))
+def test_a_dry_run_estimates_cells_and_time_and_writes_nothing(actshift: Run, command, tmp_path: Path) -> None:
+    code, out, _ = actshift(*command("--dry-run", "--json", out=tmp_path / "table"))
     expected = json.loads(out)
     assert code == 0
     assert expected["cells"][:3] == ["base", "full, learning rate 0.001, seed 0", "full, learning rate 0.003, seed 0"]
@@ -88,43 +84,43 @@ def test_a_dry_run_counts_and_times_and_writes_nothing(actshift: Run, words, tmp
     assert len(expected["cells"]) == 1 + sum(line["cells"] for line in expected["lines"]) == 11
     assert {line["method"]: line["trainable"] for line in expected["lines"]}["vector"] == 96
     assert expected["steps"] == 8 and expected["seconds"] > 0
-    assert "at a time. Measured here" in " ".join(actshift(*words("--dry-run", out=tmp_path / "table")).out.split())
+    assert "at a time. Measured here" in " ".join(actshift(*command("--dry-run", out=tmp_path / "table")).out.split())
     assert not (tmp_path / "table").exists()
 
 
 @pytest.mark.slow
-def test_a_comparison_with_jobs_side_by_side(actshift: Run, words, tmp_path: Path) -> None:
-    code, out, err = actshift(*words("--jobs", 2, "--json", out=tmp_path / "table"))
+def test_a_comparison_with_two_jobs(actshift: Run, command, tmp_path: Path) -> None:
+    code, out, err = actshift(*command("--jobs", 2, "--json", out=tmp_path / "table"))
     assert code == 0, err
     rows = {row["method"]: row for row in json.loads(out)["rows"]}
     assert [row["state"] for row in rows.values()] == ["done"] * 4
     assert all(len(row["test"]) == 2 for row in rows.values())
-    assert err.count("\n") == 15, err  # a line for each time a cell has come further
+    assert err.count("\n") == 15, err  # one line per event of a cell
     kept = sorted(path.parts[-3] for path in (tmp_path / "table").glob("cells/*/*/weights"))
     assert kept == ["joint", "joint", "lofit", "lofit", "vector", "vector"]
-    code, out, err = actshift(*words("--jobs", 2, out=tmp_path / "table"))
+    code, out, err = actshift(*command("--jobs", 2, out=tmp_path / "table"))
     assert (code, err) == (0, "")
     assert "LoFiT" in out
     assert "table.md, table.json, table.png" in out
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_comes_to_the_same_table(actshift: Run, words, tmp_path: Path) -> None:
-    """Killed as the first cell trains, between a record and the test, and in mid-run of LoFiT's second phase."""
+def test_a_comparison_killed_three_times_gives_the_same_table(actshift: Run, command, tmp_path: Path) -> None:
+    """Kill while the first cell trains, between a record and the test, and in the second phase of LoFiT."""
     out, whole = tmp_path / "table", tmp_path / "whole"
-    assert actshift(*words(out=whole)).code == 0
+    assert actshift(*command(out=whole)).code == 0
     for moment in (
         "cells/full/*/weights/checkpoints/checkpoint-4/complete.json",
         "cells/vector/lr-0.03-seed-0/record.json",
         "cells/lofit/*/weights/checkpoints/checkpoint-2/complete.json",
     ):
-        process = _start(words(out=out))
-        _wait_for(process, out, moment)
+        process = start_process(*command(out=out))
+        wait_for_file(process, out, moment)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
         assert not (out / "table.json").exists()
-    assert actshift(*words(out=out)).code == 0
+    assert actshift(*command(out=out)).code == 0
     assert table(out) == table(whole)
     adapters = [path.relative_to(whole) for path in whole.glob("cells/*/*/weights/adapter_model.safetensors")]
     assert len(adapters) == 6
@@ -132,27 +128,17 @@ def test_killed_three_times_it_comes_to_the_same_table(actshift: Run, words, tmp
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_a_second_comparison_in_one_folder_is_refused(refused, words, tmp_path) -> None:
+def test_ctrl_c_tells_how_to_continue_and_a_second_comparison_in_the_folder_is_refused(
+    refused, command, tmp_path
+) -> None:
     out = tmp_path / "a table"
-    process = _start(words("--jobs", 2, out=out))
-    _wait_for(process, out, "cells/full/*/weights/checkpoints/run.json")
-    assert "Another comparison is running in" in refused(*words(out=out))
+    process = start_process(*command("--jobs", 2, out=out))
+    wait_for_file(process, out, "cells/full/*/weights/checkpoints/run.json")
+    assert "Another comparison is running in" in refused(*command(out=out))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    said = err.splitlines()[-1]
-    assert said.startswith("actshift: Interrupted; ")
-    assert "of 11 cells are done. Go on with the same command: actshift compare --model" in said
-    assert f"--out '{out}' " in said and "Traceback" not in err
-
-
-def _start(words: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:
-    while not list(out.glob(pattern)):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
+    message = err.splitlines()[-1]
+    assert message.startswith("actshift: Interrupted; ")
+    assert "of 11 cells are done. Continue with the same command: actshift compare --model" in message
+    assert f"--out '{out}' " in message and "Traceback" not in err

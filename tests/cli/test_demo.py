@@ -10,14 +10,14 @@ from actshift.tuner import read_config
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch):
+def _few_test_rows(monkeypatch):
     import actshift.demo.run as run
 
     monkeypatch.setattr(run, "TEST_ROWS", 40)
 
 
 @pytest.mark.slow
-def test_json_holds_every_figure_and_the_adapter_loads(tmp_path, actshift):
+def test_json_has_every_figure_and_the_adapter_loads(tmp_path, actshift):
     out = tmp_path / "demo"
     outcome = actshift("demo", "--steps", 2, "--methods", "post_mlp,vector,full", "--out", out, "--seed", 1, "--json")
     report = json.loads(outcome.out)
@@ -42,16 +42,16 @@ def test_tables_show_methods_answers_and_the_reloaded_accuracy(tmp_path, actshif
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "post_blok"], "the demo has no method 'post_blok' (did you mean 'post_block'?)"),
-        (["--methods", "full,full"], "name each method once"),
+        (["--methods", "post_blok"], "The demo has no method 'post_blok' (did you mean 'post_block'?)"),
+        (["--methods", "full,full"], "Name each method once"),
         (["--steps", "0"], "greater than or equal to 1"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments, message, refused):
+def test_invalid_options_fail_with_one_line(arguments, message, refused):
     assert message in refused("demo", *arguments)
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path, refused):
+def test_a_folder_with_files_is_refused_and_left_unchanged(tmp_path, refused):
     (tmp_path / "precious.txt").write_text("mine")
     assert "exists and is not empty" in refused("demo", "--steps", 1, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]

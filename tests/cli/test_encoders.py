@@ -1,4 +1,4 @@
-"""The verbs on encoders: a classifier is trained, scored, located and extracted, and asked for no text."""
+"""The verbs on encoders: a classifier is trained, scored, located and extracted, but generates no text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.encoders import classed, save_encoder, write
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with an encoder, rows, an adapter for them, and the encoder fine-tuned as a whole."""
+    """A folder with an encoder, rows, an adapter trained on them, and the fully fine-tuned encoder."""
     folder = tmp_path_factory.mktemp("encoders")
     save_encoder(folder / "model")
     write(folder / "rows.jsonl", classed(40))
@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_an_adapter_and_a_whole_classifier_are_scored(actshift, folder, tmp_path):
+def test_an_adapter_and_a_fine_tuned_classifier_are_scored(actshift, folder, tmp_path):
     for source in (("--adapter", folder / "steering"), ("--model", folder / "full")):
         out = tmp_path / f"{source[1].name}.jsonl"
         code, printed, err = actshift("eval", *source, "--data", folder / "rows.jsonl", "--json", "--out", out)
@@ -33,18 +33,18 @@ def test_an_adapter_and_a_whole_classifier_are_scored(actshift, folder, tmp_path
         assert {row["prediction"] for row in rows} <= {"dull", "fine"}
 
 
-def test_a_classifier_is_asked_for_no_text(refused, folder):
+def test_a_classifier_generates_no_text(refused, folder):
     assert "writes no text: its head is SEQ_CLS" in refused(
         "generate", "--adapter", folder / "steering", "--prompt", "w1"
     )
 
 
-def test_an_encoder_without_a_head_has_no_classes_to_score(refused, folder):
-    said = refused("eval", "--model", folder / "model", "--data", folder / "rows.jsonl")
-    assert "need a model with the head SEQ_CLS, and this one has FEATURE_EXTRACTION" in said
+def test_an_encoder_without_a_head_cannot_be_scored(refused, folder):
+    message = refused("eval", "--model", folder / "model", "--data", folder / "rows.jsonl")
+    assert "need a model with the head SEQ_CLS, and this one has FEATURE_EXTRACTION" in message
 
 
-def test_locate_looks_at_an_encoder_and_buys_what_it_can_train(actshift, folder, tmp_path):
+def test_locate_chooses_interventions_for_an_encoder(actshift, folder, tmp_path):
     out = tmp_path / "bought.json"
     where = ("locate", "--model", folder / "model", "--data", folder / "rows.jsonl", "--rank", "2", "--no-weights")
     code, printed, err = actshift(*where, "--budget", "200", "--out", out, "--json")
@@ -53,7 +53,7 @@ def test_locate_looks_at_an_encoder_and_buys_what_it_can_train(actshift, folder,
 
 
 @pytest.mark.slow
-def test_a_fine_tuned_classifier_becomes_an_adapter_that_knows_its_classes(actshift, folder, tmp_path):
+def test_extract_keeps_the_classes_of_a_fine_tuned_classifier(actshift, folder, tmp_path):
     made = ("extract", "--finetuned", folder / "full", "--model", folder / "model", "--data", folder / "rows.jsonl")
     code, printed, err = actshift(*made, "--rank", "4", "--no-linear", "--out", tmp_path / "adapter")
     assert code == 0, err

@@ -1,3 +1,5 @@
+"""`actshift locate` as a user types it."""
+
 from __future__ import annotations
 
 import json
@@ -5,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
-
-ROWS = [{"prompt": f"w{i} w{i + 1}", "completion": f"w{i + 2} w{i + 3}"} for i in range(20)]
+from tests.cli.conftest import PAIRS, Run
 
 
 @pytest.fixture
 def data(write_rows) -> Path:
-    return write_rows(ROWS)
+    return write_rows(PAIRS)
 
 
-def test_tables_and_what_a_budget_buys(actshift: Run, model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_budget_buys_interventions_that_train_accepts(actshift: Run, model: Path, data: Path, tmp_path: Path) -> None:
     bought, picture = tmp_path / "bought.json", tmp_path / "where.png"
     code, out, _ = actshift(
         "locate", "--model", model, "--data", data, "--rank", 2, "--budget", 320, "--out", bought, "--figure", picture
@@ -23,7 +23,8 @@ def test_tables_and_what_a_budget_buys(actshift: Run, model: Path, data: Path, t
     assert code == 0
     for word in ("post_block", "q_proj", "±", "The budget buys 320 parameters"):
         assert word in out
-    ranks = [one["adapter"]["rank"] * len(one["layers"]) for one in json.loads(bought.read_text())["interventions"]]
+    interventions = json.loads(bought.read_text())["interventions"]
+    ranks = [chosen["adapter"]["rank"] * len(chosen["layers"]) for chosen in interventions]
     assert 64 * sum(ranks) == 320
     assert picture.read_bytes().startswith(b"\x89PNG")
     code, _, err = actshift("train", "--model", model, "--data", data, "--out", tmp_path / "run", "--dry-run",
@@ -31,7 +32,7 @@ def test_tables_and_what_a_budget_buys(actshift: Run, model: Path, data: Path, t
     assert (code, err) == (0, "")
 
 
-def test_json(actshift: Run, model: Path, data: Path) -> None:
+def test_json_has_the_gains_of_each_place_and_the_chosen_config(actshift: Run, model: Path, data: Path) -> None:
     code, out, _ = actshift(
         "locate", "--model", model, "--data", data, "--site", "post_mlp", "--no-weights", "--budget", 0.01, "--json"
     )
@@ -41,19 +42,19 @@ def test_json(actshift: Run, model: Path, data: Path) -> None:
     assert values["groups"] == 8 and values["steering"]
 
 
-def test_an_adapter_is_looked_at_as_it_is(actshift: Run, adapter: Path, data: Path) -> None:
+def test_gains_are_measured_with_the_adapter_active(actshift: Run, adapter: Path, data: Path) -> None:
     code, out, _ = actshift("locate", "--adapter", adapter, "--data", data, "--site", "post_block", "--json")
     assert code == 0
     assert json.loads(out)["places"][0]["gains"]["1"]["gain"] > 0
 
 
-def test_wrong_things(refused, model: Path, data: Path, write_rows, tmp_path: Path) -> None:
+def test_invalid_options_fail_with_one_line(refused, model: Path, data: Path, write_rows, tmp_path: Path) -> None:
     start = ("locate", "--model", model, "--data", data)
     assert "did you mean 'post_block'" in refused(*start, "--site", "post_blok")
     assert "above the site's width 32" in refused(*start, "--rank", 33)
     assert "buys nothing" in refused(*start, "--budget", 3)
     assert "got -1.0" in refused(*start, "--budget", -1)
-    assert "add --budget" in refused(*start, "--out", tmp_path / "bought.json")
+    assert "Add --budget" in refused(*start, "--out", tmp_path / "bought.json")
     assert "There is no folder" in refused(*start, "--figure", tmp_path / "none" / "where.png")
     assert "There is no file" in refused("locate", "--model", model, "--data", "none.jsonl")
     assert "No model is given" in refused("locate", "--data", data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from actshift import JointConfig, LowRank, SteeringConfig, attach
-from tests.cli.conftest import Run
+from tests.cli.conftest import PAIRS, Run
 from tests.contract.cases import randomise
 from tests.tiny import save_model
-
-ROWS = [{"prompt": f"w{i} w{i + 1}", "completion": f"w{i + 2} w{i + 3}"} for i in range(20)]
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +28,14 @@ def joint(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def argv(write_rows: Callable, tmp_path: Path) -> list[object]:
-    return ["report", "--data", write_rows(ROWS), "--out", tmp_path / "report.html", "--rank", 2]
+    return ["report", "--data", write_rows(PAIRS), "--out", tmp_path / "report.html", "--rank", 2]
 
 
 def keys(out: str) -> list[str]:
     return [section["key"] for section in json.loads(out)["sections"]]
 
 
-def test_a_model_alone(actshift: Run, argv: list, model: Path, tmp_path: Path) -> None:
+def test_the_page_of_a_model_alone(actshift: Run, argv: list, model: Path, tmp_path: Path) -> None:
     code, out, err = actshift(*argv, "--model", model)
     assert (code, err) == (0, "")
     assert "Where to steer: Give more rows" in out  # a random model on random words
@@ -47,7 +46,7 @@ def test_a_model_alone(actshift: Run, argv: list, model: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_finetuned_model_and_a_joint_adapter(
+def test_the_page_of_a_finetuned_model_and_a_joint_adapter(
     actshift: Run, argv: list, model: Path, finetuned: Path, joint: Path, tmp_path: Path
 ) -> None:
     figures = tmp_path / "pictures"
@@ -61,15 +60,17 @@ def test_a_finetuned_model_and_a_joint_adapter(
 
 
 @pytest.mark.slow
-def test_an_adapter_names_its_base(actshift: Run, argv: list, joint: Path, adapter: Path, lora: Path) -> None:
+def test_the_base_and_the_sections_follow_from_the_adapter(
+    actshift: Run, argv: list, joint: Path, adapter: Path, lora: Path
+) -> None:
     assert "halves" in keys(actshift(*argv, "--adapter", joint, "--json").out)
     assert "remainder" in keys(actshift(*argv, "--adapter", lora, "--json").out)
     steered = json.loads(actshift(*argv, "--adapter", adapter, "--json").out)
-    assert [one["key"] for one in steered["sections"]] == ["where", "maps", "gain"]
+    assert [section["key"] for section in steered["sections"]] == ["where", "maps", "gain"]
 
 
 @pytest.mark.slow
-def test_gains_are_of_a_further_change_where_an_adapter_steers(
+def test_gains_are_measured_with_a_steering_adapter_active(
     actshift: Run, argv: list, model: Path, adapter: Path
 ) -> None:
     bare, steered = (
@@ -79,8 +80,16 @@ def test_gains_are_of_a_further_change_where_an_adapter_steers(
     assert bare != steered
 
 
-def test_wrong_things(
-    refused, argv: list, model: Path, finetuned: Path, adapter: Path, lora: Path, tmp_path: Path, write_rows: Callable
+def test_invalid_options_fail_with_one_line_and_write_nothing(
+    refused,
+    argv: list,
+    model: Path,
+    finetuned: Path,
+    adapter: Path,
+    joint: Path,
+    lora: Path,
+    tmp_path: Path,
+    write_rows,
 ) -> None:
     start = [*argv, "--model", model]
     assert "There is no folder" in refused(*start, "--out", tmp_path / "none" / "report.html")
@@ -88,8 +97,11 @@ def test_wrong_things(
     (tmp_path / "taken").write_text("")
     assert "is a file, and the figures need a folder" in refused(*start, "--figures", tmp_path / "taken")
     assert "rank 33 is above" in refused(*start, "--rank", 33)
-    assert "leave out it or --finetuned" in refused(*start, "--finetuned", finetuned, "--adapter", lora)
+    assert "is a LoRA, which is analysed as a fine-tuned model. Leave out --adapter or --finetuned." in refused(
+        *start, "--finetuned", finetuned, "--adapter", lora
+    )
     assert "only steers" in refused(*start, "--finetuned", finetuned, "--adapter", adapter)
+    assert "changes no weight" in refused(*start, "--finetuned", adapter, "--adapter", joint)
     assert "the same weights" in refused(*start, "--finetuned", model)
     wide = save_model(tmp_path / "wide", hidden_size=64)
     assert "of the same size" in refused(*start, "--finetuned", wide)
@@ -100,8 +112,6 @@ def test_wrong_things(
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_missing_drawing_library_is_named_first(refused, argv: list, model: Path, monkeypatch) -> None:
-    import sys
-
+def test_a_missing_matplotlib_is_reported_first(refused, argv: list, model: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'actshift[plot]'" in refused(*argv, "--model", model)

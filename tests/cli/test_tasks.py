@@ -1,3 +1,5 @@
+"""`actshift tasks` as a user types it."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ def data_dir(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def test_the_table(actshift: Run) -> None:
+def test_the_table_lists_splits_scorers_and_settings(actshift: Run) -> None:
     code, out, _ = actshift("tasks")
     lines = out.splitlines()
     assert code == 0
@@ -28,7 +30,7 @@ def test_the_table(actshift: Run) -> None:
     assert {"7,473", "~660", "number", "3", "256"} <= set(gsm8k.split())
 
 
-def test_one_task_with_an_example(actshift: Run, data_dir: Path) -> None:
+def test_one_task_is_shown_with_an_example(actshift: Run, data_dir: Path) -> None:
     code, out, _ = actshift("tasks", "mawps", "--data-dir", data_dir)
     assert code == 0
     assert "train 3, validation 2, test 1" in out
@@ -43,14 +45,14 @@ def test_json_of_all_and_of_one(actshift: Run, data_dir: Path) -> None:
     assert json.loads(actshift("tasks", "boolq", "--json").out)["labels"] == ["no", "yes"]
 
 
-def test_the_page(actshift: Run, data_dir: Path, tmp_path: Path) -> None:
+def test_the_markdown_page_counts_local_rows(actshift: Run, data_dir: Path, tmp_path: Path) -> None:
     code, _, _ = actshift("tasks", "--data-dir", data_dir, "--out", tmp_path / "tasks.md")
     text = (tmp_path / "tasks.md").read_text(encoding="utf-8")
     assert code == 0
     assert "| 3 | 2 | 1 | the folder | number | 3 | 256 |" in text and text.count("A training row") == 1
 
 
-def test_a_task_of_ones_own(actshift: Run, tmp_path: Path) -> None:
+def test_a_user_defined_task_is_shown(actshift: Run, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q,a\nup,down\n")
     (tmp_path / "pairs.yaml").write_text('data: {test: rows.csv}\nprompt: "{q} ="\ncompletion: " {a}"\n')
     code, out, _ = actshift("tasks", tmp_path / "pairs.yaml")
@@ -58,11 +60,11 @@ def test_a_task_of_ones_own(actshift: Run, tmp_path: Path) -> None:
     assert "test 1" in out and "up =" in out
 
 
-def test_wrong_things(refused, data_dir: Path, tmp_path: Path) -> None:
+def test_invalid_options_fail_with_one_line(refused, data_dir: Path, tmp_path: Path) -> None:
     assert "did you mean 'gsm8k'" in refused("tasks", "gsm8")
     assert "reads train.jsonl.gz (or .jsonl) in" in refused("tasks", "gsm8k", "--data-dir", data_dir)
     assert "There is no folder" in refused("tasks", "--data-dir", tmp_path / "none")
     assert "There is no folder" in refused("tasks", "--out", tmp_path / "none" / "tasks.md")
-    assert "leave the name of one out" in refused("tasks", "gsm8k", "--out", tmp_path / "tasks.md")
+    assert "Leave out the task's name." in refused("tasks", "gsm8k", "--out", tmp_path / "tasks.md")
     (data_dir / "mawps" / "dev.jsonl").unlink()
     assert "which has test.jsonl, train.jsonl" in refused("tasks", "mawps", "--data-dir", data_dir)

@@ -1,3 +1,5 @@
+"""`actshift train` as a user types it."""
+
 from __future__ import annotations
 
 import json
@@ -12,12 +14,12 @@ ROWS = [{"prompt": f"w{i} w{i}", "completion": f"w{i + 1}"} for i in range(20)]
 
 
 @pytest.fixture
-def given(model, write_rows, tmp_path) -> list[object]:
-    """What every run needs."""
+def basics(model, write_rows, tmp_path) -> list[object]:
+    """The options that every run needs."""
     return ["--model", model, "--data", write_rows(ROWS), "--out", tmp_path / "run", "--max-steps", 4]
 
 
-def test_every_setting_is_a_flag_with_its_help(actshift, monkeypatch):
+def test_every_setting_is_a_flag_with_its_help_text(actshift, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     _, help_text, _ = actshift("train", "--help")
     for item in fields(TrainSettings):
@@ -25,53 +27,53 @@ def test_every_setting_is_a_flag_with_its_help(actshift, monkeypatch):
         assert item.metadata["help"].rstrip(".") in help_text
 
 
-def test_trains_and_says_what_came_of_it(actshift, given, tmp_path):
-    code, out, err = actshift("train", *given, "--eval-share", 0.2)
+def test_a_run_saves_an_adapter_and_prints_its_figures(actshift, basics, tmp_path):
+    code, out, err = actshift("train", *basics, "--eval-share", 0.2)
     assert code == 0
     for part in ("trainable", "1,536 of", "train loss", "best eval loss", "size on disk", "time"):
         assert part in out
     assert "Training 4/4" in err and (tmp_path / "run" / "adapter_model.safetensors").is_file()
 
 
-def test_json_is_one_object_and_the_adapter_works_in_the_other_verbs(actshift, given, tmp_path):
-    _, out, _ = actshift("train", *given, "--json")
+def test_json_equals_the_saved_metrics_and_other_verbs_use_the_adapter(actshift, basics, tmp_path):
+    _, out, _ = actshift("train", *basics, "--json")
     assert json.loads(out) == json.loads((tmp_path / "run" / "metrics.json").read_text())
     code, out, err = actshift(
-        "eval", "--adapter", tmp_path / "run", "--data", given[3], "--max-new-tokens", 2, "--json"
+        "eval", "--adapter", tmp_path / "run", "--data", basics[3], "--max-new-tokens", 2, "--json"
     )
     assert code == 0, err
     assert json.loads(out)["total"] == 20
 
 
-def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, given, tmp_path):
-    code, out, _ = actshift("train", *given, "--layers", 0, "--layers", "-1:", "--dry-run")
+def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, basics, tmp_path):
+    code, out, _ = actshift("train", *basics, "--layers", 0, "--layers", "-1:", "--dry-run")
     assert code == 0 and not (tmp_path / "run").exists()
     for part in ("model.layers.0", "model.layers.2", "1,024 of", "20, the longest", "memory, about"):
         assert part in out
     assert "cached prefix" not in out
-    _, out, _ = actshift("train", *given, "--dry-run", "--json")
+    _, out, _ = actshift("train", *basics, "--dry-run", "--json")
     assert json.loads(out)["steps"] == 4
     cached = ("--cache-prefix", "memory", "--group-by-length", "--layers", "1:")
-    _, out, err = actshift("train", *given, *cached, "--max-steps", 8, "--dry-run")
+    _, out, err = actshift("train", *basics, *cached, "--max-steps", 8, "--dry-run")
     assert "cached prefix, about" in out, err
 
 
-def test_flags_override_the_config_file(actshift, given, tmp_path):
+def test_flags_override_the_config_file(actshift, basics, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("rank: 2\nlearning-rate: 5e-4\nbias: true\n")
-    _, out, _ = actshift("train", *given, "--config", config, "--rank", 3, "--no-bias", "--json")
+    _, out, _ = actshift("train", *basics, "--config", config, "--rank", 3, "--no-bias", "--json")
     used = json.loads(out)["settings"]
     assert (used["rank"], used["learning_rate"], used["bias"], used["max_steps"]) == (3, 5e-4, False, 4)
 
 
-def test_a_finished_run_is_reported_again(actshift, given, tmp_path):
-    actshift("train", *given)
+def test_resuming_a_finished_run_prints_its_figures(actshift, basics, tmp_path):
+    actshift("train", *basics)
     code, out, err = actshift("train", "--out", tmp_path / "run", "--resume")
     assert code == 0 and "train loss" in out
-    assert "warning" in err and "finished already" in err
+    assert "warning" in err and "already finished" in err
 
 
-def test_wrong_starts_are_one_line_each(refused, given, tmp_path, write_rows):
+def test_invalid_settings_fail_with_one_line_and_write_nothing(refused, basics, tmp_path, write_rows):
     config = tmp_path / "config.yaml"
     config.write_text("learning_rat: 1\n")
     for more, message in [
@@ -89,37 +91,37 @@ def test_wrong_starts_are_one_line_each(refused, given, tmp_path, write_rows):
         (["--model", tmp_path / "nowhere"], "nowhere"),
         (["--out", tmp_path], "is not empty"),
     ]:
-        assert message in refused("train", *given, *more)
+        assert message in refused("train", *basics, *more)
         assert not (tmp_path / "run").exists(), more
 
 
-def test_a_row_without_completion_is_named(refused, given, write_rows):
+def test_a_row_without_completion_is_named(refused, basics, write_rows):
     write_rows([ROWS[0], {"prompt": "w1"}])
-    assert "Row 2 of" in refused("train", *given)
+    assert "Row 2 of" in refused("train", *basics)
 
 
-def test_nothing_given_says_what_is_missing(refused):
+def test_a_missing_setting_is_named(refused):
     assert "out is missing; give --out" in refused("train")
 
 
-def test_ctrl_c_says_how_to_go_on(refused, actshift, given, tmp_path, monkeypatch):
-    from actshift.training.callbacks import Checkpoints
+def test_ctrl_c_tells_how_to_continue(refused, actshift, basics, tmp_path, monkeypatch):
+    from actshift.training.trainer import Checkpoints
 
     def interrupt(self, args, state, control, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "on_step_end", interrupt)
-        _, _, err = actshift("train", *given)
+        _, _, err = actshift("train", *basics)
     assert f"--out {tmp_path / 'run'} --resume" in err.splitlines()[-1]
     code, _, _ = actshift("train", "--out", tmp_path / "run", "--resume")
     assert code == 0
 
 
 @pytest.mark.slow
-def test_a_joint_run_says_whether_its_halves_stay_apart(actshift, given, tmp_path):
+def test_a_joint_run_reports_the_overlap_of_its_halves(actshift, basics, tmp_path):
     joint = ("--method", "joint", "--eval-share", 0.2)
-    code, out, _ = actshift("train", *given, *joint)
+    code, out, _ = actshift("train", *basics, *joint)
     assert code == 0
     for part in ("Overlap of the two halves", "read cos²", "Measured on held-out rows.", "of W_down lies in col(B)"):
         assert part in out
@@ -129,22 +131,22 @@ def test_a_joint_run_says_whether_its_halves_stay_apart(actshift, given, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_joint_run_whose_rows_are_gone_is_still_reported(actshift, given, tmp_path):
-    actshift("train", *given, "--method", "joint")
-    Path(given[3]).unlink()
+def test_a_joint_run_whose_rows_were_deleted_is_still_reported(actshift, basics, tmp_path):
+    actshift("train", *basics, "--method", "joint")
+    Path(basics[3]).unlink()
     code, out, err = actshift("train", "--out", tmp_path / "run", "--resume")
     assert code == 0 and "train loss" in out and "could not be measured: There is no file" in err
 
 
-def test_a_dry_run_of_lora_lists_its_maps_by_name(actshift, given):
-    _, out, _ = actshift("train", *given, "--method", "lora", "--dry-run")
+def test_a_dry_run_of_lora_lists_its_maps_by_name(actshift, basics):
+    _, out, _ = actshift("train", *basics, "--method", "lora", "--dry-run")
     assert "Sites" not in out and "down_proj" in out and "11,136 of" in out
-    _, out, _ = actshift("train", *given, "--method", "full", "--dry-run")
+    _, out, _ = actshift("train", *basics, "--method", "full", "--dry-run")
     assert "down_proj" not in out and "(100.000%)" in out
 
 
 @pytest.mark.slow
-def test_lofit_says_which_heads_it_chose(actshift, given):
-    code, out, err = actshift("train", *given, "--adapter", "lofit", "--lofit-heads", 2)
+def test_lofit_prints_the_heads_that_it_chose(actshift, basics):
+    code, out, err = actshift("train", *basics, "--adapter", "lofit", "--lofit-heads", 2)
     assert code == 0 and "2 heads (block" in out
     assert "LoFiT 1 of 2, choosing heads 2/2" in err and "LoFiT 2 of 2, shifting heads 2/2" in err

@@ -1,3 +1,5 @@
+"""`actshift vector` as a user types it."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +19,7 @@ def sides(tmp_path: Path) -> tuple[object, ...]:
 
 
 def files(folder: Path, positive: list[dict], negative: list[dict]) -> tuple[object, ...]:
-    """The options that name two files of these rows."""
+    """Write both sets of rows to files, and return the options that name them."""
     options: list[object] = []
     for side, rows in (("positive", positive), ("negative", negative)):
         path = folder / f"{side}.jsonl"
@@ -26,13 +28,13 @@ def files(folder: Path, positive: list[dict], negative: list[dict]) -> tuple[obj
     return tuple(options)
 
 
-def test_it_steers_at_once(actshift: Run, model: Path, sides, tmp_path: Path) -> None:
+def test_the_saved_vector_steers_without_training(actshift: Run, model: Path, sides, tmp_path: Path) -> None:
     out, picture = tmp_path / "out", tmp_path / "vector.png"
-    code, said, _ = actshift(
+    code, printed, _ = actshift(
         "vector", "--model", model, *sides, "--layer", -1, "--layer", "0:1", "--out", out, "--figure", picture
     )
     assert code == 0
-    assert "6 positive and 6 negative rows" in said and "which steers after block 2, 0" in said
+    assert "6 positive and 6 negative rows" in printed and "which steers after block 2, 0" in printed
     assert "after block 2, 0, which points from" in (out / "README.md").read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
     few = ("--prompt", "w1 w2", "--max-new-tokens", 5, "--compare", "--json")
@@ -42,22 +44,24 @@ def test_it_steers_at_once(actshift: Run, model: Path, sides, tmp_path: Path) ->
     assert "Vector()" in actshift("inspect", out).out
 
 
-def test_json_of_pairs(actshift: Run, model: Path, sides, tmp_path: Path) -> None:
+def test_json_of_a_direction_from_pairs_of_rows(actshift: Run, model: Path, sides, tmp_path: Path) -> None:
     options = ("--method", "pca", "--token", "mean", "--limit", 4, "--json")
-    code, said, _ = actshift("vector", "--model", model, *sides, "--out", tmp_path / "out", *options)
-    values = json.loads(said)
+    code, printed, _ = actshift("vector", "--model", model, *sides, "--out", tmp_path / "out", *options)
+    values = json.loads(printed)
     assert code == 0
     assert (values["method"], values["token"], values["positive"], len(values["layers"])) == ("pca", "mean", 4, 3)
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["layers"] == [1]
 
 
-def test_wrong_things(refused, model: Path, sides, adapter: Path, tmp_path: Path) -> None:
+def test_invalid_options_fail_with_one_line_and_write_nothing(
+    refused, model: Path, sides, adapter: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
 
     def line(*options: object, rows: tuple[object, ...] = sides) -> str:
-        said = refused("vector", "--model", model, "--out", out, *rows, *options)
+        message = refused("vector", "--model", model, "--out", out, *rows, *options)
         assert not out.exists()
-        return said
+        return message
 
     assert "layer 7 is out of range" in line("--layer", 7)
     assert "'a' is neither a block's index" in line("--layer", "a")

@@ -1,3 +1,5 @@
+"""Scores of greedy completions."""
+
 from __future__ import annotations
 
 import json
@@ -21,11 +23,11 @@ TEMPLATE = TURNS + "{% if add_generation_prompt %}assistant {% endif %}"
     ("prediction", "reference", "same"),
     [(" 42\n", "42", True), ("4 2", "42", False), ("", " ", True), ("42 apples", "42", False), ("Yes", "yes", False)],
 )
-def test_exact_match(prediction: str, reference: str, same: bool) -> None:
+def test_exact_match_ignores_white_space_at_both_ends(prediction: str, reference: str, same: bool) -> None:
     assert exact_match(prediction, reference) is same
 
 
-def test_counts_the_rows_answered_exactly() -> None:
+def test_exactly_matching_completions_are_counted() -> None:
     model = fresh_model("llama")
     right = generate_completions(model, TOKENIZER, PROMPTS, max_new_tokens=4)
     rows = [
@@ -41,7 +43,7 @@ def test_counts_the_rows_answered_exactly() -> None:
     assert json.loads(json.dumps(report.to_dict()))["predictions"][1]["prediction"] == right[1]
 
 
-def test_a_special_token_that_ends_a_turn_is_no_part_of_the_answer() -> None:
+def test_a_special_token_at_the_end_of_a_turn_is_ignored() -> None:
     model = fresh_model("llama")
     answer = generate_completions(model, TOKENIZER, PROMPTS[:1], max_new_tokens=4)[0]
     rows = [{"prompt": PROMPTS[0], "completion": f"{answer}{TOKENIZER.all_special_tokens[0]}\n"}]
@@ -56,22 +58,22 @@ def test_the_last_turn_of_messages_is_the_completion() -> None:
     assert report.accuracy == 1
 
 
-def test_a_scorer_judges_by_the_answer_or_else_the_completion() -> None:
+def test_a_scorer_uses_the_answer_or_else_the_completion() -> None:
     model = fresh_model("llama")
-    said = generate_completions(model, TOKENIZER, PROMPTS, max_new_tokens=4)
+    completions = generate_completions(model, TOKENIZER, PROMPTS, max_new_tokens=4)
     last = Scorer("last", lambda text, row: text.split()[-1:] == [row["answer"]], lambda text, row: text.split()[-1])
     rows = Dataset.from_list(
         [
-            {"prompt": PROMPTS[0], "completion": " w0 w1", "answer": said[0].split()[-1]},
+            {"prompt": PROMPTS[0], "completion": " w0 w1", "answer": completions[0].split()[-1]},
             {"prompt": PROMPTS[1], "completion": " w0 w1", "answer": "none"},
         ]
     )
     report = evaluate(model, TOKENIZER, rows, max_new_tokens=4, scorer=last)
     assert (report.scorer, [row.correct for row in report.predictions]) == ("last", [True, False])
     assert "\nscorer    last" in str(report)
-    assert report.predictions[1].answer == "none" and report.predictions[1].extracted == said[1].split()[-1]
-    report = evaluate(model, TOKENIZER, [{"prompt": PROMPTS[0], "completion": said[0]}], 4, scorer=last)
-    assert report.accuracy == 1 and report.predictions[0].answer == said[0].split()[-1]
+    assert report.predictions[1].answer == "none" and report.predictions[1].extracted == completions[1].split()[-1]
+    report = evaluate(model, TOKENIZER, [{"prompt": PROMPTS[0], "completion": completions[0]}], 4, scorer=last)
+    assert report.accuracy == 1 and report.predictions[0].answer == completions[0].split()[-1]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_a_scorer_judges_by_the_answer_or_else_the_completion() -> None:
         ({"completion": " w1", "answer": "many"}, "Row 1: The scorer number needs an answer that is a number"),
     ],
 )
-def test_an_answer_that_a_scorer_cannot_judge_by_is_told_before_anything_is_written(row: dict, message: str) -> None:
+def test_an_unusable_answer_is_refused_before_anything_is_generated(row: dict, message: str) -> None:
     with pytest.raises(ActshiftError, match=message):
         evaluate(None, TOKENIZER, [{"prompt": "w1", **row}], scorer=get_scorer("number"))
 
@@ -94,6 +96,6 @@ def test_an_answer_that_a_scorer_cannot_judge_by_is_told_before_anything_is_writ
         ([{"prompt": "w1", "completion": "w2"}, {"prompt": "w1", "completion": None}], "Row 2 has no completion"),
     ],
 )
-def test_refuses(rows: list, message: str) -> None:
+def test_missing_rows_and_columns_are_refused(rows: list, message: str) -> None:
     with pytest.raises(ActshiftError, match=message):
         evaluate(fresh_model("llama"), TOKENIZER, rows)

@@ -1,4 +1,4 @@
-"""lm-eval-harness on tasks of its own kind, offline: the adapter acts where a model writes and where it chooses."""
+"""lm-eval-harness on user-defined tasks, offline: the adapter acts in generation and in multiple choice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actshift import SteeringConfig, Vector, attach
 from actshift.cli.main import main
 from actshift.demo import BASE_DIR, load_base
 from actshift.errors import ActshiftError
-from actshift.evaluation.harness import harness
+from actshift.evaluation.harness import run_harness
 
 ROWS = [
     {"question": "what is the largest of three and four ?", "choices": ["four .", "two ."], "answer": 0},
@@ -55,7 +55,7 @@ def tasks(tmp_path: Path) -> Path:
 
 
 def broken(model: Any) -> Any:
-    """The model with a shift that leaves nothing of what it knows."""
+    """Return the model with a random shift so large that it answers nothing correctly."""
     steered = attach(model, SteeringConfig(adapter=Vector(), task_type="CAUSAL_LM"))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -71,14 +71,14 @@ def test_the_adapter_acts_in_both_kinds_of_task_and_the_results_are_written(task
     broken(load_base()[0]).save_pretrained(str(run))
     scores = {}
     for name, options in (("base", []), ("adapter", ["--adapter", str(run)])):
-        asked = ["eval", "--model", str(BASE_DIR), *options, "--harness", names, "--include-path", str(tasks)]
-        assert main([*asked, "--out", str(out)]) == 0
+        argv = ["eval", "--model", str(BASE_DIR), *options, "--harness", names, "--include-path", str(tasks)]
+        assert main([*argv, "--out", str(out)]) == 0
         results = json.loads(out.read_text())["results"]
         scores[name] = (results["tiny_writes"]["exact_match,none"], results["tiny_chooses"]["acc,none"])
     assert scores["base"] == (1.0, 1.0) and scores["adapter"][0] == 0.0
     model = broken(load_base()[0])
-    with model.disable_adapter():  # the very object that is given is what is scored
-        report = harness(model, load_base()[1], ["tiny_writes"], include_path=tasks)
+    with model.disable_adapter():  # the model object itself is scored
+        report = run_harness(model, load_base()[1], ["tiny_writes"], include_path=tasks)
     assert [value for *_, value, _ in report.scores()] == [1.0]
 
 
@@ -87,44 +87,44 @@ def test_the_adapter_acts_in_both_kinds_of_task_and_the_results_are_written(task
 def test_a_prompt_beyond_the_context_is_refused_or_truncated_with_a_warning(tasks: Path, name: str) -> None:
     model, tokenizer = load_base()
     tokenizer.model_max_length = 8
-    told = "[24] of [24] prompts of the harness exceed [0-9]+ tokens, in a context of 8"
-    with pytest.raises(ActshiftError, match=told):
-        harness(model, tokenizer, [name], include_path=tasks)
-    with pytest.warns(UserWarning, match=f"{told}; of these the end is read"):
-        harness(model, tokenizer, [name], include_path=tasks, long_prompts="truncate")
+    message = "[24] of [24] prompts of the harness exceed [0-9]+ tokens, in a context of 8"
+    with pytest.raises(ActshiftError, match=message):
+        run_harness(model, tokenizer, [name], include_path=tasks)
+    with pytest.warns(UserWarning, match=f"{message}; only the end of each is used"):
+        run_harness(model, tokenizer, [name], include_path=tasks, long_prompts="truncate")
 
 
 @pytest.mark.slow
-def test_wrong_options_are_told_before_a_model_is_loaded(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def told(*options: object) -> str:
+def test_invalid_options_are_refused_before_a_model_is_loaded(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error_of(*options: object) -> str:
         capsys.readouterr()
         assert main(["eval", "--model", "nowhere", "--include-path", str(tasks), *map(str, options)]) == 2
         return capsys.readouterr().err
 
-    assert "did you mean 'tiny_writes'" in told("--harness", "tiny_chooses,tiny_write")
-    assert "leave out --scorer" in told("--harness", "tiny_writes", "--scorer", "number")
-    assert "No task of the harness is named" in told("--harness", ",")
-    assert "nowhere" in told("--harness", "tiny_writes, tiny_chooses")
+    assert "did you mean 'tiny_writes'" in error_of("--harness", "tiny_chooses,tiny_write")
+    assert "Leave out --scorer" in error_of("--harness", "tiny_writes", "--scorer", "number")
+    assert "No task of the harness is named" in error_of("--harness", ",")
+    assert "nowhere" in error_of("--harness", "tiny_writes, tiny_chooses")
 
 
 @pytest.mark.slow
-def test_a_chat_template_is_asked_by_where_there_is_one(tasks: Path) -> None:
+def test_prompts_are_rendered_by_the_chat_template(tasks: Path) -> None:
     model, tokenizer = load_base()
     tokenizer.chat_template = None
     with pytest.raises(ActshiftError, match="has no chat template; leave out --chat"):
-        harness(model, tokenizer, ["tiny_writes"], include_path=tasks, chat=True)
+        run_harness(model, tokenizer, ["tiny_writes"], include_path=tasks, chat=True)
     scores = []
-    for template in ("{{ messages[0].content }}", "what is the"):  # as plain text asks, and otherwise
+    for template in ("{{ messages[0].content }}", "what is the"):  # the same as plain text, and another prompt
         tokenizer.chat_template = template
-        report = harness(model, tokenizer, ["tiny_writes"], include_path=tasks, chat=True)
+        report = run_harness(model, tokenizer, ["tiny_writes"], include_path=tasks, chat=True)
         scores += [value for *_, value, _ in report.scores()]
     assert scores == [1.0, 0.0]
 
 
 @pytest.mark.slow
-def test_a_task_that_there_is_not_is_told_with_the_nearest(tasks: Path) -> None:
+def test_an_unknown_task_is_refused_with_the_nearest_name(tasks: Path) -> None:
     model, tokenizer = load_base()
     with pytest.raises(ActshiftError, match="did you mean 'tiny_writes'"):
-        harness(model, tokenizer, ["tiny_write"], include_path=tasks)
+        run_harness(model, tokenizer, ["tiny_write"], include_path=tasks)
     with pytest.raises(ActshiftError, match="There is no folder"):
-        harness(model, tokenizer, ["tiny_writes"], include_path=tasks / "nowhere")
+        run_harness(model, tokenizer, ["tiny_writes"], include_path=tasks / "nowhere")

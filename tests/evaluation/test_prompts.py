@@ -1,3 +1,5 @@
+"""Prompts that exceed the model's context."""
+
 from __future__ import annotations
 
 import warnings
@@ -13,10 +15,10 @@ from tests.tiny import WORDS, word_tokenizer
 
 TOKENIZER = word_tokenizer()
 SHORT, LONG = " ".join(WORDS[:3]), " ".join(WORDS[index % 40] for index in range(70))
-ROOM = 60  # a context of 64, less four tokens to write
+ROOM = 60  # a context of 64, less four new tokens
 
 
-def test_a_prompt_beyond_the_context_is_refused_and_named() -> None:
+def test_a_prompt_beyond_the_context_is_refused_by_its_number() -> None:
     message = (
         "1 of 2 prompts exceed 60 tokens, which is the model's context of 64 less max_new_tokens=4; "
         "the first is prompt 2, with 70"
@@ -28,26 +30,26 @@ def test_a_prompt_beyond_the_context_is_refused_and_named() -> None:
         evaluate(fresh_model("llama"), TOKENIZER, rows, max_new_tokens=4)
 
 
-def test_it_is_truncated_from_the_left_by_choice_and_never_silently() -> None:
+def test_truncation_keeps_the_end_of_a_prompt_and_warns() -> None:
     model, end = fresh_model("llama"), " ".join(LONG.split()[-ROOM:])
-    with pytest.warns(UserWarning, match="1 of 2 prompts exceed 60 tokens; of these the end is read"):
+    with pytest.warns(UserWarning, match="1 of 2 prompts exceed 60 tokens; only the end of each is used"):
         cut = generate_completions(model, TOKENIZER, [SHORT, LONG], 4, long_prompts="truncate")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert generate_completions(model, TOKENIZER, [SHORT, end], 4) == cut  # the longest that fits
 
 
-def test_a_talk_that_has_grown_too_long_goes_on() -> None:
-    with pytest.warns(UserWarning, match="of these the end is read"):
+def test_streaming_truncates_a_long_prompt_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="only the end of each is used"):
         assert stream_completion(fresh_model("llama"), TOKENIZER, LONG, lambda piece: None, max_new_tokens=4)
 
 
-def test_another_choice_is_refused() -> None:
+def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ActshiftError, match=r"one of refuse, truncate, got 'truncat' \(did you mean 'truncate'"):
         generate_completions(fresh_model("llama"), TOKENIZER, [SHORT], 4, long_prompts="truncat")
 
 
-def test_a_start_token_is_not_doubled() -> None:
+def test_a_start_token_is_added_only_once() -> None:
     tokenizer = word_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     plain, rendered = encode_prompts(fresh_model("llama").config, tokenizer, ["w0", "<bos> w0"], 4)

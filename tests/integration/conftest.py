@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, small enough for the zoo's vocabulary."""
+"""A tokenizer of whole words that fits the vocabulary of the zoo's models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.compile takes a steered model whole, in training and in decoding with a static cache, and computes the same."""
+"""torch.compile compiles a steered model without graph breaks, in training and in decoding with a static cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLOSE = dict(atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_compiled_before():
+def _empty_compile_cache():
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -41,36 +41,36 @@ def steered(name, device):
 
 
 @every_case
-def test_a_training_step(name, device, backend):
+def test_a_compiled_training_step_equals_eager(name, device, backend):
     ids = torch.randint(3, 90, (2, 8), generator=torch.Generator().manual_seed(0)).to(device)
     model = steered(name, device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     counting = CompileCounterWithBackend(backend)
     compiled = torch.compile(model.get_base_model(), fullgraph=True, backend=counting)
-    found = []
-    for way in (model, compiled, compiled):
-        loss = way(input_ids=ids, labels=ids, use_cache=False).loss
-        found.append([loss, *torch.autograd.grad(loss, trained)])
-    for one in found[1:]:
-        torch.testing.assert_close(one, found[0], **CLOSE)
+    results = []
+    for variant in (model, compiled, compiled):
+        loss = variant(input_ids=ids, labels=ids, use_cache=False).loss
+        results.append([loss, *torch.autograd.grad(loss, trained)])
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], **CLOSE)
     assert counting.frame_count == 1
 
 
 @every_case
 @torch.no_grad()
-def test_decoding_with_a_static_cache(name, device, backend):
+def test_compiled_decoding_with_a_static_cache_equals_eager(name, device, backend):
     ids = torch.randint(3, 90, (2, 5), generator=torch.Generator().manual_seed(0)).to(device)
     model = steered(name, device).eval().get_base_model()
     counting = CompileCounterWithBackend(backend)
     compiled = torch.compile(model, fullgraph=True, backend=counting)
     decoded = []
-    for way in (model, compiled):
+    for variant in (model, compiled):
         cache = StaticCache(model.config, max_cache_len=16)
         logits = [model(input_ids=ids, past_key_values=cache).logits[:, -1]]
         for position in range(5, 9):
             chosen = logits[-1].argmax(-1, keepdim=True)
             place = torch.tensor([[position]], device=device)
-            logits.append(way(input_ids=chosen, past_key_values=cache, position_ids=place).logits[:, -1])
+            logits.append(variant(input_ids=chosen, past_key_values=cache, position_ids=place).logits[:, -1])
         decoded.append(torch.stack(logits))
     torch.testing.assert_close(*decoded, **CLOSE)
-    assert counting.frame_count == 1, "each token is compiled for anew"
+    assert counting.frame_count == 1, "every token triggers a compilation"

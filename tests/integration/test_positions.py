@@ -1,4 +1,4 @@
-"""TRL's trainers and positions: prompts are where its labels are masked, and packing is refused."""
+"""Positions in TRL's trainers: prompts end where its labels begin, and packing is refused."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def config() -> SteeringConfig:
 
 
 def lengths_seen(model) -> list[torch.Tensor]:
-    """The prompt lengths of each forward from now on."""
+    """Record the prompt lengths of every later forward pass."""
     seen: list[torch.Tensor] = []
 
-    def note(layer, args, output):
-        if layer.prompts.tokens is not None:  # DPO's reference is the model without its adapter, which asks nothing
+    def record(layer, args, output):
+        if layer.prompts.tokens is not None:  # DPO's reference pass has no adapter, and so no prompts
             seen.append(layer.prompts.tokens.length.flatten())
 
-    next(iter(steering_layers(model).values())).register_forward_hook(note)
+    next(iter(steering_layers(model).values())).register_forward_hook(record)
     return seen
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_sft_derives_prompts_from_labels(tmp_path, word_tokenizer, packing):
+def test_sft_derives_prompt_lengths_from_labels(tmp_path, word_tokenizer, packing):
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     rows = [{"prompt": "a1 " * (1 + i % 3), "completion": f"b{i % 5} b1" if i % 2 else "b2"} for i in range(8)]
     trainer = trl.SFTTrainer(
@@ -49,7 +49,7 @@ def test_sft_derives_prompts_from_labels(tmp_path, word_tokenizer, packing):
     assert sorted(set(torch.cat(seen).tolist())) == [1, 2, 3]
 
 
-def test_dpo_and_grpo_say_where_prompts_end(tmp_path, word_tokenizer):
+def test_dpo_and_grpo_pass_prompt_lengths(tmp_path, word_tokenizer):
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     rows = [{"prompt": "a1 a2 a3"[: 2 + 3 * (i % 3)], "chosen": " b1 b2", "rejected": " b3"} for i in range(8)]
     dpo = trl.DPOTrainer(

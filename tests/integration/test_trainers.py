@@ -1,4 +1,4 @@
-"""Everybody else's training loops, with nothing of ours in them but the config."""
+"""Training loops of other libraries, with only our config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.zoo import VOCAB
 
 
 def rows(count: int = 32, seq: int = 8) -> list[dict[str, torch.Tensor]]:
-    """Sequences that repeat one token: easily learned."""
+    """Sequences that repeat a token, which are easy to learn."""
     starts = torch.randint(3, VOCAB, (count,), generator=torch.Generator().manual_seed(0))
     return [{"input_ids": ids, "labels": ids} for ids in (start.repeat(seq) for start in starts)]
 
@@ -29,7 +29,7 @@ def arguments(folder, **changes) -> TrainingArguments:
 
 @torch.no_grad()
 def mean_loss(model) -> float:
-    """The loss over all rows, which a step's own loss is too noisy a sample of."""
+    """Return the mean loss over all rows; the loss of one step is too noisy."""
     batch = {name: torch.stack([row[name] for row in rows()]) for name in ("input_ids", "labels")}
     return model.eval()(**batch).loss.item()
 
@@ -39,21 +39,23 @@ def steered() -> PeftModel:
     return get_peft_model(fresh_model("llama"), SteeringConfig(rank=4, task_type="CAUSAL_LM"))
 
 
-def test_hf_trainer_learns_and_resumes_to_the_same_bits(tmp_path):
+def test_hf_trainer_learns_and_resumes_bit_identically(tmp_path):
     whole = Trainer(steered(), arguments(tmp_path / "whole"), train_dataset=rows())
     whole.train()
     assert mean_loss(whole.model) < 0.95 * mean_loss(steered())
 
     second = Trainer(steered(), arguments(tmp_path / "halves"), train_dataset=rows())
     second.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
-    for (name, one), (_, two) in zip(whole.model.named_parameters(), second.model.named_parameters(), strict=True):
-        assert torch.equal(one, two), name
+    for (name, expected), (_, resumed) in zip(
+        whole.model.named_parameters(), second.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(expected, resumed), name
 
     saved = PeftModel.from_pretrained(fresh_model("llama"), str(tmp_path / "whole" / "checkpoint-16"))
     assert torch.equal(run(saved.eval(), "llama"), run(whole.model.eval(), "llama"))
 
 
-def test_accumulation_equals_the_large_batch(tmp_path):
+def test_gradient_accumulation_equals_a_large_batch(tmp_path):
     trained = []
     for name, changes in (
         ("large", dict(per_device_train_batch_size=8)),
@@ -66,7 +68,7 @@ def test_accumulation_equals_the_large_batch(tmp_path):
         torch.testing.assert_close(large, small, atol=1e-5, rtol=1e-4)
 
 
-def test_accelerate_loop():
+def test_an_accelerate_loop_lowers_the_loss():
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     model = steered()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
@@ -83,7 +85,7 @@ def test_accelerate_loop():
     assert mean_loss(model) < 0.95 * before
 
 
-def test_trl_takes_the_config(tmp_path, word_tokenizer):
+def test_trl_trains_and_saves_from_the_config(tmp_path, word_tokenizer):
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     data = datasets.Dataset.from_list([{"prompt": f"a{i % 5}", "completion": f" b{i % 5}"} for i in range(32)])
     trainer = trl.SFTTrainer(

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from actshift import JointConfig, LoReFT, SteeringConfig, Vector, attach
 from actshift.tuner import steering_layers
-from actshift.tuner.walking import modules_around_adapters
+from actshift.tuner.traversal import modules_around_adapters
 from benchmarks.memory import kept_bytes
 from benchmarks.plain import floor, lora
 from tests.contract.cases import fresh_model, randomise

@@ -1,1 +1,1 @@
-"""The command line: one file per verb, each of which imports what is heavy only when it runs."""
+"""Command-line interface: one module per verb, each imported only when its verb is run."""

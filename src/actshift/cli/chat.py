@@ -1,4 +1,4 @@
-"""`actshift chat`: talk to a model, with the adapter switched on, off or in between."""
+"""`actshift chat`: a conversation with a model whose adapter can be switched on, off or in between."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
-from actshift.cli.steered import Adapter, Half, Model, Strength, Temperature, TrustRemoteCode, load_steered
+from actshift.cli import options
+from actshift.cli.models import load_steered
 from actshift.errors import ActshiftError, did_you_mean
 
-COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets it, /exit ends."
+COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /exit ends the chat."
 
 
 def chat(
-    model: Model = None,
-    adapter: Adapter = None,
-    strength: Strength = 1.0,
-    half: Half = "both",
+    model: options.Model = None,
+    adapter: options.Adapter = None,
+    strength: options.Strength = 1.0,
+    half: options.Half = "both",
     max_new_tokens: Annotated[
-        int | None,
-        typer.Option("--max-new-tokens", min=1, help="Tokens of an answer; by default half the context, 512 at most."),
+        int | None, Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
     ] = None,
-    temperature: Temperature = 0.0,
-    trust_remote_code: TrustRemoteCode = False,
+    temperature: options.Temperature = 0.0,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Talk to a model; answers appear as they are written, and the adapter can be switched as you talk."""
+    """Chat with a model, and switch its adapter on and off during the conversation.
+
+    Answers appear while they are generated. Without a chat template, the model continues each line separately.
+    """
     loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
     from actshift.loading import context_length
 
-    limit = max_new_tokens or min(512, context_length(loaded.config, tokenizer) // 2)
-    conversation = Conversation(loaded, tokenizer, limit, temperature, strength)
+    max_new_tokens = max_new_tokens or min(512, context_length(loaded.config, tokenizer) // 2)
+    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength)
     typer.echo(COMMANDS, err=True)
     if not tokenizer.chat_template:
         typer.echo("This model has no chat template: it continues each line by itself.", err=True)
@@ -44,7 +48,7 @@ def chat(
                 typer.echo(conversation.command(line), err=True)
             elif line:
                 conversation.answer(line)
-        except (EOFError, KeyboardInterrupt):  # Ctrl-D and Ctrl-C are how one leaves, not failures
+        except (EOFError, KeyboardInterrupt):  # Ctrl-D and Ctrl-C end a chat normally
             typer.echo()
             return
         except ActshiftError as error:
@@ -53,55 +57,62 @@ def chat(
 
 @dataclass
 class Conversation:
-    """What has been said so far, and how the next answer is steered."""
+    """A model with its tokenizer, the messages so far, and the state of the adapter."""
 
     model: Any
     tokenizer: Any
     max_new_tokens: int
     temperature: float
     strength: float
-    at_base: bool = False
-    messages: list[dict[str, str]] = field(default_factory=list)
+    adapter_off: bool = False
+    messages: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def command(self, line: str) -> str:
-        """Carry out `/base` or `/strength S`, and return what holds now."""
+        """Execute `/base` or `/strength S`, and return the adapter's new state in words.
+
+        Raises:
+            ActshiftError: The command is unknown, its number is invalid, or the model has no adapter.
+        """
         from actshift.tuner import set_strength
 
         verb, _, value = line.partition(" ")
         if verb == "/base":
             if not hasattr(self.model, "peft_config"):
-                raise ActshiftError("there is no adapter to switch off; start with --adapter.")
-            self.at_base = not self.at_base
+                raise ActshiftError("There is no adapter to switch off. Start the chat with --adapter.")
+            self.adapter_off = not self.adapter_off
         elif verb == "/strength":
-            set_strength(self.model, _number(value))
-            self.at_base, self.strength = False, float(value)
+            set_strength(self.model, _parse_number(value))
+            self.adapter_off, self.strength = False, float(value)
         else:
-            raise ActshiftError(f"there is no {verb}{did_you_mean(verb, ('/base', '/strength', '/exit'))}; {COMMANDS}")
-        return "the base model answers" if self.at_base else f"the adapter acts at strength {self.strength:g}"
+            hint = did_you_mean(verb, ("/base", "/strength", "/exit"))
+            raise ActshiftError(f"There is no command {verb}{hint}. {COMMANDS}")
+        if self.adapter_off:
+            return "The base model answers."
+        return f"The adapter acts at strength {self.strength:g}."
 
     def answer(self, line: str) -> None:
-        """Print the model's answer as it is written; with a chat template, remember it for the next."""
+        """Print the model's answer while it is generated, and remember it if the model has a chat template."""
         from actshift.evaluation import stream_completion
 
-        asked = [*self.messages, {"role": "user", "content": line}]
-        prompt, talks = line, bool(self.tokenizer.chat_template)
-        if talks:
-            prompt = self.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        with self.model.disable_adapter() if self.at_base else nullcontext():
+        messages = [*self.messages, {"role": "user", "content": line}]
+        prompt, has_template = line, bool(self.tokenizer.chat_template)
+        if has_template:
+            prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        with self.model.disable_adapter() if self.adapter_off else nullcontext():
             text = stream_completion(
-                self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature, not talks
+                self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature, not has_template
             )
         typer.echo()
-        if talks:
-            self.messages = [*asked, {"role": "assistant", "content": text}]
+        if has_template:
+            self.messages = [*messages, {"role": "assistant", "content": text}]
 
 
 def _write(piece: str) -> None:
     print(piece, end="", flush=True)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ActshiftError(f"/strength takes a number, as in /strength 0.5; got {text!r}.") from None
+        raise ActshiftError(f"/strength needs a number, as in /strength 0.5; got {text!r}.") from None

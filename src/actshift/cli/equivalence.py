@@ -1,80 +1,64 @@
-"""`actshift equivalence`: what a weight update amounts to as activation shifts, and the other way round."""
+"""`actshift equivalence`: a weight update as activation shifts, or a linear adapter as a weight update."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from actshift.cli.options import Data, DataDir, Limit, Split, Task, rows_for
-from actshift.cli.steered import (
-    Adapter,
-    AsJson,
-    BatchSize,
-    MaxLength,
-    Model,
-    Strength,
-    TrustRemoteCode,
-    base_of_twin,
-    load_steered,
-    load_twins,
-    progress_bar,
-    show,
-)
+from actshift.cli import options
+from actshift.cli.models import load_model_pair, load_steered, resolve_pair_base
+from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.rows import rows_for
 from actshift.errors import ActshiftError
 
 
 def equivalence(
-    model: Model = None,
-    updated: Annotated[
-        str | None, typer.Option("--updated", help="The fine-tuned model, or a LoRA for it: a folder or an id.")
-    ] = None,
-    adapter: Adapter = None,
-    data: Data = None,
-    task: Task = None,
-    data_dir: DataDir = None,
-    split: Split = None,
-    limit: Limit = 64,
-    rank: Annotated[int, typer.Option("--rank", min=1, help="The rank to ask of post-MLP and post-block.")] = 8,
-    strength: Strength = 1.0,
-    batch_size: BatchSize = 8,
-    max_length: MaxLength = 256,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw it to this .png or .svg file.")] = None,
-    as_json: AsJson = False,
-    trust_remote_code: TrustRemoteCode = False,
+    model: options.Model = None,
+    updated: Annotated[str | None, Option(help="Fine-tuned model or LoRA: a folder or a Hugging Face id.")] = None,
+    adapter: options.Adapter = None,
+    data: options.Data = None,
+    task: options.Task = None,
+    data_dir: options.DataDir = None,
+    split: options.Split = None,
+    limit: options.Limit = 64,
+    rank: Annotated[int, Option(min=1, help="Rank of the shifts that post-MLP and post-block may use.")] = 8,
+    strength: options.Strength = 1.0,
+    batch_size: options.BatchSize = 8,
+    max_length: options.MaxLength = 256,
+    figure: options.Figure = None,
+    as_json: options.AsJson = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Show a weight update as activation shifts, by layer, and what steering at each site could copy of it.
+    """Express a weight update as activation shifts, or a linear adapter as an update.
 
-    With --adapter, a linear steering adapter, show the weight update that it amounts to instead; that needs no data.
+    With --updated, show the shift that the update causes in each layer, and how much of it steering at each site could
+    reproduce. With --adapter, show the weight update that a linear steering adapter is equivalent to; this needs no
+    data.
     """
-    from actshift.files import check_writable
-
-    if (updated is None) == (adapter is None):
-        raise ActshiftError("Give --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
-    if adapter is not None:
+    if adapter is not None and updated is None:
         if data is not None or task is not None or figure is not None:
-            raise ActshiftError("--adapter needs no --data and draws no --figure: the update follows from the weights.")
+            raise ActshiftError(
+                "--adapter takes no --data, --task or --figure: the update follows from the adapter's weights alone."
+            )
         from actshift.analysis.folding import weight_updates
 
         steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code)
-        show(weight_updates(steered), as_json, None)
+        print_report(weight_updates(steered), as_json, None)
         return
-    assert updated is not None
-    if figure is not None:
-        check_writable(figure)
-    source = base_of_twin(model, updated)
-    rows = rows_for(source, data, task, data_dir, split, limit)
-    base, twin, tokenizer = load_twins(source, updated, trust_remote_code)
+    if updated is None or adapter is not None:
+        raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
+    check_outputs(figure)
+    base_name = resolve_pair_base(model, updated)
+    rows = rows_for(base_name, data, task, data_dir, split, limit)
+    base, twin, tokenizer = load_model_pair(base_name, updated, trust_remote_code)
 
-    from actshift.analysis import equivalence as package
+    from actshift.analysis import equivalence as analysis
     from actshift.analysis.batches import token_batches
 
     batches = token_batches(rows, tokenizer, batch_size, max_length)
-
-    ranks = sorted({1, rank})
-    with progress_bar() as heard:
-        report = package.equivalence(
-            base, twin, batches, ranks, on_batch=lambda done: heard("Batches", done, len(batches))
+    with progress_bar() as update:
+        report = analysis.equivalence(
+            base, twin, batches, sorted({1, rank}), on_batch=lambda done: update("Batches", done, len(batches))
         )
-    show(report, as_json, figure)
+    print_report(report, as_json, figure)

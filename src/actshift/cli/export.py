@@ -1,4 +1,4 @@
-"""`actshift export`: an adapter in another form."""
+"""`actshift export`: an adapter as merged weights, or one half of a joint adapter as its own adapter."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from actshift.cli.steered import Model, Strength, TrustRemoteCode, load_steered
+from actshift.cli import options
+from actshift.cli.models import load_steered
 from actshift.errors import ActshiftError, did_you_mean
+from actshift.files import check_new_folder
 
 
 def export(
-    adapter: Annotated[str, typer.Option("--adapter", help="The adapter's folder or Hugging Face id.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder for what is written.")],
-    model: Model = None,
-    to: Annotated[
-        str | None, typer.Option("--to", help="merged: an ordinary checkpoint with the adapter in its weights.")
-    ] = None,
-    half: Annotated[
-        str | None, typer.Option("--half", help="Of a joint adapter: write weights or activations as its own adapter.")
-    ] = None,
-    strength: Strength = 1.0,
-    trust_remote_code: TrustRemoteCode = False,
+    adapter: Annotated[str, Option(help="Adapter: a folder or a Hugging Face id.")],
+    out: Annotated[Path, Option(help="New folder for the result.")],
+    model: options.Model = None,
+    to: Annotated[str | None, Option(help="Form: merged, a plain checkpoint with the adapter in its weights.")] = None,
+    half: Annotated[str | None, Option(help="Half of a joint adapter to save alone: weights or activations.")] = None,
+    strength: options.Strength = 1.0,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Merge an adapter into its model's weights, where that is exact, or write one half of a joint adapter."""
-    from actshift.files import check_new_folder
+    """Merge an adapter into its model's weights, or save one half of a joint adapter.
 
+    An adapter can be merged only if the result is exact: a LoRA, or a linear shift at a site that a weight feeds.
+    """
     if (to is None) == (half is None):
         raise ActshiftError("Say what to write: --to merged, or --half weights or activations.")
     if to not in (None, "merged"):
-        raise ActshiftError(f"There is no form {to!r}{did_you_mean(to, ['merged'])}; --to takes merged.")
+        raise ActshiftError(f"There is no form {to!r}{did_you_mean(to, ['merged'])}. --to takes only merged.")
     check_new_folder(out)
     loaded, tokenizer, [name] = load_steered(model, [adapter], strength, trust_remote_code)
     if half is not None:
@@ -41,7 +41,7 @@ def export(
         return
 
     from actshift.analysis.folding import merged
-    from actshift.training.arguments import quiet_libraries
+    from actshift.training.trainer import quiet_libraries
 
     plain = merged(loaded)
     with quiet_libraries():

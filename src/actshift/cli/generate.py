@@ -1,4 +1,4 @@
-"""`actshift generate`: complete prompts, with the base and the steered model side by side."""
+"""`actshift generate`: completions by the base model and by adapters, side by side."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from typer import Option
 
-from actshift.cli.steered import (
-    BASE,
-    AsJson,
-    Half,
-    LongPrompts,
-    MaxNewTokens,
-    Model,
-    Strength,
-    Temperature,
-    TrustRemoteCode,
-    acting,
-    load_steered,
-)
+from actshift.cli import options
+from actshift.cli.models import BASE, active_adapter, load_steered
+from actshift.cli.output import print_json
 from actshift.errors import ActshiftError
 
 
 @dataclass(frozen=True)
 class Completions:
-    """One prompt, its completion by the base (None if it was not asked for), and by each adapter."""
+    """A prompt with its completion by the base model (None if not requested) and by each adapter."""
 
     prompt: str
     base: str | None
@@ -35,38 +30,32 @@ class Completions:
 
 
 def generate(
-    model: Model = None,
-    adapters: Annotated[
-        list[str] | None,
-        typer.Option("--adapter", help="An adapter's folder or Hugging Face id; repeatable."),
-    ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="The text to complete, as it stands.")] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", help='A file: a prompt per line, or .jsonl rows with "prompt".'),
-    ] = None,
-    strength: Strength = 1.0,
-    half: Half = "both",
-    max_new_tokens: MaxNewTokens = 64,
-    temperature: Temperature = 0.0,
-    long_prompts: LongPrompts = "refuse",
-    compare: Annotated[bool, typer.Option("--compare", help="Show what the base model writes beside it.")] = False,
-    as_json: AsJson = False,
-    trust_remote_code: TrustRemoteCode = False,
+    model: options.Model = None,
+    adapters: Annotated[list[str] | None, Option("--adapter", help="Adapter: a folder or an id (repeatable).")] = None,
+    prompt: Annotated[str | None, Option(help="Text to complete.")] = None,
+    prompts: Annotated[Path | None, Option(help='File of prompts: one per line, or .jsonl rows with "prompt".')] = None,
+    strength: options.Strength = 1.0,
+    half: options.Half = "both",
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per completion.")] = 64,
+    temperature: options.Temperature = 0.0,
+    long_prompts: options.LongPrompts = "refuse",
+    compare: Annotated[bool, Option("--compare", help="Also show the base model's completions.")] = False,
+    as_json: options.AsJson = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Complete prompts with one or more adapters, side by side with the base model if asked to."""
+    """Complete prompts with a model and adapters, side by side if requested."""
     texts = _read_prompts(prompt, prompts)
     sources = adapters or []
-    if twice := [source for source in sources if sources.count(source) > 1]:
-        raise ActshiftError(f"The adapter {twice[0]} is given twice; give each one once.")
+    if duplicates := [source for source in sources if sources.count(source) > 1]:
+        raise ActshiftError(f"The adapter {duplicates[0]} is given twice. Give each adapter once.")
     loaded, tokenizer, names = load_steered(model, sources, strength, trust_remote_code, half)
 
     from actshift.evaluation import generate_completions
 
-    written = {}
+    completions: dict[str, list[str]] = {}
     for name in [BASE, *names] if compare or not names else names:
-        with acting(loaded, name, half):
-            written[name] = generate_completions(
+        with active_adapter(loaded, name, half):
+            completions[name] = generate_completions(
                 loaded,
                 tokenizer,
                 texts,
@@ -75,13 +64,18 @@ def generate(
                 long_prompts=long_prompts,
                 show_progress=True,
             )
-    base = written.pop(BASE, [None] * len(texts))
-    by_prompt = zip(*written.values(), strict=True) if names else [()] * len(texts)
-    results = [
-        Completions(text, plain, dict(zip(sources, steered, strict=True)))
-        for text, plain, steered in zip(texts, base, by_prompt, strict=True)
-    ]
-    _show(results, as_json)
+    by_base = completions.get(BASE)
+    _print(
+        [
+            Completions(
+                text,
+                by_base[row] if by_base else None,
+                {source: completions[name][row] for source, name in zip(sources, names, strict=True)},
+            )
+            for row, text in enumerate(texts)
+        ],
+        as_json,
+    )
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
@@ -94,34 +88,31 @@ def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise ActshiftError(f"{file} is not a text file in UTF-8.") from error
     if not lines:
-        raise ActshiftError(f"{file} holds no prompts; write one per line.")
-    return [_prompt_of(line, file, at) for at, line in enumerate(lines, 1)] if file.suffix == ".jsonl" else lines
+        raise ActshiftError(f"{file} holds no prompts. Write one per line.")
+    if file.suffix != ".jsonl":
+        return lines
+    return [_parse_prompt(line, file, number) for number, line in enumerate(lines, start=1)]
 
 
-def _prompt_of(line: str, file: Path, number: int) -> str:
+def _parse_prompt(line: str, file: Path, number: int) -> str:
     try:
         return str(json.loads(line)["prompt"])
     except (ValueError, TypeError, KeyError) as error:
         raise ActshiftError(f'Row {number} of {file} is not a JSON object with a "prompt".') from error
 
 
-def _show(results: list[Completions], as_json: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
+def _print(rows: list[Completions], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in results], ensure_ascii=False))
+        print_json([asdict(row) for row in rows])
         return
-    only = [text for row in results for text in (row.base, *row.adapters.values()) if text is not None]
-    if len(only) == 1:  # one prompt, one completion: as plain text, to be read on by something else
-        typer.echo(only[0])
+    texts = [text for row in rows for text in (row.base, *row.adapters.values()) if text is not None]
+    if len(texts) == 1:  # plain text, for other programs to read
+        typer.echo(texts[0])
         return
-    sources = list(results[0].adapters)
+    sources = list(rows[0].adapters)
     short = [Path(source).name for source in sources]
-    heads = [*(["base"] if results[0].base is not None else []), *(short if len({*short}) == len(short) else sources)]
-    table = Table("prompt", *map(escape, heads), show_lines=True)
-    for row in results:
+    names = [*(["base"] if rows[0].base is not None else []), *(short if len({*short}) == len(short) else sources)]
+    table = Table("prompt", *map(escape, names), show_lines=True)
+    for row in rows:
         table.add_row(*(Text(text) for text in (row.prompt, row.base, *row.adapters.values()) if text is not None))
     Console().print(table)

@@ -1,54 +1,83 @@
-"""The entry point: registers the verbs, and turns every failure into one line and exit code 2."""
+"""Command-line entry point: list the verbs, import the one that is run, and report failures in one line."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from actshift.cli.chat import chat
-from actshift.cli.compare import compare
-from actshift.cli.demo import demo
-from actshift.cli.equivalence import equivalence
 from actshift.cli.errors import quiet_libraries, report
-from actshift.cli.eval import evaluate
-from actshift.cli.export import export
-from actshift.cli.extract import extract
-from actshift.cli.generate import generate
-from actshift.cli.inspect import inspect
-from actshift.cli.locate import locate
-from actshift.cli.report import report as show_report
-from actshift.cli.tasks import tasks
-from actshift.cli.train import train
-from actshift.cli.vector import vector
+
+VERBS = {
+    "demo": ("demo", "Teach a small bundled model a new answer format, by steering and by full fine-tuning."),
+    "train": ("train", "Adapt a model to your data by steering, LoRA, both together, or full fine-tuning."),
+    "eval": ("evaluate", "Measure the accuracy of greedy completions on rows, on a task, or on lm-eval tasks."),
+    "compare": ("compare", "Compare methods: choose each learning rate on validation rows, then test several seeds."),
+    "generate": ("generate", "Complete prompts with a model and adapters, side by side if requested."),
+    "chat": ("chat", "Chat with a model, and switch its adapter on and off during the conversation."),
+    "inspect": ("inspect", "Show the contents of an adapter, or the sites of a model with their cost in parameters."),
+    "tasks": ("tasks", "List the tasks with their splits, scorers and settings, or show one with an example."),
+    "locate": ("locate", "Find the sites, layers and ranks at which a small change reduces a task's loss most."),
+    "vector": ("vector", "Compute a steering vector from positive and negative texts, without training."),
+    "report": ("report", "Write an HTML page about the best places to steer a model, and about an adapter's effect."),
+    "equivalence": ("equivalence", "Express a weight update as activation shifts, or a linear adapter as an update."),
+    "extract": ("extract", "Convert a fine-tuned model into a small linear adapter of its base, in closed form."),
+    "export": ("export", "Merge an adapter into its model's weights, or save one half of a joint adapter."),
+}
+"""Each verb, which is a module of this package, with the name of its function and its one-line help."""
+
+_INTERRUPTED = 130
+"""The exit code that typer returns instead of raising KeyboardInterrupt."""
+
+
+class LazyGroup(TyperGroup):
+    """A command group that lists its verbs from `VERBS` and imports a verb's module only to run it.
+
+    Importing every verb takes several times as long as importing typer, because flags are generated from the settings
+    of `train` and `compare`.
+    """
+
+    def __init__(self, **attrs: Any) -> None:
+        verbs = {name: TyperCommand(name, help=help_line) for name, (_, help_line) in VERBS.items()}
+        super().__init__(**{**attrs, "commands": verbs})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the verb's name, its command with all options, and the remaining arguments."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_verb(name) if name else None, rest
+
+
+def load_verb(name: str) -> TyperCommand:
+    """Import a verb and return its command.
+
+    >>> [parameter.name for parameter in load_verb("inspect").params]
+    ['source', 'as_json']
+    """
+    function = getattr(import_module(f"actshift.cli.{name}"), VERBS[name][0])
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(function)
+    command = typer.main.get_command(single)
+    assert isinstance(command, TyperCommand)
+    paragraphs = (command.help or "").split("\n\n")  # typer would keep the line breaks of the docstring
+    command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return command
+
 
 app = typer.Typer(
     name="actshift",
+    cls=LazyGroup,
     help="Adapt language models by low-rank steering of the post-block residual stream.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-app.command()(demo)
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(compare)
-app.command()(generate)
-app.command()(chat)
-app.command()(inspect)
-app.command()(tasks)
-app.command()(locate)
-app.command()(vector)
-app.command("report")(show_report)
-app.command()(equivalence)
-app.command()(extract)
-app.command()(export)
 
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from actshift import __version__
 
         typer.echo(f"actshift {__version__}")
@@ -69,17 +98,13 @@ def start(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `actshift` on `argv`, by default the command line; return 0, or 2 for any failure."""
+    """Run `actshift` on `argv` (default: the process's arguments) and return the exit code: 0, or 2 for a failure."""
     quiet_libraries()
     try:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
-        sys.stdout.flush()  # a reader that has gone, or a full disk, is known only now
+        sys.stdout.flush()  # a closed pipe or a full disk raises only here
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     return code if isinstance(code, int) else 0
-
-
-_INTERRUPTED = 130
-"""What typer returns in place of a KeyboardInterrupt."""

@@ -1,28 +1,49 @@
-"""Turn the fields of a settings class into command-line flags, so that there is one list of them."""
+"""Options that several verbs share, and flags generated from the fields of a settings class."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
+from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import typer
+from typer import Option
 
-from actshift.errors import ActshiftError
+Model = Annotated[
+    str | None, Option(help="Model: a folder or a Hugging Face id. Default: the base that the adapter names.")
+]
+Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
+Strength = Annotated[float, Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model.")]
+Half = Annotated[str, Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]
+TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the Python code that comes with the model.")]
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+Data = Annotated[str | None, Option(help="Rows: a .jsonl, .json, .csv or .parquet file, or a dataset id.")]
+Task = Annotated[str | None, Option(help="Task: a name that 'actshift tasks' lists, or your own .yaml file.")]
+DataDir = Annotated[str | None, Option(help="Folder with the task's files. Default: download from the hub.")]
+Split = Annotated[str | None, Option(help="Split of a task or a hub dataset. Default: train.")]
+Limit = Annotated[int, Option(min=1, help="Use only this many rows, from the first.")]
+BatchSize = Annotated[int, Option(min=1, help="Rows per batch.")]
+MaxLength = Annotated[int, Option(min=2, help="Maximum tokens per row.")]
 
-    from actshift.model_head import Head
+LongPrompts = Annotated[
+    Literal["refuse", "truncate"],
+    Option(help="Prompts beyond the model's context: stop with an error, or keep only the end of each."),
+]
+Temperature = Annotated[float, Option(min=0, help="Sampling temperature; 0 decodes greedily.")]
+
+Figure = Annotated[Path | None, Option(help="Save the figure to this .png or .svg file.")]
+AdapterFolder = Annotated[Path, Option("--out", help="New folder for the adapter.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of tables.")]
+Resume = Annotated[bool, Option("--resume", help="Continue the unfinished run in --out.")]
 
 
 def flags_of(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that replaces a verb's `**flags` by one option for each field of the class `settings`.
+    """Return a decorator that replaces a verb's `**flags` with one option per field of the dataclass `settings`.
 
-    A flag that is not given is None, so that a config file or the class decides. The field's metadata say what
-    `help` tells and in which `panel`.
+    A flag that the user omits is None; a config file or the class then supplies the value. The metadata of each field
+    contain its `help` text and its `panel`.
     """
     hints = get_type_hints(settings)
 
@@ -32,21 +53,20 @@ def flags_of(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any
             for parameter in inspect.signature(verb, eval_str=True).parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        options = [_option(item, hints[item.name]) for item in fields(settings)]
-        verb.__signature__ = inspect.Signature([*options, *own])  # type: ignore[attr-defined]
-        verb.__annotations__ = {parameter.name: parameter.annotation for parameter in [*options, *own]}
+        parameters = [*(_option(field, hints[field.name]) for field in fields(settings)), *own]
+        verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return verb
 
     return decorate
 
 
-def _option(item: Field, hint: Any) -> inspect.Parameter:
-    value = ", ".join(item.default) if isinstance(item.default, tuple) else item.default
+def _option(field: Field[Any], hint: Any) -> inspect.Parameter:
+    value = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
     default = "" if value in (None, False) else f" (default: {value})"
-    option = typer.Option(help=item.metadata["help"] + default, rich_help_panel=item.metadata["panel"])
-    return inspect.Parameter(
-        item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[_flag_type(hint) | None, option]
-    )
+    option = Option(help=field.metadata["help"] + default, rich_help_panel=field.metadata["panel"])
+    annotation = Annotated[_flag_type(hint) | None, option]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _flag_type(hint: Any) -> Any:
@@ -54,44 +74,4 @@ def _flag_type(hint: Any) -> Any:
         [hint] = [option for option in get_args(hint) if option is not type(None)]
     if get_origin(hint) is tuple:
         return list[str]
-    return hint if hint in (int, float, bool) else str  # choices are checked, with a suggestion, by the class
-
-
-Data = Annotated[str | None, typer.Option("--data", help="Rows: a file or a dataset's id, as for train.")]
-Task = Annotated[str | None, typer.Option("--task", help="A task's name, or your own task's .yaml file.")]
-DataDir = Annotated[str | None, typer.Option("--data-dir", help="Read the task from local files here.")]
-Split = Annotated[str | None, typer.Option("--split", help="Of a task or a hub dataset: train if left out.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Use only the first rows.")]
-
-
-def check_source(data: str | None, task: str | None, data_dir: str | None) -> None:
-    """Raise ActshiftError unless one source of rows is named, and a folder only for a task."""
-    if (data is None) == (task is None):
-        raise ActshiftError("Give either --data with rows or --task with the name of a task.")
-    if data_dir is not None and task is None:
-        raise ActshiftError("--data-dir is where --task finds local files; --data names its file by itself.")
-
-
-def rows_for(
-    model: str, data: str | None, task: str | None, data_dir: str | None, split: str | None, limit: int
-) -> Dataset:
-    """Return the rows that a user named, as training `model` would read them.
-
-    Raises ActshiftError where none or two sources are named, or the rows cannot be read.
-    """
-    from actshift.training import TrainSettings
-    from actshift.training.data import known_objective, read_rows
-
-    check_source(data, task, data_dir)
-    settings = TrainSettings(model=model, task=task, data_dir=data_dir)
-    rows = read_rows(settings, split or "train", data, known_objective(settings))
-    return rows.select(range(min(limit, len(rows))))
-
-
-def head_for_rows(model: str, task: str | None, rows: Dataset) -> Head:
-    """Return the head that training `model` on the rows would give it: its own, or a new one for an encoder."""
-    from actshift.training import TrainSettings
-    from actshift.training.data import head_for, known_objective, objective_of_rows
-
-    settings = TrainSettings(model=model, task=task)
-    return head_for(settings, known_objective(settings) or objective_of_rows(rows), rows)
+    return hint if hint in (int, float, bool) else str  # the settings class checks choices and suggests the nearest

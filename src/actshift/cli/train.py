@@ -1,8 +1,7 @@
-"""`actshift train`: adapt a model to data."""
+"""`actshift train`: adapt a model to data, or plan such a run."""
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 import warnings
 from collections.abc import Sequence
@@ -10,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
-from actshift.cli.options import flags_of
+from actshift.cli import options
+from actshift.cli.output import number_columns, print_json
 from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, read_config_file
 
@@ -23,8 +23,70 @@ if TYPE_CHECKING:
     from actshift.training import Plan, TrainResult
 
 
+@options.flags_of(TrainSettings)
+def train(
+    *,
+    config: Annotated[str | None, Option(help="YAML or JSON file of settings; flags override it.")] = None,
+    resume: options.Resume = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Show what would be trained and its size, without training.")
+    ] = False,
+    json: options.AsJson = False,
+    **flags: Any,
+) -> None:
+    """Adapt a model to your data by steering, LoRA, both together, or full fine-tuning.
+
+    Rows have a prompt and a completion, messages, or text; only completions count in the loss. With --eval-data or
+    --eval-share, the checkpoint with the lowest evaluation loss is kept.
+    """
+    settings = _settings(config, {name: value for name, value in flags.items() if value is not None}, resume)
+    if dry_run:
+        from actshift.training import plan
+
+        planned = plan(settings)
+        _show(planned.to_dict(), plan_tables(planned), json)
+        return
+    from actshift.training import train as run
+
+    try:
+        with Console(stderr=True).status("Loading the libraries …"):
+            require("trl.trainer.sft_trainer", "train")
+        result = run(settings, resume)
+    except KeyboardInterrupt:
+        raise _interrupted(str(settings.out)) from None
+    halves = _measure_halves(result.settings)
+    figures = {**result.to_dict(), **({"halves": halves.to_dict()} if halves else {})}
+    _show(figures, [*result_tables(result), *([str(halves)] if halves else [])], json)
+
+
+def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
+    """Return the settings of the run: flags override the config file, and both override a stored run."""
+    values = {**(read_config_file(config) if config else {}), **flags}
+    if resume and values.get("out"):
+        from actshift.training import stored_settings
+
+        values = {**stored_settings(values["out"]), **values}
+    return TrainSettings.from_mapping(values)
+
+
+def _interrupted(out: str) -> ActshiftError:
+    from actshift.training.run_folder import RunFolder
+
+    if not RunFolder(Path(out)).unfinished:
+        return ActshiftError("Interrupted before the first step; nothing was written.")
+    command = f"actshift train --out {shlex.quote(out)} --resume"
+    return ActshiftError(f"Interrupted; continue from the last checkpoint with: {command}")
+
+
+def _show(figures: dict[str, Any], tables: Sequence[Table | str], json: bool) -> None:
+    if json:
+        print_json(figures, indent=2)
+    else:
+        Console().print(*tables, sep="\n")
+
+
 def plan_tables(plan: Plan) -> list[Table]:
-    """Return where a run would adapt the model, and its size."""
+    """Return tables of the places that a run would adapt, and of its size in parameters, steps and memory."""
     memory = plan.memory
     parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
     figures = {
@@ -36,29 +98,27 @@ def plan_tables(plan: Plan) -> list[Table]:
     }
     if plan.cache:
         figures["cached prefix, about"] = f"{plan.cache / 1e6:,.1f} MB"
-    return [*_places(plan), _figures(figures)]
+    return [*_place_tables(plan), _figures_table(figures)]
 
 
-def _places(plan: Plan) -> list[Table]:
-    """A table of what is steered, line by line, and of what has LoRA, by the names of the maps."""
-    numbers = ("layer", "width", "parameters", "count")
-    steered, maps = Table(title="Sites", title_justify="left"), Table(title="LoRA", title_justify="left")
-    for table, names in ((steered, "layer site module width parameters"), (maps, "map count parameters")):
-        for name in names.split():
-            table.add_column(name, justify="right" if name in numbers else "left")
-    adapted: dict[str, list[int]] = {}
+def _place_tables(plan: Plan) -> list[Table]:
+    """Return a table with one row per steered site, and one with the LoRA maps grouped by name; omit empty ones."""
+    layer, *sizes_of_site = number_columns("layer", "width", "parameters")
+    sites = Table(layer, "site", "module", *sizes_of_site, title="Sites", title_justify="left")
+    maps = Table("map", *number_columns("count", "parameters"), title="LoRA", title_justify="left")
+    sizes_by_map: dict[str, list[int]] = {}
     for place in plan.places:
         if place.layer is None:
-            adapted.setdefault(place.module.rpartition(".")[2], []).append(place.parameters)
+            sizes_by_map.setdefault(place.module.rpartition(".")[2], []).append(place.parameters)
         else:
-            steered.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
-    for name, sizes in adapted.items():
+            sites.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
+    for name, sizes in sizes_by_map.items():
         maps.add_row(name, str(len(sizes)), f"{sum(sizes):,}")
-    return [table for table in (steered, maps) if table.row_count]
+    return [table for table in (sites, maps) if table.row_count]
 
 
 def result_tables(result: TrainResult) -> list[Table]:
-    """Return the figures of a finished run."""
+    """Return a table of the figures of a finished run."""
     fit = result.fit
     figures = {"result": str(result.folder)}
     if result.selection is not None:
@@ -74,10 +134,10 @@ def result_tables(result: TrainResult) -> list[Table]:
     figures |= {name: f"{value:.3f}" for name, value in fit.figures.items()}
     figures["size on disk"] = f"{result.folder_bytes / 1e3:,.1f} kB"
     figures["time"] = f"{fit.seconds:,.1f} s"
-    return [_figures(figures)]
+    return [_figures_table(figures)]
 
 
-def _figures(figures: dict[str, str]) -> Table:
+def _figures_table(figures: dict[str, str]) -> Table:
     table = Table(show_header=False)
     for name, value in figures.items():
         table.add_row(name, value)
@@ -90,9 +150,9 @@ def _left_out(rows: int) -> str:
 
 @dataclass(frozen=True)
 class JointReport:
-    """How far the saved adapter is from its rule, 0 to 1 (None without LoRA on an MLP output map), and its redundancy.
+    """The redundancy of a joint adapter's halves, on held-out or training rows, and the violation of its rule.
 
-    `held_out` says whether the redundancy was measured on rows that the run was not trained on.
+    `violation` is the largest share, 0 to 1, of a row of W_down in col(B); None without LoRA on an MLP output map.
     """
 
     violation: float | None
@@ -100,11 +160,11 @@ class JointReport:
     held_out: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures, ready for JSON."""
+        """Return the measurements as JSON values."""
         return {"violation": self.violation, "held_out": self.held_out, **self.redundancy.to_dict()}
 
     def __str__(self) -> str:
-        rows = "held-out rows" if self.held_out else "rows it was trained on; --eval-share holds some out"
+        rows = "held-out rows" if self.held_out else "training rows; use --eval-share to hold some out"
         lines = [str(self.redundancy), f"Measured on {rows}."]
         if self.violation is not None:
             lines.append(f"In the saved file at most {self.violation:.1e} of a row of W_down lies in col(B).")
@@ -112,84 +172,26 @@ class JointReport:
 
 
 def joint_report(settings: TrainSettings) -> JointReport:
-    """Load the joint adapter that a run with `settings` left, and measure it."""
+    """Load the joint adapter that a run with `settings` saved, and measure it on held-out or training rows."""
     from actshift.analysis import redundancy
     from actshift.data.collate import padded
     from actshift.training.build import load_base
-    from actshift.training.data import Examples, read_inputs
+    from actshift.training.data import read_inputs
     from actshift.tuner import load_adapter, orthogonality_violations, steering_layers
 
     inputs = read_inputs(settings)
-    base, tokenizer = load_base(settings, inputs.head)
+    base, tokenizer = load_base(settings, inputs.head, inputs.config)
     model = load_adapter(base, str(settings.out)).eval()
     bound = any(layer.constraints for layer in steering_layers(model).values())
     violation = max(orthogonality_violations(model).values()) if bound else None
-    read = Examples.of(inputs, tokenizer, settings)
-    examples, size = inputs.objective.read(read.held_out or read.train, tokenizer), settings.batch_size
+    read = inputs.examples(tokenizer, settings)
+    examples, size = inputs.objective.model_inputs(read.held_out or read.train, tokenizer), settings.batch_size
     batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
     return JointReport(violation, redundancy(model, batches), read.held_out is not None)
 
 
-@flags_of(TrainSettings)
-def train(
-    *,
-    config: Annotated[str | None, typer.Option(help="YAML or JSON file of settings; flags override it.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    **flags: Any,
-) -> None:
-    """Adapt a model to rows of prompt + completion, messages, or text: by steering, LoRA, both, or in every weight.
-
-    The loss counts completions only. With --eval-data or --eval-share the state of lowest loss there is kept.
-    """
-    settings = _settings(config, {name: value for name, value in flags.items() if value is not None}, resume)
-    if dry_run:
-        from actshift.training import plan
-
-        foreseen = plan(settings)
-        _show(foreseen.to_dict(), plan_tables(foreseen), json)
-        return
-    from actshift.training import train as run
-
-    try:
-        with Console(stderr=True).status("Loading the libraries …"):
-            require("trl.trainer.sft_trainer", "train")
-        result = run(settings, resume)
-    except KeyboardInterrupt:
-        raise _interrupted(str(settings.out)) from None
-    halves = _halves(result.settings)
-    figures = {**result.to_dict(), **({"halves": halves.to_dict()} if halves else {})}
-    _show(figures, [*result_tables(result), *([str(halves)] if halves else [])], json)
-
-
-def _show(figures: dict[str, Any], tables: Sequence[Table | str], json: bool) -> None:
-    if json:
-        print(json_format.dumps(figures, indent=2))
-    else:
-        Console().print(*tables, sep="\n")
-
-
-def _interrupted(out: str) -> ActshiftError:
-    from actshift.training.run_folder import RunFolder
-
-    if not RunFolder(Path(out)).unfinished:
-        return ActshiftError("Interrupted before the first step; nothing was written.")
-    again = f"actshift train --out {shlex.quote(out)} --resume"
-    return ActshiftError(f"Interrupted; go on from the last checkpoint with: {again}")
-
-
-def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
-    values = {**(read_config_file(config) if config else {}), **flags}
-    if resume and values.get("out"):
-        from actshift.training import stored_settings
-
-        values = {**stored_settings(values["out"]), **values}
-    return TrainSettings.from_mapping(values)
-
-
-def _halves(settings: TrainSettings) -> JointReport | None:
-    """Measure a joint adapter; that the rows are gone since does not undo a run that is finished."""
+def _measure_halves(settings: TrainSettings) -> JointReport | None:
+    """Measure a joint adapter; warn instead of failing, because a finished run stays valid if its rows are gone."""
     if settings.method != "joint":
         return None
     try:

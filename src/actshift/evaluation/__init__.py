@@ -1,4 +1,4 @@
-"""Generate in batches, and score what was generated."""
+"""Batched generation, and scores of completions and predictions."""
 
 from actshift.evaluation.evaluate import evaluate, exact_match
 from actshift.evaluation.generation import generate_completions, stream_completion

@@ -1,4 +1,4 @@
-"""Score greedy completions: by exact match, or by the scorer of a task."""
+"""Score a model on rows: greedy completions by exact match or a scorer, and labels by prediction."""
 
 from __future__ import annotations
 
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from actshift.tasks import Scorer
 
 
-def exact_match(prediction: str, reference: str) -> bool:
-    """Tell whether two completions are the same, but for white space at their ends.
-
-    >>> exact_match(" 42", "42\\n"), exact_match("42 apples", "42")
-    (True, False)
-    """
-    return prediction.strip() == reference.strip()
-
-
 def evaluate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -40,16 +31,19 @@ def evaluate(
     scorer: Scorer | None = None,
     long_prompts: str = "refuse",
 ) -> EvalReport:
-    """Complete the prompt of every row greedily, and count the completions that are right.
+    """Complete the prompt of every row greedily, and count the correct completions.
 
-    `rows` have `prompt` and `completion`; those of a dataset (`load_rows`, `Task.load`) may have `messages`, whose
-    last turn is then the completion. Right is what matches the completion exactly, or what `scorer` says of it and
-    the row: of `answer`, and `choices` where there are some. A row without an answer has that of its completion.
-    `long_prompts` is as in `generate_completions`. Rows with labels or tags are classified, and pairs of texts are told
-    by their vectors, where the model has the head for it.
+    Rows with labels or tags are classified instead, and pairs of texts are matched by their vectors; the model needs
+    the corresponding head.
+
+    Args:
+        rows: Rows with `prompt` and `completion`, or a dataset with `messages`, whose last turn is the completion.
+        scorer: Judges a completion by the row's `answer`, which is extracted from its `completion` if absent. None
+            for exact match.
+        long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
-        ActshiftError: no rows, a row without a prompt, completion or answer, or what `generate_completions` refuses.
+        ActshiftError: `rows` is empty, a row lacks a prompt, completion or answer, or `generate_completions` fails.
 
     Example:
         >>> from actshift.demo import load_base
@@ -62,9 +56,9 @@ def evaluate(
     rendered = "messages" in getattr(rows, "column_names", ())
     if rendered:
         rows = to_prompt_completion(cast("Dataset", rows), tokenizer)
-    checked = [_checked(row, number, tokenizer, scorer) for number, row in enumerate(rows, start=1)]
+    checked = [_check_row(row, number, tokenizer, scorer) for number, row in enumerate(rows, start=1)]
     if not checked:
-        raise ActshiftError("There are no rows to evaluate; give at least one with prompt and completion.")
+        raise ActshiftError("There are no rows to evaluate. Give at least one with prompt and completion.")
     start = time.perf_counter()
     completions = generate_completions(
         model,
@@ -77,41 +71,52 @@ def evaluate(
         show_progress=show_progress,
     )
     seconds = time.perf_counter() - start
-    scored = tuple(_scored(row, completion, scorer) for row, completion in zip(checked, completions, strict=True))
-    return EvalReport(scored, seconds, scorer.name if scorer else EXACT_MATCH)
+    predictions = tuple(_score(row, completion, scorer) for row, completion in zip(checked, completions, strict=True))
+    return EvalReport(predictions, seconds, scorer.name if scorer else EXACT_MATCH)
 
 
-def _checked(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer: Scorer | None) -> dict[str, Any]:
+def exact_match(prediction: str, reference: str) -> bool:
+    """Return whether two completions are equal, ignoring white space at both ends.
+
+    >>> exact_match(" 42", "42\\n"), exact_match("42 apples", "42")
+    (True, False)
+    """
+    return prediction.strip() == reference.strip()
+
+
+def _check_row(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer: Scorer | None) -> dict[str, Any]:
+    """Return the row with its completion stripped of special tokens, its original as `reference`, and its answer."""
     for column in ("prompt", "completion"):
         if not isinstance(row.get(column), str):
             raise ActshiftError(
-                f"Row {number} has no {column} but {', '.join(row)}; scoring needs prompt and completion, or messages."
+                f"Row {number} has no {column} but {', '.join(row)}. Scoring needs prompt and completion, or messages."
             )
-    plain = {**row, "reference": row["completion"], "completion": _plain(row["completion"], tokenizer)}
-    if scorer and plain.get("answer") is None:
-        plain["answer"] = scorer.extract(plain["completion"], plain)
-        if plain["answer"] is None:
+    completion = _strip_special_tokens(row["completion"], tokenizer)
+    checked = {**row, "reference": row["completion"], "completion": completion}
+    if scorer and checked.get("answer") is None:
+        checked["answer"] = scorer.extract(completion, checked)
+        if checked["answer"] is None:
             raise ActshiftError(
                 f"Row {number} has no answer, and the scorer {scorer.name!r} finds none in its completion "
-                f"{plain['completion']!r:.60}; add a column answer."
+                f"{completion!r:.60}. Add a column answer."
             )
     if scorer:
         try:
-            scorer("", plain)  # an answer that it cannot judge by is told now, not after hours
+            scorer("", checked)  # reject an unusable answer now, not after hours of generation
         except ActshiftError as error:
             raise ActshiftError(f"Row {number}: {error}") from error
-    return plain
+    return checked
 
 
-def _scored(row: Mapping[str, Any], prediction: str, scorer: Scorer | None) -> Prediction:
-    told = (row["prompt"], row["reference"], prediction)
+def _score(row: Mapping[str, Any], prediction: str, scorer: Scorer | None) -> Prediction:
+    texts = (row["prompt"], row["reference"], prediction)
     if scorer is None:
-        return Prediction(*told, exact_match(prediction, row["completion"]))
-    return Prediction(*told, scorer(prediction, row), row["answer"], scorer.extract(prediction, row))
+        return Prediction(*texts, exact_match(prediction, row["completion"]))
+    return Prediction(*texts, scorer(prediction, row), row["answer"], scorer.extract(prediction, row))
 
 
-def _plain(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A chat turn may end in a special token (Gemma's <end_of_turn>), which decoded completions do not show."""
+def _strip_special_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Remove special tokens such as Gemma's <end_of_turn>, which decoded completions do not contain."""
     for token in tokenizer.all_special_tokens:
         text = text.replace(token, "")
     return text

@@ -1,4 +1,4 @@
-"""Complete prompts in batches: left-padded, sorted by length, and equal to completing them one by one."""
+"""Generate completions in batches, stream one completion, and run a model over batches of examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
 from actshift.data.collate import padded
 from actshift.errors import ActshiftError
-from actshift.evaluation.prompts import encode_prompts, left_padded
+from actshift.evaluation.prompts import encode_prompts, pad_left
 from actshift.model_head import head_of
 
 
@@ -31,17 +31,21 @@ def generate_completions(
     adapter_names: Sequence[str] | None = None,
     show_progress: bool = False,
 ) -> list[str]:
-    """Return what the model writes after each prompt, in the order of the prompts, without special tokens.
+    """Return the model's completion of each prompt, without special tokens.
 
-    Greedy at `temperature` 0, else sampled at it. A completion ends at an end-of-sequence token or after
-    `max_new_tokens`. `long_prompts` says what happens to a prompt that leaves no room for these in the model's
-    context: "refuse" it, or "truncate" it from the left, with a warning. `add_special_tokens=False` is for prompts
-    that a chat template rendered, with all the special tokens it wants.
-    `adapter_names` gives each prompt its own adapter of a PeftModel, `"__base__"` for none, in one batch.
+    A completion ends at an end-of-sequence token or after `max_new_tokens`. Batches of any size have the same
+    completions as single prompts.
+
+    Args:
+        temperature: 0 decodes greedily; a positive number samples at this temperature.
+        long_prompts: "refuse" raises an error for a prompt that exceeds the model's context less `max_new_tokens`;
+            "truncate" keeps its end and warns.
+        add_special_tokens: False for prompts rendered by a chat template, which already contain special tokens.
+        adapter_names: One adapter name of a PeftModel per prompt, `"__base__"` for none; None for the active adapter.
 
     Raises:
-        ActshiftError: a number out of range, an empty prompt to which the tokenizer adds nothing, one that is too
-            long, or more or fewer `adapter_names` than prompts.
+        ActshiftError: A number is out of range, a prompt is empty or too long, or `adapter_names` has another length
+            than `prompts`.
 
     Example:
         >>> from actshift.demo import load_base
@@ -49,53 +53,85 @@ def generate_completions(
         >>> len(generate_completions(model, tokenizer, ["MAX 3 7 =", "MIN 3 7 ="], max_new_tokens=4))
         2
     """
-    if batch_size < 1:
-        raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
+    _check_batch_size(batch_size)
     if adapter_names is not None and len(adapter_names) != len(prompts):
         raise ActshiftError(
-            f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts; give each one."
+            f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts. Give one per prompt."
         )
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
     encoded = encode_prompts(model.config, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
-    order = sorted(range(len(prompts)), key=lambda row: -len(encoded[row]))  # memory runs out at once or never
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = _longest_first([len(ids) for ids in encoded], batch_size)
     completions = [""] * len(prompts)
-    screen = Console(stderr=True)
-    with evaluating(model):
-        shown = show_progress and screen.is_terminal
-        for batch in track(batches, "Generating", console=screen, transient=True, disable=not shown):
-            named = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
-            inputs = left_padded([encoded[row] for row in batch], settings.pad_token_id, model.device)
-            output = model.generate(**inputs, generation_config=settings, **named)
+    with evaluation_mode(model):
+        for batch in _track(batches, "Generating", show_progress):
+            adapters = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
+            inputs = pad_left([encoded[row] for row in batch], settings.pad_token_id, model.device)
+            output = model.generate(**inputs, generation_config=settings, **adapters)
             for row, ids in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 completions[row] = _decode(tokenizer, ids, settings.eos_token_id)
     return completions
 
 
+def stream_completion(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    write: Callable[[str], object],
+    max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    add_special_tokens: bool = True,
+) -> str:
+    """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is generated.
+
+    A prompt that exceeds the context is truncated to its end, with a warning: a long chat can continue.
+
+    Args:
+        temperature: 0 decodes greedily; a positive number samples at this temperature.
+        add_special_tokens: False for a prompt rendered by a chat template.
+
+    Raises:
+        ActshiftError: A number is out of range, or the prompt is empty.
+
+    Example:
+        >>> from actshift.demo import load_base
+        >>> model, tokenizer = load_base()
+        >>> pieces = []
+        >>> stream_completion(model, tokenizer, "MAX 3 7 =", pieces.append, max_new_tokens=4) == "".join(pieces)
+        True
+    """
+    settings = generation_config(model, tokenizer, max_new_tokens, temperature)
+    encoded = encode_prompts(model.config, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
+    streamer = _CallbackStreamer(tokenizer, write)
+    with evaluation_mode(model):
+        inputs = pad_left(encoded, settings.pad_token_id, model.device)
+        model.generate(**inputs, generation_config=settings, streamer=streamer)
+    return "".join(streamer.pieces)
+
+
 def generation_config(
     model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float = 0.0
 ) -> GenerationConfig:
-    """Return the settings of a plain continuation, which the model's own (penalties, beams) cannot change.
+    """Return settings for plain decoding, without the model's own penalties and beams.
 
-    Sampling keeps the model's own top-k and top-p. Any token that the model or the tokenizer ends with ends.
+    Sampling keeps the model's own top-k and top-p. Generation ends at any end token of the model or the tokenizer.
 
     Raises:
-        ActshiftError: a model that writes no text, `max_new_tokens` under 1, or a temperature that is negative or not
-            finite.
+        ActshiftError: The model cannot generate text, `max_new_tokens` is below 1, or the temperature is negative or
+            not finite.
     """
     if not model.can_generate():
         raise ActshiftError(
-            f"This model writes no text: its head is {head_of(model) or 'of another kind'}. 'actshift eval' scores it "
-            "on rows with labels."
+            f"This model writes no text: its head is {head_of(model) or 'of another kind'}. Use 'actshift eval' to "
+            "score it on rows with labels."
         )
     if max_new_tokens < 1:
         raise ActshiftError(f"max_new_tokens must be a whole number from 1 up, got {max_new_tokens}.")
     if not 0 <= temperature < float("inf"):
         raise ActshiftError(f"temperature must be 0 (greedy) or a positive number such as 0.7, got {temperature}.")
     own = model.generation_config.eos_token_id
-    named: list[Any] = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
-    ends = sorted({end for end in named if end is not None})
-    pad = next((i for i in (tokenizer.pad_token_id, *ends) if i is not None), 0)  # masked, so any will do
+    candidates: list[Any] = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    ends = sorted({end for end in candidates if end is not None})
+    pad = next((token for token in (tokenizer.pad_token_id, *ends) if token is not None), 0)  # masked: any token works
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
@@ -109,9 +145,33 @@ def generation_config(
     )
 
 
+def forward(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Mapping[str, Any]],
+    batch_size: int = 16,
+    show_progress: bool = False,
+) -> Iterator[tuple[list[int], Mapping[str, Tensor], Any]]:
+    """Run the model on tokenized examples, without their labels, in batches padded on the right.
+
+    Yields:
+        The indices of a batch's examples, its inputs (each `[batch, tokens]`), and the model's output.
+
+    Raises:
+        ActshiftError: `batch_size` is below 1.
+    """
+    _check_batch_size(batch_size)
+    batches = _longest_first([len(example["input_ids"]) for example in examples], batch_size)
+    with evaluation_mode(model):
+        for rows in _track(batches, "Reading", show_progress):
+            batch = padded([examples[row] for row in rows], tokenizer)
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
+            yield rows, inputs, model(**inputs)
+
+
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Hold the model in evaluation mode, without gradients, and put its former mode back."""
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Put the model in evaluation mode, without gradients, and restore its mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -121,14 +181,31 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
+
+
+def _longest_first(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return batches of indices, longest first: a lack of memory then shows in the first batch."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _track(batches: list[list[int]], label: str, show_progress: bool) -> Iterator[list[int]]:
+    console = Console(stderr=True)
+    shown = show_progress and console.is_terminal
+    yield from track(batches, label, console=console, transient=True, disable=not shown)
+
+
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int] | None) -> str:
-    stop = next((at for at, token in enumerate(ids) if token in (ends or ())), len(ids))
+    stop = next((index for index, token in enumerate(ids) if token in (ends or ())), len(ids))
     text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
     return text if isinstance(text, str) else "".join(text)
 
 
-class _Pieces(TextStreamer):
-    """Hands finished words to `write`, where TextStreamer prints them."""
+class _CallbackStreamer(TextStreamer):
+    """A streamer that collects finished words and passes them to a callback instead of printing them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
@@ -138,58 +215,3 @@ class _Pieces(TextStreamer):
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         self.pieces.append(text)
         self.write(text)
-
-
-def stream_completion(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    write: Callable[[str], object],
-    max_new_tokens: int = 256,
-    temperature: float = 0.0,
-    add_special_tokens: bool = True,
-) -> str:
-    """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is known.
-
-    Of a prompt that exceeds the model's context the end is read, with a warning, so that a talk can go on.
-    `add_special_tokens=False` is for a prompt that a chat template rendered.
-    Raises ActshiftError for a number out of range, or an empty prompt.
-
-    >>> from actshift.demo import load_base
-    >>> model, tokenizer = load_base()
-    >>> pieces = []
-    >>> stream_completion(model, tokenizer, "MAX 3 7 =", pieces.append, max_new_tokens=4) == "".join(pieces)
-    True
-    """
-    settings = generation_config(model, tokenizer, max_new_tokens, temperature)
-    encoded = encode_prompts(model.config, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
-    streamer = _Pieces(tokenizer, write)
-    with evaluating(model):
-        inputs = left_padded(encoded, settings.pad_token_id, model.device)
-        model.generate(**inputs, generation_config=settings, streamer=streamer)
-    return "".join(streamer.pieces)
-
-
-def forward(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Mapping[str, Any]],
-    batch_size: int = 16,
-    show_progress: bool = False,
-) -> Iterator[tuple[list[int], Mapping[str, Tensor], Any]]:
-    """Yield batch by batch the numbers of its examples, its inputs (padded on the right), and the model's output.
-
-    The longest come first: memory runs out at once or never. Labels are left out. Raises ActshiftError for a batch
-    size below 1.
-    """
-    if batch_size < 1:
-        raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
-    order = sorted(range(len(examples)), key=lambda row: -len(examples[row]["input_ids"]))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    screen = Console(stderr=True)
-    shown = show_progress and screen.is_terminal
-    with evaluating(model):
-        for rows in track(batches, "Reading", console=screen, transient=True, disable=not shown):
-            batch = padded([examples[row] for row in rows], tokenizer)
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-            yield rows, inputs, model(**inputs)

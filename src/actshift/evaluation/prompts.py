@@ -1,4 +1,4 @@
-"""Prompts as a model reads them: within its context, and in batches that end together."""
+"""Tokenize prompts within the model's context, and pad them on the left for generation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from actshift.data import token_ids
@@ -14,7 +15,7 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.loading import context_length
 
 LONG_PROMPTS = ("refuse", "truncate")
-"""What to do about prompts that do not fit in the context: raise, or read the end of each, with a warning."""
+"""Ways to handle a prompt that exceeds the context: raise an error, or keep its end and warn."""
 
 
 def encode_prompts(
@@ -25,56 +26,59 @@ def encode_prompts(
     long_prompts: str = "refuse",
     add_special_tokens: bool = True,
 ) -> list[list[int]]:
-    """Return the token ids of each prompt; of a too long one, if it is to be truncated, those that end it.
+    """Return the token ids of each prompt, such that `max_new_tokens` more fit in the context.
 
-    Too long is what the model with this `config`, or its tokenizer, has no room for.
-    `add_special_tokens=False` is for prompts that a chat template rendered, with all the special tokens it wants.
+    Args:
+        config: The model's config; the context is the smaller of its limit and the tokenizer's.
+        long_prompts: One of `LONG_PROMPTS`. "truncate" keeps the last tokens of a prompt that is too long.
+        add_special_tokens: False for prompts rendered by a chat template, which already contain special tokens.
 
     Raises:
-        ActshiftError: a prompt without a single token, one that leaves no room for `max_new_tokens` in the model's
-            context while `long_prompts` is "refuse", or a `long_prompts` other than "refuse" and "truncate".
+        ActshiftError: A prompt has no token, a prompt is too long and `long_prompts` is "refuse", the context has no
+            room for any prompt, or `long_prompts` is unknown.
     """
     check_long_prompts(long_prompts)
     encoded = token_ids(tokenizer, prompts, add_special_tokens) if prompts else []
     if [] in encoded:
-        raise ActshiftError(f"prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
-    room = context_length(config, tokenizer) - max_new_tokens
+        raise ActshiftError(f"Prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
+    context = context_length(config, tokenizer)
+    room = context - max_new_tokens
     if room < 1:
         raise ActshiftError(
-            f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has "
-            f"{room + max_new_tokens} tokens."
+            f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has {context} tokens."
         )
-    if long := [row for row, ids in enumerate(encoded) if len(ids) > room]:
-        found = f"{len(long)} of {len(encoded)} prompts exceed {room} tokens"
+    if too_long := [row for row, ids in enumerate(encoded) if len(ids) > room]:
+        problem = f"{len(too_long)} of {len(encoded)} prompts exceed {room} tokens"
         if long_prompts == "refuse":
             raise ActshiftError(
-                f"{found}, which is the model's context of {room + max_new_tokens} less max_new_tokens="
-                f"{max_new_tokens}; the first is prompt {long[0] + 1}, with {len(encoded[long[0]])}. "
-                "Shorten them, lower max_new_tokens, or set long_prompts to 'truncate' to have their ends read."
+                f"{problem}, which is the model's context of {context} less max_new_tokens={max_new_tokens}; "
+                f"the first is prompt {too_long[0] + 1}, with {len(encoded[too_long[0]])}. "
+                "Shorten them, lower max_new_tokens, or set long_prompts to 'truncate' to keep only their ends."
             )
-        warnings.warn(f"{found}; of these the end is read.", stacklevel=3)
+        warnings.warn(f"{problem}; only the end of each is used.", stacklevel=3)
     return [ids[-room:] for ids in encoded]
 
 
 def check_long_prompts(choice: str) -> None:
-    """Raise ActshiftError unless `choice` is one of `LONG_PROMPTS`."""
+    """Check that `choice` is one of `LONG_PROMPTS`.
+
+    Raises:
+        ActshiftError: It is not.
+    """
     if choice not in LONG_PROMPTS:
-        near = did_you_mean(choice, LONG_PROMPTS)
-        raise ActshiftError(f"long_prompts must be one of {', '.join(LONG_PROMPTS)}, got {choice!r}{near}.")
+        hint = did_you_mean(choice, LONG_PROMPTS)
+        raise ActshiftError(f"long_prompts must be one of {', '.join(LONG_PROMPTS)}, got {choice!r}{hint}.")
 
 
-def left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, torch.Tensor]:
-    """Return `input_ids` and `attention_mask` `[batch, seq]`, int64, each row ending in its last token.
+def pad_left(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Tensor]:
+    """Return `input_ids` and `attention_mask` `[batch, tokens]`, int64, with every row's last token in the last column.
 
-    Whatever side the tokenizer pads on: a model that generates goes on from the last column.
+    The tokenizer's own padding side is ignored, because generation continues from the last column.
 
-    >>> left_padded([[5, 6, 7], [8]], pad=0, device="cpu")["input_ids"].tolist()
+    >>> pad_left([[5, 6, 7], [8]], pad=0, device="cpu")["input_ids"].tolist()
     [[5, 6, 7], [0, 0, 8]]
     """
     width = max(map(len, rows))
     ids = [[pad] * (width - len(row)) + list(row) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return {
-        "input_ids": torch.tensor(ids, device=device),
-        "attention_mask": torch.tensor(mask, device=device),
-    }
+    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""The result of an evaluation: every prediction, and the accuracy over all of them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 EXACT_MATCH = "exact match"
+"""The name of the scorer that `evaluate` uses by default."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row: its prompt, the completion it should have, and the one the model gave.
+    """One row: its prompt, the reference completion, and the model's prediction.
 
-    Where a scorer judged: the row's `answer`, and what was `extracted` from the prediction as the model's answer
-    (None where there was nothing that could be one).
+    Attributes:
+        answer: The row's answer, if a scorer judged the row.
+        extracted: The answer that the scorer extracted from the prediction; None if it found none.
     """
 
     prompt: str
@@ -26,7 +28,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """Accuracy over all rows, the seconds that generation took, every row's prediction, and the scorer's name.
+    """All predictions, the seconds that the model took, and the name of the scorer.
 
     Example:
         >>> print(EvalReport((Prediction("2 + 2 =", " 4", " 4", True),), seconds=0.5))
@@ -42,17 +44,17 @@ class EvalReport:
 
     @property
     def total(self) -> int:
-        """The number of rows."""
+        """The number of predictions."""
         return len(self.predictions)
 
     @property
     def correct(self) -> int:
-        """The number of rows answered right, as the scorer judges."""
+        """The number of correct predictions."""
         return sum(row.correct for row in self.predictions)
 
     @property
     def accuracy(self) -> float:
-        """The share of rows answered right, 0 to 1."""
+        """The share of correct predictions, 0 to 1."""
         return self.correct / self.total
 
     def __str__(self) -> str:
@@ -65,6 +67,6 @@ class EvalReport:
         return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures and the rows, ready for JSON."""
+        """Return the figures and the predictions as JSON values."""
         figures = {name: getattr(self, name) for name in ("accuracy", "correct", "total", "seconds", "scorer")}
         return {**figures, "predictions": [asdict(row) for row in self.predictions]}

@@ -1,0 +1,182 @@
+"""Load a model with its adapters, or a base model together with a fine-tuned version of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from actshift.errors import ActshiftError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from actshift.model_head import Head
+
+BASE = "__base__"
+"""PEFT's name for "no adapter"."""
+
+
+def load_steered(
+    model: str | None,
+    adapters: Sequence[str],
+    strength: float,
+    trust_remote_code: bool,
+    half: str = "both",
+    head: Head | None = None,
+) -> tuple[Any, PreTrainedTokenizerBase, list[str]]:
+    """Load a model with any number of steering, joint or LoRA adapters.
+
+    Args:
+        model: Folder or Hugging Face id; None for the base that the first adapter names.
+        adapters: Folders or Hugging Face ids.
+        strength: Factor on the shift of every adapter.
+        trust_remote_code: Run the code that comes with the model.
+        half: Part of a joint adapter to use: "both", "weights" or "activations".
+        head: Head to load if the adapters name none; None for the model's own.
+
+    Returns:
+        The model in evaluation mode, its tokenizer, and the adapters' names in the model, in the order of `adapters`.
+
+    Raises:
+        ActshiftError: Model and adapter are both missing, one of them cannot be loaded, or the adapter has no
+            strength or no halves to set.
+    """
+    with Console(stderr=True).status("Loading the libraries …") as status:
+        from actshift.loading import load_model
+        from actshift.tuner import set_halves, set_strength
+        from actshift.tuner.loading import load_any_adapter
+
+        source = resolve_base(model, adapters)
+        status.update(f"Loading {source} …")
+        try:
+            head = head_to_load(source, adapters, trust_remote_code, head)
+            loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code, head=head)
+        except ActshiftError as error:
+            if model is not None:
+                raise
+            raise ActshiftError(f"{error} The adapter names it as its base. Use --model to give another.") from error
+        names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]  # paths are not valid module names
+        for name, adapter in zip(names, adapters, strict=True):
+            loaded = load_any_adapter(loaded, adapter, adapter_name=name)
+        if adapters and strength != 1:
+            set_strength(loaded, strength)
+        if half != "both":
+            set_halves(loaded, half)
+    return loaded, tokenizer, names
+
+
+@contextmanager
+def active_adapter(model: Any, name: str, half: str = "both") -> Iterator[None]:
+    """Activate one adapter, or one half of a joint one, inside a `with` block; `BASE` deactivates all."""
+    from actshift.tuner import set_halves
+
+    if name == BASE:
+        with model.disable_adapter() if hasattr(model, "peft_config") else nullcontext():
+            yield
+        return
+    model.set_adapter(name, inference_mode=True)
+    if half != "both":
+        set_halves(model, half)
+    yield
+
+
+def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
+    """Return `model`, or else the base model that the first adapter names.
+
+    Raises:
+        ActshiftError: Both are missing, or the adapter does not name its base.
+    """
+    from actshift.tuner.loading import base_model_of
+
+    if model is not None:
+        return model
+    if not adapters:
+        raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")
+    if base := base_model_of(adapters[0]):
+        return base
+    raise ActshiftError(f"The adapter {adapters[0]} does not name its base model. Add --model.")
+
+
+def head_to_load(
+    source: str, adapters: Sequence[str], trust_remote_code: bool = False, requested: Head | None = None
+) -> Head:
+    """Return the head that all adapters share, else the requested one, else the model's own.
+
+    Raises:
+        ActshiftError: The adapters have different heads.
+    """
+    from actshift.loading import load_config
+    from actshift.model_head import Head, labels_of, own_head
+    from actshift.tuner.classifier_head import saved_head
+
+    heads = [saved_head(adapter) for adapter in adapters]
+    for adapter, head in zip(adapters, heads, strict=True):
+        if head != heads[0]:
+            raise ActshiftError(
+                f"The adapters {adapters[0]} and {adapter} have different heads, {heads[0]} and {head}. Load only one."
+            )
+    if head := heads[0] if heads else requested:
+        return head
+    config = load_config(source, trust_remote_code)
+    own = Head(own_head(config) or "FEATURE_EXTRACTION")
+    return Head(own.task_type, labels_of(config)) if own.classifies else own
+
+
+def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[Any, Any, PreTrainedTokenizerBase]:
+    """Load a base model and an updated version of it, which is a fine-tuned model or a LoRA.
+
+    Returns:
+        The base model, the updated model with its LoRA merged, and the tokenizer that both share.
+
+    Raises:
+        ActshiftError: One of them cannot be loaded, or they have different tokenizers.
+    """
+    with Console(stderr=True).status("Loading both models …"):
+        from actshift.analysis.extract import check_same_tokenizer
+        from actshift.loading import load_model
+        from actshift.tuner.loading import load_any_adapter
+
+        loras = [updated] if is_adapter(updated) else []
+        source = model if loras else updated
+        head = head_to_load(source, loras, trust_remote_code)
+        base, tokenizer = load_model(model, trust_remote_code=trust_remote_code, head=head)
+        twin, twin_tokenizer = load_model(source, trust_remote_code=trust_remote_code, head=head)
+        check_same_tokenizer(tokenizer, twin_tokenizer)
+        if loras:
+            adapted: Any = load_any_adapter(twin, updated)
+            twin = adapted.merge_and_unload().eval()
+    return base, twin, tokenizer
+
+
+def resolve_pair_base(model: str | None, updated: str) -> str:
+    """Return `model`, or else the base model that the LoRA `updated` names.
+
+    Raises:
+        ActshiftError: The base is unknown, or `updated` is an adapter of another type.
+    """
+    from actshift.tuner.loading import LORA, adapter_type
+
+    if is_adapter(updated):
+        if (peft_type := adapter_type(updated)) != LORA:
+            raise ActshiftError(
+                f"{updated} is an adapter of type {peft_type!r}, which changes no weight. Give a fine-tuned model or "
+                "a LoRA."
+            )
+        return resolve_base(model, [updated])
+    if model is None:
+        raise ActshiftError("No base model is given. Add --model with a folder or Hugging Face id.")
+    return model
+
+
+def is_adapter(source: str) -> bool:
+    """Return whether a folder or hub repository contains an adapter."""
+    from actshift.tuner.checkpoint import CONFIG_NAME, fetch
+
+    try:
+        fetch(source, CONFIG_NAME)
+    except ActshiftError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""Check output files, print results as tables, facts or JSON, and show progress on a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Column
+
+from actshift.files import check_writable
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Check that each file can be written; raise ActshiftError before time is spent on its content."""
+    for path in paths:
+        if path is not None:
+            check_writable(path)
+
+
+def print_json(values: Any, indent: int | None = None) -> None:
+    """Print values as one JSON document on stdout."""
+    typer.echo(json.dumps(values, indent=indent, ensure_ascii=False))
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print one line per fact: its name, padded, and its text without wrapping."""
+    console = Console(highlight=False)
+    for name, fact in facts.items():
+        console.print(f"{name:<12}{fact}", markup=False, soft_wrap=True)
+
+
+def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
+    """Print an analysis's report as tables or JSON, and save its figure to a path, if any."""
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        Console(highlight=False).print(report)
+    if figure is not None:
+        report.figure().savefig(figure)
+
+
+def number_columns(*names: str) -> list[Column]:
+    """Return right-aligned table columns for numbers."""
+    return [Column(name, justify="right", no_wrap=True) for name in names]
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar per phase of a measurement on a terminal, and nothing elsewhere.
+
+    Yields a function that takes the phase's name, the steps done and the total number of steps.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def update(phase: str, done: int, total: int) -> None:
+            if phase not in bars:
+                bars[phase] = progress.add_task(phase, total=total)
+            progress.update(bars[phase], completed=done)
+
+        yield update

@@ -1,0 +1,62 @@
+"""Rows that a user names by --data or --task, read as training would read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actshift.errors import ActshiftError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from actshift.model_head import Head
+
+MIN_BATCHES = 8
+"""The number of batches below which a gain has no useful spread over batches."""
+
+
+def check_source(data: str | None, task: str | None, data_dir: str | None) -> None:
+    """Check that exactly one source of rows is named.
+
+    Raises:
+        ActshiftError: `data` and `task` are both set or both missing, or `data_dir` is set without `task`.
+    """
+    if (data is None) == (task is None):
+        raise ActshiftError("Give either --data with rows or --task with the name of a task.")
+    if data_dir is not None and task is None:
+        raise ActshiftError("--data-dir is the folder of a task's files. Add --task, or leave --data-dir out.")
+
+
+def rows_for(
+    model: str, data: str | None, task: str | None, data_dir: str | None, split: str | None, limit: int
+) -> Dataset:
+    """Return at most `limit` rows, read as `actshift train` would read them for `model`.
+
+    Raises:
+        ActshiftError: `check_source` fails, or the rows cannot be read.
+    """
+    from actshift.training import TrainSettings
+    from actshift.training.data import known_objective, read_rows
+
+    check_source(data, task, data_dir)
+    settings = TrainSettings(model=model, task=task, data_dir=data_dir)
+    rows = read_rows(settings, split or "train", data, known_objective(settings))
+    return rows.select(range(min(limit, len(rows))))
+
+
+def head_for_rows(model: str, task: str | None, rows: Dataset) -> Head:
+    """Return the head that training `model` on the rows would use: the model's own, or a new one for an encoder."""
+    from actshift.training import TrainSettings
+    from actshift.training.data import head_for, known_objective, objective_of_rows
+
+    settings = TrainSettings(model=model, task=task)
+    return head_for(settings, known_objective(settings) or objective_of_rows(rows), rows)
+
+
+def limit_batch_size(batch_size: int, rows: int) -> int:
+    """Return the batch size, reduced if the rows would not fill `MIN_BATCHES` batches.
+
+    >>> limit_batch_size(8, rows=20), limit_batch_size(8, rows=200), limit_batch_size(8, rows=3)
+    (2, 8, 1)
+    """
+    return max(1, min(batch_size, rows // MIN_BATCHES))
