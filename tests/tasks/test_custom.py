@@ -117,7 +117,11 @@ def test_rows_that_do_not_fit_the_task_raise(describe, changes: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "must hold one 'name: value' a line"), ("a: [", "is not valid"), (None, "cannot be read: No such file")],
+    [
+        ("- a\n", "must contain one 'name: value' per line"),
+        ("a: [", "is not valid"),
+        (None, "cannot be read: No such file"),
+    ],
 )
 def test_a_file_that_is_not_a_mapping_raises(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "task.yaml"
