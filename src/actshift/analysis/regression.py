@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -69,7 +70,11 @@ class Moments:
         if not len(x):
             return
         if not self.count:
-            self._start(x, y)
+            dtype = torch.float32 if x.device.type == "mps" else torch.float64
+            self.centre_x, self.centre_y = x.mean(0).to(dtype), y.mean(0).to(x.device, dtype)
+            self.sum_x, self.sum_y = torch.zeros_like(self.centre_x), torch.zeros_like(self.centre_y)
+            dx, dy = x.shape[1], y.shape[1]
+            self.xx, self.xy, self.yy = (self.sum_x.new_zeros(shape) for shape in ((dx, dx), (dx, dy), (dy, dy)))
         self.count += len(x)
         x, y = x - self.centre_x.to(x.dtype), y - self.centre_y.to(y.dtype)
         self.sum_x += x.sum(0)
@@ -77,13 +82,6 @@ class Moments:
         self.xx += x.T @ x
         self.xy += x.T @ y
         self.yy += y.T @ y
-
-    def _start(self, x: Tensor, y: Tensor) -> None:
-        dtype = torch.float32 if x.device.type == "mps" else torch.float64
-        self.centre_x, self.centre_y = x.mean(0).to(dtype), y.mean(0).to(x.device, dtype)
-        self.sum_x, self.sum_y = torch.zeros_like(self.centre_x), torch.zeros_like(self.centre_y)
-        dx, dy = x.shape[1], y.shape[1]
-        self.xx, self.xy, self.yy = (self.sum_x.new_zeros(shape) for shape in ((dx, dx), (dx, dy), (dy, dy)))
 
     @property
     def mean_x(self) -> Tensor:
@@ -98,11 +96,9 @@ class Moments:
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the covariances of x with x `[dx, dx]`, of x with y `[dx, dy]` and of y with y `[dy, dy]`."""
         x, y = self.sum_x / self.count, self.sum_y / self.count
-        return (
-            self.xx / self.count - torch.outer(x, x),
-            self.xy / self.count - torch.outer(x, y),
-            self.yy / self.count - torch.outer(y, y),
-        )
+        products = (self.xx, x, x), (self.xy, x, y), (self.yy, y, y)
+        xx, xy, yy = (total / self.count - torch.outer(left, right) for total, left, right in products)
+        return xx, xy, yy
 
     @property
     def energy(self) -> float:
@@ -180,15 +176,13 @@ def best_fit(
     """
     if min(fitted.count, validation.count) < 2:
         raise ActshiftError(
-            f"There are {fitted.count} tokens to fit and {validation.count} to check the fit, but both sets need at "
-            "least 2; give more rows, or longer ones."
+            f"There are {fitted.count} tokens to fit and {validation.count} to check the fit, but both need two; give "
+            "more rows, or longer ones."
         )
     solve, best = ReducedRank(fitted), dict[int, Fit]()
-    ranks = tuple(ranks)
-    for ridge in ridges:
-        for rank in ranks:
-            affine = solve(rank, ridge)
-            error = validation.error(affine)
-            if rank not in best or error < best[rank].error:
-                best[rank] = Fit(affine, ridge, error)
+    for ridge, rank in product(ridges, ranks):  # in this order, because each ridge is solved once for all ranks
+        affine = solve(rank, ridge)
+        error = validation.error(affine)
+        if rank not in best or error < best[rank].error:
+            best[rank] = Fit(affine, ridge, error)
     return best

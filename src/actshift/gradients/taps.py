@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +21,20 @@ from actshift.sites.resolve import block_indices
 EXACT_AREA = 512 * 512
 """Largest number of elements of a matrix that is summed exactly. Larger matrices are sketched."""
 
+ADAPTER_PART = re.compile(r"\.base_layer$|(^|\.)(lora_|actshift)")
+"""Names in a block that belong to an adapter."""
+
 Mask = Callable[[Tensor], "Tensor | None"]
 """Maps activations `[..., d]` to the tokens to count, `[..., 1]` bool, or to None for all tokens."""
 
 
+@dataclass
 class BatchGroup:
     """State shared by all taps of a run: the group of the current batch, and the weight of its loss."""
 
-    def __init__(self, groups: int) -> None:
-        self.groups = groups
-        self.group = 0
-        self.weight = 1.0
+    groups: int
+    group: int = 0
+    weight: float = 1.0
 
 
 class Tap:
@@ -42,8 +46,7 @@ class Tap:
     """
 
     def __init__(self, name: str, exact_area: int = EXACT_AREA) -> None:
-        self.name = name
-        self.exact_area = exact_area
+        self.name, self.exact_area = name, exact_area
         self.matrix: ExactSum | Sketch | None = None
         self.vector: Tensor | None = None
 
@@ -52,7 +55,7 @@ class Tap:
         if not torch.is_grad_enabled():  # the first of the two passes of a re-entrant checkpoint
             return
         x = x.detach()
-        require_grad(y)
+        _require_grad(y)
         y.register_hook(lambda g: self._add(g, x, batch_group, mask))
 
     def _add(self, g: Tensor, x: Tensor, batch_group: BatchGroup, mask: Tensor | None) -> None:
@@ -77,7 +80,7 @@ class Tap:
             )
 
 
-def require_grad(y: Tensor) -> None:
+def _require_grad(y: Tensor) -> None:
     """Start the autograd graph at `y` if everything before it is frozen."""
     if torch.is_grad_enabled() and not y.requires_grad:
         y.requires_grad_()
@@ -91,7 +94,7 @@ def tap_host(tap: Tap, host: Host, batch_group: BatchGroup) -> RemovableHandle:
 
     def at_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         hidden = hidden_of(output)
-        require_grad(hidden)
+        _require_grad(hidden)
         # Falcon adds the output of a branch to the skip in place, so the model continues with a copy.
         passed_on = hidden if host.site == "post_block" else hidden.clone()
         tap.watch(hidden, passed_on, batch_group)
@@ -106,10 +109,7 @@ def tap_host(tap: Tap, host: Host, batch_group: BatchGroup) -> RemovableHandle:
 
 
 def tap_map(tap: Tap, module: nn.Module, batch_group: BatchGroup, mask: Mask | None = None) -> RemovableHandle:
-    """Hook a tap into a module y = f(x): x is its input and g the gradient at y.
-
-    For a linear map G is the gradient of its weight.
-    """
+    """Hook a tap into a module y = f(x), with g at y: G is then the gradient of the weight of a linear map."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         tap.watch(args[0], output, batch_group, mask(args[0]) if mask else None)
@@ -146,24 +146,14 @@ def linear_maps(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
     """
     model = unwrap(model)
     named_blocks = find_blocks(model, blocks)
-    return [
-        linear
-        for layer in block_indices(layers, len(named_blocks), type(model).__name__)
-        for linear in _linear_maps_of(layer, *named_blocks[layer])
-    ]
-
-
-def _linear_maps_of(layer: int, block_name: str, block: nn.Module) -> list[LinearMap]:
     linears: list[LinearMap] = []
-    for part, module in block.named_modules():
-        base = getattr(module, "base_layer", module)  # a LoRA layer stands for the map that it wraps
-        if not isinstance(base, nn.Linear | Conv1D) or _belongs_to_adapter(part):
-            continue
-        # The shape of the weight would not do: quantised weights are packed.
-        inputs, outputs = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else (base.nx, base.nf)
-        linears.append(LinearMap(layer, part, f"{block_name}.{part}", module, inputs, outputs))
+    for layer in block_indices(layers, len(named_blocks), type(model).__name__):
+        block_name, block = named_blocks[layer]
+        for part, module in block.named_modules():
+            base = getattr(module, "base_layer", module)  # a LoRA layer stands for the map that it wraps
+            if isinstance(base, nn.Linear | Conv1D) and not ADAPTER_PART.search(part):
+                # The shape of the weight would not do: quantised weights are packed.
+                linear = isinstance(base, nn.Linear)
+                inputs, outputs = (base.in_features, base.out_features) if linear else (base.nx, base.nf)
+                linears.append(LinearMap(layer, part, f"{block_name}.{part}", module, inputs, outputs))
     return linears
-
-
-def _belongs_to_adapter(part: str) -> bool:
-    return part.endswith(".base_layer") or any(word.startswith(("lora_", "actshift")) for word in part.split("."))

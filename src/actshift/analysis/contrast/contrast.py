@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actshift.adapters import Vector
 from actshift.analysis.batches import Rows
-from actshift.analysis.capture import inference
+from actshift.analysis.capture import inference, model_name
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, columns_read, row_batches, row_states, token_ids
 from actshift.analysis.render import ProgressCallback, progress_counter
@@ -85,7 +85,6 @@ def contrast(
         positive: At least two texts, or rows with prompt + completion, messages or text. Of a prompt with its
             completion only the completion's tokens count.
         negative: Rows of the same form. For "pca", row i of both sides is a pair.
-        method: "mean" or "pca".
         token: "last" for the activation at the last token of a row, "mean" for the mean over its tokens.
         max_length: Longest row in tokens. Longer rows are an error.
         blocks: Name of the module list of blocks, if it cannot be found.
@@ -103,22 +102,22 @@ def contrast(
     >>> result = contrast(model, tokenizer, french, english)
     >>> steered = result.attach(model, layers=[2])
     """
-    _check_options(method, token)
-    _check_sides(positive, negative, method)
+    for option, value, allowed in (("method", method, METHODS), ("token", token, ("last", "mean"))):
+        if value not in allowed:
+            hint = f"{did_you_mean(value, allowed)}; use {' or '.join(allowed)}"
+            raise ActshiftError(f"There is no {option} {value!r}{hint}.")
+    sides = {"positive": positive, "negative": negative}
+    _check_sides(sides, method)
     direction = METHODS[method]
-    batches = [
-        row_batches(rows, side, tokenizer, batch_size, max_length)
-        for rows, side in ((positive, "positive"), (negative, "negative"))
-    ]
-    notes = _notes(token_ids(batches[0]), token_ids(batches[1]), tokenizer, token)
+    batches = [row_batches(rows, side, tokenizer, batch_size, max_length) for side, rows in sides.items()]
+    notes = _notes([token_ids(of_side) for of_side in batches], tokenizer, token)
     modules = [host.module for host in resolve(model, blocks=blocks)]
     step = progress_counter(heard, "Forward passes", sum(map(len, batches)))
     with inference(model):
         p, n = (row_states(model, of_side, modules, token, step) for of_side in batches)
     vectors = tuple(map(direction, p.by_block, n.by_block))
-    base: Any = unwrap(model)
     report = ContrastReport(
-        model=getattr(base.config, "name_or_path", "") or type(base).__name__,
+        model=model_name(unwrap(model)),
         method=method,
         token=token,
         positive=len(positive),
@@ -144,11 +143,9 @@ def principal_difference(positive: Tensor, negative: Tensor) -> Tensor:
     """Return v = u uᵀ m `[d]`: the mean m of the differences of pairs, projected on their first principal axis u.
 
     u maximises Σ_i (u · (p_i - n_i))² over unit vectors; row i of both `[rows, d]` is a pair. The differences are not
-    centred, because that would remove their common part. The sign of u does not matter: v points from negative to
-    positive.
+    centred, because that would remove their common part. The sign of u does not matter.
 
-    Source: PCA of the differences of pairs, arXiv 2310.01405 §3.1; the length is this project's,
-    docs/method.md#contrast-vectors.
+    Source: arXiv 2310.01405 §3.1; the length is this project's, docs/method.md#contrast-vectors.
 
     >>> principal_difference(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
     tensor([2., 0.])
@@ -207,42 +204,33 @@ def _layer_contrast(
     residual = torch.cat([positive.norms[layer], negative.norms[layer]]).mean().item()
     if mean_difference(p, n).norm() <= NEGLIGIBLE * residual:
         raise ActshiftError(
-            f"After block {layer} the positive and the negative rows are the same, so there is no direction between "
+            f"After block {layer} the positive and the negative rows are the same, so they have no direction between "
             "them; give rows that differ, or use the mean over tokens."
         )
     return LayerContrast(layer, vector.norm().item(), residual, separation(p, n, direction))
 
 
-def _check_options(method: str, token: str) -> None:
-    for option, value, allowed in (("method", method, tuple(METHODS)), ("token", token, ("last", "mean"))):
-        if value not in allowed:
-            raise ActshiftError(
-                f"There is no {option} {value!r}{did_you_mean(value, allowed)}; use {' or '.join(allowed)}."
-            )
-
-
-def _check_sides(positive: Rows | Dataset, negative: Rows | Dataset, method: str) -> None:
-    for side, rows in (("positive", positive), ("negative", negative)):
+def _check_sides(sides: Mapping[str, Rows | Dataset], method: str) -> None:
+    for side, rows in sides.items():
         if len(rows) < 2:
-            raise ActshiftError(
-                f"There {'is one' if len(rows) else 'is no'} {side} row; give at least two, and better a few dozen."
-            )
-    columns, other = columns_read(positive, "positive"), columns_read(negative, "negative")
-    if columns != other:
+            count = "is one" if len(rows) else "is no"
+            raise ActshiftError(f"There {count} {side} row; give at least two, and better a few dozen.")
+    positive, negative = (" and ".join(columns_read(rows, side)) for side, rows in sides.items())
+    if positive != negative:
         raise ActshiftError(
-            f"The positive rows have {' and '.join(columns)}, the negative ones {' and '.join(other)}; give both in "
-            "one form, because tokens of different roles cannot be compared."
+            f"The positive rows have {positive}, the negative ones {negative}; give both in one form, because tokens "
+            "of different roles cannot be compared."
         )
-    if method in PAIRED and len(positive) != len(negative):
+    lengths = [f"{len(rows)} {side}" for side, rows in sides.items()]
+    if method in PAIRED and len(set(map(len, sides.values()))) > 1:
         raise ActshiftError(
-            f"Method {method} pairs row by row, and there are {len(positive)} positive and {len(negative)} negative "
-            "rows; give as many of both, or use the method mean."
+            f"Method {method} pairs row by row, and there are {' and '.join(lengths)} rows; give as many of both, or "
+            "use the method mean."
         )
 
 
-def _notes(
-    positive: list[list[int]], negative: list[list[int]], tokenizer: PreTrainedTokenizerBase, token: str
-) -> tuple[str, ...]:
+def _notes(sides: Sequence[list[list[int]]], tokenizer: PreTrainedTokenizerBase, token: str) -> tuple[str, ...]:
+    positive, negative = sides
     if sorted(positive) == sorted(negative):
         raise ActshiftError("The positive and the negative rows are the same, so their difference is zero.")
     ends_p, ends_n = ({ids[-2] for ids in side} for side in (positive, negative))  # ids[-1] is the end of text

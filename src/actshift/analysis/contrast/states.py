@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class States:
+class States(NamedTuple):
     """The activations of the rows `[rows, d]` and their norms `[rows]` after each block, float32 on the CPU."""
 
-    by_block: tuple[Tensor, ...]
-    norms: tuple[Tensor, ...]
+    by_block: list[Tensor]
+    norms: list[Tensor]
 
 
 def row_batches(
@@ -45,19 +44,16 @@ def row_batches(
     batches = token_batches(plain, tokenizer, batch_size, sys.maxsize)
     if sum(len(batch["labels"]) for batch in batches) < len(rows):
         raise ActshiftError(f"One of the {side} rows is empty; leave it out.")
-    number = 0
+    numbers = count(1)
     for batch in batches:
         labels = batch["labels"]
         labels[torch.arange(len(labels)), _last(labels != IGNORED)] = IGNORED
-        for mask, row_labels in zip(batch["attention_mask"], labels, strict=True):
-            number, tokens = number + 1, int(mask.sum()) - 1
+        for mask, row_labels, number in zip(batch["attention_mask"], labels, numbers, strict=False):
+            row, tokens = f"Row {number} of the {side} rows has", int(mask.sum()) - 1
             if tokens > max_length:
-                raise ActshiftError(
-                    f"Row {number} of the {side} rows has {tokens} tokens, above max_length {max_length}; raise it, or "
-                    "shorten the row."
-                )
+                raise ActshiftError(f"{row} {tokens} tokens, above max_length {max_length}; raise it, or shorten it.")
             if not (row_labels != IGNORED).any():
-                raise ActshiftError(f"Row {number} of the {side} rows has an empty completion; leave it out.")
+                raise ActshiftError(f"{row} an empty completion; leave it out.")
     return batches
 
 
@@ -73,11 +69,11 @@ def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
     names = getattr(rows, "column_names", None)
     if names is None:
         names = dict.fromkeys(name for row in rows for name in (row if isinstance(row, Mapping) else ("text",)))
-    columns = None if "text_pair" in names else columns_of(list(names), LANGUAGE)
-    if columns is None:
+    columns = columns_of(list(names), LANGUAGE)
+    if columns is None or "text_pair" in names:
         raise ActshiftError(
-            f"The {side} rows have the columns {', '.join(map(str, names))}; a vector needs rows of text, of prompt "
-            "and completion, or of messages."
+            f"The {side} rows have the columns {', '.join(map(str, names))}; a vector needs text, prompt and "
+            "completion, or messages."
         )
     return columns
 
@@ -103,7 +99,7 @@ def row_states(
     Raises:
         ActshiftError: An activation is not finite.
     """
-    vectors: list[list[Tensor]] = [[] for _ in blocks]
+    rows: list[list[Tensor]] = [[] for _ in blocks]
     norms: list[list[Tensor]] = [[] for _ in blocks]
     for batch in batches:
         calls = observe(model, batch, blocks, stop=True)
@@ -114,10 +110,10 @@ def row_states(
         for block, call in enumerate(calls):
             hidden = call.output.float()
             sums = hidden.masked_fill(~mask[..., None], 0).sum(1)
-            vectors[block].append((sums / mask.sum(1, keepdim=True)).cpu())
+            rows[block].append((sums / mask.sum(1, keepdim=True)).cpu())
             norms[block].append(hidden.norm(dim=-1).masked_fill(~mask, torch.nan).nanmedian(1).values.cpu())
         step()
-    states = States(tuple(map(torch.cat, vectors)), tuple(map(torch.cat, norms)))
+    states = States([torch.cat(parts) for parts in rows], [torch.cat(parts) for parts in norms])
     for block, values in enumerate(states.by_block):
         if not values.isfinite().all():
             raise ActshiftError(f"Block {block} gives values that are not finite, so no direction can be found there.")

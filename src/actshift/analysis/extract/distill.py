@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from actshift.analysis.capture import Batch, inference, row_offsets, split_tokens
+from actshift.analysis.capture import Batch, inference, split_batches
 from actshift.analysis.extract.model_pair import ModelPair, divergence, logits
 from actshift.errors import ActshiftError
+from actshift.gradients.backward import restored
 from actshift.tuner import steering_layers
 
 CHECK_EVERY = 50
@@ -36,29 +37,26 @@ def distill(
         ActshiftError: The loss is not finite.
     """
     parameters = [p for layer in steering_layers(pair.base).values() for p in layer.parameters()]
-    requires_grad = [p.requires_grad for p in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    offsets = row_offsets(batches)
+    masks = [fitted for fitted, _ in split_batches(batches)]
     best, best_state = validation_kl(pair, batches), [p.detach().clone() for p in parameters]
-    try:
-        with inference(pair.base, pair.finetuned):
+    with restored(parameters, "requires_grad"), inference(pair.base, pair.finetuned):
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
             for step in range(steps):
                 index = step % len(batches)
-                _step(pair, batches[index], offsets[index], optimizer)
+                _step(pair, batches[index], masks[index], optimizer)
                 schedule.step()
                 on_step()
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
                     kl = validation_kl(pair, batches)
                     if kl < best:
                         best, best_state = kl, [p.detach().clone() for p in parameters]
-    finally:
-        with torch.no_grad():
-            for parameter, value, flag in zip(parameters, best_state, requires_grad, strict=True):
+        finally:
+            for parameter, value in zip(parameters, best_state, strict=True):
                 parameter.copy_(value)
-                parameter.requires_grad_(flag)
                 parameter.grad = None
     return best
 
@@ -67,14 +65,12 @@ def validation_kl(pair: ModelPair, batches: Sequence[Batch]) -> float:
     """Return the mean KL(fine-tuned ‖ base with its current steering) on validation rows, in nats per token."""
     divergences: list[torch.Tensor] = []
     with inference(pair.base, pair.finetuned):
-        for batch, offset in zip(batches, row_offsets(batches), strict=True):
-            _, validation = split_tokens(batch, offset)
+        for batch, (_, validation) in zip(batches, split_batches(batches), strict=True):
             divergences.append(divergence(logits(pair.finetuned, batch), logits(pair.base, batch), validation))
     return torch.cat(divergences).mean().item()
 
 
-def _step(pair: ModelPair, batch: Batch, offset: int, optimizer: torch.optim.Optimizer) -> None:
-    mask, _ = split_tokens(batch, offset)
+def _step(pair: ModelPair, batch: Batch, mask: Batch, optimizer: torch.optim.Optimizer) -> None:
     reference = logits(pair.finetuned, batch)
     if not mask["attention_mask"].any():
         return

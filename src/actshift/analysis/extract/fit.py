@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, row_offsets, split_tokens, unmasked
+from actshift.analysis.capture import Batch, inference, split_batches, unmasked
 from actshift.analysis.extract.model_pair import ModelPair
-from actshift.analysis.extract.report import LayerFit, LayerOracle, OracleReport
+from actshift.analysis.extract.report import LayerFit, OracleReport
 from actshift.analysis.regression import Affine, Moments, best_fit
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
@@ -30,39 +31,29 @@ def ranks_within(budget: int, report: OracleReport, width: int) -> Ranks:
     Raises:
         ActshiftError: The budget buys no rank.
     """
-    offers = [(layer.size**2 * gain, layer.layer, rank) for layer in report.layers for rank, gain in _rank_gains(layer)]
+    offers: list[tuple[float, int, int]] = []
+    for layer in report.layers:
+        for (low, low_energy), (high, energy) in pairwise([(0, 0.0), *layer.energy.items()]):
+            gain = layer.size**2 * ((energy - low_energy) / (high - low))  # the mean over the ranks between
+            offers += [(gain, layer.layer, rank) for rank in range(low + 1, high + 1)]
     ranks: Ranks = {}
     remaining = budget
-    for gain, layer, rank in sorted(offers, reverse=True):
-        cost = (rank - ranks.get(layer, 0)) * (2 * width + 1) + (0 if layer in ranks else width)
-        if gain > 0 and rank > ranks.get(layer, 0) and cost <= remaining:
-            ranks[layer], remaining = rank, remaining - cost
+    for gain, index, rank in sorted(offers, reverse=True):
+        cost = (rank - ranks.get(index, 0)) * (2 * width + 1) + (0 if index in ranks else width)
+        if gain > 0 and rank > ranks.get(index, 0) and cost <= remaining:
+            ranks[index], remaining = rank, remaining - cost
     if not ranks:
         raise ActshiftError(f"A budget of {budget:,} parameters buys no rank; the cheapest costs {3 * width + 1:,}.")
     return ranks
 
 
-def _rank_gains(layer: LayerOracle) -> Iterator[tuple[int, float]]:
-    """Yield each rank up to the largest measured one, with the mean energy that it adds."""
-    last, reached = 0, 0.0
-    for rank, energy in layer.energy.items():
-        for step in range(last + 1, rank + 1):
-            yield step, (energy - reached) / (rank - last)
-        last, reached = rank, energy
-
-
 def config_for(ranks: Ranks, task_type: TaskType = "CAUSAL_LM") -> SteeringConfig:
     """Return the config of a linear post-block adapter with biases and these ranks."""
-    return SteeringConfig(
-        interventions=[
-            Intervention(
-                LowRank(rank=rank, activation=None, bias=True),
-                layers=tuple(layer for layer, own in ranks.items() if own == rank),
-            )
-            for rank in sorted(set(ranks.values()))
-        ],
-        task_type=task_type,
-    )
+    interventions = [
+        Intervention(LowRank(rank=rank, activation=None, bias=True), layers=tuple(layers))
+        for rank, layers in groupby(sorted(ranks, key=lambda layer: (ranks[layer], layer)), key=ranks.__getitem__)
+    ]
+    return SteeringConfig(interventions=interventions, task_type=task_type)
 
 
 def fit_layers(
@@ -78,25 +69,22 @@ def fit_layers(
     Each fit is a reduced-rank ridge regression. Its ridge has the least error on validation rows. Every block takes one
     pass over the batches, up to that block.
 
-    Args:
-        done: Fits of an interrupted run, whose adapters are already filled; they are kept.
-        on_layer: Called with all fits by layer, after the adapter of a new one is filled.
-        on_batch: Called after each batch of each block.
+    `done` are fits of an interrupted run, whose adapters are already filled. `on_layer` is called with all fits by
+    layer when a new one is filled, and `on_batch` after each batch of each block.
 
     Source: this project, docs/method.md#extraction.
     """
-    fits = dict(done or {})
+    fits, splits = dict(done or {}), split_batches(batches)
     layers = {layer.layer_index: layer for layer in steering_layers(pair.base).values()}
     with inference(pair.base, pair.finetuned):
-        for index, rank in sorted(ranks.items()):
-            if index in fits:
-                continue
+        for index in sorted(ranks.keys() - fits.keys()):
             fitted, validation = Moments(), Moments()
-            for batch, offset in zip(batches, row_offsets(batches), strict=True):
+            for batch, masks in zip(batches, splits, strict=True):
                 h, target = pair.block_outputs(index, batch)
-                for moments, mask in zip((fitted, validation), split_tokens(batch, offset), strict=True):
+                for moments, mask in zip((fitted, validation), masks, strict=True):
                     moments.add(unmasked(h, mask), unmasked(target - h, mask))
                 on_batch()
+            rank = ranks[index]
             fit = best_fit(fitted, validation, [rank])[rank]
             _fill(next(iter(layers[index].lora_steer.values())), fit.map)
             r2 = 1 - fit.error / validation.variance if validation.variance else 0.0

@@ -57,9 +57,9 @@ class ModelPair:
 
     def block_outputs(self, layer: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the outputs `[batch, seq, d]` of a block in the base, with its current steering, and fine-tuned."""
-        [base] = observe(self.base, batch, [self.blocks[layer]], stop=True)
-        [finetuned] = observe(self.finetuned, batch, [self.finetuned_blocks[layer]], stop=True)
-        return base.output, finetuned.output.to(base.output)
+        sides = ((self.base, self.blocks), (self.finetuned, self.finetuned_blocks))
+        h, target = (observe(model, batch, [blocks[layer]], stop=True)[0].output for model, blocks in sides)
+        return h, target.to(h)
 
     def oracle_logits(self, batch: Batch, visit: VisitShift) -> Tensor:
         """Return the logits of the base when the oracle shifts every block's output to the fine-tuned one.
