@@ -19,6 +19,7 @@ from actshift.sites import find_blocks, hidden_of, with_hidden
 from actshift.tuner import halves
 
 Batch = Mapping[str, Tensor]
+Batches = Sequence[Batch]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,8 @@ def output_hooks(modules: Sequence[nn.Module], visit: Callable[[int, Call], Tens
 def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool = False) -> list[Call]:
     """Run the model on a batch, without labels and KV cache, and return the call of each of `modules`.
 
-    With `stop`, the forward pass ends after the last of them. Of text pairs only the first texts are run.
-
-    Raises:
-        ActshiftError: The forward pass does not call a module, or a module returns no hidden states.
+    With `stop`, the forward pass ends after the last of them. Of text pairs only the first texts are run. Raises
+    ActshiftError if the forward pass does not call a module, or a module returns no hidden states.
     """
     calls: dict[int, Call] = {}
 
@@ -111,7 +110,7 @@ def split_tokens(batch: Batch, start: int) -> tuple[Batch, Batch]:
     return {"attention_mask": mask & ~validation}, {"attention_mask": mask & validation}
 
 
-def split_batches(batches: Sequence[Batch]) -> list[tuple[Batch, Batch]]:
+def split_batches(batches: Batches) -> list[tuple[Batch, Batch]]:
     """Return the masks of `split_tokens` for each batch, with rows counted over all batches."""
     starts = accumulate((len(batch["input_ids"]) for batch in batches), initial=0)
     return [split_tokens(batch, start) for batch, start in zip(batches, starts, strict=False)]
@@ -121,7 +120,7 @@ def _token_mask(batch: Batch) -> Tensor:
     return batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
 
 
-def check_tokens(batches: Sequence[Batch], least: int, analysis: str) -> None:
+def check_tokens(batches: Batches, least: int, analysis: str) -> None:
     """Raise ActshiftError unless the batches contain at least `least` tokens in two rows; `analysis` names the use."""
     rows = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(_token_mask(batch).sum()) for batch in batches)
@@ -143,24 +142,23 @@ def shifts_alone(model: Any, batches: Iterable[Batch], tokens: int = 2048) -> tu
 
     h is a block's output with one half of the active joint adapter switched on. The shifts are float32 tensors on the
     CPU, for the first `tokens` tokens that no attention mask excludes. `batches` are keyword arguments of the model.
-
-    Raises:
-        ActshiftError: The model has no joint adapter, or the batches contain no token.
+    Raises ActshiftError if the model has no joint adapter, or the batches contain no token.
     """
-    shifts: dict[str, list[list[Tensor]]] = {"weights": [], "activations": []}
+    shifts: list[list[list[Tensor]]] = []
     remaining = tokens
     with inference(model):
         for batch in batches:
             if remaining <= 0:
                 break
-            base = _block_outputs(model, batch, model.disable_adapter(), remaining)
-            for half, of_batches in shifts.items():
-                outputs = _block_outputs(model, batch, halves(model, half), remaining)
-                of_batches.append([output - plain for output, plain in zip(outputs, base, strict=True)])
+            states = model.disable_adapter(), halves(model, "weights"), halves(model, "activations")
+            base, *steered = (_block_outputs(model, batch, state, remaining) for state in states)
+            shifts.append([[h - plain for h, plain in zip(outputs, base, strict=True)] for outputs in steered])
             remaining -= len(base[0])
     if remaining == tokens:
         raise ActshiftError("The redundancy is measured on held-out tokens, but the batches hold none; give some rows.")
-    weights, activations = ([torch.cat(block) for block in zip(*shifts[half], strict=True)] for half in shifts)
+    weights, activations = (
+        [torch.cat(block) for block in zip(*half, strict=True)] for half in zip(*shifts, strict=True)
+    )
     return weights, activations
 
 

@@ -90,8 +90,8 @@ def describe_model(source: str) -> ModelDescription:
     >>> describe_model(str(BASE_DIR)).blocks
     6
     """
-    model, files = _skeleton(source), sorted(Path(source).glob("*.safetensors"))
-    for file in files:
+    model, files = _skeleton(source), list(Path(source).glob("*.safetensors"))
+    for file in sorted(files):
         with explained(source), safe_open(file, framework="pt"):
             pass
     parameters, blocks = model.num_parameters(), find_blocks(model)
@@ -127,10 +127,7 @@ def _site_option(model: nn.Module, site: str, parameters: int) -> SiteOption:
 
 @dataclass(frozen=True)
 class SiteDescription:
-    """One steered module, with the shapes and Frobenius norms of its tensors.
-
-    For a low-rank adapter `norms["product"]` is ‖W_up W_down‖_F, the size of the whole linear map.
-    """
+    """One steered module: shapes and Frobenius norms of its tensors; `norms["product"]` is ‖W_up W_down‖_F."""
 
     module: str
     shapes: dict[str, tuple[int, ...]]

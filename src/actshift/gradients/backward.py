@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from actshift.data.encode import IGNORED, partner_loss
 from actshift.errors import ActshiftError
-from actshift.gradients.taps import BatchGroup, Tap
+from actshift.gradients.taps import OVERFLOW, BatchGroup, Tap
 from actshift.sites.blocks import unwrap
 
 Batch = Mapping[str, Any]
@@ -97,10 +97,7 @@ def _count_targets(model: nn.Module, batch: Batch) -> int:
     if PAIRED in batch:
         return len(batch[PAIRED])
     if (labels := batch.get("labels")) is None:
-        raise ActshiftError(
-            "The batches have no labels, so there is no loss; add labels (-100 where there is no target), or build the "
-            "batches with actshift.token_batches."
-        )
+        raise ActshiftError("The batches have no labels, so there is no loss; build them with actshift.token_batches.")
     base: Any = unwrap(model)
     decodes = getattr(base, "can_generate", lambda: False)() and not base.config.is_encoder_decoder
     # No token predicts the first label of a decoder.
@@ -111,10 +108,7 @@ def _backward(model: nn.Module, batch: Batch) -> float:
     inputs = model_inputs(model, batch)
     loss = partner_loss(model, inputs) if PAIRED in batch else model(**inputs).loss
     if not torch.isfinite(loss):
-        raise ActshiftError(
-            f"The loss of a batch is {loss.item()}: the model overflows the range of its dtype, or its weights are "
-            "damaged; load it in float32 or bfloat16."
-        )
+        raise ActshiftError(f"The loss of a batch is {loss.item()}: {OVERFLOW}.")
     if loss.requires_grad:
         loss.backward()
     return loss.item()
@@ -126,10 +120,8 @@ def _check(batches: int, targets: int, taps: Sequence[Tap]) -> None:
     if not targets:
         raise ActshiftError("The data has no token to predict; give a row with two tokens and a label other than -100.")
     if not any(tap.vector is not None and tap.vector.any() for tap in taps):
-        raise ActshiftError(
-            "Every gradient is zero: the loss does not depend on these activations, or the model has memorised the "
-            "data; use other data."
-        )
+        reason = "the loss does not depend on these activations, or the model has memorised the data"
+        raise ActshiftError(f"Every gradient is zero: {reason}. Use other data.")
 
 
 @contextmanager

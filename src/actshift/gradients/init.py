@@ -36,9 +36,9 @@ def gradient_init(
         W_down = a · [v_1, …, v_r]ᵀ,    with a such that mean((W_down x)²) = mean(‖x‖²) / 3d.
 
     The code W_down x then has the same mean square as under the default initialisation, rows from U(-1/√d, 1/√d), so
-    the same learning rates apply. W_up stays 0, so the outputs of the model do not change. To first order, the first
-    gradient step on W_up is the best step of rank r. It does not promise a shorter training: docs/results/locate.md
-    found none on the bundled model. The directions take one backward pass per batch, the scale one forward pass.
+    the same learning rates apply. W_up stays 0, so the outputs do not change. To first order, the first step on W_up is
+    the best step of rank r. Training need not become shorter (docs/results/locate.md). The directions take one backward
+    pass per batch, the scale one forward pass.
 
     Args:
         model: A model with the adapter attached. Its other weights, modes and gradients do not change.
@@ -90,9 +90,7 @@ def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[tuple[SteeringL
             'SteeringConfig(rank=8, init="gradient").'
         )
     if any(shift.up.weight.any() for _, shift in adapters):
-        raise ActshiftError(
-            f"The adapter {adapter_name!r} is trained already, and a new W_down would change it; attach a fresh one."
-        )
+        raise ActshiftError(f"The adapter {adapter_name!r} is trained already; attach a fresh one.")
     return adapters
 
 
@@ -108,10 +106,8 @@ def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:
     if tap.matrix is None:
         raise ActshiftError(f"No gradient reached {tap.name}: the loss does not depend on it. Do not steer there.")
     if isinstance(tap.matrix, Sketch) and rank > SIZE:
-        raise ActshiftError(
-            f'Rank {rank} is too high: init="gradient" finds at most {SIZE} directions at a site of width {width}. Use '
-            f'a rank up to {SIZE}, or init="default".'
-        )
+        limit = f'init="gradient" finds at most {SIZE} directions at a site of width {width}'
+        raise ActshiftError(f"Rank {rank} is too high: {limit}; use a lower rank, or another init.")
     return tap.matrix.factors(shares, rank).right.T
 
 

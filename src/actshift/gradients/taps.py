@@ -24,6 +24,9 @@ EXACT_AREA = 512 * 512
 ADAPTER_PART = re.compile(r"\.base_layer$|(^|\.)(lora_|actshift)")
 """Names in a block that belong to an adapter."""
 
+OVERFLOW = "the model overflows the range of its dtype, or its weights are damaged; load it in float32 or bfloat16"
+"""Reason for values that are not finite, for error messages."""
+
 Mask = Callable[[Tensor], "Tensor | None"]
 """Maps activations `[..., d]` to the tokens to count, `[..., 1]` bool, or to None for all tokens."""
 
@@ -41,8 +44,7 @@ class Tap:
     """The sums G = Σ g xᵀ (`matrix`) and Σ g (`vector [groups, outputs]`) over tokens, for each group of batches.
 
     x is an activation `[..., inputs]`, and g the gradient of the loss at an activation `[..., outputs]`. Both are
-    multiplied in float32 (float64 for a float64 model) as soon as g is known, and then released. `name` appears in
-    error messages. `exact_area` is the largest number of elements of G that is summed exactly.
+    multiplied in float32 (float64 for a float64 model) as soon as g is known, and then released.
     """
 
     def __init__(self, name: str, exact_area: int = EXACT_AREA) -> None:
@@ -74,10 +76,7 @@ class Tap:
     def check(self) -> None:
         """Raise ActshiftError if the sums are not finite."""
         if self.vector is not None and not torch.isfinite(self.vector).all():
-            raise ActshiftError(
-                f"The gradients at {self.name} are not finite: the model overflows the range of its dtype, or its "
-                "weights are damaged; load it in float32 or bfloat16."
-            )
+            raise ActshiftError(f"The gradients at {self.name} are not finite: {OVERFLOW}.")
 
 
 def _require_grad(y: Tensor) -> None:
@@ -119,10 +118,7 @@ def tap_map(tap: Tap, module: nn.Module, batch_group: BatchGroup, mask: Mask | N
 
 @dataclass(frozen=True)
 class LinearMap:
-    """A linear map with a weight `[outputs, inputs]` in block `layer`.
-
-    `part` is its name in the block, `name` its name in the model, and `module` the map or the LoRA layer around it.
-    """
+    """A linear map, or a LoRA layer around one, called `part` in block `layer` and `name` in the model."""
 
     layer: int
     part: str
@@ -133,9 +129,7 @@ class LinearMap:
 
 
 def linear_maps(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[LinearMap]:
-    """Return the linear maps of the selected blocks (PEFT's "all-linear"), in model order.
-
-    Stacked experts are not included, because their weights are not modules.
+    """Return the linear maps of the selected blocks in model order, without stacked experts: these are not modules.
 
     Raises:
         ActshiftError: The layers or blocks do not exist, as in `resolve`.

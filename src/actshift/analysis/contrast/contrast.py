@@ -42,8 +42,8 @@ class Contrast:
     def attach(self, model: nn.Module, layers: Sequence[int] | None = None, adapter_name: str = "default") -> Any:
         """Return the model with a vector adapter after the blocks `layers`, by default the middle one.
 
-        At strength s every token's h becomes h + s·v. Each vector is the whole difference after its block, so the
-        vectors of several blocks add up and need less strength; docs/results/vector.md compares both.
+        At strength s every token's h becomes h + s·v. Each vector is the whole difference after its block, so several
+        blocks need less strength; docs/results/vector.md compares both.
 
         Raises:
             ActshiftError: The model has no such layer.
@@ -92,7 +92,7 @@ def contrast(
 
     Raises:
         ActshiftError: The method or token is unknown, a side has fewer than two rows, the rows differ in form, are too
-            long or do not pair, both sides are the same, or an activation is not finite.
+            long, do not pair or are the same on both sides, or an activation is not finite.
 
     Source: arXiv 2312.06681 (mean), arXiv 2310.01405 §3.1 (pca); docs/method.md#contrast-vectors.
 
@@ -108,22 +108,16 @@ def contrast(
             raise ActshiftError(f"There is no {option} {value!r}{hint}.")
     sides = {"positive": positive, "negative": negative}
     _check_sides(sides, method)
-    direction = METHODS[method]
     batches = [row_batches(rows, side, tokenizer, batch_size, max_length) for side, rows in sides.items()]
     notes = _notes([token_ids(of_side) for of_side in batches], tokenizer, token)
     modules = [host.module for host in resolve(model, blocks=blocks)]
     step = progress_counter(heard, "Forward passes", sum(map(len, batches)))
     with inference(model):
-        p, n = (row_states(model, of_side, modules, token, step) for of_side in batches)
-    vectors = tuple(map(direction, p.by_block, n.by_block))
+        states = [row_states(model, of_side, modules, token, step) for of_side in batches]
+    vectors = tuple(map(METHODS[method], *(side.by_block for side in states)))
+    layers = tuple(_layer_contrast(layer, v, states, METHODS[method]) for layer, v in enumerate(vectors))
     report = ContrastReport(
-        model=model_name(unwrap(model)),
-        method=method,
-        token=token,
-        positive=len(positive),
-        negative=len(negative),
-        layers=tuple(_layer_contrast(layer, v, p, n, direction) for layer, v in enumerate(vectors)),
-        notes=notes,
+        model_name(unwrap(model)), method, token, len(positive), len(negative), layers=layers, notes=notes
     )
     return Contrast(vectors, report, blocks)
 
@@ -153,23 +147,20 @@ def principal_difference(positive: Tensor, negative: Tensor) -> Tensor:
     differences = (positive - negative).double()
     wide = differences.shape[0] < differences.shape[1]
     # The first eigenvector of the smaller of D Dᵀ and Dᵀ D is cheaper than an SVD of D.
-    gram = differences @ differences.T if wide else differences.T @ differences
-    axis = torch.linalg.eigh(gram).eigenvectors[:, -1]
+    axis = torch.linalg.eigh(differences @ differences.T if wide else differences.T @ differences).eigenvectors[:, -1]
     axis = differences.T @ axis if wide else axis
     axis = axis / axis.norm().clamp_min(torch.finfo(axis.dtype).tiny)
     return (axis * (axis @ differences.mean(0))).to(positive.dtype)
 
 
 METHODS: dict[str, Direction] = {"mean": mean_difference, "pca": principal_difference}
-PAIRED = ("pca",)
-"""Methods that compare row i of both sides."""
 
 
 def separation(positive: Tensor, negative: Tensor, direction: Direction) -> float:
-    """Return the share of validation rows on their side of a threshold on h · v, as the mean of both sides.
+    """Return the share of validation rows `[rows, d]` on their side of a threshold on h · v, as the mean of both sides.
 
-    The rows of both sides `[rows, d]` are cross-validated in five folds, or fewer if there are fewer rows. The vector
-    and the threshold, halfway between the mean projections, come from the other folds. 1 is perfect, 0.5 is chance.
+    Rows are cross-validated in five folds, or fewer if there are fewer rows. The vector and the threshold, halfway
+    between the mean projections, come from the other folds. 1 is perfect, 0.5 is chance.
 
     >>> separation(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[0.0], [-1.0]]), mean_difference)
     1.0
@@ -186,10 +177,9 @@ def separation(positive: Tensor, negative: Tensor, direction: Direction) -> floa
 
 
 def middle(blocks: int) -> int:
-    """Return the default block to steer: the middle one.
+    """Return the default block to steer: early ones damage later computations, and the last one has little effect.
 
-    There the vector changes the text without side effects. Early blocks damage later computations, and the last one has
-    little effect (docs/results/vector.md). Source: arXiv 2312.06681 finds its best blocks a little before the middle.
+    Source: docs/results/vector.md; arXiv 2312.06681 finds its best blocks a little before the middle.
 
     >>> middle(32), middle(6)
     (16, 3)
@@ -197,15 +187,13 @@ def middle(blocks: int) -> int:
     return blocks // 2
 
 
-def _layer_contrast(
-    layer: int, vector: Tensor, positive: States, negative: States, direction: Direction
-) -> LayerContrast:
-    p, n = positive.by_block[layer], negative.by_block[layer]
-    residual = torch.cat([positive.norms[layer], negative.norms[layer]]).mean().item()
+def _layer_contrast(layer: int, vector: Tensor, sides: Sequence[States], direction: Direction) -> LayerContrast:
+    p, n = (side.by_block[layer] for side in sides)
+    residual = torch.cat([side.norms[layer] for side in sides]).mean().item()
     if mean_difference(p, n).norm() <= NEGLIGIBLE * residual:
         raise ActshiftError(
-            f"After block {layer} the positive and the negative rows are the same, so they have no direction between "
-            "them; give rows that differ, or use the mean over tokens."
+            f"After block {layer} the positive and the negative rows are the same, so there is no direction; give rows "
+            "that differ, or use the mean over tokens."
         )
     return LayerContrast(layer, vector.norm().item(), residual, separation(p, n, direction))
 
@@ -217,26 +205,20 @@ def _check_sides(sides: Mapping[str, Rows | Dataset], method: str) -> None:
             raise ActshiftError(f"There {count} {side} row; give at least two, and better a few dozen.")
     positive, negative = (" and ".join(columns_read(rows, side)) for side, rows in sides.items())
     if positive != negative:
-        raise ActshiftError(
-            f"The positive rows have {positive}, the negative ones {negative}; give both in one form, because tokens "
-            "of different roles cannot be compared."
-        )
-    lengths = [f"{len(rows)} {side}" for side, rows in sides.items()]
-    if method in PAIRED and len(set(map(len, sides.values()))) > 1:
-        raise ActshiftError(
-            f"Method {method} pairs row by row, and there are {' and '.join(lengths)} rows; give as many of both, or "
-            "use the method mean."
-        )
+        found = f"The positive rows have {positive}, the negative ones {negative}"
+        raise ActshiftError(f"{found}; give both in one form, because tokens of different roles cannot be compared.")
+    if method == "pca" and len(sides["positive"]) != len(sides["negative"]):
+        counts = " and ".join(f"{len(rows)} {side}" for side, rows in sides.items())
+        raise ActshiftError(f"Method pca pairs row by row, and there are {counts} rows; use as many, or method mean.")
 
 
 def _notes(sides: Sequence[list[list[int]]], tokenizer: PreTrainedTokenizerBase, token: str) -> tuple[str, ...]:
-    positive, negative = sides
-    if sorted(positive) == sorted(negative):
+    if sorted(sides[0]) == sorted(sides[1]):
         raise ActshiftError("The positive and the negative rows are the same, so their difference is zero.")
-    ends_p, ends_n = ({ids[-2] for ids in side} for side in (positive, negative))  # ids[-1] is the end of text
-    if token == "mean" or ends_p & ends_n:
+    ends = [{ids[-2] for ids in side} for side in sides]  # ids[-1] is the end of text
+    if token == "mean" or set.intersection(*ends):
         return ()
-    last_p, last_n = (tokenizer.decode([min(ends)]) for ends in (ends_p, ends_n))
+    last_p, last_n = (tokenizer.decode([min(ids)]) for ids in ends)
     return (
         f"The two sides share no last token (such as {last_p!r} and {last_n!r}), so the vectors may describe these "
         "words only; end the rows of both sides alike, or use the mean over tokens.",

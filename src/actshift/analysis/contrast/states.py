@@ -31,13 +31,9 @@ class States(NamedTuple):
 def row_batches(
     rows: Rows | Dataset, side: str, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int
 ) -> list[dict[str, Tensor]]:
-    """Return batches whose labels mark the tokens to read, which are a text or a completion.
+    """Return batches whose labels mark the tokens to read: a text or a completion, without the end-of-text token.
 
-    The end-of-text token is not read, because both sides have it. Other columns are ignored.
-
-    Raises:
-        ActshiftError: A row is empty, or longer than `max_length` tokens. It is not cut, because it would then end
-            with another token.
+    Raises ActshiftError if a row is empty, or longer than `max_length` tokens: cut, it would end with another token.
     """
     columns = columns_read(rows, side)
     plain: Any = [{name: row[name] for name in columns} if isinstance(row, Mapping) else row for row in rows]
@@ -60,8 +56,7 @@ def row_batches(
 def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
     """Return the columns that `contrast` reads: prompt and completion, messages, or text (also for plain texts).
 
-    Raises:
-        ActshiftError: The rows have other columns.
+    Raises ActshiftError if the rows have other columns.
 
     >>> columns_read([{"prompt": "2 + 2 =", "completion": " 4", "answer": "4"}], "positive")
     ('prompt', 'completion')
@@ -80,11 +75,8 @@ def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
 
 def token_ids(batches: Sequence[Batch]) -> list[list[int]]:
     """Return the token ids of each row without padding."""
-    return [
-        ids[mask.bool()].tolist()
-        for batch in batches
-        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-    ]
+    rows = (row for batch in batches for row in zip(batch["input_ids"], batch["attention_mask"], strict=True))
+    return [ids[mask.bool()].tolist() for ids, mask in rows]
 
 
 def row_states(
@@ -93,11 +85,8 @@ def row_states(
     """Return the activation of each row after each of `blocks`, which are in forward order.
 
     `token` is "last", or "mean" for the mean over the tokens with a label. The norm of a row is the median of ‖h‖ over
-    these tokens, because the first tokens of a text may be far larger than all others. `step` is called after each
-    batch.
-
-    Raises:
-        ActshiftError: An activation is not finite.
+    these tokens, because the first tokens of a text may be far larger. `step` is called after each batch. Raises
+    ActshiftError if an activation is not finite.
     """
     rows: list[list[Tensor]] = [[] for _ in blocks]
     norms: list[list[Tensor]] = [[] for _ in blocks]

@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.capture import Batch, check_tokens, model_name
-from actshift.analysis.extract.distill import distill, validation_kl
-from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, ranks_within
+from actshift.analysis.capture import Batches, check_tokens, model_name
+from actshift.analysis.extract.fit import Ranks, config_for, distill, fit_layers, ranks_within, validation_kl
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit
@@ -50,7 +49,7 @@ class Extraction:
 def extract(
     base: nn.Module,
     finetuned: nn.Module,
-    batches: Sequence[Batch],
+    batches: Batches,
     rank: int = 8,
     budget: int | None = None,
     distill_steps: int = 0,
@@ -73,18 +72,15 @@ def extract(
     (every third). With `distill_steps`, the adapter is then trained on KL(fine-tuned ‖ steered).
 
     Args:
-        base: The base model. It carries the adapter afterwards; a classifier also receives the fine-tuned head, which
-            is saved with the adapter.
+        base: The base model. It carries the adapter afterwards; a classifier also receives the fine-tuned head.
         finetuned: A version of the base with other weights, of any dtype. It is not changed.
         batches: Unlabelled batches of any text; `actshift.token_batches` builds them.
-        rank: The rank r at every block.
         budget: Number of parameters to distribute over the blocks according to the oracle, instead of `rank`.
         distill_steps: Optimiser steps of distillation, one batch each, at `learning_rate`.
         linear: Report the KL with linear maps of full rank too, the best that any rank could reach.
         ranks: The ranks at which the report describes the oracle; those above the width d are ignored.
         nonlinear_steps: Steps to train the report's nonlinear maps; 0 skips them.
-        folder: A new folder for the adapter. Finished fits are stored there while the extraction runs.
-        resume: Continue the unfinished extraction in `folder`.
+        folder: A new folder for the adapter, or with `resume`, one with an unfinished extraction to continue.
         heard: Called with the phase, its finished steps and the total number of steps.
 
     Raises:
@@ -132,21 +128,15 @@ def extract(
         kl["distilled"] = distill(pair, batches, distill_steps, learning_rate, on_step)
     if store is not None:
         store.finish(model, finetuned)
-    report = ExtractReport(
-        model=model_name(model),
-        finetuned=model_name(finetuned),
-        tokens=sum(int(batch["attention_mask"].sum()) for batch in batches),
-        parameters=sum(p.numel() for name, p in model.named_parameters() if CONTAINER in name),
-        checkpoint=sum(p.numel() for p in finetuned.parameters()),
-        layers=tuple(fits),
-        kl=kl,
-        distill_steps=distill_steps,
-        oracle=oracle_report,
-    )
+    names = model_name(model), model_name(finetuned)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    parameters = sum(p.numel() for name, p in model.named_parameters() if CONTAINER in name)
+    checkpoint = sum(p.numel() for p in finetuned.parameters())
+    report = ExtractReport(*names, tokens, parameters, checkpoint, tuple(fits), kl, distill_steps, oracle_report)
     return Extraction(model, report)
 
 
-def _full_rank_kl(pair: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard: ProgressCallback) -> float:
+def _full_rank_kl(pair: ModelPair, batches: Batches, ranks: Ranks, heard: ProgressCallback) -> float:
     """Return the KL with linear maps of full rank at every block, and leave the base unchanged."""
     on_batch = progress_counter(heard, "Fitting linear maps", len(ranks) * len(batches))
     with restored(pair.base.parameters(), "requires_grad"):
@@ -162,11 +152,10 @@ def _full_rank_kl(pair: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard
 class FitStore:
     """The finished fits of an extraction in one file. `key` is a hash of the models, the text and the ranks.
 
-    Raises:
-        ActshiftError: The folder is not empty, or with `resume`, contains no extraction with this key.
+    Raises ActshiftError if the folder is not empty, or with `resume`, contains no extraction with this key.
     """
 
-    def __init__(self, folder: str | Path, batches: Sequence[Batch], settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(self, folder: str | Path, batches: Batches, settings: Mapping[str, Any], resume: bool) -> None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for batch in batches:
             digest.update(batch["input_ids"].cpu().numpy().tobytes())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from torch.nn import functional as F
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, split_batches, unmasked
-from actshift.analysis.extract.model_pair import ModelPair, divergence, logits
+from actshift.analysis.capture import Batch, Batches, inference, split_batches, unmasked
+from actshift.analysis.extract.model_pair import ModelPair, Step, divergence, logits
 from actshift.analysis.extract.report import LayerOracle, OracleReport
 from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 
@@ -22,23 +21,17 @@ NONLINEAR_STEPS = 100
 NONLINEAR_RATE = 1e-3
 SPREAD = 0.2
 """Standard deviation of the code of a fresh nonlinear map. SiLU is nearly linear at this scale."""
-
-
-class LayerMoments(NamedTuple):
-    """Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and validation tokens."""
-
-    all: Moments
-    fitted: Moments
-    validation: Moments
+LayerMoments = tuple[Moments, Moments, Moments]
+"""Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and validation tokens."""
 
 
 def oracle(
     pair: ModelPair,
-    batches: Sequence[Batch],
+    batches: Batches,
     ranks: Sequence[int] = RANKS,
     nonlinear_rank: int = 8,
     steps: int = NONLINEAR_STEPS,
-    on_batch: Callable[[], None] = lambda: None,
+    on_batch: Step = lambda: None,
 ) -> OracleReport:
     """Measure the oracle shifts Δh = h_finetuned - h: their spectrum, predictability and effect on the predictions.
 
@@ -53,22 +46,22 @@ def oracle(
 
     Source: arXiv 2603.00425, oracle steering; docs/method.md#oracle.
     """
-    moments = [LayerMoments(Moments(), Moments(), Moments()) for _ in pair.blocks]
+    moments: list[LayerMoments] = [(Moments(), Moments(), Moments()) for _ in pair.blocks]
     with inference(pair.base, pair.finetuned):
         kl_base, kl_oracle = _measure_shifts(pair, batches, moments, on_batch)
-        width = len(moments[0].all.mean_x)
-        fits = [best_fit(layer.fitted, layer.validation, (*ranks, nonlinear_rank, width)) for layer in moments]
+        width = len(moments[0][0].mean_x)
+        fits = [best_fit(fitted, validation, (*ranks, nonlinear_rank, width)) for _, fitted, validation in moments]
         linear = [fit[nonlinear_rank].map for fit in fits]
         errors = _nonlinear_errors(pair, batches, linear, moments, steps, on_batch) if steps else [None] * len(moments)
     layers = tuple(
-        _layer_oracle(index, layer, {rank: fit[rank] for rank in ranks}, fit[width], error)
-        for index, (layer, fit, error) in enumerate(zip(moments, fits, errors, strict=True))
+        _layer_oracle(index, of_layer, {rank: fit[rank] for rank in ranks}, fit[width], error)
+        for index, (of_layer, fit, error) in enumerate(zip(moments, fits, errors, strict=True))
     )
     return OracleReport(layers, tuple(ranks), nonlinear_rank, kl_base, kl_oracle, pair.outside)
 
 
 def _measure_shifts(
-    pair: ModelPair, batches: Sequence[Batch], moments: Sequence[LayerMoments], on_batch: Callable[[], None]
+    pair: ModelPair, batches: Batches, moments: list[LayerMoments], on_batch: Step
 ) -> tuple[float, float]:
     """Add all batches to the moments; return the mean KL on validation rows of the base without and with the oracle."""
     kl_base: list[Tensor] = []
@@ -90,36 +83,27 @@ def _measure_shifts(
 def _layer_oracle(
     index: int, moments: LayerMoments, fits: dict[int, Fit], linear: Fit, nonlinear_error: float | None
 ) -> LayerOracle:
-    spectrum, variance = moments.all.spectrum(), moments.validation.variance
-    total = sum(spectrum) or 1.0
-    stream = moments.all.covariances()[0].trace() + moments.all.mean_x.square().sum()
-
-    def r2(error: float) -> float:
-        return 1 - error / variance if variance else 0.0
-
+    everything, _, validation = moments
+    spectrum = everything.spectrum()
+    stream = everything.covariances()[0].trace() + everything.mean_x.square().sum()
     return LayerOracle(
         layer=index,
-        size=(moments.all.energy / stream.clamp(min=1e-30).item()) ** 0.5,
-        energy={rank: sum(spectrum[:rank]) / total for rank in fits},
-        r2={rank: r2(fit.error) for rank, fit in fits.items()},
-        r2_linear=r2(linear.error),
-        r2_nonlinear=None if nonlinear_error is None else r2(nonlinear_error),
+        size=(everything.energy / stream.clamp(min=1e-30).item()) ** 0.5,
+        energy={rank: sum(spectrum[:rank]) / (sum(spectrum) or 1.0) for rank in fits},
+        r2={rank: validation.r2(fit.error) for rank, fit in fits.items()},
+        r2_linear=validation.r2(linear.error),
+        r2_nonlinear=None if nonlinear_error is None else validation.r2(nonlinear_error),
     )
 
 
 def _nonlinear_errors(
-    pair: ModelPair,
-    batches: Sequence[Batch],
-    linear: Sequence[Affine],
-    moments: Sequence[LayerMoments],
-    steps: int,
-    on_batch: Callable[[], None],
+    pair: ModelPair, batches: Batches, linear: list[Affine], moments: list[LayerMoments], steps: int, on_batch: Step
 ) -> list[float]:
     """Train SiLU maps for all layers together, and return their mean squared errors on validation rows."""
-    units = [_units(layer.fitted) for layer in moments]
+    units = [_units(fitted) for _, fitted, _ in moments]
     maps = [
-        _silu_map(affine, layer.fitted, *unit).to(next(pair.base.parameters()).device)
-        for affine, layer, unit in zip(linear, moments, units, strict=True)
+        _silu_map(affine, fitted, *unit).to(next(pair.base.parameters()).device)
+        for affine, (_, fitted, _), unit in zip(linear, moments, units, strict=True)
     ]
     optimizer = torch.optim.Adam([p for silu_map in maps for p in silu_map.parameters()], lr=NONLINEAR_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -169,11 +153,7 @@ def _silu_map(affine: Affine, fitted: Moments, unit_x: float, unit_y: float) -> 
 
 
 def _refitted_errors(
-    pair: ModelPair,
-    batches: Sequence[Batch],
-    maps: Sequence[LowRankShift],
-    units: Sequence[float],
-    on_batch: Callable[[], None],
+    pair: ModelPair, batches: Batches, maps: list[LowRankShift], units: list[float], on_batch: Step
 ) -> list[float]:
     """Return the errors on validation rows with the best W_up and bias for the trained codes."""
     sums = [(Moments(), Moments()) for _ in maps]

@@ -44,16 +44,14 @@ class Fold:
 def plan_folds(model: Any) -> list[Fold]:
     """Return for every active steering layer the linear map before it, which can absorb its shift exactly.
 
-    With the map y = W m + b, the shift Δ(y) = M y + c results in (I + M) W m + (I + M) b + c. At the input of a map,
-    the new weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last
-    map.
+    With the map y = W m + b, the shift Δ(y) = M y + c gives (I + M) W m + (I + M) b + c. At the input of a map, the new
+    weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last map.
 
     Raises:
         ActshiftError: A shift is not affine, acts on some tokens only, depends on h after the block, or does not
             directly follow a linear map.
 
-    Source: arXiv 2603.00425, §3, for LoReFT after the MLP: ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb;
-    docs/method.md#folding.
+    Source: arXiv 2603.00425, §3, for LoReFT after the MLP; docs/method.md#folding.
     """
     base = unwrap(model)
     folds = [_fold(base, layer) for layer in steering_layers(model).values()]
@@ -78,7 +76,11 @@ def _fold(base: nn.Module, layer: SteeringLayer) -> Fold:
     name, module = (host.name, host.module) if layer.at_input else _last_map(base, host, where, blocks)
     if layer.site == "post_block":
         _check_sum(base, layer.layer_index, where, blocks)
-    return Fold(layer.layer_index, layer.site, name, _plain_linear(module, name), layer.at_input, shift)
+    plain = getattr(module, "base_layer", module)  # inside a LoRA layer
+    weight = getattr(plain, "weight", None)
+    if weight is None or weight.ndim != 2 or not weight.is_floating_point():
+        raise ActshiftError(f"{name} ({type(plain).__name__}) has no plain weight to merge into; load it unquantised.")
+    return Fold(layer.layer_index, layer.site, name, plain, layer.at_input, shift)
 
 
 def _unmergeable(where: str, reason: str) -> ActshiftError:
@@ -148,12 +150,3 @@ def _probe(base: nn.Module, modules: Sequence[nn.Module]) -> list[Call]:
         for layer in layers:
             layer._disable_adapters = True
         return observe(base, {"input_ids": PROBE}, modules)
-
-
-def _plain_linear(module: nn.Module, name: str) -> nn.Module:
-    """Return the linear map inside a LoRA layer; raise ActshiftError if its weight is quantised or not a matrix."""
-    inner = getattr(module, "base_layer", module)
-    weight = getattr(inner, "weight", None)
-    if weight is None or weight.ndim != 2 or not weight.is_floating_point():
-        raise ActshiftError(f"{name} ({type(inner).__name__}) has no plain weight to merge into; load it unquantised.")
-    return inner
