@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from actshift.data.readers import Row, is_file_name, read_file
 from actshift.errors import ActshiftError, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+Row = Mapping[str, Any]
+"""One row of a file or a dataset: values by column name."""
 Columns = tuple[str, ...]
 """The columns that one kind of row needs."""
 
@@ -51,15 +55,16 @@ def load_rows(
         ActshiftError: the source does not exist, cannot be read or has no rows, the columns fit none of `kinds`, or
             a value is missing or has the wrong type. The message names the source and the row, counted from 1.
 
-    Example:
-        >>> import json, pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp(), "rows.jsonl")
-        >>> _ = path.write_text(json.dumps({"prompt": "2 + 2 =", "completion": " 4"}))
-        >>> load_rows(str(path))[0]
-        {'prompt': '2 + 2 =', 'completion': ' 4'}
+    >>> import json, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "rows.jsonl")
+    >>> _ = path.write_text(json.dumps({"prompt": "2 + 2 =", "completion": " 4"}))
+    >>> load_rows(str(path))[0]
+    {'prompt': '2 + 2 =', 'completion': ' 4'}
     """
     require("datasets", "train")
-    rows: Any = read_file(Path(source)) if is_file_name(source) else _from_hub(source, split or "train")
+    path = Path(source)
+    is_file = path.is_file() or _format(path) in _READERS
+    rows: Any = read_file(path) if is_file else _from_hub(source, split or "train")
     if limit is not None:
         rows = rows[:limit] if isinstance(rows, list) else rows.select(range(min(limit, len(rows))))
     return checked_rows(rows, source, kinds)
@@ -81,6 +86,24 @@ def checked_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) ->
     return require("datasets", "train").Dataset.from_dict(values)
 
 
+def read_file(path: Path) -> list[Row]:
+    """Return the rows of a .jsonl, .json, .csv or .parquet file. All formats but Parquet may be compressed as .gz.
+
+    Raises:
+        ActshiftError: the file does not exist, has another format, or cannot be read.
+    """
+    if not path.is_file():
+        raise ActshiftError(f"There is no file {path}.")
+    if (reader := _READERS.get(_format(path))) is None:
+        raise ActshiftError(f"{path} has an unknown format; use one of {', '.join(_READERS)}.")
+    try:
+        return reader(path)
+    except ActshiftError:
+        raise
+    except (OSError, EOFError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, not JSON, not Parquet
+        raise ActshiftError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error
+
+
 def columns_of(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None:
     """Return the first set of columns in `kinds` whose names are all in `names`, or None.
 
@@ -88,6 +111,54 @@ def columns_of(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None
     ('text', 'label')
     """
     return next((columns for columns in kinds if set(columns) <= set(names)), None)
+
+
+def _format(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _open(path: Path) -> TextIO:
+    opener = cast(Callable[..., TextIO], gzip.open if path.name.lower().endswith(".gz") else open)
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _read_json_lines(path: Path) -> list[Row]:
+    with _open(path) as lines:
+        return [_parse_object(line, f"Line {number} of {path}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parse_object(line: str, place: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ActshiftError(f"{place} is not valid JSON: {first_line(error).rstrip('.')}.") from error
+    if not isinstance(row, dict):
+        raise ActshiftError(f"{place} is a {type(row).__name__}; it must be an object with columns.")
+    return row
+
+
+def _read_json(path: Path) -> list[Row]:
+    with _open(path) as file:
+        text = file.read()
+    if not text.lstrip().startswith("["):  # many .json files have one object per line
+        return _read_json_lines(path)
+    rows = json.loads(text)
+    if not all(isinstance(row, dict) for row in rows):
+        raise ActshiftError(f"{path} is a JSON list with items that are not objects; each item must have columns.")
+    return rows
+
+
+def _read_csv(path: Path) -> list[Row]:
+    with _open(path) as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": lambda path: require("pyarrow.parquet", "train").read_table(path).to_pylist(),
+}
 
 
 def _from_hub(source: str, split: str) -> Dataset:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from string import ascii_uppercase
 
-from actshift.data.readers import Row
+from actshift.data.rows import Row
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.tasks.scorers.base import Scorer, answer_scorer, gold_of
 from actshift.tasks.scorers.mention import Mention, drop_overlaps, final_answer, find_names

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from decimal import Context, Decimal
 from fractions import Fraction
 
-from actshift.data.readers import Row
+from actshift.data.rows import Row
 from actshift.errors import ActshiftError
-from actshift.tasks.formatting import plain_decimal
 from actshift.tasks.scorers.base import answer_scorer, gold_of
 from actshift.tasks.scorers.mention import FILLER, Mention, announced, drop_negated
 
@@ -130,6 +129,16 @@ def _mixed_number(whole: str | None, part: str | None) -> str | None:
         return None
     sign = -1 if whole.startswith("-") else 1
     return str(Fraction(whole) + sign * Fraction(part))
+
+
+def plain_decimal(number: Decimal) -> str:
+    """Return a number without an exponent and without trailing zeros after the decimal point.
+
+    >>> plain_decimal(Decimal("1.50E+3")), plain_decimal(Decimal("0.50"))
+    ('1500', '0.5')
+    """
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _canonical(number: re.Match[str]) -> str:
