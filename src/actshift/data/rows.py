@@ -48,12 +48,12 @@ def load_rows(
         source: a .jsonl, .json or .csv file (also as .gz), a .parquet file, or the id of a dataset.
         split: the split of the dataset on the hub, "train" by default. A file has no splits.
         limit: the number of rows to keep from the start, or None for all.
-        kinds: the allowed sets of columns. The first set that the rows have is used. The result has these columns,
-            and the columns of `OPTIONAL` that every row has.
+        kinds: the allowed sets of columns. The result has the first set that the rows have, and the columns of
+            `OPTIONAL` that every row has.
 
     Raises:
-        ActshiftError: the source does not exist, cannot be read or has no rows, the columns fit none of `kinds`, or
-            a value is missing or has the wrong type. The message names the source and the row, counted from 1.
+        ActshiftError: the source does not exist, cannot be read or has no rows, the columns fit none of `kinds`, or a
+            value is missing or has the wrong type. The message names the row, counted from 1.
 
     >>> import json, pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "rows.jsonl")
@@ -81,7 +81,8 @@ def checked_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) ->
         for column in columns:
             if problem := _find_problem(row, column):
                 raise ActshiftError(f"Row {number} of {source} {problem}.")
-    columns += _usable_optional_columns(rows, columns)
+    optional = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
+    columns += tuple(name for name in optional if all(_is_usable(name, row.get(name)) for row in rows))
     values = {column: [_normalize(column, row[column]) for row in rows] for column in columns}
     return require("datasets", "train").Dataset.from_dict(values)
 
@@ -178,13 +179,8 @@ def _required_columns(source: str, rows: Any, kinds: Sequence[Columns]) -> Colum
     names = list(dict.fromkeys(name for row in rows for name in row)) if isinstance(rows, list) else rows.column_names
     if columns := columns_of(names, kinds):
         return columns
-    allowed = ", or ".join(_join_names(columns) for columns in kinds)
+    allowed = ", or ".join(" and ".join(", ".join(columns).rsplit(", ", maxsplit=1)) for columns in kinds)
     raise ActshiftError(f"{source} has the columns {', '.join(map(str, names)) or '(none)'}; a row needs {allowed}.")
-
-
-def _join_names(columns: Columns) -> str:
-    *first, last = columns
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _find_problem(row: Row, column: str) -> str | None:
@@ -217,12 +213,6 @@ def _find_messages_problem(messages: Any, column: str) -> str | None:
     if not all(isinstance(turn["content"], str) for turn in turns) or not turns[-1]["content"].strip():
         return f"has {column} with a turn without text, or with an empty last turn"
     return None
-
-
-def _usable_optional_columns(rows: Sequence[Row], columns: Columns) -> Columns:
-    """Return the columns of `OPTIONAL` that belong to `columns` and have a valid value in every row."""
-    names = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
-    return tuple(name for name in names if all(_is_usable(name, row.get(name)) for row in rows))
 
 
 def _is_usable(column: str, value: Any) -> bool:
