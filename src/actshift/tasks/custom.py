@@ -22,8 +22,6 @@ KEYS: dict[str, Any] = {
 """The keys of a task file, with the types of their values."""
 WHOLE = "all"
 """The name of the only split of a single file."""
-TOLERANCE = 1e-6
-"""The allowed rounding error of a sum of shares."""
 
 
 def read_task(path: str | Path) -> Task:
@@ -106,7 +104,7 @@ def _slices(path: Path, splits: Mapping[str, Any], whole: str) -> dict[str, Spli
     named = {split: SplitSlice(value) for split, value in splits.items() if isinstance(value, str)}
     shares = {split: value for split, value in splits.items() if split not in named}
     are_valid = all(isinstance(share, int | float) and share > 0 for share in shares.values())
-    if not are_valid or sum(shares.values()) > 1 + TOLERANCE:
+    if not are_valid or sum(shares.values()) > 1 + 1e-6:  # a sum of decimals is not exact
         raise ActshiftError(
             f"In the task file {path}, a split must be a name or a share above 0, and all shares at most 1 together, "
             f"got {dict(splits)}."

@@ -41,7 +41,7 @@ def _aqua_rat(row: Row) -> Example:
     return Example(prompt, f" {row['rationale'].strip()}\nAnswer: {choice.answer}", choice.answer, choice.choices)
 
 
-AQUA_RAT = Task(
+AQUA_RAT = _task(
     name="aqua_rat",
     title="Algebra with five choices",
     description="""AQuA-RAT: algebra with five choices, and reasoning before the answer.
@@ -66,7 +66,6 @@ AQUA_RAT = Task(
         "rationale": "3x = 17 - 2 = 15, so x = 15 / 3 = 5.",
         "correct": "C",
     },
-    scorer=get_scorer("choice"),
     settings={"epochs": 1, "max_length": 512},
     max_new_tokens=256,
 )

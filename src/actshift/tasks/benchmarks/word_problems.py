@@ -16,9 +16,7 @@ ANNOTATION = re.compile(r"<<[^<>]*>>")
 MAX_DECIMALS = 6
 """The number of decimals kept in a completion. A model cannot learn the digits after them."""
 
-_task = partial(Task, scorer=get_scorer("number"))
-_one_epoch = {"epochs": 1, "max_length": 256}
-_three_epochs = {"epochs": 3, "max_length": 256}
+_task = partial(Task, scorer=get_scorer("number"), settings={"epochs": 1, "max_length": 256})
 
 
 def number_text(value: str | float) -> str:
@@ -53,7 +51,6 @@ ASDIV = _task(
     local=Folder(slices=split_by_hash("test"), layout=lambda row: {**row, "result_float": row["answer"]["final"]}),
     example=lambda row: _problem(row["question"], row["result_float"]),
     sample={"question": "Two boats carry 8 people each. How many do they carry?", "result": "16", "result_float": 16.0},
-    settings=_one_epoch,
 )
 
 
@@ -85,7 +82,7 @@ GSM8K = _task(
         "question": "A box holds 6 eggs. How many eggs are in 3 boxes, if 2 are broken and thrown away?",
         "answer": "The boxes hold 6 * 3 = <<6*3=18>>18 eggs.\nOf these, 18 - 2 = <<18-2=16>>16 are left.\n#### 16",
     },
-    settings=_three_epochs,
+    settings={"epochs": 3, "max_length": 256},
     max_new_tokens=256,
 )
 
@@ -114,7 +111,7 @@ MAWPS = _task(
     ),
     example=_mawps,
     sample={"Question": "Ada had N_00 stamps and sold N_01 . How many are left ?", "Numbers": "9.0 4.0", "Answer": 5.0},
-    settings=_three_epochs,
+    settings={"epochs": 3, "max_length": 256},
 )
 
 SVAMP = _task(
@@ -141,5 +138,4 @@ SVAMP = _task(
         "Question": "How many more red pens than blue pens does he have?",
         "Answer": "2",
     },
-    settings=_one_epoch,
 )

@@ -56,6 +56,13 @@ def gold_of(row: Row) -> str:
     raise ActshiftError(f"A row to score needs the column answer or completion, and has {', '.join(row) or 'none'}.")
 
 
+def extracted_gold(scorer: str, allowed: str, extract: Extract, row: Row) -> str:
+    """Return the gold answer of a row as `extract` reads it, or raise `ActshiftError` if it reads none."""
+    if (gold := extract(gold_of(row), row)) is None:
+        raise ActshiftError(f"The scorer {scorer} needs an answer {allowed}, got {gold_of(row)!r}.")
+    return gold
+
+
 def answer_scorer(
     name: str, extract: Extract, read_gold: ReadGold = gold_of, same: Callable[[str, str], bool] = eq
 ) -> Scorer:
