@@ -26,9 +26,9 @@ def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> D
     if "messages" not in rows.column_names:
         return rows
     if not tokenizer.chat_template:
-        name = tokenizer.name_or_path
         raise ActshiftError(
-            f"The tokenizer of {name} has no chat template; use prompt and completion, or a chat model."
+            f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with; "
+            "use rows with prompt and completion, or a chat model."
         )
     rendered: list[dict[str, Any]] = []
     for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):

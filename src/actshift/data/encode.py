@@ -148,14 +148,13 @@ def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_leng
         all_ids = [_append_end(ids, tokenizer) for ids in token_ids(tokenizer, rows["text"])]
         pieces = [ids[start : start + max_length] for ids in all_ids for start in range(0, len(ids), max_length)]
         return Encoded([{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1], left_out=0)
-    examples = _encode_completions(list(rows["prompt"]), list(rows["completion"]), tokenizer, is_rendered)
+    examples = _encode_completions(rows, tokenizer, is_rendered)
     kept = short_enough([len(example["input_ids"]) for example in examples], max_length)
     return Encoded([examples[index] for index in kept], left_out=len(examples) - len(kept))
 
 
-def _encode_completions(
-    prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase, is_rendered: bool
-) -> list[Example]:
+def _encode_completions(rows: Dataset, tokenizer: PreTrainedTokenizerBase, is_rendered: bool) -> list[Example]:
+    prompts, completions = list(rows["prompt"]), list(rows["completion"])
     prompt_ids = token_ids(tokenizer, prompts, add_special_tokens=not is_rendered)
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     text_ids = token_ids(tokenizer, texts, add_special_tokens=not is_rendered)

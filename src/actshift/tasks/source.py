@@ -146,10 +146,10 @@ class Folder(Source):
                 yield hub_row
 
     def place(self, task: str, split: str) -> str:
-        """Return the path of the file, of which the compressed one comes first.
+        """Return the path of the file. A compressed file takes precedence.
 
         Raises:
-            ActshiftError: there is no such file.
+            ActshiftError: the folder has no file for the split.
         """
         for path in (self.folder / f"{split}.jsonl.gz", self.folder / f"{split}.jsonl"):
             if path.is_file():
