@@ -22,7 +22,7 @@ def did_you_mean(given: object, allowed: Iterable[object]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of what another library says of an error, or the error's type where it says nothing.
 
     >>> first_line(ValueError("no such file\\nSee https://..."))

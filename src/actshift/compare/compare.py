@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from actshift.compare.cell import BASE_CELL, Cell
+from actshift.compare.cell import BASE_CELL, Cell, CellJob
 from actshift.compare.folder import CompareFolder, made_with
-from actshift.compare.job import CellJob
-from actshift.compare.methods import EQUAL, MethodSelection, check_common, select_methods
-from actshift.compare.protocol import FIRST_SEED, PendingCell, SweepState
+from actshift.compare.methods import EQUAL, Method, MethodSelection, check_common, select_methods
+from actshift.compare.protocol import FIRST_SEED, SweepState
 from actshift.compare.provenance import provenance
 from actshift.compare.report import CompareReport, build_report
 from actshift.compare.settings import CompareSettings
@@ -40,9 +39,7 @@ class Progress:
     cells: int
 
 
-def compare(
-    settings: CompareSettings, on_progress: Callable[[Progress], None] = lambda progress: None
-) -> CompareReport:
+def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] | None = None) -> CompareReport:
     """Compare methods by the paper's protocol, and write table.json, table.md and table.png to `out`.
 
     Each method is trained at every one of its learning rates with the first seed. The rate with the best score on
@@ -77,7 +74,7 @@ def compare(
         store_splits(comparison.splits, comparison.folder.rows)
         state = comparison.load_state()
         with WorkerPool(settings.jobs) as engine:
-            _run_cells(comparison, state, engine, on_progress)
+            _run_cells(comparison, state, engine, on_progress or (lambda progress: None))
         report = build_report(state, comparison.protocol, provenance(settings.command))
         write_whole(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
         write_whole(out / "table.md", markdown(report))
@@ -103,7 +100,7 @@ class Comparison:
         """
         folder = CompareFolder(Path(settings.required("out")))
         selection = select_methods(settings.methods)
-        check_common(settings.common, "The command line")
+        check_common(settings.common, "On the command line")
         task = get_task(settings.task).settings if settings.task else {}
         common = {**task, **selection.common, **settings.common, "model": settings.required("model")}
         for method in selection.methods:
@@ -114,6 +111,10 @@ class Comparison:
     def common(self) -> TrainSettings:
         """The training settings that all methods share; the others are at their defaults."""
         return TrainSettings(**self.selection.common)
+
+    def method_settings(self, method: Method) -> TrainSettings:
+        """Return the settings of a method at its first learning rate and with the first seed, without paths."""
+        return method.cell_settings(method.rates[0], FIRST_SEED, **self.selection.common)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class Comparison:
             ActshiftError: if finished or unfinished cells in the folder were made with other settings or rows.
         """
         state = SweepState(self.selection.methods, self.settings.seeds)
-        cells = list(self._all_cells())
+        cells = state.all_cells()
         self.folder.load(state, {cell: self._made_with(cell) for cell in cells})
         for cell in cells:
             run = RunFolder(self.folder.weights(cell))
@@ -183,15 +184,13 @@ class Comparison:
                 run.check(self._cell_settings(cell), resume=True)
         return state
 
-    def job(self, pending: PendingCell) -> CellJob:
-        """Return the job of a pending cell."""
-        cell, rows = pending.cell, self.folder.rows
+    def job(self, cell: Cell, test: bool) -> CellJob:
+        """Return the job that trains and scores a cell, with `test` also on the test rows."""
         return CellJob(
             folder=str(cell.folder(self.folder.path)),
             settings=self._cell_settings(cell),
             trains=cell != BASE_CELL,
-            validation=str(rows / "validation.jsonl"),
-            test=str(rows / "test.jsonl") if pending.test else None,
+            test=str(self.folder.rows / "test.jsonl") if test else None,
             max_new_tokens=self.settings.new_tokens,
             scorer=self.settings.judge.name if self.settings.judge else None,
             eval_batch_size=self.settings.eval_batch_size,
@@ -199,36 +198,26 @@ class Comparison:
             one_thread=self.settings.jobs > 1,
         )
 
-    def _all_cells(self) -> Iterator[Cell]:
-        """Yield every cell that the comparison could run."""
-        yield BASE_CELL
-        for method in self.selection.methods:
-            for rate in method.rates:
-                for seed in range(FIRST_SEED, FIRST_SEED + self.settings.seeds):
-                    yield Cell(method.name, rate, seed)
-
     def _cell_settings(self, cell: Cell) -> TrainSettings:
         """Return the training settings of a cell; the base model only uses them for loading."""
-        paths = {
+        common: dict[str, Any] = {
+            **self.selection.common,
             "data": str(self.folder.rows / "train.jsonl"),
             "eval_data": str(self.folder.rows / "validation.jsonl"),
             "out": str(self.folder.weights(cell)),
         }
-        common: dict[str, Any] = {**self.selection.common, **paths}
-        if cell == BASE_CELL:
-            return TrainSettings(**common)
-        method = next(method for method in self.selection.methods if method.name == cell.method)
-        return method.cell_settings(cell.rate, cell.seed, **common)
+        method = self.selection.get(cell.method)
+        return method.cell_settings(cell.rate, cell.seed, **common) if method else TrainSettings(**common)
 
     def _made_with(self, cell: Cell) -> dict[str, Any]:
         """Return everything that decides the result of a cell."""
-        rates = [list(method.rates) for method in self.selection.methods if method.name == cell.method]
+        method = self.selection.get(cell.method)
         return made_with(
             self._cell_settings(cell),
             max_new_tokens=self.settings.new_tokens,
             scorer=self.scorer,
             rows=self.splits.digests,
-            rates=rates[0] if rates else [],
+            rates=method.rates if method else [],
         )
 
 
@@ -241,15 +230,15 @@ def _run_cells(
 
     def notify(news: str | None = None) -> None:
         report = build_report(state, comparison.protocol, {})
-        on_progress(Progress(report, tuple(running.values()), news, state.done(), state.total()))
+        on_progress(Progress(report, tuple(running.values()), news, len(state.records), state.total()))
 
     folder.drop_weights(state, settings.keep_weights)
     while True:
-        for pending in state.pending():
+        for cell, test in state.pending():
             if len(running) == settings.jobs:
                 break
-            if pending.cell not in running.values():
-                running[engine.submit(comparison.job(pending))] = pending.cell
+            if cell not in running.values():
+                running[engine.submit(comparison.job(cell, test))] = cell
         if not running:
             return
         notify()

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actshift.compare.cell import FAILURE, Cell, Record
+from actshift.compare.cell import Cell, Record
 from actshift.compare.protocol import SweepState
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.training import TrainSettings
 from actshift.training.run_folder import read_json
 
-WEIGHTS = "weights"
+FAILURE = "failed.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,15 @@ class CompareFolder:
     """The folder `path` with the rows, one folder for each cell, and the table."""
 
     path: Path
+
+    @property
+    def rows(self) -> Path:
+        """Folder of the splits; a comparison creates it before anything else."""
+        return self.path / "rows"
+
+    def weights(self, cell: Cell) -> Path:
+        """Return the output folder of a cell's training."""
+        return cell.folder(self.path) / "weights"
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -44,18 +53,8 @@ class CompareFolder:
             with FileLock(self.rows / ".lock", timeout=0):
                 yield
         except Timeout:
-            raise ActshiftError(
-                f"Another comparison is running in {self.path}. Wait for it, or give another --out."
-            ) from None
-
-    @property
-    def rows(self) -> Path:
-        """Folder of the splits; a comparison creates it before anything else."""
-        return self.path / "rows"
-
-    def weights(self, cell: Cell) -> Path:
-        """Return the output folder of a cell's training."""
-        return cell.folder(self.path) / WEIGHTS
+            message = f"Another comparison is running in {self.path}. Wait for it, or give another --out."
+            raise ActshiftError(message) from None
 
     def load(self, state: SweepState, made_with: Mapping[Cell, Mapping[str, Any]]) -> None:
         """Add the results in the folder to `state`.
@@ -73,16 +72,15 @@ class CompareFolder:
                 _check_same(record.made_with, expected, cell.folder(self.path))
                 state.records[cell] = record
         for method in state.methods:
-            for cell in state.sweep_cells(method):
+            for cell in state.sweep_cells(method) if state.tested_cells(method) else []:
                 failure = cell.folder(self.path) / FAILURE
-                if state.tested_cells(method) and cell not in state.records and failure.is_file():
+                if cell not in state.records and failure.is_file():
                     state.failed[cell] = read_json(failure)["error"]
 
     def collect(self, cell: Cell, error: str | None, state: SweepState) -> None:
         """Add the result of a cell that just ended to `state`, and write a failure to the cell's folder."""
         folder = cell.folder(self.path)
-        record = Record.read(folder)
-        if record is not None:
+        if record := Record.read(folder):
             state.records[cell] = record
         elif error is None:
             error = "it left no record"
@@ -104,15 +102,12 @@ class CompareFolder:
 def made_with(settings: TrainSettings, **more: Any) -> dict[str, Any]:
     """Return the settings that decide the result of a cell as JSON values: no local paths, but all of `more`."""
     values = {name: value for name, value in asdict(settings).items() if name not in ("data", "out", "eval_data")}
-    return json.loads(json.dumps({**values, **more}))
+    return json.loads(json.dumps(values | more))
 
 
 def _check_same(stored: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    defaults = made_with(TrainSettings())
+    stored = made_with(TrainSettings(), **stored)  # a record of an older version lacks newer settings
     for name, value in expected.items():
-        before = stored.get(name, defaults.get(name))
-        if before != value:
-            raise ActshiftError(
-                f"{folder} was made with {name} {before!r}, not {value!r}. Compare with the same settings, or give "
-                "another --out."
-            )
+        if stored.get(name) != value:
+            message = f"{folder} was made with {name} {stored.get(name)!r}, not {value!r}."
+            raise ActshiftError(f"{message} Compare with the same settings, or give another --out.")

@@ -110,18 +110,12 @@ class CompareReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, with the training times under `made`."""
-        rows: list[dict[str, Any]] = []
-        for row in self.rows:
-            values = {**asdict(row), "mean": row.mean, "spread": row.spread}
-            values.pop("seconds")
-            rows.append(values)
-        base = {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test}
-        seconds = {row.method: row.seconds for row in self.rows}
+        rows = [{**asdict(row), "mean": row.mean, "spread": row.spread} for row in self.rows]
         return {
             "protocol": {**self.protocol, "left_out": self.left_out},
-            "base": base,
+            "base": {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test},
             "rows": rows,
-            "made": {**self.made, "seconds": seconds},
+            "made": {**self.made, "seconds": {row["method"]: row.pop("seconds") for row in rows}},
         }
 
     def __str__(self) -> str:
@@ -137,12 +131,14 @@ def build_report(state: SweepState, protocol: Mapping[str, Any], made: Mapping[s
     base = state.records.get(BASE_CELL)
     rows = [_build_row(state, method) for method in state.methods]
     full = next((row for row in rows if row.settings.get("method") == "full"), None)
+    if full and full.mean is not None:
+        rows = [row if row is full or row.mean is None else replace(row, to_full=row.mean - full.mean) for row in rows]
     return CompareReport(
         protocol=protocol,
         base_parameters=base.parameters if base else None,
         base_validation=base.validation.accuracy if base else None,
         base_test=base.test.accuracy if base and base.test else None,
-        rows=tuple(_with_difference(row, full) for row in rows),
+        rows=tuple(rows),
         made=made,
         left_out=max((record.fit.left_out for record in state.records.values() if record.fit), default=0),
     )
@@ -188,12 +184,6 @@ def _method_state(state: SweepState, method: Method) -> str:
     if closed < len(seeds):
         return f"seed {closed}/{len(seeds)}"
     return "done" if tested else "failed"
-
-
-def _with_difference(row: ReportRow, full: ReportRow | None) -> ReportRow:
-    if full is None or full.mean is None or row.mean is None or row is full:
-        return row
-    return replace(row, to_full=row.mean - full.mean)
 
 
 def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:

@@ -69,9 +69,7 @@ class CompareSettings:
     gradient_accumulation: int | None = _common("gradient_accumulation")
     max_length: int | None = _common("max_length")
     group_by_length: bool | None = _common("group_by_length")
-    scorer: str | None = setting(
-        SCORING, None, "Scorer of the completions. Default: the task's scorer, or exact match without a task."
-    )
+    scorer: str | None = setting(SCORING, None, "Scorer of the completions. Default: the task's, or exact match.")
     max_new_tokens: int | None = setting(
         SCORING, None, "Maximum number of generated tokens. Default: the task's value, or 64 without a task.", least=1
     )
@@ -80,9 +78,8 @@ class CompareSettings:
     gradient_checkpointing: bool | None = _common("gradient_checkpointing")
     trust_remote_code: bool | None = _common("trust_remote_code")
     jobs: int = setting(
-        MACHINE, 1, "Cells to run at the same time, in separate processes. With more than one, each uses one thread.",
-        least=1,
-    )  # fmt: skip
+        MACHINE, 1, "Cells to run at a time, in separate processes. With more than one, each uses one thread.", least=1
+    )
 
     def __post_init__(self) -> None:
         """Check every value and convert it to its declared type."""
