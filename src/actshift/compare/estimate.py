@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from actshift.compare.cell import BASE_CELL, Cell
-from actshift.compare.compare import Comparison
+from actshift.compare.comparison import Comparison
 from actshift.compare.methods import Method
 from actshift.compare.protocol import FIRST_SEED
 from actshift.compare.settings import CompareSettings
+from actshift.training import TrainSettings
 
 TIMED_STEPS = 3
 FORWARD_SHARE = 1 / 3
@@ -75,7 +76,7 @@ def estimate(settings: CompareSettings) -> Estimate:
     from actshift.training.arguments import CHECKPOINTS, total_steps
 
     comparison = Comparison.from_settings(settings)
-    methods, common = comparison.selection.methods, comparison.method_settings(comparison.selection.methods[0])
+    methods, common = comparison.methods, _settings_of(comparison, comparison.methods[0])
     tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code)
     inputs, sizes = comparison.inputs, comparison.splits.sizes
     steps = total_steps(len(inputs.objective.encode(inputs.rows, tokenizer, common, inputs.head).examples), common)
@@ -90,9 +91,7 @@ def estimate(settings: CompareSettings) -> Estimate:
 
 
 def measure_throughput(comparison: Comparison) -> Throughput:
-    """Time a batch of completions by the base model, and a few steps of the first steering method.
-
-    Without a steering method, the first method is timed.
+    """Time a batch of completions by the base model, and a few steps of the first steering method, if any.
 
     Raises:
         ActshiftError: if the model cannot be loaded, or if the method does not fit it.
@@ -105,9 +104,9 @@ def measure_throughput(comparison: Comparison) -> Throughput:
 
     if comparison.settings.jobs > 1:
         torch.set_num_threads(1)  # as each worker will
-    methods, batch_size = comparison.selection.methods, comparison.settings.eval_batch_size
+    methods, batch_size = comparison.methods, comparison.settings.eval_batch_size
     method = next((m for m in methods if m.settings.get("method", "steering") == "steering"), methods[0])
-    settings, head = comparison.method_settings(method), comparison.inputs.head
+    settings, head = _settings_of(comparison, method), comparison.inputs.head
     start = time.perf_counter()
     model, tokenizer = load_base(settings, head)
     loading = time.perf_counter() - start
@@ -123,13 +122,17 @@ def measure_throughput(comparison: Comparison) -> Throughput:
     return Throughput(method.label, 2 * loading + max(short - step, 0.0), step, report.seconds / report.total)
 
 
+def _settings_of(comparison: Comparison, method: Method) -> TrainSettings:
+    return method.cell_settings(method.rates[0], FIRST_SEED, **comparison.common)
+
+
 def _estimate_method(
     method: Method, comparison: Comparison, steps: int, training: float, pace: Throughput
 ) -> MethodEstimate:
     from actshift.training.build import adapt, base_without_weights
     from actshift.training.plan import counts
 
-    settings, head = comparison.method_settings(method), comparison.inputs.head
+    settings, head = _settings_of(comparison, method), comparison.inputs.head
     adapted = adapt(base_without_weights(settings, head), settings, steps, head=head)
     trainable, parameters = counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds

@@ -134,10 +134,6 @@ class MethodSelection:
     methods: tuple[Method, ...]
     common: Mapping[str, Any] = field(default_factory=lambda: {})
 
-    def get(self, name: str) -> Method | None:
-        """Return the method called `name`, or None."""
-        return next((method for method in self.methods if method.name == name), None)
-
 
 def select_methods(words: Sequence[str]) -> MethodSelection:
     """Return the methods that `words` name: comma-separated names of methods or presets, and files.

@@ -37,8 +37,6 @@ class ReportRow:
     Args:
         state: progress of the method ("waiting", "rate 1/5", "seed 1/3", "done" or "failed").
         share: trained parameters as a share of all parameters, 0 to 1.
-        validation: validation accuracy of each seed.
-        test: test accuracy of each seed.
         to_full: difference of the mean test accuracy to full fine-tuning.
         seconds: mean training time of a cell at the chosen rate.
     """
@@ -133,22 +131,15 @@ def build_report(state: SweepState, protocol: Mapping[str, Any], made: Mapping[s
     full = next((row for row in rows if row.settings.get("method") == "full"), None)
     if full and full.mean is not None:
         rows = [row if row is full or row.mean is None else replace(row, to_full=row.mean - full.mean) for row in rows]
-    return CompareReport(
-        protocol=protocol,
-        base_parameters=base.parameters if base else None,
-        base_validation=base.validation.accuracy if base else None,
-        base_test=base.test.accuracy if base and base.test else None,
-        rows=tuple(rows),
-        made=made,
-        left_out=max((record.fit.left_out for record in state.records.values() if record.fit), default=0),
-    )
+    scores = (base and base.parameters, base and base.validation.accuracy, base and base.test and base.test.accuracy)
+    left_out = max((record.fit.left_out for record in state.records.values() if record.fit), default=0)
+    return CompareReport(protocol, *scores, tuple(rows), made, left_out)
 
 
 def _build_row(state: SweepState, method: Method) -> ReportRow:
     chosen = state.chosen_cell(method)
     records = [state.records[cell] for cell in state.seed_cells(method) if cell in state.records]
     fits = [record.fit for cell, record in state.records.items() if cell.method == method.name and record.fit]
-    seconds = [record.fit.seconds for record in records if record.fit]
     return ReportRow(
         method=method.name,
         label=method.label,
@@ -163,7 +154,7 @@ def _build_row(state: SweepState, method: Method) -> ReportRow:
         to_full=None,
         sweep=tuple(_sweep_point(state, cell) for cell in state.sweep_cells(method)),
         failures=tuple(f"{cell}: {error}" for cell, error in state.failed.items() if cell.method == method.name),
-        seconds=mean(seconds) if seconds else None,
+        seconds=mean(record.fit.seconds for record in records if record.fit) if records else None,
     )
 
 
@@ -208,17 +199,10 @@ def rich_table(report: CompareReport) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
-    table = Table(
-        Column(COLUMNS[0], overflow="fold"),
-        *(Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title=f"{report.measure}, {report.title}",
-        title_justify="left",
-        caption=notes(report),
-        caption_justify="left",
-    )
+    numbers = [Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]]
+    table = Table(Column(COLUMNS[0], overflow="fold"), *numbers, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.title, table.title_justify = f"{report.measure}, {report.title}", "left"
+    table.caption, table.caption_justify = notes(report), "left"
     for line in table_cells(report):
         table.add_row(*line)
     return table
@@ -226,8 +210,7 @@ def rich_table(report: CompareReport) -> Table:
 
 def notes(report: CompareReport) -> str:
     """Return the sentences that explain the table."""
-    protocol = report.protocol
-    rows = protocol["rows"]
+    protocol, rows = report.protocol, report.protocol["rows"]
     sentences = [
         f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {rows['test']:,} test rows.",
         "Each method uses the learning rate that was best on the validation rows with the first seed.",
@@ -257,9 +240,8 @@ def short_rate(rate: float) -> str:
 def _test_text(row: ReportRow, seeds: int) -> str:
     if row.state != "done" or row.mean is None:
         return row.state
-    spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
-    missing = "" if len(row.test) == seeds else "*"
-    return f"{percent(row.mean)}{spread}{missing}"
+    spread = "" if row.spread is None else f" ± {percent(row.spread)}"
+    return f"{percent(row.mean)}{spread}{'' if len(row.test) == seeds else '*'}"
 
 
 def percent(share: float | None) -> str:

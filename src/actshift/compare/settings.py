@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.training.setting_fields import check_fields, setting
 from actshift.training.settings import MACHINE, WHAT, TrainSettings, command_line
 
-if TYPE_CHECKING:
-    from actshift.tasks import Scorer
-
 SCORING = "Scoring"
-COMMON = (
-    "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length",
-    "precision", "gradient_checkpointing", "trust_remote_code", "group_by_length", "objective", "chat",
-)  # fmt: skip
-"""Training settings that have a flag here; a methods file may set any other."""
 
 
 def _metadata(name: str) -> Any:
@@ -25,10 +17,10 @@ def _metadata(name: str) -> Any:
 
 
 def _common(name: str) -> Any:
-    """Return a field for a training setting; None leaves the value to the methods file or to TrainSettings."""
+    """Return a field for a training setting of all methods; None leaves it to the methods file or its default."""
     default = TrainSettings.__dataclass_fields__[name].default
     suffix = "" if default in (None, False) else f" (default: {default})"
-    return field(default=None, metadata={**_metadata(name), "help": _metadata(name)["help"] + suffix})
+    return field(default=None, metadata={**_metadata(name), "help": _metadata(name)["help"] + suffix, "common": True})
 
 
 @dataclass(frozen=True)
@@ -89,14 +81,16 @@ class CompareSettings:
     @property
     def common(self) -> dict[str, Any]:
         """The given training settings, which all methods share."""
-        return {name: value for name in COMMON if (value := getattr(self, name)) is not None}
+        names = [item.name for item in fields(self) if "common" in item.metadata]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
-    def judge(self) -> Scorer | None:
-        """Scorer of the completions, or None for exact match."""
+    def scorer_name(self) -> str | None:
+        """Name of the scorer of the completions, or None for exact match."""
         from actshift.tasks import get_scorer, get_task
 
-        return get_scorer(self.scorer) if self.scorer else get_task(self.task).scorer if self.task else None
+        scorer = get_scorer(self.scorer) if self.scorer else get_task(self.task).scorer if self.task else None
+        return scorer.name if scorer else None
 
     @property
     def new_tokens(self) -> int:
