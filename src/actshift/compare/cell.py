@@ -94,13 +94,11 @@ class CellJob:
 
     Args:
         folder: the cell's folder, which receives the record and the log.
-        settings: settings of the training, with the validation rows as `eval_data`; the base model only uses them for
-            loading.
-        trains: False for the base model.
+        settings: settings of the training, with the validation rows as `eval_data`.
+        trains: False for the base model, which uses `settings` only for loading.
         test: path of the test rows, or None while the learning rate is not chosen.
         scorer: name of the scorer, or None for exact match.
         made_with: the settings to store in the record, so that a later call can compare them.
-        one_thread: True if several cells run at the same time.
     """
 
     folder: str

@@ -22,10 +22,7 @@ FORWARD_SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class Throughput:
-    """Measured seconds of a training step, of the completion of a row, and of the rest of a cell (`begin`).
-
-    `label` names the method that was timed.
-    """
+    """Measured seconds of a step, of the completion of a row and of the rest of a cell, with the method `label`."""
 
     label: str
     begin: float

@@ -160,21 +160,17 @@ def _build_row(state: SweepState, method: Method) -> ReportRow:
 
 def _sweep_point(state: SweepState, cell: Cell) -> SweepPoint:
     record = state.records.get(cell)
-    accuracy = record.validation.accuracy if record else None
-    loss = record.fit.eval_loss if record and record.fit else None
-    return SweepPoint(cell.rate, accuracy, loss, state.failed.get(cell))
+    loss = record and record.fit and record.fit.eval_loss
+    return SweepPoint(cell.rate, record and record.validation.accuracy, loss, state.failed.get(cell))
 
 
 def _method_state(state: SweepState, method: Method) -> str:
-    sweep, seeds = state.sweep_cells(method), state.seed_cells(method)
+    seeds, tested = state.seed_cells(method), state.tested_cells(method)
     if not seeds:
-        closed = sum(state.is_closed(cell) for cell in sweep)
-        return "failed" if closed == len(sweep) else f"rate {closed}/{len(sweep)}" if closed else "waiting"
-    tested = state.tested_cells(method)
+        closed, rates = sum(map(state.is_closed, state.sweep_cells(method))), len(method.rates)
+        return "failed" if closed == rates else f"rate {closed}/{rates}" if closed else "waiting"
     closed = sum(cell in tested or cell in state.failed for cell in seeds)
-    if closed < len(seeds):
-        return f"seed {closed}/{len(seeds)}"
-    return "done" if tested else "failed"
+    return f"seed {closed}/{len(seeds)}" if closed < len(seeds) else "done" if tested else "failed"
 
 
 def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
@@ -217,9 +213,8 @@ def notes(report: CompareReport) -> str:
         f"The test column is the mean over {protocol['seeds']} seeds; sd is their standard deviation.",
         "Δ is the difference to full fine-tuning in percentage points.",
     ]
-    sentences += [
-        f"{count} {name} rows are also in an earlier split." for name, count in protocol["shared_rows"].items() if count
-    ]
+    shared = protocol["shared_rows"].items()
+    sentences += [f"{count} {name} rows are also in an earlier split." for name, count in shared if count]
     if report.left_out:
         sentences.append(f"{report.left_out:,} training rows were too long and were left out.")
     if report.failures:

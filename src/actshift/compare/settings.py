@@ -49,9 +49,7 @@ class CompareSettings:
     )
     seeds: int = setting(WHAT, 3, "Seeds of each method. The first one chooses the learning rate.", least=1)
     out: str | None = setting(WHAT, None, "Folder for the table. An interrupted comparison in it is resumed.")
-    keep_weights: bool = setting(
-        WHAT, False, "Also keep fully fine-tuned models. Adapters of the chosen cells are always kept."
-    )
+    keep_weights: bool = setting(WHAT, False, "Also keep fully fine-tuned models (chosen adapters always are).")
 
     objective: str | None = _common("objective")
     chat: bool | None = _common("chat")
@@ -62,16 +60,12 @@ class CompareSettings:
     max_length: int | None = _common("max_length")
     group_by_length: bool | None = _common("group_by_length")
     scorer: str | None = setting(SCORING, None, "Scorer of the completions. Default: the task's, or exact match.")
-    max_new_tokens: int | None = setting(
-        SCORING, None, "Maximum number of generated tokens. Default: the task's value, or 64 without a task.", least=1
-    )
+    max_new_tokens: int | None = setting(SCORING, None, "Most tokens to generate. Default: the task's, or 64.", least=1)
     eval_batch_size: int = setting(SCORING, 16, "Rows to complete at a time.", least=1)
     precision: str | None = _common("precision")
     gradient_checkpointing: bool | None = _common("gradient_checkpointing")
     trust_remote_code: bool | None = _common("trust_remote_code")
-    jobs: int = setting(
-        MACHINE, 1, "Cells to run at a time, in separate processes. With more than one, each uses one thread.", least=1
-    )
+    jobs: int = setting(MACHINE, 1, "Number of processes that run cells; with several, each uses one thread.", least=1)
 
     def __post_init__(self) -> None:
         """Check every value and convert it to its declared type."""

@@ -75,14 +75,12 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
     """
     run = TrainSettings.from_mapping({**common, "task": settings.task, "data_dir": settings.data_dir})
     objective = known_objective(run)
-    train = _read_lines(run, settings.data, "train", objective)
     missing = cut_names(settings)
-    sources = {"validation": settings.eval_data, "test": settings.test_data}
+    sources = {"train": settings.data, "validation": settings.eval_data, "test": settings.test_data}
     lines = {name: _read_lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
     if missing:
-        train, cut = _cut(train, missing, settings.required("data"))
-        lines.update(cut)
-    splits = Splits(tuple(train), tuple(lines["validation"]), tuple(lines["test"]))
+        lines |= _cut(lines["train"], missing, settings.required("data"))
+    splits = Splits(**{name: tuple(rows) for name, rows in lines.items()})
     for name, count in splits.shared.items():
         where = f"rows of the {name} split are also in an earlier split"
         if count == splits.sizes[name]:
@@ -121,24 +119,25 @@ def _read_lines(run: TrainSettings, source: str | None, split: str, objective: O
     return [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]
 
 
-def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the remaining rows and the rows of each split in `names`."""
+def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> dict[str, list[str]]:
+    """Return the remaining rows as `train`, and the rows of each split in `names`."""
     groups: dict[str, list[str]] = {}
     for row in rows:
-        groups.setdefault(_question(json.loads(row)), []).append(row)
+        groups.setdefault(_question(row), []).append(row)
     order = sorted(groups)
     random.Random(0).shuffle(order)
     size = round(SHARE * len(rows))
     cut: dict[str, list[str]] = {name: [] for name in names}
-    for name in names:
-        while order and len(cut[name]) < size:
-            cut[name] += groups[order.pop()]
+    for part in cut.values():
+        while order and len(part) < size:
+            part += groups[order.pop()]
     remaining = set(order)
-    rest = [row for row in rows if _question(json.loads(row)) in remaining]
-    if not size or not rest:
+    cut["train"] = [row for row in rows if _question(row) in remaining]
+    if not size or not cut["train"]:
         raise ActshiftError(f"{len(rows)} rows in {source} are too few to cut {' and '.join(names)} rows from.")
-    return rest, cut
+    return cut
 
 
-def _question(row: Mapping[str, Any]) -> str:
+def _question(line: str) -> str:
+    row = json.loads(line)
     return json.dumps(row["messages"][:-1] if "messages" in row else [row.get(name) for name in INPUT_COLUMNS])

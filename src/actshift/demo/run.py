@@ -94,11 +94,10 @@ def run_demo(
         train, test = Dataset.from_list(make_rows("train", steps * BATCH, seed)), make_rows("test", TEST_ROWS)
         say(f"The untouched base model answers {TEST_ROWS:,} questions in a form that it has never seen.")
         before = _score(*load_base(), test)
-        results: dict[str, MethodResult] = {}
-        reports: dict[str, EvalReport] = {}
+        results: dict[str, tuple[MethodResult, EvalReport]] = {}
         for name in methods:
             say(f"{METHODS[name].label}: {steps} steps of {BATCH} rows, then the same questions.")
-            results[name], reports[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
+            results[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
         shown = next((name for name in methods if METHODS[name].site), methods[0])
         adapter = str(out / shown) if METHODS[shown].site else None
         reloaded = None
@@ -106,7 +105,8 @@ def run_demo(
             say("The saved adapter is loaded into a fresh copy of the base model.")
             model, tokenizer = load_base()
             reloaded = _score(load_adapter(model, adapter).eval(), tokenizer, test).accuracy
-    rows, examples, seconds = tuple(results.values()), _examples(before, reports[shown]), time.perf_counter() - start
+    rows, examples = tuple(row for row, _ in results.values()), _examples(before, results[shown][1])
+    seconds = time.perf_counter() - start
     return DemoReport(seed, steps, TEST_ROWS, before.accuracy, rows, examples, adapter, reloaded, seconds)
 
 
