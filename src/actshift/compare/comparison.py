@@ -28,7 +28,7 @@ FAILURE = "failed.json"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A checked comparison and its output folder, which holds the rows, one folder for each cell, and the table.
+    """A checked comparison and its output folder with the rows, one folder per cell, and the table.
 
     Args:
         common: the values of TrainSettings that all methods share.

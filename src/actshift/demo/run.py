@@ -99,9 +99,9 @@ def run_demo(
             say(f"{METHODS[name].label}: {steps} steps of {BATCH} rows, then the same questions.")
             results[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
         shown = next((name for name in methods if METHODS[name].site), methods[0])
-        adapter = str(out / shown) if METHODS[shown].site else None
-        reloaded = None
-        if adapter:
+        adapter = reloaded = None
+        if METHODS[shown].site:
+            adapter = str(out / shown)
             say("The saved adapter is loaded into a fresh copy of the base model.")
             model, tokenizer = load_base()
             reloaded = _score(load_adapter(model, adapter).eval(), tokenizer, test).accuracy
@@ -127,20 +127,18 @@ def _adapt(
     method = METHODS[name]
     model, tokenizer = load_base()
     torch.manual_seed(seed)  # initialises the adapter
-    adapted = model
-    if method.site:
-        adapter = Vector() if method.vector else LowRank(rank=8)
-        adapted = attach(model, SteeringConfig(adapter=adapter, site=method.site, task_type="CAUSAL_LM"))
+    adapter = Vector() if method.vector else LowRank(rank=8)
+    config = SteeringConfig(adapter=adapter, site=method.site or "post_block", task_type="CAUSAL_LM")
+    adapted = attach(model, config) if method.site else model
     settings = TrainSettings(
         learning_rate=method.learning_rate, max_steps=steps, batch_size=BATCH, gradient_accumulation=1, seed=seed
     )
     fitted = fit(adapted, tokenizer, train, settings, title=method.label)
     report = _score(adapted, tokenizer, test)
+    size = sum(parameter.nbytes for parameter in model.parameters())
     if method.site:
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
         size = (folder / "adapter_model.safetensors").stat().st_size
-    else:
-        size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     training = (fitted.trainable, fitted.share, base_accuracy, report.accuracy, fitted.seconds)
     return MethodResult(name, method.label, *training, size), report
 
