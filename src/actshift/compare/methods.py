@@ -165,7 +165,7 @@ def select_methods(words: Sequence[str]) -> MethodSelection:
 
 
 def check_common(common: Mapping[str, Any], where: str) -> None:
-    """Raise ActshiftError if `common` contains a setting that methods cannot share; `where` is the start of the message."""
+    """Raise ActshiftError if `common` contains a setting that methods cannot share; messages start with `where`."""
     allowed = [
         item.name
         for item in fields(TrainSettings)
