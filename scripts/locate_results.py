@@ -199,34 +199,42 @@ def page(results: dict) -> str:
         f"measured on {LOCATE_ROWS} training rows.",
     ]
     for name, groups in figures["rankings"].items():
-        ranked = results["rankings"][name]
-        lines += [
-            "",
-            f"## Ranking: {name}",
-            "",
-            f"Each cell is one adapter at one site of one block, trained for {ranked['steps']} steps with one seed. "
-            f"The loss of the untouched model is {ranked['loss_before']:.3f}. The table shows Spearman's ρ between the "
-            "first-order gain and the result of training (1: the ranking predicts it perfectly, 0: not at all), with "
-            "95 % bootstrap intervals over cells. The last column is ρ of the rule "
-            '"the earlier the layer, the better".',
-            "",
-            "| cells | n | gain, loss | gain, accuracy | earlier layer, loss |",
-            "|---|---|---|---|---|",
-        ]
-        for group, rho in groups.items():
-            lines.append(
-                f"| {group} | {rho['gain']['n']} | {_rho(rho['gain'])} | {_rho(rho['accuracy'])} | "
-                f"{_rho(rho['layer alone'])} |"
-            )
-        lines += ["", "| site | layer | rank | gain | validation loss | accuracy |", "|---|---|---|---|---|---|"]
-        for cell in sorted(ranked["cells"], key=lambda cell: -cell["gain"]):
-            accuracy = "–" if cell["accuracy"] is None else f"{cell['accuracy']:.1%}"
-            error = "" if cell["error"] is None else f" ± {cell['error']:.2g}"
-            lines.append(
-                f"| {cell['site']} | {cell['layer']} | {cell['rank']} | {cell['gain']:.3g}{error} | "
-                f"{cell['loss']:.4f} | {accuracy} |"
-            )
-    lines += [
+        lines += _ranking_section(name, groups, results["rankings"][name])
+    return "\n".join([*lines, *_speed_section(figures["speed"])]) + "\n"
+
+
+def _ranking_section(name: str, groups: dict, ranked: dict) -> list[str]:
+    lines = [
+        "",
+        f"## Ranking: {name}",
+        "",
+        f"Each cell is one adapter at one site of one block, trained for {ranked['steps']} steps with one seed. "
+        f"The loss of the untouched model is {ranked['loss_before']:.3f}. The table shows Spearman's ρ between the "
+        "first-order gain and the result of training (1: the ranking predicts it perfectly, 0: not at all), with "
+        "95 % bootstrap intervals over cells. The last column is ρ of the rule "
+        '"the earlier the layer, the better".',
+        "",
+        "| cells | n | gain, loss | gain, accuracy | earlier layer, loss |",
+        "|---|---|---|---|---|",
+    ]
+    for group, rho in groups.items():
+        lines.append(
+            f"| {group} | {rho['gain']['n']} | {_rho(rho['gain'])} | {_rho(rho['accuracy'])} | "
+            f"{_rho(rho['layer alone'])} |"
+        )
+    lines += ["", "| site | layer | rank | gain | validation loss | accuracy |", "|---|---|---|---|---|---|"]
+    for cell in sorted(ranked["cells"], key=lambda cell: -cell["gain"]):
+        accuracy = "–" if cell["accuracy"] is None else f"{cell['accuracy']:.1%}"
+        error = "" if cell["error"] is None else f" ± {cell['error']:.2g}"
+        lines.append(
+            f"| {cell['site']} | {cell['layer']} | {cell['rank']} | {cell['gain']:.3g}{error} | "
+            f"{cell['loss']:.4f} | {accuracy} |"
+        )
+    return lines
+
+
+def _speed_section(speeds: dict) -> list[str]:
+    lines = [
         "",
         "## Speed: the bundled model",
         "",
@@ -239,10 +247,10 @@ def page(results: dict) -> str:
         "| | " + " | ".join(f"to {target} nats" for target in TARGETS) + " |",
         "|---|" + "---|" * len(TARGETS),
     ]
-    for name, targets in figures["speed"].items():
+    for name, targets in speeds.items():
         cells = [f"**{targets[str(t)]['median']:g}** ({', '.join(map(str, targets[str(t)]['each']))})" for t in TARGETS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _rho(statistic: dict | None) -> str:

@@ -229,8 +229,6 @@ def by_method(rows: list[dict], figure) -> list[str]:
 
 def page(results: dict) -> str:
     """Return the page, without the discussion, which is in docs/results/README.md."""
-    languages, operations = results["language"], results["operation"]
-    report = next(row["report"] for row in languages if "report" in row)
     lines = [
         "# Contrastive vectors on the bundled model",
         "",
@@ -242,6 +240,16 @@ def page(results: dict) -> str:
         f"prompts that are not among these rows. All figures are means over {len(SEEDS)} seeds, which change rows and "
         "prompts. s is the strength; s = 0 is the base model.",
         "",
+        *_language_section(results["language"]),
+        *_operation_section(results["operation"]),
+        *_warm_start_section(results["warm_start"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _language_section(rows: list[dict]) -> list[str]:
+    report = next(row["report"] for row in rows if "report" in row)
+    return [
         "## Language: French against English questions",
         "",
         'Rows end in "? réponse :" or "? answer :". The prompts are English ("what is the largest of three , nine and '
@@ -256,34 +264,44 @@ def page(results: dict) -> str:
         "",
         "Share of answers that begin with a French number:",
         "",
-        *by_blocks(languages, lambda row: row["positive"]),
+        *by_blocks(rows, lambda row: row["positive"]),
         "",
         "Probability that the next token is a French number:",
         "",
-        *by_blocks(languages, lambda row: row["mass"]),
+        *by_blocks(rows, lambda row: row["mass"]),
         "",
         "Share of answers with the correct number in French and a full stop:",
         "",
-        *by_blocks(languages, lambda row: row["towards"]),
+        *by_blocks(rows, lambda row: row["towards"]),
         "",
         "Share of answers with the correct number in English and a full stop:",
         "",
-        *by_blocks(languages, lambda row: row["away"]),
+        *by_blocks(rows, lambda row: row["away"]),
         "",
         "Share of answers that begin with a French number, for other methods (`mean, last` is the one above):",
         "",
-        *by_method(languages, lambda row: row["positive"]),
+        *by_method(rows, lambda row: row["positive"]),
         "",
+    ]
+
+
+def _operation_section(rows: list[dict]) -> list[str]:
+    return [
         "## Operation: questions for the largest against the smallest of the same numbers",
         "",
         "The prompts ask for the smallest number. Share of answers with the largest number:",
         "",
-        *by_blocks(operations, lambda row: row["towards"]),
+        *by_blocks(rows, lambda row: row["towards"]),
         "",
         "Share of answers with the smallest number, which is correct:",
         "",
-        *by_blocks(operations, lambda row: row["away"]),
+        *by_blocks(rows, lambda row: row["away"]),
         "",
+    ]
+
+
+def _warm_start_section(trainings: list[dict]) -> list[str]:
+    lines = [
         "## Warm start: a vector after every block, trained on the demo task",
         "",
         f"AdamW, {STEPS} steps of {BATCH} rows. `language` starts from the vectors above. `rows and own answers` "
@@ -295,12 +313,12 @@ def page(results: dict) -> str:
         "|---" * (4 + len(TARGETS)) + "|",
     ]
     for rate in RATES:
-        for name in dict.fromkeys(run["start"] for run in results["warm_start"]):
-            runs = [run for run in results["warm_start"] if (run["start"], run["rate"]) == (name, rate)]
+        for name in dict.fromkeys(run["start"] for run in trainings):
+            runs = [run for run in trainings if (run["start"], run["rate"]) == (name, rate)]
             ends = [f"{fmean(run['curve'][i][1] for run in runs):.2f}" for i in (0, -1)]
             reached = [_steps([run["reached"][str(t)] for run in runs]) for t in TARGETS]
             lines.append(f"| {rate:g} | {name} | {ends[0]} | {' | '.join(reached)} | {ends[1]} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _steps(steps: list[int | None]) -> str:

@@ -46,7 +46,7 @@ def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -
             )
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of another library's error message, or the error's class name if it has no message.
 
     >>> first_line(ValueError("no such file\\nSee https://..."))

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from actshift.compare import CompareReport, CompareSettings, ReportRow, compare
-from actshift.compare.cell import Record, Score
-from actshift.compare.job import CellJob
+from actshift.compare.cell import CellJob, Record, Score
 from actshift.compare.methods import METHODS as NAMED_METHODS
 from actshift.compare.report import SweepPoint
 from actshift.demo import BASE_DIR

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actshift import ActshiftError
-from actshift.compare.folder import CompareFolder
+from actshift.compare.compare import locked
 from tests.compare.conftest import FakeEngine, Killed, questions, steady, write_rows
 
 FAILS = {("vector", 3e-3, 0), ("mine", 1e-3, 0), ("mine", 2e-3, 0), ("full", 2e-5, 2)}
@@ -152,7 +152,7 @@ def test_folder_in_use_or_with_other_files_is_rejected(settings, run, tmp_path: 
     with pytest.raises(ActshiftError, match="thesis holds something other than a comparison"):
         run(replace(settings, out=str(tmp_path / "thesis")), FakeEngine(steady))
     with (
-        CompareFolder(Path(settings.out)).locked(),
+        locked(Path(settings.out)),
         pytest.raises(ActshiftError, match=r"Another comparison is running in .*table. Wait"),
     ):
         run(settings, FakeEngine(steady))

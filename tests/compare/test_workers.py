@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actshift.compare.job import CellJob
+from actshift.compare.cell import CellJob
 from actshift.compare.workers import LOG, WorkerPool
 from actshift.training import TrainSettings
 
@@ -25,7 +25,7 @@ def execute(job: CellJob) -> None:
 
 
 def job(folder: Path, code: str) -> CellJob:
-    return CellJob(str(folder), TrainSettings(), True, "", None, 1, None, 1, {"code": code}, False)
+    return CellJob(str(folder), TrainSettings(), True, None, 1, None, 1, {"code": code}, False)
 
 
 def wait_until_gone(pid: int) -> bool:

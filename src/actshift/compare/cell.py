@@ -1,19 +1,25 @@
-"""Cells of a comparison (a method at one learning rate with one seed) and the records that they leave on disk."""
+"""Cells of a comparison (a method at one learning rate with one seed): their work, and the records that they leave."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actshift.compare.methods import BASE
 from actshift.files import write_whole
-from actshift.training import FitResult
-from actshift.training.run_folder import read_json
+from actshift.training import FitResult, TrainSettings, train
+from actshift.training.build import load_base
+from actshift.training.data import read_inputs
+from actshift.training.result import read_result
+from actshift.training.run_folder import RunFolder, read_json
 
-RECORD, FAILURE = "record.json", "failed.json"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RECORD = "record.json"
 
 
 class Cell(NamedTuple):
@@ -74,14 +80,90 @@ class Record:
     @classmethod
     def read(cls, folder: Path) -> Record | None:
         """Return the record in a cell's folder, or None if it has none yet."""
-        path = folder / RECORD
-        if not path.is_file():
+        if not (folder / RECORD).is_file():
             return None
-        values = read_json(path)
-        return cls(
-            made_with=values["made_with"],
-            parameters=values["parameters"],
-            fit=FitResult.from_dict(values["fit"]) if values["fit"] else None,
-            validation=Score(**values["validation"]),
-            test=Score(**values["test"]) if values["test"] else None,
-        )
+        values = read_json(folder / RECORD)
+        values["fit"] = values["fit"] and FitResult.from_dict(values["fit"])
+        for name in ("validation", "test"):
+            values[name] = values[name] and Score(**values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Everything that a process needs to know to run one cell.
+
+    Args:
+        folder: the cell's folder, which receives the record and the log.
+        settings: settings of the training, with the validation rows as `eval_data`.
+        trains: False for the base model, which uses `settings` only for loading.
+        test: path of the test rows, or None while the learning rate is not chosen.
+        scorer: name of the scorer, or None for exact match.
+        made_with: the settings to store in the record, so that a later call can compare them.
+    """
+
+    folder: str
+    settings: TrainSettings
+    trains: bool
+    test: str | None
+    max_new_tokens: int
+    scorer: str | None
+    eval_batch_size: int
+    made_with: dict[str, Any]
+    one_thread: bool
+
+
+def run_job(job: CellJob) -> None:
+    """Train and score the cell as far as its record is incomplete, and write the record after each score."""
+    import torch
+    from filelock import FileLock
+
+    if job.one_thread:
+        torch.set_num_threads(1)
+    folder, settings = Path(job.folder), job.settings
+    with FileLock(folder / ".lock"):  # a process of a comparison that was just killed may need a moment to end
+        record, loaded = Record.read(folder), None
+        if record is None:
+            fit = _train(settings) if job.trains else None
+            loaded = _load_model(settings, job.trains)
+            parameters = fit.parameters if fit else loaded[0].num_parameters()
+            record = Record(job.made_with, parameters, fit, _score(job, loaded, str(settings.eval_data)))
+            record.write(folder)
+        if job.test and record.test is None:
+            loaded = loaded or _load_model(settings, job.trains)
+            replace(record, test=_score(job, loaded, job.test)).write(folder)
+
+
+def _train(settings: TrainSettings) -> FitResult:
+    """Train with `settings`, or resume the run in the same folder; `seconds` is the sum over all training phases."""
+    run = RunFolder(Path(settings.out or ""))
+    result = read_result(run.path) if run.finished else train(settings, resume=run.unfinished)
+    selection_seconds = result.selection.fit.seconds if result.selection else 0.0
+    return replace(result.fit, seconds=result.fit.seconds + selection_seconds)
+
+
+def _load_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return the model that `settings` trained, or the base model that they start from, with its tokenizer.
+
+    All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. An
+    untrained model gets a new head that fits the rows.
+    """
+    from actshift.tuner.loading import load_any_adapter
+
+    full = trained and settings.method == "full"
+    head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
+    source = settings.out if full else settings.model
+    scored = TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code)
+    model, tokenizer = load_base(scored, head)
+    return load_any_adapter(model, str(settings.out)).eval() if trained and not full else model, tokenizer
+
+
+def _score(job: CellJob, loaded: tuple[Any, PreTrainedTokenizerBase], path: str) -> Score:
+    from actshift.data import LABELLED, LANGUAGE, load_rows
+    from actshift.evaluation import evaluate
+    from actshift.tasks import get_scorer
+
+    scorer = get_scorer(job.scorer) if job.scorer else None
+    rows = load_rows(path, kinds=(*LABELLED, *LANGUAGE))
+    report = evaluate(*loaded, rows, job.max_new_tokens, job.eval_batch_size, scorer=scorer)
+    return Score(report.correct, report.total, report.seconds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from actshift.compare.cell import BASE_CELL, Cell
-from actshift.compare.compare import Comparison
+from actshift.compare.comparison import Comparison
 from actshift.compare.methods import Method
 from actshift.compare.protocol import FIRST_SEED
 from actshift.compare.settings import CompareSettings
@@ -22,14 +22,7 @@ FORWARD_SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class Throughput:
-    """Measured times in seconds.
-
-    Args:
-        label: name of the method that was timed.
-        begin: overhead of a cell: everything except training steps and scores.
-        step: time of a training step.
-        completion: time to complete one row.
-    """
+    """Measured seconds of a step, of the completion of a row and of the rest of a cell, with the method `label`."""
 
     label: str
     begin: float
@@ -77,34 +70,25 @@ def estimate(settings: CompareSettings) -> Estimate:
         ActshiftError: if the comparison would stop before its first cell.
     """
     from actshift.loading import load_tokenizer
+    from actshift.training.fit import CHECKPOINTS
 
     comparison = Comparison.from_settings(settings)
-    common = _settings_of(comparison, comparison.selection.methods[0])
+    methods, common = comparison.methods, _settings_of(comparison, comparison.methods[0])
     tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code)
     inputs, sizes = comparison.inputs, comparison.splits.sizes
     steps = common.total_steps(len(inputs.encode(inputs.rows, tokenizer, common).examples))
     pace = measure_throughput(comparison)
     row_forward = pace.step * FORWARD_SHARE / (common.batch_size * common.gradient_accumulation)
-    training = pace.begin + steps * pace.step + _evaluations(steps, common) * sizes["validation"] * row_forward
-    methods = tuple(
-        _estimate_method(method, comparison, steps, training, pace) for method in comparison.selection.methods
-    )
+    evaluations = math.ceil(steps / (common.save_steps or math.ceil(steps / CHECKPOINTS)))
+    training = pace.begin + steps * pace.step + evaluations * sizes["validation"] * row_forward
+    lines = tuple(_estimate_method(method, comparison, steps, training, pace) for method in methods)
     base = (sizes["validation"] + sizes["test"]) * pace.completion
-    return Estimate(
-        lines=methods,
-        cells=tuple(_cell_names(comparison)),
-        rows=sizes,
-        steps=steps,
-        seconds=(base + sum(method.seconds for method in methods)) / settings.jobs,
-        jobs=settings.jobs,
-        pace=pace,
-    )
+    seconds = (base + sum(line.seconds for line in lines)) / settings.jobs
+    return Estimate(lines, tuple(_cell_names(methods, settings.seeds)), sizes, steps, seconds, settings.jobs, pace)
 
 
 def measure_throughput(comparison: Comparison) -> Throughput:
-    """Time a batch of completions by the base model, and a few steps of the first steering method.
-
-    Without a steering method, the first method is timed.
+    """Time a batch of completions by the base model, and a few steps of the first steering method, if any.
 
     Raises:
         ActshiftError: if the model cannot be loaded, or if the method does not fit it.
@@ -118,7 +102,7 @@ def measure_throughput(comparison: Comparison) -> Throughput:
 
     if comparison.settings.jobs > 1:
         torch.set_num_threads(1)  # as each worker will
-    methods, batch_size = comparison.selection.methods, comparison.settings.eval_batch_size
+    methods, batch_size = comparison.methods, comparison.settings.eval_batch_size
     method = next((m for m in methods if m.settings.get("method", "steering") == "steering"), methods[0])
     settings, head = _settings_of(comparison, method), comparison.inputs.head
     start = time.perf_counter()
@@ -140,14 +124,7 @@ def measure_throughput(comparison: Comparison) -> Throughput:
 
 
 def _settings_of(comparison: Comparison, method: Method) -> TrainSettings:
-    return method.cell_settings(method.rates[0], FIRST_SEED, **comparison.selection.common)
-
-
-def _evaluations(steps: int, settings: TrainSettings) -> int:
-    """Return how often a training evaluates its loss on the validation rows."""
-    from actshift.training.fit import CHECKPOINTS
-
-    return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
+    return method.cell_settings(method.rates[0], FIRST_SEED, **comparison.common)
 
 
 def _estimate_method(
@@ -162,21 +139,13 @@ def _estimate_method(
     trainable, parameters = counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
     cells = len(method.rates) + seeds - 1
-    scored = cells * sizes["validation"] + seeds * sizes["test"]
-    return MethodEstimate(
-        method=method.name,
-        label=method.label,
-        trainable=trainable,
-        share=trainable / parameters,
-        rates=method.rates,
-        cells=cells,
-        seconds=cells * training + scored * pace.completion,
-    )
+    seconds = cells * training + (cells * sizes["validation"] + seeds * sizes["test"]) * pace.completion
+    return MethodEstimate(method.name, method.label, trainable, trainable / parameters, method.rates, cells, seconds)
 
 
-def _cell_names(comparison: Comparison) -> Iterator[str]:
+def _cell_names(methods: Sequence[Method], seeds: int) -> Iterator[str]:
     yield str(BASE_CELL)
-    for method in comparison.selection.methods:
+    for method in methods:
         yield from (str(Cell(method.name, rate, FIRST_SEED)) for rate in method.rates)
-        for seed in range(FIRST_SEED + 1, FIRST_SEED + comparison.settings.seeds):
+        for seed in range(FIRST_SEED + 1, FIRST_SEED + seeds):
             yield f"{method.name}, the learning rate chosen, seed {seed}"

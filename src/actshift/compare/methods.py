@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,8 @@ class Method:
     """A method to compare: its own training settings and the learning rates to choose from.
 
     Args:
-        name: name of the cells' folder and of the method in table.json.
-        label: name in tables and figures.
+        name: name of the cells' folder and of the method in table.json; `label` is the name in tables and figures.
         settings: values of TrainSettings that define the method.
-        rates: candidate learning rates.
         lora_rates: for joint adaptation, the learning rate of the LoRA half that goes with each of `rates`.
 
     Raises:
@@ -51,20 +49,27 @@ class Method:
     def __post_init__(self) -> None:
         """Check the name, the rates, and the settings at each rate."""
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name) or self.name == BASE:
-            raise ActshiftError(
-                f"A method cannot be called {self.name!r}. Use letters, digits, '-' and '_', and not {BASE!r}."
-            )
+            allowed = f"Use letters, digits, '-' and '_', and not {BASE!r}."
+            raise ActshiftError(f"A method cannot be called {self.name!r}. {allowed}")
+        owner = f"The method {self.name}"
         object.__setattr__(self, "settings", dict(self.settings))
         for name in ("rates", "lora_rates"):
             object.__setattr__(self, name, _numbers(getattr(self, name), f"{name} of the method {self.name}"))
-        if not self.rates or len({f"{rate:g}" for rate in self.rates}) < len(self.rates):
-            raise ActshiftError(f"The method {self.name} needs learning rates, each once. Got {list(self.rates)}.")
-        if self.lora_rates and len(self.lora_rates) != len(self.rates):
-            raise ActshiftError(
-                f"The method {self.name} has {len(self.rates)} rates and {len(self.lora_rates)} lora_rates. Give one "
-                "lora_rate for each rate."
-            )
-        self._check_settings()
+        rates, halves = len(self.rates), len(self.lora_rates)
+        if not rates or len({f"{rate:g}" for rate in self.rates}) < rates:
+            raise ActshiftError(f"{owner} needs learning rates, each once. Got {list(self.rates)}.")
+        if halves not in (0, rates):
+            raise ActshiftError(f"{owner} has {rates} rates and {halves} lora_rates. Give one lora_rate for each rate.")
+        for name in self.settings:
+            if name in SET_PER_CELL:
+                raise ActshiftError(f"{owner} sets {name}, which the comparison sets. Remove it.")
+            if name in EQUAL:
+                raise ActshiftError(f"{owner} sets {name}, which must be equal for all methods. Set it under 'common'.")
+        try:
+            for rate in self.rates:
+                self.cell_settings(rate, seed=0)
+        except ActshiftError as error:
+            raise ActshiftError(f"In the method {self.name}: {error}") from None
 
     def lora_rate(self, rate: float) -> float | None:
         """Return the learning rate of the LoRA half that goes with `rate`, or None without `lora_rates`."""
@@ -76,26 +81,6 @@ class Method:
         if self.lora_rates:
             values["lora_learning_rate"] = self.lora_rate(rate)
         return TrainSettings.from_mapping(values)
-
-    def _check_settings(self) -> None:
-        names = [item.name for item in fields(TrainSettings)]
-        for name in self.settings:
-            if name not in names:
-                raise ActshiftError(
-                    f"The method {self.name} has an unknown setting {name!r}{did_you_mean(name, names)}. "
-                    "'actshift train --help' lists all settings."
-                )
-            if name in SET_PER_CELL:
-                raise ActshiftError(f"The method {self.name} sets {name}, which the comparison sets. Remove it.")
-            if name in EQUAL:
-                raise ActshiftError(
-                    f"The method {self.name} sets {name}, which must be equal for all methods. Set it under 'common'."
-                )
-        try:
-            for rate in self.rates:
-                self.cell_settings(rate, seed=0)
-        except ActshiftError as error:
-            raise ActshiftError(f"In the method {self.name}: {error}") from None
 
 
 def _numbers(values: Any, description: str) -> tuple[float, ...]:
@@ -141,9 +126,6 @@ PRESETS: dict[str, Sequence[str]] = {
 }
 """Names of groups of methods."""
 
-SECTIONS = ("methods", "common")
-KEYS = ("label", "settings", "rates", "lora_rates")
-
 
 @dataclass(frozen=True)
 class MethodSelection:
@@ -175,64 +157,54 @@ def select_methods(words: Sequence[str]) -> MethodSelection:
             common.update(sections["common"])
         else:
             selected += PRESETS.get(name, [name])
-    allowed = ", ".join([*PRESETS, *known])
-    for name in selected:
-        if name not in known:
-            raise ActshiftError(
-                f"There is no method {name!r}{did_you_mean(name, [*known, *PRESETS])}. Choose from {allowed}, or "
-                "define methods in a .yaml file."
-            )
+    choice = f"Choose from {', '.join([*PRESETS, *known])}"
+    _check_known("There is no method", selected, [*known, *PRESETS], f"{choice}, or define methods in a .yaml file.")
     if not selected:
-        raise ActshiftError(f"No method is named. Choose from {allowed}.")
+        raise ActshiftError(f"No method is named. {choice}.")
     return MethodSelection(tuple(known[name] for name in dict.fromkeys(selected)), common)
 
 
-def check_common(common: Mapping[str, Any], source: str) -> None:
-    """Raise ActshiftError if `common` from `source` contains a setting that methods cannot share."""
+def check_common(common: Mapping[str, Any], where: str) -> None:
+    """Raise ActshiftError if `common` contains a setting that methods cannot share; messages start with `where`."""
     allowed = [
         item.name
         for item in fields(TrainSettings)
         if (item.metadata["panel"] in (TRAINING, MACHINE) or item.name in EQUAL) and item.name not in SET_PER_CELL
     ]
-    for name in common:
-        if name not in allowed:
-            raise ActshiftError(
-                f"{source} sets {name!r} for all methods{did_you_mean(name, allowed)}. Methods can share "
-                f"{', '.join(allowed)}."
-            )
+    problem = f"{where}, methods cannot share the setting"
+    _check_known(problem, common, allowed, f"They can share {', '.join(allowed)}.")
 
 
 def _read(path: str) -> dict[str, dict[str, Any]]:
     values = read_config_file(path)
-    _check_keys(path, values, SECTIONS)
-    sections = {section: values.get(section) or {} for section in SECTIONS}
+    _check_mapping(path, values, ("methods", "common"))
+    sections = {section: values.get(section) or {} for section in ("methods", "common")}
     for section, value in sections.items():
-        if not isinstance(value, dict):
-            raise ActshiftError(f"In {path}, {section} must map names to values, got {value!r}.")
-    check_common(sections["common"], path)
+        _check_mapping(f"In {path}, {section}", value)
+    check_common(sections["common"], f"In {path}")
     return sections
 
 
 def _parse_method(name: Any, entry: Any, path: str) -> Method:
-    entry = entry or {}
-    if not isinstance(entry, dict):
-        raise ActshiftError(f"In {path}, the method {name} must hold {', '.join(KEYS)}, got {entry!r}.")
-    _check_keys(f"The method {name} in {path}", entry, KEYS)
-    settings, rates, lora_rates = entry.get("settings", {}), entry.get("rates", ()), entry.get("lora_rates", ())
-    if not isinstance(settings, dict):
-        raise ActshiftError(f"In {path}, settings of the method {name} must map names to values.")
-    known = METHODS.get(name)
-    if known is None:
-        return Method(str(name), entry.get("label", str(name)), settings, rates, lora_rates)
-    if "rates" not in entry:
-        rates, lora_rates = known.rates, entry.get("lora_rates", known.lora_rates)
-    settings = {**known.settings, **settings}
-    return Method(known.name, entry.get("label", known.label), settings, rates, lora_rates)
+    owner, entry = f"In {path}, the method {name}", entry or {}
+    _check_mapping(owner, entry, ("label", "settings", "rates", "lora_rates"))
+    values: dict[str, Any] = {"label": str(name), "settings": {}, **entry}
+    _check_mapping(f"{owner}: settings", values["settings"])
+    if known := METHODS.get(name):
+        grid = {} if "rates" in entry else {"rates": known.rates, "lora_rates": known.lora_rates}
+        values = {"label": known.label, **grid, **entry, "settings": {**known.settings, **values["settings"]}}
+    return Method(str(name), **values)
 
 
-def _check_keys(owner: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    for key in values:
-        if key not in allowed:
-            raise ActshiftError(
-                f"{owner} has an unknown key {key!r}{did_you_mean(key, allowed)}. Use {', '.join(allowed)}."
-            )
+def _check_mapping(owner: str, values: Any, keys: Sequence[str] = ()) -> None:
+    if not isinstance(values, dict):
+        contents = f"hold {', '.join(keys)}" if keys else "map names to values"
+        raise ActshiftError(f"{owner} must {contents}, got {values!r}.")
+    if keys:
+        _check_known(f"{owner} has an unknown key", values, keys, f"Use {', '.join(keys)}.")
+
+
+def _check_known(problem: str, names: Iterable[str], allowed: Sequence[str], fix: str) -> None:
+    for name in names:
+        if name not in allowed:
+            raise ActshiftError(f"{problem} {name!r}{did_you_mean(name, allowed)}. {fix}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
 from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
@@ -61,32 +61,22 @@ def _sweep_text(row: ReportRow) -> str:
     return ", ".join(texts)
 
 
-class Point(NamedTuple):
-    """A method in the figure; y and spread are in percent."""
-
-    label: str
-    x: int
-    y: float
-    spread: float | None
-    colour: str
-
-
 def draw(report: CompareReport, path: Path) -> None:
     """Write a PNG of the mean test accuracy and its spread over seeds against the trained parameters (log scale)."""
     figure = new_figure(8, 5)
     axes: Any = figure.subplots()
     axes.set_xscale("log")
-    points = [
-        Point(row.label, row.trainable, 100 * row.mean, 100 * row.spread if row.spread else None, _colour(row))
-        for row in report.rows
-        if row.mean is not None and row.trainable
-    ]
-    for point in points:
-        axes.errorbar(
-            point.x, point.y, yerr=point.spread, fmt="o", color=point.colour, markersize=6, capsize=3, elinewidth=1
-        )
+    points: list[tuple[ReportRow, tuple[float, float]]] = []
+    for row in report.rows:
+        if row.mean is not None and row.trainable:
+            x, y, spread = row.trainable, 100 * row.mean, 100 * row.spread if row.spread else None
+            axes.errorbar(x, y, yerr=spread, fmt="o", color=_colour(row), markersize=6, capsize=3, elinewidth=1)
+            points.append((row, (x, y)))
     if report.base_test is not None:
-        _draw_base(axes, 100 * report.base_test)
+        base = 100 * report.base_test
+        axes.axhline(base, color="#9ca3af", linestyle="--", linewidth=1)
+        style = {"ha": "right", "va": "bottom", "fontsize": 8, "color": "#6b7280"}
+        axes.annotate(f"untouched base {base:.1f}", (0.995, base), xycoords=("axes fraction", "data"), **style)
     axes.set(xlabel="trainable parameters", ylabel=f"{report.measure.lower()} on the test rows, %")
     axes.set_title(f"{report.title}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
     axes.margins(x=0.18, y=0.12)
@@ -109,40 +99,21 @@ def _colour(row: ReportRow) -> str:
     return POST_BLOCK if of_blocks and row.settings.get("site", "post_block") == "post_block" else ELSEWHERE
 
 
-def _draw_base(axes: Any, accuracy: float) -> None:
-    axes.axhline(accuracy, color="#9ca3af", linestyle="--", linewidth=1)
-    text, style = f"untouched base {accuracy:.1f}", {"ha": "right", "va": "bottom", "fontsize": 8, "color": "#6b7280"}
-    axes.annotate(text, (0.995, accuracy), xycoords=("axes fraction", "data"), **style)
-
-
-def _draw_labels(figure: Any, axes: Any, points: list[Point]) -> None:
+def _draw_labels(figure: Any, axes: Any, points: list[tuple[ReportRow, tuple[float, float]]]) -> None:
     """Write each label at the first offset without overlap with points and other labels, or at the last offset."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
-    centres = axes.transData.transform([(point.x, point.y) for point in points])
+    centres = axes.transData.transform([position for _, position in points])
     taken: list[Any] = []
-    for point in sorted(points, key=lambda point: -point.y):
-        *others, last = LABEL_OFFSETS
-        for offset in others:
-            label = _annotate(axes, point, *offset)
+    for row, position in sorted(points, key=lambda point: -point[1][1]):
+        style = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": _colour(row)}
+        for right, up in LABEL_OFFSETS:
+            arrow = {"arrowstyle": "-", "color": "#d1d5db", "linewidth": 0.6} if up else None
+            side = "left" if right > 0 else "right"
+            label = axes.annotate(row.label, position, xytext=(right, up), ha=side, arrowprops=arrow, **style)
             box = label.get_window_extent(renderer)
-            if not any(box.overlaps(other) for other in taken) and not any(box.contains(*centre) for centre in centres):
+            is_free = not any(map(box.overlaps, taken)) and not any(box.contains(*centre) for centre in centres)
+            if is_free or (right, up) == LABEL_OFFSETS[-1]:
+                taken.append(box)
                 break
             label.remove()
-        else:
-            box = _annotate(axes, point, *last).get_window_extent(renderer)
-        taken.append(box)
-
-
-def _annotate(axes: Any, point: Point, right: int, up: int) -> Any:
-    return axes.annotate(
-        point.label,
-        (point.x, point.y),
-        xytext=(right, up),
-        textcoords="offset points",
-        ha="left" if right > 0 else "right",
-        va="center",
-        fontsize=8,
-        color=point.colour,
-        arrowprops={"arrowstyle": "-", "color": "#d1d5db", "linewidth": 0.6} if up else None,
-    )

@@ -8,19 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from actshift.compare.cell import BASE_CELL, Cell, Record
 from actshift.compare.methods import Method
 
 FIRST_SEED = 0
-
-
-class PendingCell(NamedTuple):
-    """A cell that still has to be trained or scored; `test` asks for the score on the test rows as well."""
-
-    cell: Cell
-    test: bool
 
 
 @dataclass
@@ -31,6 +23,12 @@ class SweepState:
     seeds: int
     records: dict[Cell, Record] = field(default_factory=lambda: {})
     failed: dict[Cell, str] = field(default_factory=lambda: {})
+
+    def all_cells(self) -> list[Cell]:
+        """Return every cell that the comparison could run."""
+        seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
+        grid = [Cell(method.name, rate, seed) for method in self.methods for rate in method.rates for seed in seeds]
+        return [BASE_CELL, *grid]
 
     def sweep_cells(self, method: Method) -> list[Cell]:
         """Return the cells that choose the learning rate of a method."""
@@ -52,24 +50,22 @@ class SweepState:
         """
         if tested := self.tested_cells(method):
             return tested[0]._replace(seed=FIRST_SEED)
-        complete = all(self.is_closed(cell) for cell in self.sweep_cells(method))
-        return self.best_cell(method) if complete else None
+        return self.best_cell(method) if all(map(self.is_closed, self.sweep_cells(method))) else None
 
     def seed_cells(self, method: Method) -> list[Cell]:
         """Return the cells of the chosen rate, one for each seed; empty until the rate is chosen."""
         cell = self.chosen_cell(method)
         return [cell._replace(seed=seed) for seed in range(FIRST_SEED, FIRST_SEED + self.seeds)] if cell else []
 
-    def pending(self) -> Iterator[PendingCell]:
-        """Yield the cells that can run now, in the order of the methods."""
+    def pending(self) -> Iterator[tuple[Cell, bool]]:
+        """Yield the cells that can run now, in the order of the methods, each with True if the test rows are due."""
         if self._needs_test(BASE_CELL):
-            yield PendingCell(BASE_CELL, test=True)
+            yield BASE_CELL, True
         for method in self.methods:
             if cells := self.seed_cells(method):
-                yield from (PendingCell(cell, test=True) for cell in cells if self._needs_test(cell))
+                yield from ((cell, True) for cell in cells if self._needs_test(cell))
             else:
-                cells = self.sweep_cells(method)
-                yield from (PendingCell(cell, test=False) for cell in cells if not self.is_closed(cell))
+                yield from ((cell, False) for cell in self.sweep_cells(method) if not self.is_closed(cell))
 
     def beaten_cells(self, method: Method) -> list[Cell]:
         """Return the cells of the sweep that lost to another one; their weights are no longer needed."""
@@ -79,10 +75,6 @@ class SweepState:
     def total(self) -> int:
         """Return the number of all cells, including the ones that are not determined yet."""
         return 1 + sum(len(method.rates) + self.seeds - 1 for method in self.methods)
-
-    def done(self) -> int:
-        """Return the number of cells with a record."""
-        return len(self.records)
 
     def is_closed(self, cell: Cell) -> bool:
         """Return True if the cell has a record or failed."""

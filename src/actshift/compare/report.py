@@ -37,8 +37,6 @@ class ReportRow:
     Args:
         state: progress of the method ("waiting", "rate 1/5", "seed 1/3", "done" or "failed").
         share: trained parameters as a share of all parameters, 0 to 1.
-        validation: validation accuracy of each seed.
-        test: test accuracy of each seed.
         to_full: difference of the mean test accuracy to full fine-tuning.
         seconds: mean training time of a cell at the chosen rate.
     """
@@ -110,18 +108,12 @@ class CompareReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, with the training times under `made`."""
-        rows: list[dict[str, Any]] = []
-        for row in self.rows:
-            values = {**asdict(row), "mean": row.mean, "spread": row.spread}
-            values.pop("seconds")
-            rows.append(values)
-        base = {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test}
-        seconds = {row.method: row.seconds for row in self.rows}
+        rows = [{**asdict(row), "mean": row.mean, "spread": row.spread} for row in self.rows]
         return {
             "protocol": {**self.protocol, "left_out": self.left_out},
-            "base": base,
+            "base": {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test},
             "rows": rows,
-            "made": {**self.made, "seconds": seconds},
+            "made": {**self.made, "seconds": {row["method"]: row.pop("seconds") for row in rows}},
         }
 
     def __str__(self) -> str:
@@ -137,22 +129,17 @@ def build_report(state: SweepState, protocol: Mapping[str, Any], made: Mapping[s
     base = state.records.get(BASE_CELL)
     rows = [_build_row(state, method) for method in state.methods]
     full = next((row for row in rows if row.settings.get("method") == "full"), None)
-    return CompareReport(
-        protocol=protocol,
-        base_parameters=base.parameters if base else None,
-        base_validation=base.validation.accuracy if base else None,
-        base_test=base.test.accuracy if base and base.test else None,
-        rows=tuple(_with_difference(row, full) for row in rows),
-        made=made,
-        left_out=max((record.fit.left_out for record in state.records.values() if record.fit), default=0),
-    )
+    if full and full.mean is not None:
+        rows = [row if row is full or row.mean is None else replace(row, to_full=row.mean - full.mean) for row in rows]
+    scores = (base and base.parameters, base and base.validation.accuracy, base and base.test and base.test.accuracy)
+    left_out = max((record.fit.left_out for record in state.records.values() if record.fit), default=0)
+    return CompareReport(protocol, *scores, tuple(rows), made, left_out)
 
 
 def _build_row(state: SweepState, method: Method) -> ReportRow:
     chosen = state.chosen_cell(method)
     records = [state.records[cell] for cell in state.seed_cells(method) if cell in state.records]
     fits = [record.fit for cell, record in state.records.items() if cell.method == method.name and record.fit]
-    seconds = [record.fit.seconds for record in records if record.fit]
     return ReportRow(
         method=method.name,
         label=method.label,
@@ -167,33 +154,23 @@ def _build_row(state: SweepState, method: Method) -> ReportRow:
         to_full=None,
         sweep=tuple(_sweep_point(state, cell) for cell in state.sweep_cells(method)),
         failures=tuple(f"{cell}: {error}" for cell, error in state.failed.items() if cell.method == method.name),
-        seconds=mean(seconds) if seconds else None,
+        seconds=mean(record.fit.seconds for record in records if record.fit) if records else None,
     )
 
 
 def _sweep_point(state: SweepState, cell: Cell) -> SweepPoint:
     record = state.records.get(cell)
-    accuracy = record.validation.accuracy if record else None
-    loss = record.fit.eval_loss if record and record.fit else None
-    return SweepPoint(cell.rate, accuracy, loss, state.failed.get(cell))
+    loss = record and record.fit and record.fit.eval_loss
+    return SweepPoint(cell.rate, record and record.validation.accuracy, loss, state.failed.get(cell))
 
 
 def _method_state(state: SweepState, method: Method) -> str:
-    sweep, seeds = state.sweep_cells(method), state.seed_cells(method)
+    seeds, tested = state.seed_cells(method), state.tested_cells(method)
     if not seeds:
-        closed = sum(state.is_closed(cell) for cell in sweep)
-        return "failed" if closed == len(sweep) else f"rate {closed}/{len(sweep)}" if closed else "waiting"
-    tested = state.tested_cells(method)
+        closed, rates = sum(map(state.is_closed, state.sweep_cells(method))), len(method.rates)
+        return "failed" if closed == rates else f"rate {closed}/{rates}" if closed else "waiting"
     closed = sum(cell in tested or cell in state.failed for cell in seeds)
-    if closed < len(seeds):
-        return f"seed {closed}/{len(seeds)}"
-    return "done" if tested else "failed"
-
-
-def _with_difference(row: ReportRow, full: ReportRow | None) -> ReportRow:
-    if full is None or full.mean is None or row.mean is None or row is full:
-        return row
-    return replace(row, to_full=row.mean - full.mean)
+    return f"seed {closed}/{len(seeds)}" if closed < len(seeds) else "done" if tested else "failed"
 
 
 def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
@@ -218,17 +195,10 @@ def rich_table(report: CompareReport) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
-    table = Table(
-        Column(COLUMNS[0], overflow="fold"),
-        *(Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title=f"{report.measure}, {report.title}",
-        title_justify="left",
-        caption=notes(report),
-        caption_justify="left",
-    )
+    numbers = [Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]]
+    table = Table(Column(COLUMNS[0], overflow="fold"), *numbers, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.title, table.title_justify = f"{report.measure}, {report.title}", "left"
+    table.caption, table.caption_justify = notes(report), "left"
     for line in table_cells(report):
         table.add_row(*line)
     return table
@@ -236,17 +206,15 @@ def rich_table(report: CompareReport) -> Table:
 
 def notes(report: CompareReport) -> str:
     """Return the sentences that explain the table."""
-    protocol = report.protocol
-    rows = protocol["rows"]
+    protocol, rows = report.protocol, report.protocol["rows"]
     sentences = [
         f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {rows['test']:,} test rows.",
         "Each method uses the learning rate that was best on the validation rows with the first seed.",
         f"The test column is the mean over {protocol['seeds']} seeds; sd is their standard deviation.",
         "Δ is the difference to full fine-tuning in percentage points.",
     ]
-    sentences += [
-        f"{count} {name} rows are also in an earlier split." for name, count in protocol["shared_rows"].items() if count
-    ]
+    shared = protocol["shared_rows"].items()
+    sentences += [f"{count} {name} rows are also in an earlier split." for name, count in shared if count]
     if report.left_out:
         sentences.append(f"{report.left_out:,} training rows were too long and were left out.")
     if report.failures:
@@ -267,9 +235,8 @@ def short_rate(rate: float) -> str:
 def _test_text(row: ReportRow, seeds: int) -> str:
     if row.state != "done" or row.mean is None:
         return row.state
-    spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
-    missing = "" if len(row.test) == seeds else "*"
-    return f"{percent(row.mean)}{spread}{missing}"
+    spread = "" if row.spread is None else f" ± {percent(row.spread)}"
+    return f"{percent(row.mean)}{spread}{'' if len(row.test) == seeds else '*'}"
 
 
 def percent(share: float | None) -> str:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.training.setting_fields import check_fields, setting
 from actshift.training.settings import MACHINE, WHAT, TrainSettings, command_line
 
-if TYPE_CHECKING:
-    from actshift.tasks import Scorer
-
 SCORING = "Scoring"
-COMMON = (
-    "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length",
-    "precision", "gradient_checkpointing", "trust_remote_code", "group_by_length", "objective", "chat",
-)  # fmt: skip
-"""Training settings that have a flag here; a methods file may set any other."""
 
 
 def _metadata(name: str) -> Any:
@@ -25,10 +17,10 @@ def _metadata(name: str) -> Any:
 
 
 def _common(name: str) -> Any:
-    """Return a field for a training setting; None leaves the value to the methods file or to TrainSettings."""
+    """Return a field for a training setting of all methods; None leaves it to the methods file or its default."""
     default = TrainSettings.__dataclass_fields__[name].default
     suffix = "" if default in (None, False) else f" (default: {default})"
-    return field(default=None, metadata={**_metadata(name), "help": _metadata(name)["help"] + suffix})
+    return field(default=None, metadata={**_metadata(name), "help": _metadata(name)["help"] + suffix, "common": True})
 
 
 @dataclass(frozen=True)
@@ -57,9 +49,7 @@ class CompareSettings:
     )
     seeds: int = setting(WHAT, 3, "Seeds of each method. The first one chooses the learning rate.", least=1)
     out: str | None = setting(WHAT, None, "Folder for the table. An interrupted comparison in it is resumed.")
-    keep_weights: bool = setting(
-        WHAT, False, "Also keep fully fine-tuned models. Adapters of the chosen cells are always kept."
-    )
+    keep_weights: bool = setting(WHAT, False, "Also keep fully fine-tuned models (chosen adapters always are).")
 
     objective: str | None = _common("objective")
     chat: bool | None = _common("chat")
@@ -69,20 +59,13 @@ class CompareSettings:
     gradient_accumulation: int | None = _common("gradient_accumulation")
     max_length: int | None = _common("max_length")
     group_by_length: bool | None = _common("group_by_length")
-    scorer: str | None = setting(
-        SCORING, None, "Scorer of the completions. Default: the task's scorer, or exact match without a task."
-    )
-    max_new_tokens: int | None = setting(
-        SCORING, None, "Maximum number of generated tokens. Default: the task's value, or 64 without a task.", least=1
-    )
+    scorer: str | None = setting(SCORING, None, "Scorer of the completions. Default: the task's, or exact match.")
+    max_new_tokens: int | None = setting(SCORING, None, "Most tokens to generate. Default: the task's, or 64.", least=1)
     eval_batch_size: int = setting(SCORING, 16, "Rows to complete at a time.", least=1)
     precision: str | None = _common("precision")
     gradient_checkpointing: bool | None = _common("gradient_checkpointing")
     trust_remote_code: bool | None = _common("trust_remote_code")
-    jobs: int = setting(
-        MACHINE, 1, "Cells to run at the same time, in separate processes. With more than one, each uses one thread.",
-        least=1,
-    )  # fmt: skip
+    jobs: int = setting(MACHINE, 1, "Number of processes that run cells; with several, each uses one thread.", least=1)
 
     def __post_init__(self) -> None:
         """Check every value and convert it to its declared type."""
@@ -92,14 +75,16 @@ class CompareSettings:
     @property
     def common(self) -> dict[str, Any]:
         """The given training settings, which all methods share."""
-        return {name: value for name in COMMON if (value := getattr(self, name)) is not None}
+        names = [item.name for item in fields(self) if "common" in item.metadata]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
-    def judge(self) -> Scorer | None:
-        """Scorer of the completions, or None for exact match."""
+    def scorer_name(self) -> str | None:
+        """Name of the scorer of the completions, or None for exact match."""
         from actshift.tasks import get_scorer, get_task
 
-        return get_scorer(self.scorer) if self.scorer else get_task(self.task).scorer if self.task else None
+        scorer = get_scorer(self.scorer) if self.scorer else get_task(self.task).scorer if self.task else None
+        return scorer.name if scorer else None
 
     @property
     def new_tokens(self) -> int:

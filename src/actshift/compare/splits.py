@@ -7,9 +7,8 @@ import json
 import random
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actshift.compare.settings import CompareSettings
 from actshift.errors import ActshiftError
@@ -21,15 +20,13 @@ from actshift.training.objectives import Objective
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NAMES = ("train", "validation", "test")
 SHARE = 0.1
 """Share of the rows of --data that each split without its own source receives."""
 INPUT_COLUMNS = ("prompt", "text", "text_pair", "tokens")
 """Columns that hold the question of a row; rows with the same question stay in the same split."""
 
 
-@dataclass(frozen=True)
-class Splits:
+class Splits(NamedTuple):
     """The rows of the three splits, as JSON lines."""
 
     train: tuple[str, ...]
@@ -39,7 +36,12 @@ class Splits:
     @property
     def sizes(self) -> dict[str, int]:
         """Number of rows in each split."""
-        return {name: len(getattr(self, name)) for name in NAMES}
+        return {name: len(rows) for name, rows in self._asdict().items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hash of each split."""
+        return {n: hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16] for n, rows in self._asdict().items()}
 
     @property
     def shared(self) -> dict[str, int]:
@@ -55,11 +57,6 @@ class Splits:
         from datasets import Dataset
 
         return Dataset.from_list([json.loads(row) for row in getattr(self, name)[:limit]])
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """Hash of each split."""
-        return {name: hashlib.sha256("\n".join(getattr(self, name)).encode()).hexdigest()[:16] for name in NAMES}
 
 
 def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
@@ -78,24 +75,18 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
     """
     run = TrainSettings.from_mapping({**common, "task": settings.task, "data_dir": settings.data_dir})
     objective = known_objective(run)
-    train = _read_lines(run, settings.data, "train", objective)
     missing = cut_names(settings)
-    sources = {"validation": settings.eval_data, "test": settings.test_data}
+    sources = {"train": settings.data, "validation": settings.eval_data, "test": settings.test_data}
     lines = {name: _read_lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
     if missing:
-        train, cut = _cut(train, missing, settings.required("data"))
-        lines.update(cut)
-    splits = Splits(tuple(train), tuple(lines["validation"]), tuple(lines["test"]))
+        lines |= _cut(lines["train"], missing, settings.required("data"))
+    splits = Splits(**{name: tuple(rows) for name, rows in lines.items()})
     for name, count in splits.shared.items():
+        where = f"rows of the {name} split are also in an earlier split"
         if count == splits.sizes[name]:
-            raise ActshiftError(
-                f"All {count} rows of the {name} split are also in an earlier split, so it would measure memory. Give "
-                "other rows."
-            )
+            raise ActshiftError(f"All {count} {where}, so it would measure memory. Give other rows.")
         if count:
-            warnings.warn(
-                f"{count} of {splits.sizes[name]} rows of the {name} split are also in an earlier split.", stacklevel=2
-            )
+            warnings.warn(f"{count} of {splits.sizes[name]} {where}.", stacklevel=2)
     return splits
 
 
@@ -106,15 +97,13 @@ def store_splits(splits: Splits, folder: Path) -> None:
         ActshiftError: if the folder contains the rows of another comparison.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in NAMES:
-        path, text = folder / f"{name}.jsonl", "".join(f"{row}\n" for row in getattr(splits, name))
+    for name, rows in splits._asdict().items():
+        path, text = folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows)
         if not path.exists():
             write_whole(path, text)
         elif path.read_text(encoding="utf-8") != text:
-            raise ActshiftError(
-                f"The {name} rows differ from the rows that the comparison in {folder.parent} began with. Give another "
-                "--out."
-            )
+            began = f"the rows that the comparison in {folder.parent} began with"
+            raise ActshiftError(f"The {name} rows differ from {began}. Give another --out.")
 
 
 def cut_names(settings: CompareSettings) -> list[str]:
@@ -130,24 +119,25 @@ def _read_lines(run: TrainSettings, source: str | None, split: str, objective: O
     return [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]
 
 
-def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the remaining rows and the rows of each split in `names`."""
+def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> dict[str, list[str]]:
+    """Return the remaining rows as `train`, and the rows of each split in `names`."""
     groups: dict[str, list[str]] = {}
     for row in rows:
-        groups.setdefault(_question(json.loads(row)), []).append(row)
+        groups.setdefault(_question(row), []).append(row)
     order = sorted(groups)
     random.Random(0).shuffle(order)
     size = round(SHARE * len(rows))
     cut: dict[str, list[str]] = {name: [] for name in names}
-    for name in names:
-        while order and len(cut[name]) < size:
-            cut[name] += groups[order.pop()]
+    for part in cut.values():
+        while order and len(part) < size:
+            part += groups[order.pop()]
     remaining = set(order)
-    rest = [row for row in rows if _question(json.loads(row)) in remaining]
-    if not size or not rest:
+    cut["train"] = [row for row in rows if _question(row) in remaining]
+    if not size or not cut["train"]:
         raise ActshiftError(f"{len(rows)} rows in {source} are too few to cut {' and '.join(names)} rows from.")
-    return rest, cut
+    return cut
 
 
-def _question(row: Mapping[str, Any]) -> str:
+def _question(line: str) -> str:
+    row = json.loads(line)
     return json.dumps(row["messages"][:-1] if "messages" in row else [row.get(name) for name in INPUT_COLUMNS])

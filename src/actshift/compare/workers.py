@@ -7,23 +7,23 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from actshift.compare.job import CellJob, run_job
+from actshift.compare.cell import CellJob, run_job
 from actshift.errors import ActshiftError, first_line
 
 LOG = "log.txt"
+PACKAGE = str(Path(__file__).parents[1])
 
 
 class Engine(Protocol):
@@ -47,24 +47,29 @@ class WorkerPool:
 
     def __init__(self, count: int, run: Callable[[CellJob], None] = run_job) -> None:
         self.workers = [_Worker(run) for _ in range(count)]
+        self.threads = ThreadPoolExecutor(count)  # each thread waits for the end of a job
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *error: object) -> None:
         for worker in self.workers:
-            worker.kill()
+            if worker.process:
+                worker.process.kill()  # files are written atomically, so nothing is left half done
+        self.threads.shutdown()
         for worker in self.workers:
-            worker.close()
+            if worker.executor:
+                worker.executor.shutdown(cancel_futures=True)
 
     def submit(self, job: CellJob) -> Future[str | None]:
         """Start a job in an idle interpreter; the result is None, or the reason of a failure in one line."""
-        return min(self.workers, key=lambda worker: worker.busy).submit(job)
+        worker = next(worker for worker in self.workers if worker.outcome is None or worker.outcome.done())
+        worker.outcome = self.threads.submit(worker.wait, worker.start(job))
+        return worker.outcome
 
 
-class _Answer(NamedTuple):
-    error: str | None
-    warnings: list[str]
+_Answer = tuple[str | None, list[str]]
+"""The error of a job in one line, if any, and the warnings of this package."""
 
 
 class _Worker:
@@ -72,64 +77,31 @@ class _Worker:
 
     def __init__(self, run: Callable[[CellJob], None]) -> None:
         self.run = run
-        self.busy = False
         self.executor: ProcessPoolExecutor | None = None
         self.process: BaseProcess | None = None
+        self.outcome: Future[str | None] | None = None
 
-    def submit(self, job: CellJob) -> Future[str | None]:
-        outcome: Future[str | None] = Future()
-        outcome.set_running_or_notify_cancel()
-        self.busy = True
-
-        def finish(answer: Future[_Answer]) -> None:
-            try:
-                error = self._collect(answer)
-            except Warning as warning:  # the caller turns warnings into errors
-                outcome.set_exception(warning)
-            else:
-                outcome.set_result(error)
-
-        self._start(job).add_done_callback(finish)
-        return outcome
-
-    def kill(self) -> None:
-        if self.process:
-            self.process.kill()  # files are written atomically, so nothing is left half done
-
-    def close(self) -> None:
-        if self.executor:
-            self.executor.shutdown(cancel_futures=True)
-
-    def _start(self, job: CellJob) -> Future[_Answer]:
+    def start(self, job: CellJob) -> Future[_Answer]:
         with _clean_start():
-            if self.executor is None or self.process is None or not self.process.is_alive():
-                context = get_context("spawn")
-                self.executor = ProcessPoolExecutor(1, mp_context=context, initializer=_exit_with_parent)
+            if not (self.executor and self.process and self.process.is_alive()):
+                self.executor = ProcessPoolExecutor(1, get_context("spawn"), _exit_with_parent)
             answer = self.executor.submit(_do, self.run, job)
             # Executors do not expose exit codes, which the error of a dead worker needs.
             [self.process] = self.executor._processes.values()  # pyright: ignore[reportPrivateUsage]
         return answer
 
-    def _collect(self, answer: Future[_Answer]) -> str | None:
-        self.busy = False
-        error = answer.exception()
-        if isinstance(error, BrokenProcessPool):
-            code = self._end()
+    def wait(self, answer: Future[_Answer]) -> str | None:
+        """Wait for the end of the job; return the reason of a failure, and repeat the warnings of the worker."""
+        try:
+            error, warned = answer.result()
+        except BrokenProcessPool:
+            assert self.executor and self.process
+            self.executor.shutdown()  # waits until the process has ended and its exit code is known
+            code = self.process.exitcode or 0
             return f"its process ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
-        if error:
-            return _one_line(error)
-        for text in answer.result().warnings:
+        for text in warned:
             warnings.warn(text, stacklevel=1)  # one fixed location shows each text only once
-        return answer.result().error
-
-    def _end(self) -> int:
-        """Wait until the process has ended, and return its exit code; negative for a signal."""
-        assert self.process
-        self.process.kill()  # without effect on a process that died, which is why the executor is broken
-        self.process.join()
-        while (code := self.process.exitcode) is None:
-            time.sleep(0.01)  # another thread has reaped the process and is about to store its code
-        return code
+        return error
 
 
 @contextmanager
@@ -140,7 +112,7 @@ def _clean_start() -> Generator[None]:
     * The caller's script is not imported again, so it needs no `if __name__ == "__main__"`.
     * Modules in the current folder cannot shadow the standard library (Python 3.11 and later).
     """
-    main, safe_path = sys.modules["__main__"], os.environ.get("PYTHONSAFEPATH")
+    main, environment = sys.modules["__main__"], dict(os.environ)
     if sys.platform != "win32":
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     sys.modules["__main__"] = ModuleType("__main__")
@@ -149,10 +121,8 @@ def _clean_start() -> Generator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-        if safe_path is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = safe_path
+        del os.environ["PYTHONSAFEPATH"]
+        os.environ.update(environment)
         if sys.platform != "win32":
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -175,39 +145,24 @@ def _do(run: Callable[[CellJob], None], job: CellJob) -> _Answer:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    warned: list[str] = []
-    try:
-        with _collect_own_warnings(warned):
-            run(job)
-        return _Answer(None, warned)
-    except Exception as error:
-        traceback.print_exc()
-        return _Answer(_one_line(error), warned)
-    finally:
-        gc.collect()  # a trainer and its model reference each other
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-
-@contextmanager
-def _collect_own_warnings(warned: list[str]) -> Generator[None]:
-    """Add the warnings of this package to `warned`, because the user does not read the log."""
-    show, package = warnings.showwarning, str(Path(__file__).parents[1])
+    error, warned, show = None, list[str](), warnings.showwarning
 
     def note(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
         show(message, category, filename, *more)
-        if filename.startswith(package):
+        if filename.startswith(PACKAGE):
             warned.append(str(message))
 
     warnings.showwarning = note
     try:
-        yield
-    finally:
-        warnings.showwarning = show
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, ActshiftError):
-        return " ".join(str(error).split())
-    line = first_line(error) if isinstance(error, Exception) else str(error)
-    return f"{type(error).__name__}: {line[:200]}"
+        run(job)
+    except ActshiftError as failure:
+        traceback.print_exc()
+        error = " ".join(str(failure).split())
+    except (Exception, SystemExit) as failure:
+        traceback.print_exc()
+        error = f"{type(failure).__name__}: {first_line(failure)[:200]}"
+    warnings.showwarning = show
+    gc.collect()  # a trainer and its model reference each other
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return error, warned

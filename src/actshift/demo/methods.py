@@ -10,10 +10,9 @@ from actshift.errors import ActshiftError, did_you_mean
 
 @dataclass(frozen=True)
 class DemoMethod:
-    """A way to adapt the bundled model, with its peak learning rate.
+    """A way to adapt the bundled model.
 
-    The rates of post-block, post-MLP and full fine-tuning were chosen from two or three each on the validation split.
-    The rates of post-attention and of the vector are untuned.
+    The rates were chosen from two or three each on the validation split; post-attention and the vector are untuned.
     """
 
     label: str

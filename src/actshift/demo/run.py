@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from actshift import LowRank, SteeringConfig, Vector, attach, load_adapter
 from actshift.demo import load_base
-from actshift.demo.methods import METHODS, DemoMethod, check_methods
+from actshift.demo.methods import METHODS, check_methods
 from actshift.demo.task import make_rows
 from actshift.evaluation import EvalReport, evaluate
 from actshift.files import check_new_folder
@@ -72,11 +72,7 @@ class DemoReport:
 
 
 def run_demo(
-    methods: Sequence[str],
-    out: Path,
-    seed: int = 0,
-    steps: int = STEPS,
-    say: Callable[[str], None] = lambda line: None,
+    methods: Sequence[str], out: Path, seed: int = 0, steps: int = STEPS, say: Callable[[str], None] = lambda line: None
 ) -> DemoReport:
     """Adapt the bundled model by each method, and score all of them on the same unseen rows.
 
@@ -98,36 +94,25 @@ def run_demo(
         train, test = Dataset.from_list(make_rows("train", steps * BATCH, seed)), make_rows("test", TEST_ROWS)
         say(f"The untouched base model answers {TEST_ROWS:,} questions in a form that it has never seen.")
         before = _score(*load_base(), test)
-        results: dict[str, MethodResult] = {}
-        reports: dict[str, EvalReport] = {}
+        results: dict[str, tuple[MethodResult, EvalReport]] = {}
         for name in methods:
             say(f"{METHODS[name].label}: {steps} steps of {BATCH} rows, then the same questions.")
-            results[name], reports[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
+            results[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
         shown = next((name for name in methods if METHODS[name].site), methods[0])
-        adapter, reloaded = out / shown if METHODS[shown].site else None, None
-        if adapter is not None:
+        adapter = reloaded = None
+        if METHODS[shown].site:
+            adapter = str(out / shown)
             say("The saved adapter is loaded into a fresh copy of the base model.")
             model, tokenizer = load_base()
-            reloaded = _score(load_adapter(model, str(adapter)).eval(), tokenizer, test).accuracy
-    return DemoReport(
-        seed=seed,
-        steps=steps,
-        test_rows=TEST_ROWS,
-        base_accuracy=before.accuracy,
-        rows=tuple(results.values()),
-        examples=_examples(before, reports[shown]),
-        adapter=str(adapter) if adapter else None,
-        reloaded_accuracy=reloaded,
-        seconds=time.perf_counter() - start,
-    )
+            reloaded = _score(load_adapter(model, adapter).eval(), tokenizer, test).accuracy
+    rows, examples = tuple(row for row, _ in results.values()), _examples(before, results[shown][1])
+    seconds = time.perf_counter() - start
+    return DemoReport(seed, steps, TEST_ROWS, before.accuracy, rows, examples, adapter, reloaded, seconds)
 
 
 @contextmanager
 def one_thread() -> Generator[None]:
-    """Compute on one thread.
-
-    Matrices this small gain little from more threads, and results do not depend on the machine's number of cores.
-    """
+    """Compute on one thread, which is fast enough here, so that results do not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -142,33 +127,20 @@ def _adapt(
     method = METHODS[name]
     model, tokenizer = load_base()
     torch.manual_seed(seed)  # initialises the adapter
-    adapted = attach(model, _config(method)) if method.site else model
+    adapter = Vector() if method.vector else LowRank(rank=8)
+    config = SteeringConfig(adapter=adapter, site=method.site or "post_block", task_type="CAUSAL_LM")
+    adapted = attach(model, config) if method.site else model
     settings = TrainSettings(
         learning_rate=method.learning_rate, max_steps=steps, batch_size=BATCH, gradient_accumulation=1, seed=seed
     )
     fitted = fit(adapted, tokenizer, train, settings, title=method.label)
     report = _score(adapted, tokenizer, test)
+    size = sum(parameter.nbytes for parameter in model.parameters())
     if method.site:
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
         size = (folder / "adapter_model.safetensors").stat().st_size
-    else:
-        size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    result = MethodResult(
-        method=name,
-        label=method.label,
-        trainable=fitted.trainable,
-        trainable_share=fitted.share,
-        base_accuracy=base_accuracy,
-        accuracy=report.accuracy,
-        seconds=fitted.seconds,
-        size=size,
-    )
-    return result, report
-
-
-def _config(method: DemoMethod) -> SteeringConfig:
-    adapter = Vector() if method.vector else LowRank(rank=8)
-    return SteeringConfig(adapter=adapter, site=method.site or "post_block", task_type="CAUSAL_LM")
+    training = (fitted.trainable, fitted.share, base_accuracy, report.accuracy, fitted.seconds)
+    return MethodResult(name, method.label, *training, size), report
 
 
 def _score(model: Any, tokenizer: Any, test: Rows) -> EvalReport:

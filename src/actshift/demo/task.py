@@ -115,9 +115,8 @@ class Expression:
     @property
     def is_held_out(self) -> bool:
         """True for a nested expression of the test split or with one inside; pretraining never shows these."""
-        if self.depth == 1:
-            return False
-        return self.split == "test" or any(isinstance(a, Expression) and a.is_held_out for a in self.arguments)
+        parts = (a for a in self.arguments if isinstance(a, Expression))
+        return self.depth > 1 and (self.split == "test" or any(part.is_held_out for part in parts))
 
     def listops(self) -> str:
         """Return ListOps notation (Nangia and Bowman, 2018) with digits: ``[MAX 3 [MIN 9 4 ] ]``."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from actshift.compare.cell import Record
-from actshift.compare.job import CellJob, run_job
+from actshift.compare.cell import CellJob, Record, run_job
 from actshift.demo import BASE_DIR
 from actshift.training import TrainSettings
 from tests.compare.conftest import questions, write_rows
@@ -19,7 +18,7 @@ def make_job(folder: Path, trains: bool) -> CellJob:
         model=str(BASE_DIR), data=rows["train"], eval_data=rows["test"], out=str(folder / "weights"),
         adapter="vector", max_steps=2, batch_size=2, gradient_accumulation=1,
     )  # fmt: skip
-    return CellJob(str(folder), settings, trains, rows["test"], None, 2, None, 4, {"rank": 8}, False)
+    return CellJob(str(folder), settings, trains, None, 2, None, 4, {"rank": 8}, False)
 
 
 def test_job_trains_and_scores_only_what_its_record_lacks(tmp_path: Path) -> None:
@@ -28,7 +27,7 @@ def test_job_trains_and_scores_only_what_its_record_lacks(tmp_path: Path) -> Non
     record = Record.read(tmp_path / "cell")
     assert record and record.fit and record.test is None
     assert (record.fit.trainable, record.validation.total, record.made_with) == (6 * 128, 4, {"rank": 8})
-    run_job(replace(job, test=job.validation))
+    run_job(replace(job, test=job.settings.eval_data))
     scored = Record.read(tmp_path / "cell")
     assert scored and scored.test and scored.test.correct == record.validation.correct
     assert replace(scored, test=None) == record

@@ -1,0 +1,204 @@
+"""A checked comparison: its settings, methods and rows, and the results in its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from actshift.compare.cell import BASE_CELL, Cell, CellJob, Record
+from actshift.compare.methods import EQUAL, Method, check_common, select_methods
+from actshift.compare.protocol import FIRST_SEED, SweepState
+from actshift.compare.settings import CompareSettings
+from actshift.compare.splits import Splits, cut_names, read_splits
+from actshift.errors import ActshiftError
+from actshift.files import write_whole
+from actshift.tasks import get_task
+from actshift.training import TrainSettings
+from actshift.training.configs import AdapterSpec
+from actshift.training.data import Inputs, head_for, known_objective, objective_of_rows
+from actshift.training.run_folder import RunFolder, read_json
+
+FAILURE = "failed.json"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A checked comparison and its output folder with the rows, one folder per cell, and the table.
+
+    Args:
+        common: the values of TrainSettings that all methods share.
+    """
+
+    settings: CompareSettings
+    methods: tuple[Method, ...]
+    common: Mapping[str, Any]
+    splits: Splits
+    out: Path
+
+    @classmethod
+    def from_settings(cls, settings: CompareSettings) -> Comparison:
+        """Read the rows and check everything that can be checked without loading the model; write nothing.
+
+        Raises:
+            ActshiftError: if something is missing or invalid.
+        """
+        out, selection = Path(settings.required("out")), select_methods(settings.methods)
+        check_common(settings.common, "On the command line")
+        task = get_task(settings.task).settings if settings.task else {}
+        common = {**task, **selection.common, **settings.common, "model": settings.required("model")}
+        for method in selection.methods:
+            AdapterSpec.from_settings(method.cell_settings(method.rates[0], FIRST_SEED, **common))
+        return cls(settings, selection.methods, common, read_splits(settings, common), out)
+
+    @property
+    def rows(self) -> Path:
+        """Folder of the splits."""
+        return self.out / "rows"
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Everything that the methods have in common, as JSON values."""
+        common, settings = TrainSettings(**self.common), self.settings
+        return {
+            "model": settings.model,
+            "task": settings.task,
+            "scorer": self.scorer,
+            **{name: getattr(common, name) for name in EQUAL},
+            "seeds": settings.seeds,
+            "max_new_tokens": settings.new_tokens,
+            "rows": self.splits.sizes,
+            "shared_rows": self.splits.shared,
+            "digests": self.splits.digests,
+            "cut_from_data": cut_names(settings),
+        }
+
+    @property
+    def scorer(self) -> str | None:
+        """Name of the scorer of completions, or None for a classifier."""
+        from actshift.evaluation.report import EXACT_MATCH
+
+        return None if self.inputs.head.classifies else self.settings.scorer_name or EXACT_MATCH
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The rows of every training, and the model head that they need."""
+        settings = TrainSettings.from_mapping({**self.common, "task": self.settings.task})
+        rows = self.splits.dataset("train")
+        objective = known_objective(settings) or objective_of_rows(rows)
+        return Inputs(objective, rows, self.splits.dataset("validation"), head_for(settings, objective, rows))
+
+    def check_prompts(self) -> None:
+        """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
+        from actshift.data import to_prompt_completion
+        from actshift.evaluation.prompts import encode_prompts
+        from actshift.loading import load_config, load_tokenizer
+
+        if self.inputs.head.task_type != "CAUSAL_LM":
+            return
+        model, trusted = self.settings.required("model"), TrainSettings(**self.common).trust_remote_code
+        config, tokenizer = load_config(model, trusted), load_tokenizer(model, trusted)
+        for name in ("validation", "test"):
+            rows = self.splits.dataset(name)
+            rendered = "messages" in rows.column_names
+            prompts = to_prompt_completion(rows, tokenizer)["prompt"]
+            try:
+                encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)
+            except ActshiftError as error:
+                raise ActshiftError(f"In the {name} rows: {error}") from None
+
+    def load_state(self) -> SweepState:
+        """Return the state of the comparison in the output folder.
+
+        A failure counts only if its method has met the test rows without the cell; other failed cells run again.
+
+        Raises:
+            ActshiftError: if finished or unfinished cells in the folder were made with other settings or rows.
+        """
+        state = SweepState(self.methods, self.settings.seeds)
+        for cell in state.all_cells():
+            run = RunFolder(self._weights(cell))
+            if record := Record.read(cell.folder(self.out)):
+                self._check_same(cell, record)
+                state.records[cell] = record
+            elif run.unfinished:
+                run.check(self._cell_settings(cell), resume=True)
+        for method in state.methods:
+            for cell in state.sweep_cells(method) if state.tested_cells(method) else []:
+                failure = cell.folder(self.out) / FAILURE
+                if cell not in state.records and failure.is_file():
+                    state.failed[cell] = read_json(failure)["error"]
+        return state
+
+    def job(self, cell: Cell, test: bool) -> CellJob:
+        """Return the job that trains and scores a cell, with `test` also on the test rows."""
+        return CellJob(
+            folder=str(cell.folder(self.out)),
+            settings=self._cell_settings(cell),
+            trains=cell != BASE_CELL,
+            test=str(self.rows / "test.jsonl") if test else None,
+            max_new_tokens=self.settings.new_tokens,
+            scorer=self.settings.scorer_name,
+            eval_batch_size=self.settings.eval_batch_size,
+            made_with=self._made_with(cell),
+            one_thread=self.settings.jobs > 1,
+        )
+
+    def collect(self, cell: Cell, error: str | None, state: SweepState) -> None:
+        """Add the result of a cell that just ended to `state`, and write a failure to the cell's folder."""
+        folder = cell.folder(self.out)
+        if record := Record.read(folder):
+            state.records[cell] = record
+        elif error is None:
+            error = "it left no record"
+        if error is None:
+            (folder / FAILURE).unlink(missing_ok=True)
+        else:
+            state.failed[cell] = error
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / FAILURE, json.dumps({"error": error}) + "\n")
+
+    def drop_weights(self, state: SweepState) -> None:
+        """Remove the weights of beaten cells and, unless `keep_weights`, of full models that are scored."""
+        for method in self.methods:
+            keep = self.settings.keep_weights or method.settings.get("method") != "full"
+            for cell in [*state.beaten_cells(method), *([] if keep else state.tested_cells(method))]:
+                shutil.rmtree(self._weights(cell), ignore_errors=True)
+
+    def _weights(self, cell: Cell) -> Path:
+        """Return the output folder of a cell's training."""
+        return cell.folder(self.out) / "weights"
+
+    def _cell_settings(self, cell: Cell) -> TrainSettings:
+        """Return the training settings of a cell; the base model only uses them for loading."""
+        rows = {"data": str(self.rows / "train.jsonl"), "eval_data": str(self.rows / "validation.jsonl")}
+        common: dict[str, Any] = {**self.common, **rows, "out": str(self._weights(cell))}
+        method = self._method(cell)
+        return method.cell_settings(cell.rate, cell.seed, **common) if method else TrainSettings(**common)
+
+    def _method(self, cell: Cell) -> Method | None:
+        return next((method for method in self.methods if method.name == cell.method), None)
+
+    def _made_with(self, cell: Cell) -> dict[str, Any]:
+        """Return everything that decides the result of a cell."""
+        method, settings = self._method(cell), self.settings
+        rates, scorer, rows = method.rates if method else [], self.scorer, self.splits.digests
+        more = {"max_new_tokens": settings.new_tokens, "scorer": scorer, "rows": rows, "rates": rates}
+        return _without_paths(self._cell_settings(cell)) | json.loads(json.dumps(more))
+
+    def _check_same(self, cell: Cell, record: Record) -> None:
+        stored = {**_without_paths(TrainSettings()), **record.made_with}  # an older version had fewer settings
+        for name, value in self._made_with(cell).items():
+            if stored.get(name) != value:
+                problem = f"{cell.folder(self.out)} was made with {name} {stored.get(name)!r}, not {value!r}."
+                raise ActshiftError(f"{problem} Compare with the same settings, or give another --out.")
+
+
+def _without_paths(settings: TrainSettings) -> dict[str, Any]:
+    """Return settings as JSON values, without the local paths."""
+    values = {name: value for name, value in asdict(settings).items() if name not in ("data", "out", "eval_data")}
+    return json.loads(json.dumps(values))
