@@ -59,9 +59,8 @@ def extract(
         with progress_bar() as update:
             extraction = analysis.extract(base, twin, batches, *fitting, folder=out, resume=resume, heard=update)
     except KeyboardInterrupt:
-        raise ActshiftError(
-            f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
-        ) from None
+        message = f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
+        raise ActshiftError(message) from None
     print_report(extraction.report, as_json, figure)
     if not as_json:
         typer.echo(f"written   {out}")

@@ -21,15 +21,9 @@ def vector(
     model: options.Model = None,
     layers: Annotated[
         list[str] | None,
-        Option(
-            "--layers",
-            "--layer",
-            help="Block to steer: an index or a slice such as 4:8 (repeatable). Default: the middle block.",
-        ),
+        Option("--layers", "--layer", help="Block: an index or a slice, 4:8 (repeatable). Default: the middle block."),
     ] = None,
-    method: Annotated[
-        str, Option(help="Direction: mean (difference of means) or pca (of differences by row).")
-    ] = "mean",
+    method: Annotated[str, Option(help="Direction: mean (difference of means) or pca (of row differences).")] = "mean",
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
     limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
