@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actshift.analysis.render import EDGE, INK, POST_BLOCK, WEIGHTS, finish, new_figure
+from actshift.analysis.figures import EDGE, INK, POST_BLOCK, WEIGHTS, finish, new_figure
 from benchmarks.figure import Figure
 
 STYLES = {"step": "-", "decode": "-", "peak memory": ":", "prefill": ":"}

@@ -1,6 +1,6 @@
-"""Steer a model in a loop of your own: attach, train, save, load, and turn the strength down.
+"""Train an adapter in a plain PyTorch loop: attach, train, save, load, and change the strength.
 
-python bare_loop.py            # offline, some seconds, on the bundled model
+python bare_loop.py            # offline, a few seconds, on the bundled model
 """
 
 from __future__ import annotations

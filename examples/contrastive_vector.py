@@ -1,6 +1,6 @@
-"""Steer by the difference between two sets of texts, without training: English questions get French answers.
+"""Steer without training, by the difference between two sets of texts: English questions get French answers.
 
-python contrastive_vector.py            # offline, some seconds, on the bundled model
+python contrastive_vector.py            # offline, a few seconds, on the bundled model
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def main() -> None:
         for name, n, _, things, _ in FACTS
     ]
     model, tokenizer = load_base()
-    found = contrast(model, tokenizer, french, english)
-    print(found.report)
-    found.attach(model, layers=[3]).save_pretrained("french-vector")  # as any adapter of PEFT's
+    vectors = contrast(model, tokenizer, french, english)
+    print(vectors.report)
+    vectors.attach(model, layers=[3]).save_pretrained("french-vector")  # like any PEFT adapter
 
     steered = load_adapter(load_base()[0], "french-vector").eval()
     for amount in (0, 2, 4):

@@ -1,6 +1,8 @@
-"""Reinforcement learning with a reward of one's own: the bundled model comes to like cats. Offline, some seconds.
+"""Reinforcement learning with a custom reward: the bundled model learns to talk about cats.
 
-From the command line it is the same with --objective grpo --reward grpo_reward:cats, in the folder of this file.
+python grpo_reward.py          # offline, a few seconds
+
+On the command line, the equivalent is --objective grpo --reward grpo_reward:cats in the folder of this file.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ import json
 from pathlib import Path
 
 from actshift.demo import BASE_DIR
-from actshift.demo.corpus import NAMES
-from actshift.demo.expressions import NUMBERS
+from actshift.demo.task import NUMBERS
 from actshift.training import TrainSettings, train
+
+NAMES = "anna ben clara david emma felix".split()
 
 
 def cats(completions: list[str], **columns: list) -> list[float]:
-    """A number for each completion; columns holds the prompts, and every other column of the rows."""
+    """Return one reward for each completion; `columns` contains the prompts and all other columns of the rows."""
     return [float("cats" in text) for text in completions]
 
 

@@ -1,9 +1,9 @@
-"""Turn GSM8K, BoolQ or SST-2 rows into prompt + completion rows that `actshift train` and `eval` read.
+"""Convert GSM8K, BoolQ or SST-2 rows to prompt + completion rows for `actshift train` and `actshift eval`.
 
     python prepare_benchmark.py path/to/gsm8k/train.jsonl.gz gsm8k-train.jsonl --limit 1000
 
-The input has one JSON object a line, {"task", "prompt_fields": {...}, "answer"}, plain or gzipped. Completions are
-the bare answers, so that exact match can score them.
+The input has one JSON object {"task", "prompt_fields": {...}, "answer"} per line, plain or gzipped. Completions
+contain only the answers, so that exact match can score them.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("target", type=Path, nargs="?")
-    parser.add_argument("--limit", type=int, help="rows to take, from the first")
+    parser.add_argument("--limit", type=int, help="number of rows to convert, from the start of the file")
     options = parser.parse_args()
     if options.source is None or options.target is None:
         parser.print_help()
         return
-    print(f"{convert(options.source, options.target, options.limit):,} rows written to {options.target}")
+    print(f"{convert(options.source, options.target, options.limit):,} rows written to {options.target}.")
 
 
 if __name__ == "__main__":

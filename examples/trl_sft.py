@@ -1,6 +1,6 @@
-"""TRL's own trainer with a SteeringConfig where a LoraConfig would stand; nothing else is ours.
+"""Train with TRL's SFTTrainer: pass a SteeringConfig in place of a LoraConfig.
 
-python trl_sft.py              # offline, some seconds, on the bundled model
+python trl_sft.py              # offline, a few seconds, on the bundled model
 """
 
 from __future__ import annotations

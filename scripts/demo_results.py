@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 def measure(seeds: int, steps: int) -> dict:
-    """Return the reports of all seeds, with what they were measured on."""
+    """Return the reports of all seeds with their provenance."""
     reports = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +28,7 @@ def measure(seeds: int, steps: int) -> dict:
 
 
 def summarise(results: dict) -> list[dict]:
-    """Return one line a method: mean and standard deviation over seeds."""
+    """Return the mean and standard deviation over seeds of each method."""
     lines = []
     for rows in zip(*(report["rows"] for report in results["reports"]), strict=True):
         accuracies = [row["accuracy"] for row in rows]
@@ -45,7 +45,7 @@ def summarise(results: dict) -> list[dict]:
 
 
 def write_table(results: dict, lines: list[dict]) -> None:
-    """Write the table, with the command that made it."""
+    """Write the table with its provenance."""
     first = results["reports"][0]
     table = [
         "# The demo, over seeds",
@@ -54,10 +54,10 @@ def write_table(results: dict, lines: list[dict]) -> None:
         + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         + ".",
         "",
-        f"Exact match of greedy completions on {first['test_rows']:,} questions that no training set holds; "
-        f"{first['steps']} steps of 32 rows, one thread. The untouched base model is right in "
-        f"{first['base_accuracy']:.1%}. Spread is the standard deviation over "
-        f"{len(results['reports'])} seeds (rows, their order, first weights).",
+        f"Exact match of greedy completions on {first['test_rows']:,} questions that no training set contains. Each "
+        f"method trains for {first['steps']} steps of 32 rows on one thread. The untouched base model answers "
+        f"{first['base_accuracy']:.1%} correctly. Spread is the standard deviation over "
+        f"{len(results['reports'])} seeds, which change the rows, their order and the initial weights.",
         "",
         "| method | trainable | share | accuracy | spread | each seed | training | size |",
         "|---|---|---|---|---|---|---|---|",
@@ -72,7 +72,7 @@ def write_table(results: dict, lines: list[dict]) -> None:
 
 
 def draw(results: dict, lines: list[dict]) -> None:
-    """Draw a bar a method: accuracy with its spread, and what it trains."""
+    """Draw one bar for each method: accuracy with its spread, and trained parameters."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -84,10 +84,10 @@ def draw(results: dict, lines: list[dict]) -> None:
         ("untouched base", base, 0.0),
     ]
     figure, axes = plt.subplots(figsize=(7.2, 3.6), dpi=150, layout="constrained")
-    for place, (label, accuracy, spread) in enumerate(reversed(bars)):
+    for y, (label, accuracy, spread) in enumerate(reversed(bars)):
         colour = "#c2410c" if label.startswith("post-block r") else "#94a3b8"
-        axes.barh(place, 100 * accuracy, xerr=100 * spread or None, color=colour, height=0.62, capsize=3)
-        axes.annotate(f"{accuracy:.1%}", (100 * accuracy + 1.5, place), va="center", fontsize=9, fontweight="bold")
+        axes.barh(y, 100 * accuracy, xerr=100 * spread or None, color=colour, height=0.62, capsize=3)
+        axes.annotate(f"{accuracy:.1%}", (100 * accuracy + 1.5, y), va="center", fontsize=9, fontweight="bold")
     axes.set_yticks(range(len(bars)), [label for label, _, _ in reversed(bars)], fontsize=8.5)
     axes.set(xlim=(0, 110), xlabel="exact match on 2,000 unseen questions, %")
     axes.set_title(f"A form of answer never seen before, {len(results['reports'])} seeds", loc="left", fontsize=11)
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--redraw", action="store_true", help="use the demo.json that is there")
+    parser.add_argument("--redraw", action="store_true", help="use the existing demo.json")
     arguments = parser.parse_args()
     stored = RESULTS / "demo.json"
     if arguments.redraw:

@@ -1,4 +1,4 @@
-"""Write the demo's rows as files, for the commands that read rows: train.jsonl, validation.jsonl, test.jsonl."""
+"""Write the rows of the demo task to train.jsonl, validation.jsonl and test.jsonl in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actshift.files import write_whole
 SIZES = {"train": 9_600, "validation": 1_000, "test": 2_000}
 
 
-def main(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="Folder for the files.")]) -> None:
     """Write the rows of the demo task; the splits share no expression."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, size in SIZES.items():

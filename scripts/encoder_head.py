@@ -1,8 +1,8 @@
-"""What a head alone can tell from an untouched encoder, as JSON: ``python scripts/encoder_head.py --base B --rows R``.
+"""Measure a classification head on an untouched encoder: ``python scripts/encoder_head.py --base B --rows R``.
 
-B is a BERT model, R the folder of one task's rows. The head reads what the pooler gives, as in training; it is fitted
-on all training rows at once, by L-BFGS, at the weight decay that is best on the validation rows. It is every method's
-floor.
+B is a BERT model, and R is the folder with the rows of one task. As in training, the head reads the output of the
+pooler. L-BFGS fits it to all training rows in one batch, with the weight decay that is best on the validation rows.
+The accuracy is a lower bound for every method. The result is printed as JSON.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ STEPS = 200
 
 
 def pooled(model: Any, tokenizer: Any, path: Path, labels: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Return what the head reads of each row `[rows, d]`, and the index of its label `[rows]`."""
+    """Return the pooled features `[rows, d]` and the label indices `[rows]`."""
     examples = encode(load_rows(str(path), kinds=LABELLED), tokenizer, 512, labels).examples
     features: list[Any] = [None] * len(examples)
     for numbers, _, output in forward(model, tokenizer, examples):
-        for number, one in zip(numbers, output.pooler_output, strict=True):
-            features[number] = one
+        for number, feature in zip(numbers, output.pooler_output, strict=True):
+            features[number] = feature
     return torch.stack(features), torch.tensor([example["labels"] for example in examples])
 
 
-def fitted(features: Tensor, labels: Tensor, decay: float) -> Tensor:
-    """Return the weights `[d + 1, classes]` of least cross-entropy plus decay times their squares, from zero."""
+def fit_head(features: Tensor, labels: Tensor, decay: float) -> Tensor:
+    """Return the weights `[d + 1, classes]` that minimise cross-entropy plus decay times their squares, from zero."""
     weights = torch.zeros(features.shape[1] + 1, int(labels.max()) + 1, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        found = F.cross_entropy(logits(features, weights), labels) + decay * weights[:-1].square().sum()
-        found.backward()
-        return found
+        value = F.cross_entropy(logits(features, weights), labels) + decay * weights[:-1].square().sum()
+        value.backward()
+        return value
 
     optimiser.step(loss)
     return weights.detach()
 
 
 def logits(features: Tensor, weights: Tensor) -> Tensor:
-    """Return the logits of rows."""
+    """Return the logits `[rows, classes]`."""
     return features @ weights[:-1] + weights[-1]
 
 
@@ -63,19 +63,19 @@ def main() -> None:
     arguments = parser.parse_args()
     names = class_names(load_rows(str(arguments.rows / "train.jsonl"), kinds=LABELLED))
     model, tokenizer = load_model(arguments.base, head=Head("FEATURE_EXTRACTION"))
-    read = {
+    pooled_splits = {
         split: pooled(model, tokenizer, arguments.rows / f"{split}.jsonl", names)
         for split in ("train", "validation", "test")
     }
-    tried = {decay: fitted(*read["train"], decay) for decay in DECAYS}
+    heads = {decay: fit_head(*pooled_splits["train"], decay) for decay in DECAYS}
 
     def accuracy(decay: float, split: str) -> float:
-        features, labels = read[split]
-        return (logits(features, tried[decay]).argmax(-1) == labels).double().mean().item()
+        features, labels = pooled_splits[split]
+        return (logits(features, heads[decay]).argmax(-1) == labels).double().mean().item()
 
     best = max(DECAYS, key=lambda decay: accuracy(decay, "validation"))
-    figures = {split: accuracy(best, split) for split in read}
-    print(json.dumps({"decay": best, "parameters": tried[best].numel(), **figures}))
+    figures = {split: accuracy(best, split) for split in pooled_splits}
+    print(json.dumps({"decay": best, "parameters": heads[best].numel(), **figures}))
 
 
 if __name__ == "__main__":

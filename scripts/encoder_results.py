@@ -1,9 +1,9 @@
-"""Set the methods side by side on an encoder: ``python scripts/encoder_results.py --model M --rows R --out DIR``.
+"""Compare the methods on an encoder: ``python scripts/encoder_results.py --model M --rows R --out DIR``.
 
-R is what encoder_rows.py makes, the methods are in encoder_methods.yaml and encoder_mnli_methods.yaml. DIR keeps the
-comparisons, which go on from there if they are stopped; --jobs N does N cells at a time. Then each method of SST-2
-trains for a few steps in a process of its own, for its peak memory; encoder_head.py tells what the head alone can do,
-and encoder_norms.py looks at the norms. Writes encoders.{json,md} and the pictures to docs/results.
+R is the folder that encoder_rows.py wrote. The methods are in encoder_methods.yaml and encoder_mnli_methods.yaml. DIR
+keeps the comparisons, and the same command resumes them; --jobs N runs N cells at the same time. To measure peak
+memory, each method of SST-2 then trains for a few steps in a separate process. encoder_head.py measures the head
+alone, and encoder_norms.py measures the norms. The script writes encoders.{json,md} and the figures to docs/results.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from encoder_page import norms_table, section
 
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
-from actshift.compare.methods import choose
-from actshift.compare.rendering import draw
+from actshift.compare.methods import select_methods
+from actshift.compare.page import draw
 from actshift.compare.report import CompareReport
 from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings, train
@@ -31,12 +31,12 @@ RESULTS = SCRIPTS.parent / "docs" / "results"
 METHODS = {"sst2": "encoder_methods.yaml", "mnli": "encoder_mnli_methods.yaml"}
 MEASURED_STEPS = 40
 ADAPTERS = ("linear", "nonlinear", "vector")
-"""Whose shifts are looked at in the norms' units."""
-MARK = "<!-- From here on written by scripts/encoder_results.py -->"
+"""Adapters whose shifts are measured in units of the norms."""
+MARK = "<!-- scripts/encoder_results.py writes everything below this line -->"
 
 
 def settings_for(task: str, arguments: argparse.Namespace) -> CompareSettings:
-    """Return the comparison on the rows of a task."""
+    """Return the settings of the comparison on a task."""
     rows = arguments.rows / task
     return CompareSettings(
         model=arguments.model,
@@ -50,33 +50,33 @@ def settings_for(task: str, arguments: argparse.Namespace) -> CompareSettings:
     )
 
 
-def named(report: CompareReport) -> CompareReport:
-    """Return a report that names no folder of this machine."""
+def without_local_paths(report: CompareReport) -> CompareReport:
+    """Return the report without folders of this machine."""
     made = {**report.made, "command": "python scripts/encoder_results.py --model MODEL --rows ROWS --out DIR"}
     return replace(report, protocol={**report.protocol, "model": "MiniLM-L6"}, made=made)
 
 
 def peak_memory(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return by method the peak of the memory of a process that does nothing but train it, in MB."""
-    found = {}
-    for method in choose([str(SCRIPTS / METHODS["sst2"])]).methods:
+    """Return, for each method, the peak memory in MB of a process that only trains it."""
+    peaks = {}
+    for method in select_methods([str(SCRIPTS / METHODS["sst2"])]).methods:
         command = [sys.executable, __file__, "--memory", method.name, "--model", arguments.model]
         command += ["--rows", str(arguments.rows), "--out", str(arguments.out)]
-        found[method.name] = float(subprocess.check_output(command, text=True).split()[-1])
-    return found
+        peaks[method.name] = float(subprocess.check_output(command, text=True).split()[-1])
+    return peaks
 
 
-def train_and_tell(arguments: argparse.Namespace) -> None:
-    """Train a method for a few steps, and print the peak of this process's memory in MB."""
+def print_peak_memory(arguments: argparse.Namespace) -> None:
+    """Train a method for a few steps, and print the peak memory of this process in MB."""
     import resource
     import tempfile
 
     import torch
 
     torch.set_num_threads(1)
-    choice = choose([str(SCRIPTS / METHODS["sst2"])])
-    method = next(one for one in choice.methods if one.name == arguments.memory)
-    common: dict[str, Any] = {**choice.common, "model": arguments.model, "max_steps": MEASURED_STEPS}
+    selection = select_methods([str(SCRIPTS / METHODS["sst2"])])
+    method = next(method for method in selection.methods if method.name == arguments.memory)
+    common: dict[str, Any] = {**selection.common, "model": arguments.model, "max_steps": MEASURED_STEPS}
     with tempfile.TemporaryDirectory() as folder:
         data = str(arguments.rows / "sst2" / "train.jsonl")
         train(method.cell_settings(method.rates[0], 0, **common, data=data, out=f"{folder}/run"))
@@ -84,14 +84,14 @@ def train_and_tell(arguments: argparse.Namespace) -> None:
 
 
 def norms(report: CompareReport, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what encoder_norms.py finds for the first seed of the adapters, and for a full fine-tuning."""
+    """Return the measurements of encoder_norms.py for the first seed of the adapters and for full fine-tuning."""
     full = arguments.out / "full"
     if not full.exists():
         row = next(row for row in report.rows if row.method == "full")
         settings = settings_for("sst2", arguments)
-        how = {"model": arguments.model, "method": "full", "learning_rate": row.rate, "out": str(full)}
+        fixed = {"model": arguments.model, "method": "full", "learning_rate": row.rate, "out": str(full)}
         rows = {"data": settings.data, "eval_data": settings.eval_data}
-        train(TrainSettings.from_mapping({**choose(settings.methods).common, **how, **rows}))
+        train(TrainSettings.from_mapping({**select_methods(settings.methods).common, **fixed, **rows}))
     weights = [
         str(Cell(row.method, row.rate or 0, 0).folder(arguments.out / "sst2") / "weights")
         for row in report.rows
@@ -103,26 +103,26 @@ def norms(report: CompareReport, arguments: argparse.Namespace) -> dict[str, Any
 
 
 def head_alone(task: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return what encoder_head.py finds."""
+    """Return the measurements of encoder_head.py."""
     command = [sys.executable, str(SCRIPTS / "encoder_head.py"), "--base", arguments.model]
     return json.loads(subprocess.check_output([*command, "--rows", str(arguments.rows / task)], text=True))
 
 
 def write(
-    reports: dict[str, CompareReport], heads: dict[str, Any], peaks: dict[str, float], found: dict[str, Any]
+    reports: dict[str, CompareReport], heads: dict[str, Any], peaks: dict[str, float], norms: dict[str, Any]
 ) -> None:
-    """Write the pages, the figures and the pictures, below what is written by hand in encoders.md."""
+    """Write encoders.json, the figures, and the part of encoders.md below `MARK`; the text above it is kept."""
     results = {task: report.to_dict() for task, report in reports.items()}
-    figures = {**results, "head_alone": heads, "peak_memory_mb": peaks, "norms": found}
-    (RESULTS / "encoders.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    values = {**results, "head_alone": heads, "peak_memory_mb": peaks, "norms": norms}
+    (RESULTS / "encoders.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     lines: list[str] = []
     for task, report in reports.items():
         draw(report, RESULTS / f"encoders_{task}.png")
         lines += section(task, report, heads[task], peaks if task == "sst2" else {})
-    lines += norms_table(found)
+    lines += norms_table(norms)
     path = RESULTS / "encoders.md"
-    by_hand = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else ""
-    path.write_text(by_hand + MARK + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    manual = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else ""
+    path.write_text(manual + MARK + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -134,12 +134,15 @@ def main() -> None:
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
-        train_and_tell(arguments)
+        print_peak_memory(arguments)
         return
     reports = {}
     for task in METHODS:
-        report = compare(settings_for(task, arguments), lambda one: print(one.news, flush=True) if one.news else None)
-        reports[task] = named(report)
+        report = compare(
+            settings_for(task, arguments),
+            lambda progress: print(progress.news, flush=True) if progress.news else None,
+        )
+        reports[task] = without_local_paths(report)
     heads = {task: head_alone(task, arguments) for task in METHODS}
     write(reports, heads, peak_memory(arguments), norms(reports["sst2"], arguments))
 

@@ -1,7 +1,8 @@
-"""Reward a half-learned answer and write docs/results/grpo.{json,md,png}: ``python scripts/grpo_results.py --seeds 3``.
+"""Train by GRPO from a half-learned answer: ``python scripts/grpo_results.py --seeds 3``.
 
-The bundled model is fine-tuned for some steps on the demo's task, until it gives the French sentence now and then. From
-this start an adapter is trained by GRPO, rewarded for the right sentence and shown none.
+The bundled model is fine-tuned for a few steps on the demo task, until it sometimes gives the French sentence. An
+adapter is then trained by GRPO: it is rewarded for the correct sentence but never shown one. The script writes
+docs/results/grpo.{json,md,png}.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from actshift.evaluation import generate_completions
 from actshift.loading import load_model, load_tokenizer
 from actshift.training import TrainSettings, fit, train
 from actshift.training.build import adapt
+from actshift.training.configs import AdapterSpec
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RATES = {"steering": (3e-3, 1e-2, 2e-2), "lora": (1e-3, 3e-3, 6e-3)}
@@ -34,7 +36,7 @@ TOKENS, TEST_ROWS, VALIDATION_ROWS = 6, 500, 300
 
 
 def make_start(folder: Path) -> Path:
-    """Fine-tune every weight of the bundled model a little on the task, and return the folder of the model."""
+    """Fine-tune the bundled model for a few steps on the task, and return its folder."""
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in make_rows("train", START_STEPS * 32, seed=100)))
     settings = TrainSettings(
@@ -47,32 +49,32 @@ def make_start(folder: Path) -> Path:
 
 
 def score(model: Any, tokenizer: Any, split: str) -> dict[str, float]:
-    """Return the share of right answers on rows of a split: decoded greedily, and sampled twice each at 1."""
+    """Return the share of correct answers on a split: greedy, and two samples for each row at temperature 1."""
     rows = make_rows(split, TEST_ROWS if split == "test" else VALIDATION_ROWS)
     shares = {}
     for name, temperature, times in (("greedy", 0.0, 1), ("sampled", 1.0, 2)):
         torch.manual_seed(0)
-        found = generate_completions(
+        completions = generate_completions(
             model, tokenizer, [row["prompt"] for row in rows] * times, TOKENS, 250, temperature=temperature
         )
-        right = [text.strip() == row["completion"].strip() for text, row in zip(found, rows * times, strict=True)]
+        right = [text.strip() == row["completion"].strip() for text, row in zip(completions, rows * times, strict=True)]
         shares[name] = mean(right)
     return shares
 
 
 def run(start: Path, method: str, rate: float, seed: int) -> tuple[dict[str, Any], Any]:
-    """Train an adapter by GRPO, and return what it came to, with the reward at each step, and the model."""
+    """Train an adapter by GRPO; return its measurements, with the reward at each step, and the model."""
     model, tokenizer = load_model(start, dtype="float32")
     settings = TrainSettings(
         method=method, objective="grpo", reward=("right_answer",), generations=SAMPLES, max_new_tokens=TOKENS,
         max_steps=STEPS, batch_size=PROMPTS * SAMPLES, gradient_accumulation=1, learning_rate=rate, seed=seed,
     )  # fmt: skip
-    adapted = adapt(model, settings, STEPS)
+    adapted = adapt(model, AdapterSpec.from_settings(settings), STEPS)
     rows = [
         {"prompt": row["prompt"], "answer": row["completion"].strip()}
         for row in make_rows("train", STEPS * PROMPTS, seed)
     ]
-    began = time.process_time()
+    start_time = time.process_time()
     with tempfile.TemporaryDirectory() as out:
         fitted = fit(adapted, tokenizer, Dataset.from_list(rows), settings, out=out, title=f"{method} {rate:g} {seed}")
         state = Path(out, "checkpoints", f"checkpoint-{STEPS}", "trainer_state.json")
@@ -82,7 +84,7 @@ def run(start: Path, method: str, rate: float, seed: int) -> tuple[dict[str, Any
         "rate": rate,
         "seed": seed,
         "trainable": fitted.trainable,
-        "cpu_seconds": time.process_time() - began,
+        "cpu_seconds": time.process_time() - start_time,
         "rewards": rewards,
         "validation": score(adapted, tokenizer, "validation"),
     }
@@ -90,24 +92,24 @@ def run(start: Path, method: str, rate: float, seed: int) -> tuple[dict[str, Any
 
 
 def measure(seeds: int) -> dict[str, Any]:
-    """Choose each method's rate with the first seed, on validation rows, and run the other seeds at it."""
+    """Choose each method's rate with the first seed on validation rows, and run the other seeds at that rate."""
     with tempfile.TemporaryDirectory() as folder:
         start = make_start(Path(folder))
         before = {split: score(*load_model(start, dtype="float32"), split) for split in ("validation", "test")}
         print("the start:", before, flush=True)
         sweeps, runs, tokenizer = {}, {}, load_tokenizer(str(start))
         for method, rates in RATES.items():
-            tried = [run(start, method, rate, 0) for rate in rates]
-            best = max(tried, key=lambda one: one[0]["validation"]["sampled"])
+            sweep = [run(start, method, rate, 0) for rate in rates]
+            best = max(sweep, key=lambda trial: trial[0]["validation"]["sampled"])
             chosen = [best, *(run(start, method, best[0]["rate"], seed) for seed in range(1, seeds))]
-            sweeps[method] = [figures for figures, _ in tried]
+            sweeps[method] = [figures for figures, _ in sweep]
             runs[method] = [{**figures, "test": score(model, tokenizer, "test")} for figures, model in chosen]
     made = provenance(f"python scripts/grpo_results.py --seeds {seeds}")
     return {**made, "start": before, "sweeps": sweeps, "runs": runs}
 
 
 def write_table(results: dict[str, Any]) -> None:
-    """Write the table, with the command that made it."""
+    """Write the page with its provenance."""
     start = results["start"]["test"]
     lines = [
         "# GRPO from a half-learned answer",
@@ -116,21 +118,22 @@ def write_table(results: dict[str, Any]) -> None:
         + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         + ".",
         "",
-        f"The start is the bundled model after {START_STEPS} steps of full fine-tuning on the demo's task (32 rows "
-        f"each, rate 1e-4): it gives the right French sentence in {start['sampled']:.1%} of samples at temperature "
-        f"1, and in {start['greedy']:.1%} decoded greedily. Then {STEPS} steps of GRPO with a fresh adapter: {PROMPTS} "
-        f"questions a step, {SAMPLES} samples each, 1 for the right sentence and 0 for any other (`--reward "
-        f"right_answer`), no KL. Measured on {TEST_ROWS} questions that no training set holds; spread is the "
-        f"standard deviation over {len(results['runs']['steering'])} seeds (questions, first weights, samples).",
+        f"The start is the bundled model after {START_STEPS} steps of full fine-tuning on the demo task (32 rows each, "
+        f"rate 1e-4). It gives the correct French sentence in {start['sampled']:.1%} of samples at temperature 1, and "
+        f"in {start['greedy']:.1%} of greedy completions. GRPO then trains a new adapter for {STEPS} steps without a "
+        f"KL term. Each step has {PROMPTS} questions with {SAMPLES} samples each. The reward is 1 for the correct "
+        f"sentence and 0 for any other (`--reward right_answer`). The test has {TEST_ROWS} questions that no training "
+        f"set contains. Spread is the standard deviation over {len(results['runs']['steering'])} seeds, which change "
+        "the questions, the initial weights and the samples.",
         "",
-        "| method | trainable | rate | mean reward, sampled | spread | seeds | right, greedy | spread | seeds |",
+        "| method | trainable | rate | mean reward, sampled | spread | seeds | correct, greedy | spread | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
         f"| the start | – | – | {start['sampled']:.1%} | – | – | {start['greedy']:.1%} | – | – |",
     ]
     for method, runs in results["runs"].items():
         cells = []
         for name in ("sampled", "greedy"):
-            shares = [one["test"][name] for one in runs]
+            shares = [figures["test"][name] for figures in runs]
             spread = f"{stdev(shares):.1%}" if len(shares) > 1 else "–"
             cells += [f"**{mean(shares):.1%}**", spread, ", ".join(f"{share:.1%}" for share in shares)]
         lines.append(f"| {LABELS[method]} | {runs[0]['trainable']:,} | {runs[0]['rate']:g} | {' | '.join(cells)} |")
@@ -138,17 +141,17 @@ def write_table(results: dict[str, Any]) -> None:
         "",
         "![the reward over the steps](grpo.png)",
         "",
-        "Rates, chosen by the first seed on validation rows:",
+        "Mean reward of the first seed on validation rows, which chose the rates:",
         "",
     ]
     for method, sweep in results["sweeps"].items():
-        tried = ", ".join(f"{one['validation']['sampled']:.1%} at {one['rate']:g}" for one in sweep)
-        lines.append(f"* {LABELS[method]}: {tried}.")
+        rewards = ", ".join(f"{trial['validation']['sampled']:.1%} at {trial['rate']:g}" for trial in sweep)
+        lines.append(f"* {LABELS[method]}: {rewards}.")
     (RESULTS / "grpo.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def draw(results: dict[str, Any]) -> None:
-    """Draw the reward of the samples that each step trained on, a line a seed, smoothed over five steps."""
+    """Draw the reward of the training samples over the steps, one line for each seed, averaged over five steps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -156,10 +159,10 @@ def draw(results: dict[str, Any]) -> None:
 
     figure, axes = plt.subplots(figsize=(7.2, 3.6), dpi=150, layout="constrained")
     for method, colour in (("lora", "#94a3b8"), ("steering", "#c2410c")):
-        for number, one in enumerate(results["runs"][method]):
-            rewards = one["rewards"]
-            smooth = [100 * mean(rewards[max(0, at - 4) : at + 1]) for at in range(len(rewards))]
-            label = LABELS[method] if number == 0 else None
+        for seed, figures in enumerate(results["runs"][method]):
+            rewards = figures["rewards"]
+            smooth = [100 * mean(rewards[max(0, i - 4) : i + 1]) for i in range(len(rewards))]
+            label = LABELS[method] if seed == 0 else None
             axes.plot(range(1, len(smooth) + 1), smooth, color=colour, label=label, linewidth=1.4)
     axes.axhline(100 * results["start"]["test"]["sampled"], color="#475569", linewidth=0.8, linestyle=":")
     axes.set(xlabel="step", ylabel="mean reward of the samples, %", ylim=(0, 102))
@@ -173,7 +176,7 @@ def draw(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--redraw", action="store_true", help="use the grpo.json that is there")
+    parser.add_argument("--redraw", action="store_true", help="use the existing grpo.json")
     arguments = parser.parse_args()
     stored = RESULTS / "grpo.json"
     if arguments.redraw:

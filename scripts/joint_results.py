@@ -1,7 +1,7 @@
-"""Set joint adaptation beside its halves: ``python scripts/joint_results.py --out DIR --seeds 3``.
+"""Compare joint adaptation with its two halves: ``python scripts/joint_results.py --out DIR --seeds 3``.
 
-The task is that of actshift.demo.knowledge, the methods are in joint_methods.yaml. Writes joint.{json,md,png} to
-docs/results; DIR keeps the comparison, which goes on from there if it is stopped.
+The task is in belongings.py, and the methods are in joint_methods.yaml. DIR keeps the comparison, and the same command
+resumes it. The script writes joint.{json,md,png} to docs/results.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from belongings import make_rows
+
 from actshift.analysis import redundancy
 from actshift.compare.cell import Cell
 from actshift.compare.compare import compare
-from actshift.compare.rendering import draw, markdown
+from actshift.compare.page import draw, markdown
 from actshift.compare.report import CompareReport, ReportRow
 from actshift.compare.settings import CompareSettings
 from actshift.demo import BASE_DIR, load_base
-from actshift.demo.knowledge import make_rows
 from actshift.demo.run import MAX_NEW_TOKENS, one_thread
 from actshift.evaluation import evaluate
 from actshift.tuner import halves, load_adapter, orthogonality_violations
@@ -32,7 +33,7 @@ BATCH = 250
 
 
 def settings_for(out: Path, seeds: int) -> CompareSettings:
-    """Write the rows of the task below `out`, and return the comparison on them."""
+    """Write the rows of the task to `out`, and return the settings of the comparison on them."""
     paths = {split: out / "task" / f"{split}.jsonl" for split in ("train", "validation", "test")}
     for split, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,40 +52,41 @@ def settings_for(out: Path, seeds: int) -> CompareSettings:
 
 
 def joint_cells(report: CompareReport, out: Path) -> Iterator[tuple[ReportRow, int, Path]]:
-    """Yield the joint methods, seed by seed, with the folders of their adapters."""
+    """Yield each joint method and seed with the folder of its adapter."""
     for row in report.rows:
         for seed in range(len(row.test)) if row.lora_rate else ():
             yield row, seed, Cell(row.method, row.rate, seed).folder(out / "table") / "weights"
 
 
-def look_inside(folder: Path) -> dict[str, Any]:
-    """Return how far the two halves of a joint adapter are apart, and what each can do alone."""
+def measure_halves(folder: Path) -> dict[str, Any]:
+    """Return the overlap of the two halves of a joint adapter, and the test accuracy of each half alone."""
     model, tokenizer = load_base()
     model = load_adapter(model, str(folder)).eval()
-    prompts = [row["prompt"] + row["completion"] for row in make_rows("validation")[::4]]
-    batch = tokenizer(prompts, return_tensors="pt", padding=True)
+    texts = [row["prompt"] + row["completion"] for row in make_rows("validation")[::4]]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "violation": max(orthogonality_violations(model).values()),
         "redundancy": redundancy(model, [inputs]).to_dict(),
     }
     for half in ("weights", "activations"):
         with halves(model, half):
-            found[half] = evaluate(model, tokenizer, make_rows("test"), MAX_NEW_TOKENS, BATCH).accuracy
-    return found
+            measured[half] = evaluate(model, tokenizer, make_rows("test"), MAX_NEW_TOKENS, BATCH).accuracy
+    return measured
 
 
 def inside_table(report: CompareReport, inside: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Return the second table: the two halves of each joint method, means over seeds."""
+    """Return the section about the two halves of each joint method."""
     lines = [
         "",
         "## Inside the joint runs",
         "",
-        "Means over seeds and blocks, on held-out rows. Violation: the largest share of a row of W_down that lies in "
-        "col(B), the worst of all blocks and seeds. Overlaps: mean squared cosine of the principal angles, between what"
-        " W_down reads and what LoRA-B writes, and between the leading directions of the shifts that each half makes "
-        "alone; beside them what two random subspaces would have. Token cosine: between these shifts, token by token. "
-        "The last two columns: test accuracy with the other half switched off.",
+        "Means over seeds and blocks, on validation rows. Violation is the largest share of a row of W_down that lies "
+        "in col(B), over all blocks and seeds. The overlaps are mean squared cosines of principal angles: the read "
+        "overlap between the row space of W_down and the column space of LoRA-B, the shift overlap between the leading "
+        "directions of the shifts that each half makes alone. In brackets is the value for two random subspaces. Token "
+        "cosine is the cosine between these shifts, averaged over tokens. The last two columns are test accuracies "
+        "with the other half switched off.",
         "",
         "| method | violation | read overlap (chance) | shift overlap (chance) | token cosine | weights alone | "
         "activations alone |",
@@ -120,8 +122,8 @@ def main() -> None:
     inside: dict[str, list[dict[str, Any]]] = {}
     with one_thread():
         for row, seed, folder in joint_cells(report, arguments.out):
-            print(f"{row.method}, seed {seed}: looking inside", flush=True)
-            inside.setdefault(row.method, []).append(look_inside(folder))
+            print(f"{row.method}, seed {seed}: measuring the halves", flush=True)
+            inside.setdefault(row.method, []).append(measure_halves(folder))
     report = replace(
         report,
         protocol={**report.protocol, "model": "the bundled model"},

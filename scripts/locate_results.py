@@ -1,12 +1,12 @@
-"""Does `actshift locate` foresee what training finds? Writes docs/results/locate.{json,md}.
+"""Test if `actshift locate` predicts the result of training, and write docs/results/locate.{json,md}.
 
     python scripts/locate_results.py [--second MODEL --second-data ROWS]
 
-1. Ranking: at each of 24 cells (site × layer × rank) of the bundled model one adapter is trained, and the first-order
-   gain is set beside the loss and accuracy that it reaches.
-2. Speed: steps to a target loss, of the uniform default and of what `to_config` and `gradient_init` make of the same
-   number of parameters, over seeds.
-3. With --second, the ranking again on another model, on rows of text.
+1. Ranking: train one adapter at each of 24 cells (site × layer × rank) of the bundled model, and compare its
+   first-order gain with the loss and accuracy that it reaches.
+2. Speed: count the steps to a target loss over seeds, for the uniform default and for `to_config` and `gradient_init`
+   with the same number of parameters.
+3. With --second, repeat the ranking on another model with rows of text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TARGETS = (0.5, 0.1)
 LOCATE_ROWS, VALIDATION_ROWS, TEST_ROWS = 256, 128, 200
 SEEDS = 5
 BUDGET = 12_288
-"""What rank 8 after each of the bundled model's six blocks takes."""
+"""Parameters of rank 8 after each of the six blocks of the bundled model."""
 PACKAGES = ("actshift", "torch", "transformers", "peft")
 
 
@@ -57,7 +57,11 @@ def mean_loss(model, batches) -> float:
 
 
 def learn(model, batches, validation, steps: int, every: int | None = None, stop_at: float = 0.0) -> list:
-    """Train by AdamW at one rate after a short warm-up; return (step, validation loss) now and then, and at the end."""
+    """Train with AdamW at a constant rate after a short warm-up.
+
+    Returns:
+        Pairs of step and validation loss, every `every` steps and at the end.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0)
     curve = []
@@ -75,7 +79,7 @@ def learn(model, batches, validation, steps: int, every: int | None = None, stop
 
 
 def ranking(load: Callable, train, validation, layers: Sequence[int], test=None) -> dict:
-    """Train one adapter at each cell, and set what it reaches beside its gain."""
+    """Train one adapter at each cell, and return its gain with the loss and accuracy that it reaches."""
     model, tokenizer = load()
     report = locate(model, train[: LOCATE_ROWS // BATCH], layers=layers, rank=max(RANKS), weights=False)
     before, cells = mean_loss(model, validation), []
@@ -94,29 +98,30 @@ def ranking(load: Callable, train, validation, layers: Sequence[int], test=None)
 
 
 def ranks_of(values: Sequence[float]) -> list[float]:
-    """Ranks from 1, ties shared."""
+    """Return the ranks of values from 1; equal values share their mean rank."""
     return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    return correlation(ranks_of(one), ranks_of(other))
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    return correlation(ranks_of(x), ranks_of(y))
 
 
 def agreement(cells: list[dict], outcome: Callable[[dict], float], predictor: Callable[[dict], float]) -> dict:
-    """Spearman's ρ with its 95 % interval over 2,000 bootstrap draws of the cells."""
-    draw, found = random.Random(0), []
+    """Return Spearman's ρ with its 95 % interval over 2,000 bootstrap draws of the cells."""
+    rng, samples = random.Random(0), []
     for _ in range(2000):
-        some = draw.choices(cells, k=len(cells))
-        one, other = [predictor(cell) for cell in some], [outcome(cell) for cell in some]
-        if len(set(one)) > 1 and len(set(other)) > 1:
-            found.append(spearman(one, other))
-    found.sort()
+        drawn = rng.choices(cells, k=len(cells))
+        predicted, reached = [predictor(cell) for cell in drawn], [outcome(cell) for cell in drawn]
+        if len(set(predicted)) > 1 and len(set(reached)) > 1:
+            samples.append(spearman(predicted, reached))
+    samples.sort()
     rho = spearman([predictor(cell) for cell in cells], [outcome(cell) for cell in cells])
-    return {"rho": rho, "low": found[int(0.025 * len(found))], "high": found[int(0.975 * len(found))], "n": len(cells)}
+    low, high = (samples[int(share * len(samples))] for share in (0.025, 0.975))
+    return {"rho": rho, "low": low, "high": high, "n": len(cells)}
 
 
 def arms(report) -> dict[str, SteeringConfig]:
-    """The uniform default and its rivals of the same size, each with the default init and with the gradient's."""
+    """Return the configurations of equal size, each with the default and with the gradient initialisation."""
 
     def even(init: str) -> SteeringConfig:
         return SteeringConfig(
@@ -125,17 +130,17 @@ def arms(report) -> dict[str, SteeringConfig]:
             ]
         )
 
-    made = {}
+    configs = {}
     for init in ("default", "gradient"):
-        made[f"uniform, {init} init"] = SteeringConfig(rank=8, init=init)
-        made[f"even, {init} init"] = even(init)
-        made[f"budget, {init} init"] = report.to_config(BUDGET, init=init)
-    return made
+        configs[f"uniform, {init} init"] = SteeringConfig(rank=8, init=init)
+        configs[f"even, {init} init"] = even(init)
+        configs[f"budget, {init} init"] = report.to_config(BUDGET, init=init)
+    return configs
 
 
 def speed() -> dict:
-    """Steps that each arm needs to each target, by seed."""
-    found: dict[str, list] = {}
+    """Return the number of steps that each configuration needs to each target, by seed."""
+    runs: dict[str, list] = {}
     tokenizer = load_base()[1]
     validation = token_batches(make_rows("validation", VALIDATION_ROWS), tokenizer, VALIDATION_ROWS)
     for seed in range(SEEDS):
@@ -150,70 +155,71 @@ def speed() -> dict:
                 gradient_init(model, probe)
             curve = learn(model, train, validation, MOST_STEPS, EVERY, min(TARGETS))
             reached = {str(t): next((step for step, loss in curve if loss <= t), None) for t in TARGETS}
-            found.setdefault(name, []).append({"seed": seed, "reached": reached, "curve": curve})
+            runs.setdefault(name, []).append({"seed": seed, "reached": reached, "curve": curve})
             print(seed, name, reached, flush=True)
-    return found
+    return runs
 
 
 def summary(results: dict) -> dict:
-    """The figures of the page."""
+    """Return the statistics of the page."""
     out: dict = {"rankings": {}, "speed": {}}
-    for name, one in results["rankings"].items():
-        cells = one["cells"]
+    for name, ranked in results["rankings"].items():
+        cells = ranked["cells"]
         groups = {"all cells": cells}
         groups |= {f"rank {rank}": [c for c in cells if c["rank"] == rank] for rank in RANKS}
         groups |= {site: [c for c in cells if c["site"] == site] for site in SITES}
         out["rankings"][name] = {
             group: {
-                "gain": agreement(some, lambda c: -c["loss"], lambda c: c["gain"]),
-                "accuracy": agreement(some, lambda c: c["accuracy"], lambda c: c["gain"])
-                if some[0]["accuracy"] is not None
+                "gain": agreement(members, lambda c: -c["loss"], lambda c: c["gain"]),
+                "accuracy": agreement(members, lambda c: c["accuracy"], lambda c: c["gain"])
+                if members[0]["accuracy"] is not None
                 else None,
-                "layer alone": agreement(some, lambda c: -c["loss"], lambda c: -c["layer"]),
+                "layer alone": agreement(members, lambda c: -c["loss"], lambda c: -c["layer"]),
             }
-            for group, some in groups.items()
+            for group, members in groups.items()
         }
     for name, runs in results["speed"].items():
         steps = {t: [run["reached"][str(t)] or MOST_STEPS + EVERY for run in runs] for t in TARGETS}
-        out["speed"][name] = {str(t): {"median": median(some), "each": some} for t, some in steps.items()}
+        out["speed"][name] = {str(t): {"median": median(each), "each": each} for t, each in steps.items()}
     return out
 
 
 def page(results: dict) -> str:
-    """The page, figures only: how to read them is in docs/results/README.md."""
+    """Return the page, without the discussion, which is in docs/results/README.md."""
     figures = summary(results)
     lines = [
-        "# Does `locate` foresee what training finds?",
+        "# Does `locate` predict the result of training?",
         "",
         f"`{results['command']}`, {results['date']}, {results['machine']}, {results['seconds']:.0f} s; "
         + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         + ".",
         "",
-        f"Every run: AdamW at {RATE:g} (the rate chosen for rank 8 after every block, not tuned for any other), "
-        f"{WARMUP} steps of warm-up, {BATCH} rows a step, nonlinear adapters. Gains are from "
-        f"{LOCATE_ROWS} training rows.",
+        f"Every run uses AdamW with learning rate {RATE:g}, {WARMUP} warm-up steps, {BATCH} rows per step and "
+        "nonlinear adapters. The rate was tuned for rank 8 after every block and for no other configuration. Gains are "
+        f"measured on {LOCATE_ROWS} training rows.",
     ]
     for name, groups in figures["rankings"].items():
-        one = results["rankings"][name]
+        ranked = results["rankings"][name]
         lines += [
             "",
             f"## Ranking: {name}",
             "",
-            f"One adapter at one site of one block, {one['steps']} steps, one seed; the untouched model's loss is "
-            f"{one['loss_before']:.3f}. Spearman's ρ between first-order gain and what training reached (1: the "
-            "ranking foresees it all, 0: nothing), with 95 % bootstrap intervals over cells; beside it ρ of the rule "
-            '"the earlier the layer the better".',
+            f"Each cell is one adapter at one site of one block, trained for {ranked['steps']} steps with one seed. "
+            f"The loss of the untouched model is {ranked['loss_before']:.3f}. The table shows Spearman's ρ between the "
+            "first-order gain and the result of training (1: the ranking predicts it perfectly, 0: not at all), with "
+            "95 % bootstrap intervals over cells. The last column is ρ of the rule "
+            '"the earlier the layer, the better".',
             "",
             "| cells | n | gain, loss | gain, accuracy | earlier layer, loss |",
             "|---|---|---|---|---|",
         ]
-        for group, some in groups.items():
+        for group, rho in groups.items():
             lines.append(
-                f"| {group} | {some['gain']['n']} | {_rho(some['gain'])} | {_rho(some['accuracy'])} | "
-                f"{_rho(some['layer alone'])} |"
+                f"| {group} | {rho['gain']['n']} | {_rho(rho['gain'])} | {_rho(rho['accuracy'])} | "
+                f"{_rho(rho['layer alone'])} |"
             )
         lines += ["", "| site | layer | rank | gain | validation loss | accuracy |", "|---|---|---|---|---|---|"]
-        for cell in sorted(one["cells"], key=lambda cell: -cell["gain"]):
+        for cell in sorted(ranked["cells"], key=lambda cell: -cell["gain"]):
             accuracy = "–" if cell["accuracy"] is None else f"{cell['accuracy']:.1%}"
             error = "" if cell["error"] is None else f" ± {cell['error']:.2g}"
             lines.append(
@@ -224,22 +230,25 @@ def page(results: dict) -> str:
         "",
         "## Speed: the bundled model",
         "",
-        f"{BUDGET:,} parameters each: `uniform` is rank 8 after every block, `even` ranks 3, 3, 2 at the three sites "
-        "of every block, `budget` what `to_config` buys. Median (and each) of the steps to a validation loss over "
-        f"{SEEDS} seeds (rows, first weights, and the gains, from the first {LOCATE_ROWS} of those rows), looked at "
-        f"every {EVERY} steps; {MOST_STEPS + EVERY} is not reached in {MOST_STEPS}.",
+        f"All configurations have {BUDGET:,} parameters: `uniform` is rank 8 after every block, `even` is ranks 3, 3, "
+        "2 at the three sites of every block, `budget` is the choice of `to_config`. The table shows the median (and "
+        f"each value) of the steps to a validation loss over {SEEDS} seeds. Seeds change the rows, the initial weights "
+        f"and the gains, which are measured on the first {LOCATE_ROWS} rows. The loss is evaluated every {EVERY} "
+        f"steps; {MOST_STEPS + EVERY} means not reached in {MOST_STEPS} steps.",
         "",
         "| | " + " | ".join(f"to {target} nats" for target in TARGETS) + " |",
         "|---|" + "---|" * len(TARGETS),
     ]
-    for name, some in figures["speed"].items():
-        cells = [f"**{some[str(t)]['median']:g}** ({', '.join(map(str, some[str(t)]['each']))})" for t in TARGETS]
+    for name, targets in figures["speed"].items():
+        cells = [f"**{targets[str(t)]['median']:g}** ({', '.join(map(str, targets[str(t)]['each']))})" for t in TARGETS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _rho(one: dict | None) -> str:
-    return "–" if one is None else f"{one['rho']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+def _rho(statistic: dict | None) -> str:
+    if statistic is None:
+        return "–"
+    return f"{statistic['rho']:.2f} ({statistic['low']:.2f} to {statistic['high']:.2f})"
 
 
 def bundled() -> dict:
@@ -256,15 +265,15 @@ def second(model: str, data: str) -> dict:
     tokenizer = load()[1]
     rows = [row["text"] for row in load_rows(data, limit=200)]
     batches = token_batches(rows, tokenizer, BATCH, max_length=48)
-    held = VALIDATION_ROWS // BATCH
-    return ranking(load, batches[held : held + CELL_STEPS], batches[:held], [0, 2, 4])
+    held_out = VALIDATION_ROWS // BATCH
+    return ranking(load, batches[held_out : held_out + CELL_STEPS], batches[:held_out], [0, 2, 4])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--second", help="another model's folder")
-    parser.add_argument("--second-data", help="rows of text for it")
-    parser.add_argument("--rewrite", action="store_true", help="write the page anew from the locate.json that is there")
+    parser.add_argument("--second", help="folder of another model")
+    parser.add_argument("--second-data", help="rows of text for the second model")
+    parser.add_argument("--rewrite", action="store_true", help="write the page again from the existing locate.json")
     arguments = parser.parse_args()
     stored = RESULTS / "locate.json"
     if arguments.rewrite:

@@ -1,10 +1,10 @@
-"""What contrastive vectors do to the bundled model. Writes docs/results/vector.{json,md}.
+"""Measure contrastive vectors on the bundled model, and write docs/results/vector.{json,md}.
 
     python scripts/vector_results.py
 
-1. Language: a vector from French and English questions, on English list operations, by blocks and strength.
-2. Operation: a vector from questions for the largest and for the smallest, on questions for the smallest.
-3. Warm start: steps of a vector adapter's training to a target loss, from zero and from contrastive vectors.
+1. Language: steer English list operations by the difference of French and English questions, by blocks and strength.
+2. Operation: steer questions for the smallest number by the difference of questions for the largest and the smallest.
+3. Warm start: count the training steps of a vector adapter to a target loss, from zero and from contrastive vectors.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from pathlib import Path
 from statistics import fmean, median
 
 import torch
+from demo_corpus import french, story
 
 from actshift import SteeringConfig, Vector, attach, set_strength, token_batches
 from actshift.analysis.contrast import Contrast, contrast
 from actshift.compare.provenance import machine
 from actshift.demo import load_base
-from actshift.demo.corpus import NUMBERS, NUMBERS_FR, french, story
-from actshift.demo.expressions import OPERATIONS
-from actshift.demo.task import make_rows
+from actshift.demo.task import NUMBERS, NUMBERS_FR, OPERATIONS, make_rows
 from actshift.evaluation import generate_completions
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -34,11 +33,11 @@ SEEDS = (0, 1, 2)
 ROWS, PROMPTS = 64, 60
 STRENGTHS = (-2, -1, 0, 0.5, 1, 1.25, 1.5, 2, 3, 4)
 LAYERS = ([0], [1], [2], [3], [4], [5], [2, 3], [1, 2, 3], [0, 1, 2, 3, 4, 5])
-WAYS = (("mean", "last"), ("pca", "last"), ("mean", "mean"))
-FEW = ([2], [1, 2, 3])
-"""The blocks at which the ways other than the first are tried."""
+METHODS = (("mean", "last"), ("pca", "last"), ("mean", "mean"))
+FEW_LAYERS = ([2], [1, 2, 3])
+"""Blocks on which all methods are measured; only the first method is measured on all of `LAYERS`."""
 SHARED = set(NUMBERS) & set(NUMBERS_FR)
-"""Words of both languages, which tell nothing."""
+"""Words that both languages share, which identify neither."""
 STEPS, EVERY, BATCH, RATES, TARGETS = 100, 5, 16, (0.05, 0.1), (4.0, 2.5, 2.0)
 PACKAGES = ("actshift", "torch", "transformers", "peft")
 
@@ -46,14 +45,14 @@ Numbers = tuple[int, ...]
 
 
 def numbers(seed: int) -> tuple[list[Numbers], list[Numbers]]:
-    """Three different numbers each, to find vectors with and to be asked about: none in both."""
-    known = [n for n, word in enumerate(NUMBERS[:10]) if word not in SHARED]  # the arguments that the model learnt
+    """Return disjoint lists of triples of different numbers: for the rows of a vector, and for its test prompts."""
+    known = [n for n, word in enumerate(NUMBERS[:10]) if word not in SHARED]  # pretraining uses arguments below ten
     drawn = random.Random(seed).sample(list(permutations(known, 3)), ROWS + PROMPTS)
     return drawn[:ROWS], drawn[ROWS:]
 
 
-def asked(name: str, of: Numbers) -> str:
-    return f"what is {OPERATIONS[name].of([NUMBERS[n] for n in of])} ? answer :"
+def question(operation: str, arguments: Numbers) -> str:
+    return f"what is {OPERATIONS[operation].of([NUMBERS[n] for n in arguments])} ? answer :"
 
 
 def english_question(rng: random.Random) -> str:
@@ -61,79 +60,79 @@ def english_question(rng: random.Random) -> str:
 
 
 def language(seed: int) -> dict:
-    """French and English questions about belongings; prompts are English questions for the largest of three."""
+    """Return French and English questions about belongings; the prompts ask in English for the largest of three."""
     rng, (_, test) = random.Random(seed), numbers(seed)
     return {
         "positive": [french(rng).context for _ in range(ROWS)],
         "negative": [english_question(rng) for _ in range(ROWS)],
-        "prompts": [asked("largest", of) for of in test],
-        "towards": [NUMBERS_FR[max(of)] for of in test],
-        "away": [NUMBERS[max(of)] for of in test],
+        "prompts": [question("largest", triple) for triple in test],
+        "towards": [NUMBERS_FR[max(triple)] for triple in test],
+        "away": [NUMBERS[max(triple)] for triple in test],
         "words": ([w for w in NUMBERS_FR if w not in SHARED], [w for w in NUMBERS if w not in SHARED]),
     }
 
 
 def operation(seed: int) -> dict:
-    """Questions for the largest and for the smallest of the same three; prompts ask for the smallest."""
+    """Return questions for the largest and for the smallest of the same numbers; the prompts ask for the smallest."""
     train, test = numbers(seed)
     return {
-        "positive": [asked("largest", of) for of in train],
-        "negative": [asked("smallest", of) for of in train],
-        "prompts": [asked("smallest", of) for of in test],
-        "towards": [NUMBERS[max(of)] for of in test],
-        "away": [NUMBERS[min(of)] for of in test],
+        "positive": [question("largest", triple) for triple in train],
+        "negative": [question("smallest", triple) for triple in train],
+        "prompts": [question("smallest", triple) for triple in test],
+        "towards": [NUMBERS[max(triple)] for triple in test],
+        "away": [NUMBERS[min(triple)] for triple in test],
         "words": None,
     }
 
 
 @torch.no_grad()
-def measured(model, tokenizer, what: dict) -> dict:
-    """Shares of whole answers on either side, and for language the next token's probability of a number word."""
-    written = generate_completions(model, tokenizer, what["prompts"], 3, batch_size=PROMPTS)
+def measure_answers(model, tokenizer, task: dict) -> dict:
+    """Return the share of complete answers on each side; for languages also the probability of number words."""
+    answers = generate_completions(model, tokenizer, task["prompts"], 3, batch_size=PROMPTS)
     sides = {
-        side: fmean(text == f"{word} ." for text, word in zip(written, what[side], strict=True))
+        side: fmean(text == f"{word} ." for text, word in zip(answers, task[side], strict=True))
         for side in ("towards", "away")
     }
-    if what["words"] is None:
+    if task["words"] is None:
         return sides
-    inputs = tokenizer(what["prompts"], return_tensors="pt", return_token_type_ids=False)
-    chances = model(**inputs).logits[:, -1].softmax(-1).mean(0)
-    mass = [chances[tokenizer.convert_tokens_to_ids(words)].sum().item() for words in what["words"]]
-    some = fmean(text.split()[:1] != [] and text.split()[0] in what["words"][0] for text in written)
-    return {**sides, "positive": some, "mass": mass[0], "other_mass": mass[1]}
+    inputs = tokenizer(task["prompts"], return_tensors="pt", return_token_type_ids=False)
+    probabilities = model(**inputs).logits[:, -1].softmax(-1).mean(0)
+    mass = [probabilities[tokenizer.convert_tokens_to_ids(words)].sum().item() for words in task["words"]]
+    positive = fmean(text.split()[:1] != [] and text.split()[0] in task["words"][0] for text in answers)
+    return {**sides, "positive": positive, "mass": mass[0], "other_mass": mass[1]}
 
 
-def steering(make) -> list[dict]:
-    """Measure every way, set of blocks and strength, for each seed."""
-    found = []
+def steering(make_task) -> list[dict]:
+    """Measure every method, set of blocks and strength, for each seed."""
+    results = []
     for seed in SEEDS:
-        what = make(seed)
+        task = make_task(seed)
         base, tokenizer = load_base()
-        for method, token in WAYS:
-            one = contrast(base, tokenizer, what["positive"], what["negative"], method, token, batch_size=ROWS)
-            for layers in LAYERS if (method, token) == WAYS[0] else FEW:
-                steered = one.attach(base, layers)
+        for method, token in METHODS:
+            vectors = contrast(base, tokenizer, task["positive"], task["negative"], method, token, batch_size=ROWS)
+            for layers in LAYERS if (method, token) == METHODS[0] else FEW_LAYERS:
+                steered = vectors.attach(base, layers)
                 for strength in STRENGTHS:
                     set_strength(steered, strength)
                     cell = dict(seed=seed, method=method, token=token, layers=layers, strength=strength)
-                    found.append({**cell, **measured(steered, tokenizer, what)})
+                    results.append({**cell, **measure_answers(steered, tokenizer, task)})
                 base = steered.unload()
-            if (method, token) == WAYS[0] and seed == SEEDS[0]:
-                found[-1]["report"] = one.report.to_dict()
-    return found
+            if (method, token) == METHODS[0] and seed == SEEDS[0]:
+                results[-1]["report"] = vectors.report.to_dict()
+    return results
 
 
 def starts(seed: int) -> dict[str, Contrast | None]:
-    """What the training begins from: nothing, the vectors of 1, or those from rows and the model's own answers."""
+    """Return the starts of training: none, the language vectors, and vectors from rows and the model's own answers."""
     base, tokenizer = load_base()
-    what, rows = language(seed), make_rows("train", ROWS, seed + 1)
+    task, rows = language(seed), make_rows("train", ROWS, seed + 1)
     own = generate_completions(base, tokenizer, [row["prompt"] for row in rows], 8, batch_size=ROWS)
-    ours = [(row, {**row, "completion": f" {text}"}) for row, text in zip(rows, own, strict=True) if text.strip()]
-    right, wrong = ([both[side] for both in ours] for side in (0, 1))
+    pairs = [(row, {**row, "completion": f" {text}"}) for row, text in zip(rows, own, strict=True) if text.strip()]
+    correct, wrong = ([pair[side] for pair in pairs] for side in (0, 1))
     return {
         "zero": None,
-        "language": contrast(base, tokenizer, what["positive"], what["negative"], batch_size=ROWS),
-        "rows and own answers": contrast(base, tokenizer, right, wrong, token="mean", batch_size=ROWS),
+        "language": contrast(base, tokenizer, task["positive"], task["negative"], batch_size=ROWS),
+        "rows and own answers": contrast(base, tokenizer, correct, wrong, token="mean", batch_size=ROWS),
     }
 
 
@@ -144,7 +143,7 @@ def mean_loss(model, batches) -> float:
 
 
 def learn(model, train, validation, rate: float) -> list[tuple[int, float]]:
-    """Train by AdamW at one rate after ten steps of warm-up; return (step, validation loss) now and then."""
+    """Train with AdamW at a constant rate after ten warm-up steps; return pairs of step and validation loss."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0)
     curve = [(0, mean_loss(model, validation))]
     for step, batch in enumerate(train, start=1):
@@ -160,30 +159,30 @@ def learn(model, train, validation, rate: float) -> list[tuple[int, float]]:
 
 def warm_start() -> list[dict]:
     """Train a vector after every block on the demo task, from each start, at each rate, for each seed."""
-    found, tokenizer = [], load_base()[1]
+    runs, tokenizer = [], load_base()[1]
     validation = token_batches(make_rows("validation", 64), tokenizer, 64)
     for seed in SEEDS:
         train = token_batches(make_rows("train", STEPS * BATCH, seed + 1), tokenizer, BATCH)
-        for name, one in starts(seed).items():
+        for name, vectors in starts(seed).items():
             for rate in RATES:
                 base = load_base()[0]
                 blocks = range(base.config.num_hidden_layers)
-                model = one.attach(base, blocks) if one else attach(base, SteeringConfig(adapter=Vector()))
+                model = vectors.attach(base, blocks) if vectors else attach(base, SteeringConfig(adapter=Vector()))
                 curve = learn(model, train, validation, rate)
                 reached = {str(t): next((step for step, loss in curve if loss <= t), None) for t in TARGETS}
-                found.append(dict(start=name, rate=rate, seed=seed, reached=reached, curve=curve))
-    return found
+                runs.append(dict(start=name, rate=rate, seed=seed, reached=reached, curve=curve))
+    return runs
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    began = time.perf_counter()
+    start = time.perf_counter()
     results = {"language": steering(language), "operation": steering(operation), "warm_start": warm_start()}
     results |= {
         "command": "python scripts/vector_results.py",
         "date": date.today().isoformat(),
         "machine": machine(),
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - start,
         "versions": {name: version(name) for name in PACKAGES},
     }
     (RESULTS / "vector.json").write_text(json.dumps(rounded(results)) + "\n")
@@ -191,34 +190,37 @@ def main() -> None:
 
 
 def rounded(value):
-    """All floats to four digits after the point, which is finer than the seeds differ."""
+    """Round all floats to four decimals, which is finer than the differences between seeds."""
     if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
+        return {name: rounded(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(one) for one in value]
+        return [rounded(entry) for entry in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
-def cells(rows: list[dict], figure, **wanted) -> str:
-    """The mean over seeds at every strength, as cells of a table."""
-    of = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-    means = [fmean(figure(row) for row in of if row["strength"] == strength) for strength in STRENGTHS]
+def cells(rows: list[dict], figure, **selected) -> str:
+    """Return the mean over seeds at every strength, as cells of a table."""
+    matching = [row for row in rows if all(row[name] == value for name, value in selected.items())]
+    means = [fmean(figure(row) for row in matching if row["strength"] == strength) for strength in STRENGTHS]
     return " | ".join(f"{mean:.0%}" for mean in means)
 
 
 def by_blocks(rows: list[dict], figure) -> list[str]:
     lines = [f"| blocks | {' | '.join(f's = {s:g}' for s in STRENGTHS)} |", "|---" * (1 + len(STRENGTHS)) + "|"]
-    method, token = WAYS[0]
+    method, token = METHODS[0]
     for layers in LAYERS:
         name = ", ".join(map(str, layers))
         lines.append(f"| {name} | {cells(rows, figure, method=method, token=token, layers=layers)} |")
     return lines
 
 
-def by_way(rows: list[dict], figure) -> list[str]:
-    lines = [f"| way | blocks | {' | '.join(f's = {s:g}' for s in STRENGTHS)} |", "|---" * (2 + len(STRENGTHS)) + "|"]
-    for layers in FEW:
-        for method, token in WAYS:
+def by_method(rows: list[dict], figure) -> list[str]:
+    lines = [
+        f"| method | blocks | {' | '.join(f's = {s:g}' for s in STRENGTHS)} |",
+        "|---" * (2 + len(STRENGTHS)) + "|",
+    ]
+    for layers in FEW_LAYERS:
+        for method, token in METHODS:
             name = ", ".join(map(str, layers))
             shown = cells(rows, figure, method=method, token=token, layers=layers)
             lines.append(f"| {method}, {token} | {name} | {shown} |")
@@ -226,66 +228,68 @@ def by_way(rows: list[dict], figure) -> list[str]:
 
 
 def page(results: dict) -> str:
-    """The page, figures only: how to read them is in docs/results/README.md."""
-    said, done = results["language"], results["operation"]
-    report = next(row["report"] for row in said if "report" in row)
+    """Return the page, without the discussion, which is in docs/results/README.md."""
+    languages, operations = results["language"], results["operation"]
+    report = next(row["report"] for row in languages if "report" in row)
     lines = [
-        "# What contrastive vectors do to the bundled model",
+        "# Contrastive vectors on the bundled model",
         "",
         f"`{results['command']}`, {results['date']}, {results['machine']}, {results['seconds']:.0f} s; "
         + ", ".join(f"{name} {number}" for name, number in results["versions"].items())
         + ".",
         "",
-        f"Vectors after blocks, from {ROWS} rows a side; {PROMPTS} prompts that share no row with them; means over "
-        f"{len(SEEDS)} seeds, each with rows and prompts of its own. s = 0 is the base model.",
+        f"The vectors are added after blocks and come from {ROWS} rows on each side. They are tested on {PROMPTS} "
+        f"prompts that are not among these rows. All figures are means over {len(SEEDS)} seeds, which change rows and "
+        "prompts. s is the strength; s = 0 is the base model.",
         "",
-        "## Language: French questions against English ones",
+        "## Language: French against English questions",
         "",
-        'Rows end in "? réponse :" or "? answer :". Prompts are English ("what is the largest of three , nine and '
-        'four ? answer :"). Difference of means at the last token; seed 0:',
+        'Rows end in "? réponse :" or "? answer :". The prompts are English ("what is the largest of three , nine and '
+        'four ? answer :"). The vectors are differences of means at the last token. For seed 0:',
         "",
         "| block | ‖v‖ | ‖v‖ / ‖h‖ | separation |",
         "|---|---|---|---|",
         *(
-            f"| {one['layer']} | {one['norm']:.3g} | {one['relative']:.3f} | {one['separation']:.1%} |"
-            for one in report["layers"]
+            f"| {layer['layer']} | {layer['norm']:.3g} | {layer['relative']:.3f} | {layer['separation']:.1%} |"
+            for layer in report["layers"]
         ),
         "",
-        "The answer begins with a French number:",
+        "Share of answers that begin with a French number:",
         "",
-        *by_blocks(said, lambda row: row["positive"]),
+        *by_blocks(languages, lambda row: row["positive"]),
         "",
-        "The next token's probability of a French number:",
+        "Probability that the next token is a French number:",
         "",
-        *by_blocks(said, lambda row: row["mass"]),
+        *by_blocks(languages, lambda row: row["mass"]),
         "",
-        "The answer is the right number in French and a full stop:",
+        "Share of answers with the correct number in French and a full stop:",
         "",
-        *by_blocks(said, lambda row: row["towards"]),
+        *by_blocks(languages, lambda row: row["towards"]),
         "",
-        "The answer is the right number in English and a full stop:",
+        "Share of answers with the correct number in English and a full stop:",
         "",
-        *by_blocks(said, lambda row: row["away"]),
+        *by_blocks(languages, lambda row: row["away"]),
         "",
-        "Other ways, by the share of answers that begin with a French number (`mean, last` is the one above):",
+        "Share of answers that begin with a French number, for other methods (`mean, last` is the one above):",
         "",
-        *by_way(said, lambda row: row["positive"]),
+        *by_method(languages, lambda row: row["positive"]),
         "",
-        "## Operation: questions for the largest against the same for the smallest",
+        "## Operation: questions for the largest against the smallest of the same numbers",
         "",
-        "Prompts ask for the smallest. The answer is the largest:",
+        "The prompts ask for the smallest number. Share of answers with the largest number:",
         "",
-        *by_blocks(done, lambda row: row["towards"]),
+        *by_blocks(operations, lambda row: row["towards"]),
         "",
-        "The answer is the smallest, which is right:",
+        "Share of answers with the smallest number, which is correct:",
         "",
-        *by_blocks(done, lambda row: row["away"]),
+        *by_blocks(operations, lambda row: row["away"]),
         "",
         "## Warm start: a vector after every block, trained on the demo task",
         "",
-        f"AdamW, {STEPS} steps of {BATCH} rows. `language` begins at the vectors above, `rows and own answers` at "
-        f"those from {ROWS} training rows against the same prompts with the base model's own answers (mean over the "
-        "answer's tokens), all at strength 1. Median over seeds (and each) of the steps to a validation loss:",
+        f"AdamW, {STEPS} steps of {BATCH} rows. `language` starts from the vectors above. `rows and own answers` "
+        f"starts from the difference of {ROWS} training rows and the same prompts with the base model's own answers, "
+        "averaged over the tokens of the answer. All starts have strength 1. The table shows the median (and each "
+        "value) over seeds of the steps to a validation loss:",
         "",
         f"| rate | start | loss at 0 | {' | '.join(f'to {t:g}' for t in TARGETS)} | loss at {STEPS} |",
         "|---" * (4 + len(TARGETS)) + "|",
@@ -293,7 +297,7 @@ def page(results: dict) -> str:
     for rate in RATES:
         for name in dict.fromkeys(run["start"] for run in results["warm_start"]):
             runs = [run for run in results["warm_start"] if (run["start"], run["rate"]) == (name, rate)]
-            ends = [f"{fmean(run['curve'][at][1] for run in runs):.2f}" for at in (0, -1)]
+            ends = [f"{fmean(run['curve'][i][1] for run in runs):.2f}" for i in (0, -1)]
             reached = [_steps([run["reached"][str(t)] for run in runs]) for t in TARGETS]
             lines.append(f"| {rate:g} | {name} | {ends[0]} | {' | '.join(reached)} | {ends[1]} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Rows to learn, and a tiny random Llama that reads single characters: what training tests train."""
+"""Rows and a tiny random Llama with one token per character, for tests of training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHARACTERS = f"{ascii_lowercase}{digits} +=.:?\nAQ<>|"
 
 
 def char_tokenizer(merges: Iterable[tuple[str, str]] = (), starts: bool = True) -> PreTrainedTokenizerFast:
-    """One token a character, and one for each of `merges`; `<s>` is put before a text if `starts`."""
+    """Return a tokenizer with one token per character and per merge. It adds `<s>` before a text if `starts`."""
     merges = list(merges)
     tokens = [*SPECIAL, *CHARACTERS, *(a + b for a, b in merges)]
     assert len(tokens) <= VOCAB
@@ -33,19 +33,19 @@ def char_tokenizer(merges: Iterable[tuple[str, str]] = (), starts: bool = True) 
 
 
 def save_model(folder: Path) -> Path:
-    """Save the model and its tokenizer in `folder`."""
+    """Save the model and its tokenizer in `folder`, and return the folder."""
     ARCHITECTURES["llama"]().save_pretrained(folder)
     char_tokenizer().save_pretrained(folder)
     return folder
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write `rows` as JSON lines."""
+    """Write rows as JSON lines, and return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def sums(count: int) -> list[dict[str, str]]:
-    """Rows to learn: additions of two digits."""
+    """Return `count` additions of two digits."""
     pairs = [(a, b) for a in range(10) for b in range(10)]
     return [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a, b in pairs[:count]]

@@ -1,4 +1,4 @@
-"""Tiny tokenizers of each kind that models come with, trained here on a few sentences."""
+"""Tiny tokenizers of the kinds that models use, trained on a few sentences."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ START = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1
 AS_TEXT = decoders.Sequence(
     [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
 )
-"""What reads SentencePiece: bytes as characters, and no space before a text."""
+"""The decoder of SentencePiece: it joins bytes to characters and removes the space before a text."""
 
 
 def sentencepiece_bpe() -> Tokenizer:
-    """Llama-2's: a space before every text, characters beyond the alphabet as bytes."""
+    """Return a tokenizer like Llama 2: a space before every text, and bytes for unknown characters."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = AS_TEXT
@@ -34,7 +34,7 @@ def sentencepiece_bpe() -> Tokenizer:
 
 
 def sentencepiece_unigram() -> Tokenizer:
-    """T5's and XLNet's kind, with the start token of a causal model, and bytes for characters that are not known."""
+    """Return a tokenizer like T5 and XLNet, with a start token and bytes for unknown characters."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
     tokenizer.decoder = AS_TEXT
@@ -48,7 +48,7 @@ def sentencepiece_unigram() -> Tokenizer:
 
 
 def bpe() -> Tokenizer:
-    """Plain BPE over words, as Gemma's: spaces are kept, none is put before a text."""
+    """Return a tokenizer like Gemma: plain BPE that keeps spaces and adds none before a text."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
@@ -56,7 +56,7 @@ def bpe() -> Tokenizer:
 
 
 def byte_level() -> Tokenizer:
-    """GPT-2's and Qwen's: bytes, words cut off at spaces, no start token."""
+    """Return a tokenizer like GPT-2 and Qwen: bytes, split at spaces, without a start token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -65,7 +65,7 @@ def byte_level() -> Tokenizer:
 
 
 def word_piece() -> Tokenizer:
-    """BERT's: lower case, a token before a text and one behind it."""
+    """Return a tokenizer like BERT: lower case, with a token before and after a text."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -80,7 +80,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
 
 
 def tokenizer_of(kind: str, chat_template: str | None = None) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of `KINDS`, with `<s>` as its start and `</s>` as its end."""
+    """Return a tokenizer of `KINDS` with the start token `<s>` and the end token `</s>`."""
     return PreTrainedTokenizerFast(
         tokenizer_object=KINDS[kind](),
         bos_token="<s>",

@@ -16,9 +16,8 @@ from typing import Any
 from actshift.data.encode import Encoded
 from actshift.demo import load_base
 from actshift.training import TrainSettings
-from actshift.training.data import Examples
-from actshift.training.fit import Job
-from actshift.training.objectives import OBJECTIVES
+from actshift.training.fit import TrainingRun
+from actshift.training.objectives import OBJECTIVES, Examples
 from actshift.training.run_folder import RunFolder
 from benchmarks.figure import Figure, Note
 from benchmarks.methods import OURS, RANK, steering
@@ -65,20 +64,21 @@ def trained(shape: Shape, batches: int, rounds: int, warmup: int) -> Iterator[Fi
     )
 
 
-def training(name: str, ready: list[tuple[Job, Any]], losses: dict[str, float]) -> Callable[[], None]:
+def training(name: str, ready: list[tuple[TrainingRun, Any]], losses: dict[str, float]) -> Callable[[], None]:
     """Return what trains the next model that is ready, and notes the last loss."""
 
     def run() -> None:
         job, model = ready.pop()
-        losses[name] = job.run(model).train_loss
+        losses[name] = job.train(model).train_loss
 
     return run
 
 
-def begun(shape: Shape, batches: int, cache: str, first: int, folder: Path) -> tuple[Job, Any]:
+def begun(shape: Shape, batches: int, cache: str, first: int, folder: Path) -> tuple[TrainingRun, Any]:
     """Return a job that has begun, and its model, steered in the blocks from `first` on."""
     rows = shape.with_(batch=shape.batch * batches).ids.tolist()
-    examples = Examples(OBJECTIVES["sft"], Encoded([{"input_ids": row, "labels": row} for row in rows], 0), None)
+    encoded = Encoded([{"input_ids": row, "labels": row} for row in rows], 0)
+    examples = Examples(encoded, None, load_base()[1])
     settings = TrainSettings(
         epochs=EPOCHS,
         batch_size=shape.batch,
@@ -87,6 +87,6 @@ def begun(shape: Shape, batches: int, cache: str, first: int, folder: Path) -> t
         cache_prefix=cache,  # type: ignore[arg-type]
     )
     model = steering(rank=RANK, layers=list(range(first, shape.layers)))(shape.model())
-    job = Job(RunFolder(folder), load_base()[1], examples, settings, resume=False, keep=False)
-    job.begin(model)
+    job = TrainingRun(RunFolder(folder), OBJECTIVES["sft"], examples, settings, resume=False, keep=False)
+    job.start(model)
     return job, model

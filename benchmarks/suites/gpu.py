@@ -1,11 +1,11 @@
-"""Llama-3.2-1B's and Llama-3-8B's shapes, random weights, in bfloat16 on a CUDA device, all on the same base but for
-full fine-tuning. Fused is with `actshift.fused_kernels()`; compiled is whole graphs by torch.compile, in decoding with
-a static cache and CUDA graphs. The peak is that of two steps from the start, beyond the weights."""
+"""Training and decoding at the shapes of Llama-3.2-1B and Llama-3-8B: random weights, bfloat16, on a CUDA device. All
+methods share one base model, except full fine-tuning. "Compiled" is torch.compile with full graphs; decoding then uses
+a static cache and CUDA graphs. The peak is the memory of the first two steps, without the weights."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
-from actshift import fused_kernels
 from actshift.sites.blocks import unwrap
 from benchmarks.figure import Figure, Note
 from benchmarks.memory import peak_bytes
@@ -25,12 +24,12 @@ from benchmarks.suites.generation import Greedy, speeds, twin
 from benchmarks.suites.training import OVER_FLOOR, sizes
 from benchmarks.timing import Case, interleaved, milliseconds, ratios
 
-FUSED, COMPILED, LORA_COMPILED = f"{OURS}, fused", f"{OURS}, compiled", f"{LORA}, compiled"
+COMPILED, LORA_COMPILED = f"{OURS}, compiled", f"{LORA}, compiled"
 
 
 @dataclass(frozen=True)
 class Llama(Shape):
-    """A Llama 3 on a device, and the batch that it meets."""
+    """The shape of a Llama 3 model, its device and its batch."""
 
     title: str = ""
     inner: int = 0
@@ -42,7 +41,7 @@ class Llama(Shape):
         return f"{self.title}, {self.batch} × {self.seq} tokens"
 
     def model(self) -> LlamaForCausalLM:
-        """Return the model, the same each time, in evaluation mode."""
+        """Return the model in evaluation mode, with the same weights in every call."""
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=self.vocabulary,
@@ -59,7 +58,7 @@ class Llama(Shape):
 
     @cached_property
     def ids(self) -> Tensor:
-        """The batch, `[batch, seq]`."""
+        """The token ids of the batch, `[batch, seq]`."""
         return super().ids.to(self.device)
 
 
@@ -69,7 +68,7 @@ TINY = Llama(64, 2, batch=2, seq=16, vocabulary=256, title="a tiny Llama", inner
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Measure a training step, its peak, and decoding of one row and of 16; nothing without a CUDA device."""
+    """Measure training steps, their peak memory, and decoding at batch 1 and 16. Needs a CUDA device."""
     if not torch.cuda.is_available():
         yield Note("Not measured: this machine has no CUDA device.")
         return
@@ -85,18 +84,17 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 
 def training(shape: Llama, rounds: int) -> Iterator[Figure]:
-    """Yield the step of each method that leaves the base's weights alone, and its peak beyond the weights."""
+    """Yield the step time and peak memory of each method that keeps the base model frozen."""
     base = shape.model().requires_grad_(False)
     cases: dict[str, Case] = {FLOOR: training_step(floor(twin(base)), shape)}
     for name, method in {LORA: plain, LORA_COMPILED: compiled, OURS: plain, COMPILED: compiled}.items():
         model = METHODS[name.removesuffix(", compiled")](twin(base))
         cases[name] = training_step(method(model, shape), shape)
-    cases[FUSED] = fused(training_step(METHODS[OURS](twin(base)), shape))
     yield from timed(cases, rounds, str(shape))
 
 
 def full(shape: Llama, rounds: int) -> Iterator[Figure]:
-    """Yield the step of full fine-tuning beside the floor's, and its peak."""
+    """Yield the step time and peak memory of full fine-tuning, and of the floor for comparison."""
     cases = {
         name: training_step(method(shape.model()), shape) for name, method in ((FLOOR, floor), (FULL, METHODS[FULL]))
     }
@@ -104,7 +102,7 @@ def full(shape: Llama, rounds: int) -> Iterator[Figure]:
 
 
 def timed(cases: Mapping[str, Case], rounds: int, where: str) -> Iterator[Figure]:
-    """Yield peaks, which come with the first steps, and then times."""
+    """Yield peak memory, measured during the first steps, then step times."""
     yield from sizes({name: peak_bytes(step) for name, step in cases.items()}, "peak", where)
     samples = interleaved(cases, rounds, clock=clock)
     yield from milliseconds(samples, "step", where)
@@ -113,16 +111,14 @@ def timed(cases: Mapping[str, Case], rounds: int, where: str) -> Iterator[Figure
 
 @torch.no_grad()
 def decoding(shape: Llama, tokens: int) -> Iterator[Figure]:
-    """Yield each method's steps of one token over the base's, first as they come, then compiled."""
+    """Yield the time per decoded token of each method over the base model, first eager, then compiled."""
     base = shape.model().requires_grad_(False)
     models = {BASE: base} | {name: METHODS[name](twin(base)).eval() for name in (LORA, OURS)}
     where = f"batch {shape.batch}, {shape.title}, {shape.seq} prompt tokens"
     rows = {name: Greedy(model, shape.ids) for name, model in models.items()}
-    rows[FUSED] = Greedy(models[OURS], shape.ids)
-    for one in rows.values():
-        one.prefill()
-    steps = {name: fused(one.step) if name == FUSED else one.step for name, one in rows.items()}
-    samples = interleaved(steps, tokens, clock=clock)
+    for row in rows.values():
+        row.prefill()
+    samples = interleaved({name: row.step for name, row in rows.items()}, tokens, clock=clock)
     yield from ratios(samples, BASE, "decode over the base", where)
     yield from speeds(samples, shape, where)
     torch.compiler.reset()
@@ -133,55 +129,44 @@ def decoding(shape: Llama, tokens: int) -> Iterator[Figure]:
 
 
 class StaticGreedy:
-    """A greedy decoding that goes on by one token a step, compiled whole, on a cache whose place does not change."""
+    """Greedy decoding of one token per step, compiled as one full graph, with a static cache."""
 
     def __init__(self, model: Any, shape: Llama, tokens: int) -> None:
         self.model: Any = unwrap(model)
         self.position = torch.tensor([[shape.seq]], device=shape.device)
         self.cache = StaticCache(self.model.config, max_cache_len=shape.seq + tokens + 8)
-        self.chosen = self._best(self.model(input_ids=shape.ids, past_key_values=self.cache, logits_to_keep=1))
-        self.compiled = torch.compile(self.model, fullgraph=True, **how(shape, mode="reduce-overhead"))
+        self.next_tokens = self._argmax(self.model(input_ids=shape.ids, past_key_values=self.cache, logits_to_keep=1))
+        self.compiled = torch.compile(self.model, fullgraph=True, **compile_options(shape, mode="reduce-overhead"))
 
     def step(self) -> None:
-        """Run the tokens that were chosen last."""
+        """Decode one more token for each row of the batch."""
         torch.compiler.cudagraph_mark_step_begin()
-        output = self.compiled(input_ids=self.chosen, past_key_values=self.cache, position_ids=self.position)
-        self.chosen = self._best(output)
+        output = self.compiled(input_ids=self.next_tokens, past_key_values=self.cache, position_ids=self.position)
+        self.next_tokens = self._argmax(output)
         self.position = self.position + 1
 
-    def _best(self, output: Any) -> Tensor:
+    def _argmax(self, output: Any) -> Tensor:
         return output.logits[:, -1:].argmax(-1)
 
 
 def plain(model: nn.Module, shape: Llama) -> nn.Module:
-    """Leave the model as it is."""
+    """Return the model unchanged."""
     return model
 
 
 def compiled(model: nn.Module, shape: Llama) -> nn.Module:
-    """Have the model that PEFT's wraps compiled when it is called."""
-    unwrap(model).compile(fullgraph=True, **how(shape))
+    """Compile the model inside the PEFT wrapper, and return the wrapper."""
+    unwrap(model).compile(fullgraph=True, **compile_options(shape))
     return model
 
 
-def how(shape: Llama, **options: str) -> dict[str, str]:
-    """Return torch.compile's options; on the CPU, where only tests come, without its compiler of kernels."""
+def compile_options(shape: Llama, **options: str) -> dict[str, str]:
+    """Return the options of torch.compile. On the CPU (in tests) no kernels are compiled."""
     return options if shape.device == "cuda" else {"backend": "aot_eager"}
 
 
-def fused(case: Case) -> Callable[[], None]:
-    """Return the case with the fused kernels on while it runs."""
-
-    def call() -> None:
-        fused_kernels()
-        case()
-        fused_kernels(False)
-
-    return call
-
-
 def clock() -> float:
-    """Return the seconds when the device has done all that it was given."""
+    """Return the time in seconds after all work queued on the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

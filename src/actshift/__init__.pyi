@@ -11,7 +11,6 @@ from actshift.adapters import LoReFT as LoReFT
 from actshift.adapters import LowRank as LowRank
 from actshift.adapters import NoReFT as NoReFT
 from actshift.adapters import Vector as Vector
-from actshift.adapters.fused import fused_kernels as fused_kernels
 from actshift.analysis import redundancy as redundancy
 from actshift.analysis.batches import token_batches as token_batches
 from actshift.analysis.contrast import contrast as contrast

@@ -1,8 +1,8 @@
-"""Run one of our modules right after somebody else's package is imported.
+"""Import an actshift module right after another package has been imported.
 
-`import actshift` must make `PeftModel.from_pretrained` know our method, yet importing peft ourselves would
-cost seconds that `actshift --help` and `import actshift` must not pay. So the import of peft, whenever it
-comes, is what triggers the registration.
+`import actshift` must make the method known to `PeftModel.from_pretrained`. Importing peft there would add seconds to
+`import actshift` and `actshift --help`, so the import of peft itself triggers the registration. The finder is listed
+with all other patches in `actshift/tuner/peft_patches.py`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,28 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # importlib.abc brings tempfile and shutil, and takes ten times what the rest does
+if TYPE_CHECKING:  # importlib.abc imports tempfile and shutil, which takes ten times as long as the rest of this module
     from importlib.abc import Loader, MetaPathFinder
 else:
     Loader = MetaPathFinder = object
 
 
-class _LoadThenImport(Loader):
-    """A package's own loader, followed by the import of the module that waited for it."""
+def after_import(package: str, then: str) -> None:
+    """Import module `then` once `package` has been imported; immediately, if it already has been.
 
-    def __init__(self, loader: Loader, finder: _Finder) -> None:
-        self.loader = loader
-        self.finder = finder
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        # The package must see its own loader, as importlib.resources and pickle look at it.
-        module.__loader__ = self.loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-        self.loader.exec_module(module)
-        if self.finder in sys.meta_path:
-            sys.meta_path.remove(self.finder)
-        import_module(self.finder.then)
+    >>> after_import("json", "colorsys")
+    """
+    if package in sys.modules:
+        import_module(then)
+    else:
+        sys.meta_path.insert(0, _PostImportFinder(package, then))
 
 
-class _Finder(MetaPathFinder):
-    """Finds one package as everybody else would, and wraps its loader.
+class _PostImportFinder(MetaPathFinder):
+    """Finds one package through the other finders, and wraps its loader.
 
-    It stays in place until the package is really executed: many libraries only ask whether a package could
-    be found (transformers does for peft), and that must not use the hook up.
+    It stays installed until the package is executed. Many libraries only ask if a package can be found (transformers
+    does so for peft), and this must not remove the finder.
     """
 
     def __init__(self, package: str, then: str) -> None:
@@ -59,22 +49,32 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self.package or self.searching:
             return None
-        self.searching = True  # the search below must not find us again
+        self.searching = True  # find_spec below calls this finder again
         try:
             spec = find_spec(fullname)
         finally:
             self.searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _LoadThenImport(spec.loader, self)
+            spec.loader = _PostImportLoader(spec.loader, self)
         return spec
 
 
-def after_import(package: str, then: str) -> None:
-    """Import module `then` once `package` has been imported: now, if it has been already.
+class _PostImportLoader(Loader):
+    """Loads a package with its own loader, then removes the finder and imports the waiting module."""
 
-    >>> after_import("json", "colorsys")
-    """
-    if package in sys.modules:
-        import_module(then)
-    else:
-        sys.meta_path.insert(0, _Finder(package, then))
+    def __init__(self, loader: Loader, finder: _PostImportFinder) -> None:
+        self.loader = loader
+        self.finder = finder
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # importlib.resources and pickle expect the package's own loader.
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        if self.finder in sys.meta_path:
+            sys.meta_path.remove(self.finder)
+        import_module(self.finder.then)

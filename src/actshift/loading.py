@@ -24,13 +24,15 @@ def load_model(
     trust_remote_code: bool = False,
     device: str | None = None,
     head: Head = CAUSAL,
+    config: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer from a folder or a Hugging Face id, ready for inference.
 
     `dtype="auto"` is bfloat16 on a GPU that computes in it and float32 elsewhere, whatever the file stores.
     `device=None` is the first GPU, else the CPU. Only safetensors are read; `trust_remote_code` runs the code
     that comes with the model, so leave it off unless you know its author. `head` is what it predicts with, by default
-    the next token; a classifier's head begins at random where the files have none with as many classes.
+    the next token; a classifier's head begins at random where the files have none with as many classes. If `config` is
+    None, it is read from the source.
 
     Raises:
         ActshiftError: no such model, the hub is not reachable, a file is missing, damaged or of another
@@ -41,7 +43,7 @@ def load_model(
     """
     source = str(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    config = load_config(source, trust_remote_code)
+    config = config or load_config(source, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
     with explained(source), _no_weight_bar(), nullcontext() if head == CAUSAL else _no_report():
         model, info = head.auto_class.from_pretrained(

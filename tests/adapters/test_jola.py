@@ -1,4 +1,4 @@
-"""JoLA against plain tensor code, and its gates against their closed form."""
+"""JoLA against plain tensor code, and its gates against their closed-form distribution."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**16)
 
 
 def _sampled(log_alpha, beta):
-    """The hard-concrete gate of arXiv 1712.01312, written out."""
+    """Return hard-concrete gates, computed as arXiv 1712.01312 writes them."""
     u = torch.rand(len(log_alpha), dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
     s = 1 / (1 + torch.exp(-(torch.log(u) - torch.log(1 - u) + log_alpha) / beta))
     return torch.minimum(torch.ones(()), torch.maximum(torch.zeros(()), s * 1.2 - 0.1))
@@ -30,7 +30,7 @@ def _rounded(log_alpha, beta):
 
 
 @given(**SHAPES, seed=SEEDS, beta=st.floats(0.2, 1), training=st.booleans())
-def test_formula_forward_and_gradient(heads, d_head, seed, beta, training):
+def test_jola_matches_its_formula(heads, d_head, seed, beta, training):
     gate = _sampled if training else _rounded
 
     def formula(x, t):
@@ -45,7 +45,7 @@ def test_formula_forward_and_gradient(heads, d_head, seed, beta, training):
 
 
 @given(**SHAPES)
-def test_count_and_no_op(heads, d_head):
+def test_jola_has_2d_plus_2_heads_parameters_and_starts_as_a_no_op(heads, d_head):
     assert check_count(JoLA(), heads * d_head, heads) == 2 * heads * d_head + 2 * heads
     check_no_op(JoLA(), heads * d_head, heads)
 
@@ -58,20 +58,22 @@ def test_sampled_gates_have_the_closed_form_distribution(log_alpha, beta, seed):
         gates.log_alpha.fill_(log_alpha)
     torch.manual_seed(seed)
     z = gates(beta)
-    near = 5 * 0.5 / math.sqrt(200_000)  # five standard errors of a mean of values in [0, 1]
+    tolerance = 5 * 0.5 / math.sqrt(200_000)  # five standard errors of a mean of values in [0, 1]
 
     def above(t):  # P(z > t), from the logistic distribution of logit(u)
         s = (t + 0.1) / 1.2
         return 1 / (1 + math.exp(beta * math.log(s / (1 - s)) - log_alpha))
 
-    assert (z > 0).double().mean().item() == pytest.approx(above(0), abs=near)
-    assert (z == 1).double().mean().item() == pytest.approx(above(1), abs=near)
-    assert z.double().mean().item() == pytest.approx(sum(above((i + 0.5) / 1000) for i in range(1000)) / 1000, abs=near)
+    assert (z > 0).double().mean().item() == pytest.approx(above(0), abs=tolerance)
+    assert (z == 1).double().mean().item() == pytest.approx(above(1), abs=tolerance)
+    assert z.double().mean().item() == pytest.approx(
+        sum(above((i + 0.5) / 1000) for i in range(1000)) / 1000, abs=tolerance
+    )
     assert gates.open_probability(beta)[0].item() == pytest.approx(above(0), abs=1e-6)
 
 
 @given(**SHAPES, seed=SEEDS, l0=st.floats(1e-6, 1), beta=st.floats(0.1, 1))
-def test_penalty_and_its_gradient(heads, d_head, seed, l0, beta):
+def test_penalty_is_the_weighted_expected_number_of_open_gates(heads, d_head, seed, l0, beta):
     module = JoLA(l0=l0, temperature=beta).build(heads * d_head, heads)
     draw = torch.Generator().manual_seed(seed)
     total = 0.0
@@ -87,29 +89,29 @@ def test_penalty_and_its_gradient(heads, d_head, seed, l0, beta):
     assert module.bfloat16().penalty().dtype == torch.float32
 
 
-def test_without_a_weight_there_is_no_penalty():
+def test_a_penalty_weight_of_zero_gives_no_penalty():
     assert JoLA(l0=0).build(8, 2).penalty() is None
 
 
-def test_a_fresh_gate_is_open_in_nine_draws_of_ten():
+def test_a_fresh_gate_is_open_with_probability_0_9():
     module = JoLA(temperature=0.5).build(8, 2)
     assert module.scale_gate.open_probability(0.5).tolist() == pytest.approx([0.9, 0.9])
     assert module.eval().vector_gate(0.5).tolist() == [1, 1]
 
 
-def test_temperature_falls_by_an_equal_factor_and_stays_at_its_end():
+def test_temperature_falls_geometrically_and_then_stays_constant():
     module = JoLA(temperature=0.8, end_temperature=0.2, anneal_steps=4).build(8, 2).bfloat16()
-    seen = []
+    temperatures = []
     for _ in range(6):
-        seen.append(float(module.temperature()))
+        temperatures.append(float(module.temperature()))
         module.after_step()
-    assert seen == pytest.approx([0.8, 0.8 / 4**0.25, 0.4, 0.8 / 4**0.75, 0.2, 0.2])
+    assert temperatures == pytest.approx([0.8, 0.8 / 4**0.25, 0.4, 0.8 / 4**0.75, 0.2, 0.2])
     constant = JoLA(temperature=0.8).build(8, 2)
     constant.after_step()
     assert constant.temperature() == 0.8
 
 
-def test_a_reloaded_one_goes_on_where_it_stopped():
+def test_a_reloaded_adapter_continues_at_the_same_step():
     adapter = JoLA(anneal_steps=5)
     module = adapter.build(8, 2)
     with torch.no_grad():
@@ -117,22 +119,22 @@ def test_a_reloaded_one_goes_on_where_it_stopped():
             parameter.copy_(torch.randn(parameter.shape))
     module.after_step()
     module.after_step()
-    twin = adapter.build(8, 2)
-    twin.load_state_dict(module.state_dict())
+    reloaded = adapter.build(8, 2)
+    reloaded.load_state_dict(module.state_dict())
     x = torch.randn(3, 8)
     for mode in (True, False):
         outputs = []
-        for each in (module.train(mode), twin.train(mode)):
+        for shift in (module.train(mode), reloaded.train(mode)):
             torch.manual_seed(1)
-            outputs.append(each(x))
+            outputs.append(shift(x))
         assert torch.equal(*outputs)
     module.after_step()
-    twin.after_step()
-    assert module.temperature() == twin.temperature() < 0.33
+    reloaded.after_step()
+    assert module.temperature() == reloaded.temperature() < 0.33
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_finished_gates_stay_what_evaluation_saw(dtype):
+def test_finished_gates_keep_their_evaluation_values_in_training(dtype):
     module = JoLA(l0=10, temperature=1.0).build(64, 32).to(dtype)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -143,27 +145,27 @@ def test_finished_gates_stay_what_evaluation_saw(dtype):
     module.finish()
     stored = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module.finish()
-    stepper = torch.optim.AdamW([module.scale_gate.log_alpha, module.vector_gate.log_alpha], lr=0.1)
+    optimizer = torch.optim.AdamW([module.scale_gate.log_alpha, module.vector_gate.log_alpha], lr=0.1)
     for _ in range(50):
         assert torch.equal(module.train()(x), evaluated) and torch.equal(module.eval()(x), evaluated)
         (module.train()(x).square().sum() + module.penalty()).backward()
-        stepper.step()
-    twin = JoLA().build(64, 32).to(dtype)
-    twin.load_state_dict(stored)
-    assert torch.equal(twin.train()(x), evaluated) and torch.equal(twin.eval()(x), evaluated)
+        optimizer.step()
+    reloaded = JoLA().build(64, 32).to(dtype)
+    reloaded.load_state_dict(stored)
+    assert torch.equal(reloaded.train()(x), evaluated) and torch.equal(reloaded.eval()(x), evaluated)
 
 
-def test_it_finds_the_heads_and_what_to_do_with_each():
+def test_training_finds_which_heads_need_a_vector_and_which_a_factor():
     module = JoLA(l0=5e-3).build(12, 3)
     x = torch.randn(256, 12)
     target = x.clone()
-    target[:, :4] += 1  # the first head wants an offset
-    target[:, 4:8] *= 2  # the second a factor, and the third is right as it is
-    stepper = torch.optim.Adam(module.parameters(), lr=0.02)
+    target[:, :4] += 1  # the first head needs a vector
+    target[:, 4:8] *= 2  # the second needs a factor, the third nothing
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     for _ in range(400):
-        stepper.zero_grad()
+        optimizer.zero_grad()
         ((x + module(x) - target).square().mean() + module.penalty()).backward()
-        stepper.step()
+        optimizer.step()
         module.after_step()
     module.finish()
     assert module.vector_gate(0.33).tolist() == [1, 0, 0]
@@ -181,11 +183,11 @@ def test_it_finds_the_heads_and_what_to_do_with_each():
         ({"end_temperature": 0.5, "anneal_steps": 10}, "end_temperature 0.5 is above temperature 0.33"),
     ],
 )
-def test_bad_fields_say_what_is_allowed(fields, message):
+def test_bad_fields_are_errors_that_name_the_allowed_values(fields, message):
     with pytest.raises(ActshiftError, match=message):
         JoLA(**fields)
 
 
-def test_a_site_without_heads():
+def test_a_site_without_heads_is_rejected():
     with pytest.raises(ActshiftError, match="this site has none; use site='attention_heads'"):
         JoLA().build(8)

@@ -1,4 +1,4 @@
-"""LowRank against plain tensor code written here, in float64."""
+"""LowRank against plain tensor code, in float64."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHI = {
     bias=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_formula_forward_and_gradient(width, rank, activation, bias, seed):
+def test_low_rank_matches_its_formula(width, rank, activation, bias, seed):
     rank = min(rank, width)
 
     def formula(x, t):
@@ -47,11 +47,11 @@ def test_count_matches_the_built_module(width, rank, bias):
 
 @pytest.mark.parametrize("activation", list(PHI))
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_fresh_one_shifts_nothing(activation, bias):
+def test_a_fresh_adapter_is_a_no_op(activation, bias):
     check_no_op(LowRank(rank=4, activation=activation, bias=bias), 16)
 
 
-def test_init_scales():
+def test_inits_have_the_documented_scale():
     default, reference = (LowRank(rank=8, init=init).build(1024).down.weight for init in ("default", "reference"))
     for weight, bound in ((default, 1 / 32), (reference, 1 / 32 * 1e-3)):
         assert weight.abs().max() <= bound  # Kaiming-uniform(a=√5) is U(-1/√d, 1/√d)
@@ -69,11 +69,11 @@ def test_init_scales():
         ({"bias": "yes"}, "bias must be True or False"),
     ],
 )
-def test_bad_fields_say_what_is_allowed(fields, message):
+def test_bad_fields_are_errors_that_name_the_allowed_values(fields, message):
     with pytest.raises(ActshiftError, match=message.replace("?", r"\?")):
         LowRank(**fields)
 
 
-def test_rank_above_the_width():
+def test_a_rank_above_the_site_width_is_rejected():
     with pytest.raises(ActshiftError, match="rank 9 is above the site's width 8"):
         LowRank(rank=9).build(8)

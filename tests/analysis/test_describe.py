@@ -28,7 +28,7 @@ def adapter(base: Path, tmp_path: Path) -> Path:
     return save_adapter(tmp_path / "adapter", base, rank=4)
 
 
-def test_an_adapter_is_described_from_its_folder_alone(tmp_path: Path) -> None:
+def test_an_adapter_is_described_without_its_base_model(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base")
     folder = save_adapter(tmp_path / "adapter", base, adapter=LowRank(rank=4, bias=True), layers=[-1, 0])
     shutil.rmtree(base)
@@ -50,7 +50,7 @@ def test_an_adapter_is_described_from_its_folder_alone(tmp_path: Path) -> None:
     assert described.file_bytes == (folder / WEIGHTS).stat().st_size
 
 
-def test_the_norms_are_those_of_the_stored_matrices(adapter: Path) -> None:
+def test_norms_are_those_of_the_stored_matrices_and_their_product(adapter: Path) -> None:
     tensors = load_file(adapter / WEIGHTS)
     name = "base_model.model.model.layers.1.actshift.lora_steer.{}.weight"
     down, up = tensors[name.format("down")], tensors[name.format("up")]
@@ -60,29 +60,29 @@ def test_the_norms_are_those_of_the_stored_matrices(adapter: Path) -> None:
     assert norms["product"] == pytest.approx((up @ down).norm().item())
 
 
-def test_a_vector_has_one_norm(base: Path, tmp_path: Path) -> None:
+def test_a_vector_adapter_has_one_norm_per_site(base: Path, tmp_path: Path) -> None:
     described = describe_adapter(str(save_adapter(tmp_path / "v", base, adapter=Vector(), site="post_mlp")))
     assert [set(site.norms) for site in described.sites] == [{"vector"}] * 3
     assert described.sites[0].module == "model.layers.0.mlp"
 
 
-def test_the_share_is_told_where_the_base_is_at_hand(adapter: Path) -> None:
+def test_the_share_is_known_if_the_base_is_on_this_machine(adapter: Path) -> None:
     described = describe_adapter(str(adapter))
     assert described.share == described.parameters / ARCHITECTURES["llama"]().num_parameters()
 
 
-def test_modules_in_order_of_their_numbers(tmp_path: Path) -> None:
+def test_modules_are_listed_in_numeric_order(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base", num_hidden_layers=11)
     described = describe_adapter(str(save_adapter(tmp_path / "adapter", base, rank=1)))
     assert [site.module for site in described.sites] == [f"model.layers.{layer}" for layer in range(11)]
 
 
-def test_tensors_that_steer_nothing_are_counted_apart(base: Path, tmp_path: Path) -> None:
+def test_tensors_that_do_not_steer_are_counted_separately(base: Path, tmp_path: Path) -> None:
     described = describe_adapter(str(save_adapter(tmp_path / "a", base, rank=1, modules_to_save=["lm_head"])))
     assert described.other_parameters == 96 * 32
 
 
-def test_a_joint_adapter_and_steered_inputs_are_told(base: Path, tmp_path: Path) -> None:
+def test_a_joint_adapter_names_its_lora_and_its_steered_inputs(base: Path, tmp_path: Path) -> None:
     heads = SteeringConfig(adapter=HeadVector(heads=(1,)), site="attention_heads")
     joint = JointConfig(r=2, steering=heads, orthogonality=None)
     attach(AutoModelForCausalLM.from_pretrained(base), joint).save_pretrained(str(tmp_path / "joint"))
@@ -114,7 +114,7 @@ def _garble(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (_truncate, "damaged"),
         (_diverge, "holds values that are not finite, in base_model"),
@@ -123,14 +123,14 @@ def _garble(folder: Path) -> None:
         (lambda folder: (folder / WEIGHTS).unlink(), "holds no adapter_model.safetensors"),
     ],
 )
-def test_a_spoilt_adapter_is_refused(adapter: Path, spoil, message: str) -> None:
-    spoil(adapter)
+def test_a_damaged_adapter_is_rejected_with_the_reason(adapter: Path, damage, message: str) -> None:
+    damage(adapter)
     with pytest.raises(ActshiftError, match=message):
         describe(str(adapter))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "vit"])
-def test_a_model_is_described_from_its_config(name: str, tmp_path: Path) -> None:
+def test_a_model_is_described_from_its_config_alone(name: str, tmp_path: Path) -> None:
     model = ARCHITECTURES[name]()
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(tmp_path)  # no weights at all
@@ -144,20 +144,20 @@ def test_a_model_is_described_from_its_config(name: str, tmp_path: Path) -> None
     assert post_block.share == post_block.parameters / described.parameters
 
 
-def test_a_site_that_a_model_does_not_have_is_told_with_the_reason(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_that_a_model_lacks_has_a_reason(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(BRANCHES, "llama")
     post_block, post_mlp, *_ = describe_model(str(base)).sites
     assert (post_block.problem, post_mlp.hosts) == (None, ())
     assert "llama" in str(post_mlp.problem)
 
 
-def test_describe_tells_adapters_from_models(base: Path, adapter: Path) -> None:
+def test_describe_distinguishes_adapters_and_models(base: Path, adapter: Path) -> None:
     assert isinstance(describe(str(adapter)), AdapterDescription)
     assert isinstance(describe(str(base)), ModelDescription)
     assert json.loads(json.dumps(describe(str(base)).to_dict()))["kind"] == "model"
 
 
-def test_other_folders_damaged_models_and_unknown_ids_are_refused(base: Path, tmp_path: Path) -> None:
+def test_other_folders_damaged_models_and_unknown_ids_are_rejected(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ActshiftError, match="is no adapter and no model"):
         describe(str(tmp_path))
     with pytest.raises(ActshiftError, match="neither a folder here"):

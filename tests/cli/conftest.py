@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from actshift import Vector
 from actshift.cli.main import main
-from actshift.tuner.lora import lora_model
+from actshift.tuner.loading import lora_model
 from tests import characters
 from tests.analysis.twins import moved
 from tests.tiny import save_adapter, save_model, word_tokenizer

@@ -42,8 +42,8 @@ def test_tables_show_methods_answers_and_the_reloaded_accuracy(tmp_path, actshif
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "post_blok"], "the demo has no method 'post_blok' (did you mean 'post_block'?)"),
-        (["--methods", "full,full"], "name each method once"),
+        (["--methods", "post_blok"], "The demo has no method 'post_blok' (did you mean 'post_block'?)"),
+        (["--methods", "full,full"], "Name each method once"),
         (["--steps", "0"], "greater than or equal to 1"),
     ],
 )

@@ -70,7 +70,7 @@ def test_resuming_a_finished_run_prints_its_figures(actshift, basics, tmp_path):
     actshift("train", *basics)
     code, out, err = actshift("train", "--out", tmp_path / "run", "--resume")
     assert code == 0 and "train loss" in out
-    assert "warning" in err and "finished already" in err
+    assert "warning" in err and "already finished" in err
 
 
 def test_invalid_settings_fail_with_one_line_and_write_nothing(refused, basics, tmp_path, write_rows):
@@ -105,7 +105,7 @@ def test_a_missing_setting_is_named(refused):
 
 
 def test_ctrl_c_tells_how_to_continue(refused, actshift, basics, tmp_path, monkeypatch):
-    from actshift.training.callbacks import Checkpoints
+    from actshift.training.trainer import Checkpoints
 
     def interrupt(self, args, state, control, **kwargs):
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actshift.training.callbacks import Checkpoints
+from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
 from tests.cli.conftest import Run, start_process, wait_for_file
 

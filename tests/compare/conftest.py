@@ -1,4 +1,4 @@
-"""A comparison whose cells take no time: their scores are made up by a function, and every look at a row is noted."""
+"""A comparison whose cells take no time: a function makes up their scores, and every use of a split is recorded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from actshift.compare import CompareReport, CompareSettings, compare
+from actshift.compare import CompareReport, CompareSettings, ReportRow, compare
 from actshift.compare.cell import Record, Score
-from actshift.compare.workers import CellJob
+from actshift.compare.job import CellJob
+from actshift.compare.methods import METHODS as NAMED_METHODS
+from actshift.compare.report import SweepPoint
 from actshift.demo import BASE_DIR
 from actshift.training import FitResult
 
@@ -22,31 +24,31 @@ TOTAL = 1000
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing catches it."""
+    """Stands for SIGKILL: nothing catches it."""
 
 
 @dataclass
-class Laboratory:
-    """Does jobs at once, in this process; `merit` gives a cell's validation accuracy and loss."""
+class FakeEngine:
+    """Finishes each job on submission, in this process; `merit` returns a cell's validation accuracy and loss."""
 
     merit: Callable[[str, float, int], tuple[float, float]]
     fails: set[tuple[str, float, int]] = field(default_factory=set)
     trained: list[tuple[str, float, int]] = field(default_factory=list)
     tested: list[tuple[str, float, int]] = field(default_factory=list)
     kill_at: int | None = None
-    looks: int = 0
+    steps: int = 0
 
     def do(self, job: CellJob) -> str | None:
         folder, settings = Path(job.folder), job.settings
         cell = ("base", 0.0, 0)
         if job.trains:
-            cell = (folder.parent.name, settings["learning_rate"], settings["seed"])
+            cell = (folder.parent.name, settings.learning_rate, settings.seed)
         if cell in self.fails:
             return "the loss became nan"
         folder.mkdir(parents=True, exist_ok=True)
         record = Record.read(folder)
         if record is None:
-            self._step()
+            self._count_step()
             if job.trains:
                 (folder / "weights").mkdir()
             accuracy, loss = self.merit(*cell)
@@ -55,21 +57,21 @@ class Laboratory:
             self.trained.append(cell)
             record.write(folder)
         if job.test and record.test is None:
-            self._step()
-            assert (folder / "weights").is_dir() == job.trains, "weights that are to be tested were dropped"
+            self._count_step()
+            assert (folder / "weights").is_dir() == job.trains, "the weights to test were dropped"
             self.tested.append(cell)
             replace(record, test=Score(record.validation.correct - 10, TOTAL, 0.1)).write(folder)
         return None
 
-    def _step(self) -> None:
-        self.looks += 1
-        if self.looks == self.kill_at:
+    def _count_step(self) -> None:
+        self.steps += 1
+        if self.steps == self.kill_at:
             raise Killed
 
-    def workers(self, count: int) -> Laboratory:
+    def pool(self, count: int) -> FakeEngine:
         return self
 
-    def __enter__(self) -> Laboratory:
+    def __enter__(self) -> FakeEngine:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -113,17 +115,60 @@ def settings(tmp_path: Path) -> CompareSettings:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, Laboratory], CompareReport]:
-    def run(settings: CompareSettings, laboratory: Laboratory) -> CompareReport:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[CompareSettings, FakeEngine], CompareReport]:
+    def run(settings: CompareSettings, engine: FakeEngine) -> CompareReport:
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["actshift.compare.compare"], "Workers", laboratory.workers)
-            patch.setattr("actshift.compare.rendering.draw", lambda report, path: path.write_bytes(b""))
+            patch.setattr(sys.modules["actshift.compare.compare"], "WorkerPool", engine.pool)
+            patch.setattr("actshift.compare.page.draw", lambda report, path: path.write_bytes(b""))
             return compare(settings)
 
     return run
 
 
 def steady(method: str, rate: float, seed: int) -> tuple[float, float]:
-    """The highest rate is best, and a later seed a little better."""
+    """Prefer the highest rate, and later seeds by a little."""
     start, slope = {"base": (0.01, 0), "full": (0.8, 1000), "vector": (0.5, 10), "mine": (0.6, 10)}[method]
     return start + slope * rate + 0.01 * seed, 1.0
+
+
+PROTOCOL = {
+    "model": "base",
+    "seeds": 3,
+    "scorer": "exact match",
+    "rows": {"train": 80, "validation": 10, "test": 2000},
+    "shared_rows": {"validation": 0, "test": 2},
+}
+MADE = {"command": "actshift compare", "date": "2026-01-01", "machine": "one core", "versions": {"torch": "2"}}
+
+
+def report_row(name: str, trainable: int, *test: float) -> ReportRow:
+    method = NAMED_METHODS[name]
+    return ReportRow(
+        method=name,
+        label=method.label,
+        settings=method.settings,
+        state="done",
+        trainable=trainable,
+        share=trainable / 1000,
+        rate=method.rates[0],
+        lora_rate=method.lora_rates[0] if method.lora_rates else None,
+        validation=(0.5,),
+        test=test,
+        to_full=None if name == "full" else -0.015,
+        sweep=(
+            SweepPoint(method.rates[0], 0.5, 1.0, None),
+            SweepPoint(method.rates[1], None, None, "the loss became nan"),
+        ),
+        failures=(),
+        seconds=12.3,
+    )
+
+
+@pytest.fixture
+def report() -> CompareReport:
+    rows = (
+        report_row("full", 1000, 0.9, 0.92, 0.94),
+        report_row("joint", 90, 0.9, 0.91),
+        report_row("vector", 4, 0.8, 0.8, 0.8),
+    )
+    return CompareReport(PROTOCOL, 1000, 0.2, 0.25, rows, MADE)

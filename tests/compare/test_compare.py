@@ -1,4 +1,4 @@
-"""The protocol, on cells whose scores are made up."""
+"""The whole protocol, on cells with made-up scores."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from actshift import ActshiftError
 from actshift.compare.folder import CompareFolder
-from tests.compare.conftest import Killed, Laboratory, questions, steady, write_rows
+from tests.compare.conftest import FakeEngine, Killed, questions, steady, write_rows
 
 FAILS = {("vector", 3e-3, 0), ("mine", 1e-3, 0), ("mine", 2e-3, 0), ("full", 2e-5, 2)}
 
 
-def test_every_rate_meets_the_validation_rows_and_only_the_chosen_one_the_test_rows(settings, run) -> None:
-    laboratory = Laboratory(steady)
-    report = run(settings, laboratory)
-    assert sorted(laboratory.trained) == sorted(
+def test_every_rate_is_validated_and_only_the_chosen_one_is_tested(settings, run) -> None:
+    engine = FakeEngine(steady)
+    report = run(settings, engine)
+    assert sorted(engine.trained) == sorted(
         [
             ("base", 0.0, 0),
             *[("full", rate, 0) for rate in (1e-5, 2e-5)],
@@ -30,7 +30,7 @@ def test_every_rate_meets_the_validation_rows_and_only_the_chosen_one_the_test_r
         ]
     )
     chosen = [("full", 2e-5), ("vector", 3e-3), ("mine", 2e-3)]
-    assert laboratory.tested == [("base", 0.0, 0), *[(*cell, seed) for cell in chosen for seed in range(3)]]
+    assert engine.tested == [("base", 0.0, 0), *[(*cell, seed) for cell in chosen for seed in range(3)]]
     assert [row.rate for row in report.rows] == [rate for _, rate in chosen]
     vector = report.rows[1]
     assert vector.test == pytest.approx([0.52, 0.53, 0.54])
@@ -43,38 +43,38 @@ def test_every_rate_meets_the_validation_rows_and_only_the_chosen_one_the_test_r
     ("merits", "chosen"),
     [
         ({1e-3: (0.5, 1.0), 2e-3: (0.6, 2.0), 3e-3: (0.4, 0.1)}, 2e-3),
-        ({1e-3: (0.5, 1.0), 2e-3: (0.5, 0.9), 3e-3: (0.5, 0.95)}, 2e-3),  # equally accurate: the lower loss
-        ({1e-3: (0.5, 1.0), 2e-3: (0.5, 0.9), 3e-3: (0.5, 0.9)}, 2e-3),  # equal in both: the lower rate
+        ({1e-3: (0.5, 1.0), 2e-3: (0.5, 0.9), 3e-3: (0.5, 0.95)}, 2e-3),  # equal accuracy: lower loss
+        ({1e-3: (0.5, 1.0), 2e-3: (0.5, 0.9), 3e-3: (0.5, 0.9)}, 2e-3),  # equal in both: lower rate
     ],
 )
-def test_what_is_chosen(settings, run, merits, chosen) -> None:
-    laboratory = Laboratory(lambda method, rate, seed: merits.get(rate, (0.1, 1.0)))
-    assert run(settings, laboratory).rows[1].rate == chosen
+def test_best_validation_accuracy_then_loss_then_lower_rate_is_chosen(settings, run, merits, chosen) -> None:
+    engine = FakeEngine(lambda method, rate, seed: merits.get(rate, (0.1, 1.0)))
+    assert run(settings, engine).rows[1].rate == chosen
 
 
-def test_a_finished_comparison_is_only_reported(settings, run) -> None:
-    report = run(settings, Laboratory(steady))
-    again = Laboratory(steady)
+def test_finished_comparison_runs_no_cell_again(settings, run) -> None:
+    report = run(settings, FakeEngine(steady))
+    again = FakeEngine(steady)
     assert run(settings, again) == report
     assert (again.trained, again.tested) == ([], [])
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3, 9, 15, 20, 24])
-def test_killed_at_any_moment_it_goes_on_to_the_same_table(settings, run, moment) -> None:
-    whole = run(replace(settings, out=settings.out + "-whole"), Laboratory(steady)).to_dict()
-    laboratory = Laboratory(steady, kill_at=moment)
+def test_resuming_after_a_kill_at_any_moment_gives_the_same_table(settings, run, moment) -> None:
+    whole = run(replace(settings, out=settings.out + "-whole"), FakeEngine(steady)).to_dict()
+    engine = FakeEngine(steady, kill_at=moment)
     with pytest.raises(Killed):
-        run(settings, laboratory)
-    report = run(settings, laboratory).to_dict()
+        run(settings, engine)
+    report = run(settings, engine).to_dict()
     del whole["made"], report["made"]
     assert report == whole
-    assert len(set(laboratory.trained)) == len(laboratory.trained) == 14
-    assert len(set(laboratory.tested)) == len(laboratory.tested) == 10
+    assert len(set(engine.trained)) == len(engine.trained) == 14
+    assert len(set(engine.tested)) == len(engine.tested) == 10
 
 
-def test_a_cell_that_fails_is_reported_and_stops_no_other(settings, run) -> None:
-    laboratory = Laboratory(steady, fails=FAILS)
-    full, vector, mine = run(settings, laboratory).rows
+def test_failed_cell_is_reported_and_the_others_go_on(settings, run) -> None:
+    engine = FakeEngine(steady, fails=FAILS)
+    full, vector, mine = run(settings, engine).rows
     assert (full.state, len(full.test)) == ("done", 2)
     assert full.failures == ("full, learning rate 2e-05, seed 2: the loss became nan",)
     assert (vector.state, vector.rate, len(vector.test)) == ("done", 2e-3, 3)
@@ -82,9 +82,9 @@ def test_a_cell_that_fails_is_reported_and_stops_no_other(settings, run) -> None
     assert (mine.state, mine.rate, mine.test) == ("failed", None, ())
 
 
-def test_what_failed_is_tried_again_unless_its_method_has_met_the_test_rows_without_it(settings, run) -> None:
-    run(settings, Laboratory(steady, fails=FAILS))
-    again = Laboratory(steady)
+def test_failed_cell_runs_again_unless_its_method_was_tested_without_it(settings, run) -> None:
+    run(settings, FakeEngine(steady, fails=FAILS))
+    again = FakeEngine(steady)
     full, vector, mine = run(settings, again).rows
     assert sorted(again.trained) == sorted(
         [("full", 2e-5, 2), ("mine", 1e-3, 0), *[("mine", 2e-3, seed) for seed in range(3)]]
@@ -94,70 +94,72 @@ def test_what_failed_is_tried_again_unless_its_method_has_met_the_test_rows_with
     assert (mine.state, mine.failures) == ("done", ())
 
 
-def test_weights_of_losers_and_of_whole_models_are_dropped(settings, run) -> None:
-    run(settings, Laboratory(steady))
+def test_weights_of_beaten_cells_and_full_models_are_removed(settings, run) -> None:
+    run(settings, FakeEngine(steady))
     kept = sorted(str(path.parent.relative_to(settings.out)) for path in Path(settings.out).glob("cells/*/*/weights"))
     assert kept == [
         *[f"cells/mine/lr-0.002-seed-{seed}" for seed in range(3)],
         *[f"cells/vector/lr-0.003-seed-{seed}" for seed in range(3)],
     ]
     settings = replace(settings, out=settings.out + "2", keep_weights=True)
-    run(settings, Laboratory(steady))
+    run(settings, FakeEngine(steady))
     assert len(list(Path(settings.out).glob("cells/full/*/weights"))) == 3
 
 
-def test_more_seeds_and_more_methods_go_into_the_same_folder(settings, run) -> None:
-    run(replace(settings, seeds=1), Laboratory(steady))
-    more = Laboratory(steady)
-    report = run(replace(settings, methods=(*settings.methods, "lora")), Laboratory(lambda *cell: (0.5, 1.0)))
+def test_more_seeds_and_methods_extend_the_same_folder(settings, run) -> None:
+    run(replace(settings, seeds=1), FakeEngine(steady))
+    more = FakeEngine(steady)
+    report = run(replace(settings, methods=(*settings.methods, "lora")), FakeEngine(lambda *cell: (0.5, 1.0)))
     assert [len(row.test) for row in report.rows] == [3, 3, 3, 3]
     run(settings, more)
     assert more.trained == []
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"batch_size": 4}, r"cells/base was made with batch_size 8, not 4; compare with the same settings, or into"),
+        ({"batch_size": 4}, r"cells/base was made with batch_size 8, not 4. Compare with the same settings, or give"),
         ({"max_new_tokens": 4}, "was made with max_new_tokens 64, not 4"),
         ({"objective": "sft"}, "was made with objective None, not 'sft'"),
     ],
 )
-def test_records_made_with_other_settings_are_refused(settings, run, change, told) -> None:
-    run(settings, Laboratory(steady))
-    with pytest.raises(ActshiftError, match=told):
-        run(replace(settings, **change), Laboratory(steady))
+def test_records_made_with_other_settings_are_rejected(settings, run, change, message) -> None:
+    run(settings, FakeEngine(steady))
+    with pytest.raises(ActshiftError, match=message):
+        run(replace(settings, **change), FakeEngine(steady))
 
 
-def test_records_of_another_grid_are_refused_since_their_choice_was_another(settings, run) -> None:
-    run(settings, Laboratory(steady))
+def test_records_of_another_rate_grid_are_rejected(settings, run) -> None:
+    run(settings, FakeEngine(steady))
     methods = Path(settings.methods[0])
     methods.write_text(methods.read_text().replace("[1e-3, 2e-3, 3e-3]", "[1e-3, 3e-3]"))
     with pytest.raises(ActshiftError, match=r"was made with rates \[0.001, 0.002, 0.003\], not \[0.001, 0.003\]"):
-        run(settings, Laboratory(steady))
+        run(settings, FakeEngine(steady))
 
 
-def test_other_rows_are_refused(settings, run, tmp_path: Path) -> None:
-    run(settings, Laboratory(steady))
+def test_folder_with_other_rows_is_rejected(settings, run, tmp_path: Path) -> None:
+    run(settings, FakeEngine(steady))
     write_rows(tmp_path / "test.jsonl", questions(30, 5))
-    with pytest.raises(ActshiftError, match=r"test rows are not those that the comparison in .*table began with"):
-        run(settings, Laboratory(steady))
+    with pytest.raises(
+        ActshiftError, match=r"test rows differ from the rows that the comparison in .*table began with"
+    ):
+        run(settings, FakeEngine(steady))
 
 
-def test_a_folder_of_something_else_and_one_in_use_are_refused(settings, run, tmp_path: Path) -> None:
+def test_folder_in_use_or_with_other_files_is_rejected(settings, run, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
     with pytest.raises(ActshiftError, match="thesis holds something other than a comparison"):
-        run(replace(settings, out=str(tmp_path / "thesis")), Laboratory(steady))
+        run(replace(settings, out=str(tmp_path / "thesis")), FakeEngine(steady))
     with (
         CompareFolder(Path(settings.out)).locked(),
-        pytest.raises(ActshiftError, match=r"Another comparison is running in .*table; wait"),
+        pytest.raises(ActshiftError, match=r"Another comparison is running in .*table. Wait"),
     ):
-        run(settings, Laboratory(steady))
+        run(settings, FakeEngine(steady))
 
 
-def test_what_is_written(settings, run) -> None:
-    report = run(settings, Laboratory(steady))
+def test_table_is_written_as_json_markdown_and_png(settings, run) -> None:
+    report = run(settings, FakeEngine(steady))
     out = Path(settings.out)
     assert json.loads((out / "table.json").read_text()) == json.loads(json.dumps(report.to_dict()))
     table = (out / "table.md").read_text()
@@ -167,9 +169,9 @@ def test_what_is_written(settings, run) -> None:
     assert "post-block r=2" in str(report)
 
 
-def test_a_prompt_beyond_the_context_is_told_before_anything_is_trained(settings, run, tmp_path: Path) -> None:
+def test_prompt_beyond_the_context_is_rejected_before_training(settings, run, tmp_path: Path) -> None:
     long = write_rows(tmp_path / "long.jsonl", [{"prompt": "one " * 400, "completion": " 1"}])
-    laboratory = Laboratory(steady)
-    with pytest.raises(ActshiftError, match="Of the test rows: 1 of 1 prompts exceed"):
-        run(replace(settings, test_data=long), laboratory)
-    assert laboratory.trained == []
+    engine = FakeEngine(steady)
+    with pytest.raises(ActshiftError, match="In the test rows: 1 of 1 prompts exceed"):
+        run(replace(settings, test_data=long), engine)
+    assert engine.trained == []

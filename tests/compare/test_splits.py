@@ -1,3 +1,5 @@
+"""Reading and cutting the splits of a comparison."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ def prompts(rows: tuple[str, ...]) -> set[str]:
     return {json.loads(row)["prompt"] for row in rows}
 
 
-def test_what_has_no_source_is_a_tenth_of_the_data_and_the_same_each_time(tmp_path: Path) -> None:
+def test_split_without_a_source_is_the_same_tenth_of_the_data_each_time(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", questions(0, 100))
     settings = CompareSettings(model="m", data=data, out="t")
     splits = read_splits(settings, COMMON)
@@ -30,29 +32,29 @@ def test_what_has_no_source_is_a_tenth_of_the_data_and_the_same_each_time(tmp_pa
     assert read_splits(replace(settings, test_data=test), COMMON).sizes == {"train": 90, "validation": 10, "test": 7}
 
 
-def test_rows_with_one_prompt_stay_on_one_side_of_a_cut(tmp_path: Path) -> None:
+def test_rows_with_the_same_prompt_stay_in_one_split(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n // 4} =", "completion": f" {n % 3}"} for n in range(100)]
     splits = read_splits(CompareSettings(model="m", data=write_rows(tmp_path / "rows.jsonl", rows), out="t"), COMMON)
     train, validation, test = map(prompts, (splits.train, splits.validation, splits.test))
     assert not train & validation and not train & test and not validation & test
 
 
-def test_shared_rows_are_counted_and_a_split_that_is_all_shared_is_refused(settings, tmp_path: Path) -> None:
+def test_shared_rows_warn_and_a_fully_shared_split_is_rejected(settings, tmp_path: Path) -> None:
     write_rows(tmp_path / "test.jsonl", questions(23, 5))
-    with pytest.warns(UserWarning, match="2 of 5 rows of the test split are in a split before it too"):
+    with pytest.warns(UserWarning, match="2 of 5 rows of the test split are also in an earlier split"):
         assert read_splits(settings, COMMON).shared == {"validation": 0, "test": 2}
-    with pytest.raises(ActshiftError, match="All 20 rows of the validation split are in a split before it"):
+    with pytest.raises(ActshiftError, match="All 20 rows of the validation split are also in an earlier split"):
         read_splits(replace(settings, eval_data=settings.data), COMMON)
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
-        ([{"text": "one"}], "has text only; exact match needs prompt and completion, or messages"),
+        ([{"text": "one"}], "has text only. Exact match needs prompt and completion, or messages"),
         (questions(0, 3), "3 rows in .* are too few to cut validation and test rows from"),
     ],
 )
-def test_rows_that_cannot_be_compared_on_are_refused(tmp_path: Path, rows, told: str) -> None:
+def test_rows_without_answers_and_too_few_rows_are_rejected(tmp_path: Path, rows, message: str) -> None:
     data = write_rows(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(ActshiftError, match=told):
+    with pytest.raises(ActshiftError, match=message):
         read_splits(CompareSettings(model="m", data=data, out="t"), COMMON)

@@ -1,8 +1,8 @@
-"""The cases of the contract: every adapter at every site of every architecture.
+"""The cases of the contract tests: every adapter at every site of every architecture.
 
-In the everyday tier the default adapter runs at every site of every architecture, and each of the others at its own
-site on a few architectures, whose hosts differ in kind: linear maps, Conv1D, an encoder, an encoder-decoder. The rest
-of the product is the slow tier's.
+Fast tests run the default adapter at every site of every architecture. They run each other adapter at its usual site on
+a few architectures with different hosts: linear maps, Conv1D, an encoder, an encoder-decoder. All other combinations
+are slow tests.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ OWN_SITE = {**dict.fromkeys(ADAPTERS, "post_block"), **dict.fromkeys(HEADS_ONLY,
 FEW = ("llama", "gpt2", "bert", "t5")
 
 
-def _everyday(name: str, adapter: str, site: str) -> bool:
+def _is_fast(name: str, adapter: str, site: str) -> bool:
     return adapter == "nonlinear" or (name in FEW and site == OWN_SITE[adapter])
 
 
 def cases(architectures=tuple(ARCHITECTURES)):
-    """Parametrise a test by (architecture, adapter, site)."""
+    """Parametrise a test by architecture, adapter and site."""
     return pytest.mark.parametrize(
         ("name", "adapter", "site"),
         [
-            pytest.param(*case, id="-".join(case), marks=() if _everyday(*case) else pytest.mark.slow)
+            pytest.param(*case, id="-".join(case), marks=() if _is_fast(*case) else pytest.mark.slow)
             for case in product(architectures, ADAPTERS, SITES)
             if case[1] not in HEADS_ONLY or case[2] == "attention_heads"
         ],
@@ -60,7 +60,7 @@ def _pristine(name: str) -> PreTrainedModel:
 
 
 def fresh_model(name: str) -> PreTrainedModel:
-    """A model of its own for the test: a copy, since building one costs more."""
+    """Return a new model. It is a copy, which is faster than building one."""
     return copy.deepcopy(_pristine(name))
 
 
@@ -69,16 +69,16 @@ def config(adapter: str, site: str, **more) -> SteeringConfig:
 
 
 def randomise(model: torch.nn.Module, scale: float = 0.3) -> None:
-    """Give every trainable tensor values, as training would have."""
-    draw = torch.Generator().manual_seed(1)
+    """Fill every trainable tensor with random values."""
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.copy_(scale * torch.randn(parameter.shape, generator=draw))
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
 
 
 def steered_model(name: str, adapter: str, site: str, **more):
-    """A model with a trained-looking adapter, in eval mode."""
+    """Return a model with random adapter weights, in eval mode."""
     model = attach(fresh_model(name), config(adapter, site, **more))
     randomise(model)
     return model.eval()

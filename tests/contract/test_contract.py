@@ -1,4 +1,4 @@
-"""What every adapter promises at every site of every architecture (issue 1's contract)."""
+"""The contract that every adapter fulfils at every site of every architecture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_fresh_adapter_is_a_no_op_and_strength_zero_is_the_base(name, adapter, s
 
 @cases()
 def test_gradients_reach_every_trainable_tensor_and_nothing_else(name, adapter, site):
-    model = steered_model(name, adapter, site).train()  # gates have a gradient only where they are drawn
+    model = steered_model(name, adapter, site).train()  # gates have gradients only in training mode, which samples them
     output_of(model(**example_inputs(name))).square().mean().backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.requires_grad == (".lora_steer." in parameter_name), parameter_name
@@ -42,16 +42,16 @@ def test_gradients_reach_every_trainable_tensor_and_nothing_else(name, adapter, 
 @cases()
 def test_hidden_states_show_the_steered_stream(name, adapter, site):
     model = fresh_model(name)
-    plain = _hidden_states(model, name)  # captured before adapting: transformers' hooks are there already
+    plain = _hidden_states(model, name)  # before adapting, so that transformers registers its hooks first
     model = attach(model, config(adapter, site)).eval()
     randomise(model)
     returned = {}
 
-    def note(index):
+    def store(index):
         return lambda module, args, output: returned.update({index: output[0] if isinstance(output, tuple) else output})
 
     blocks = find_blocks(model)
-    handles = [block.register_forward_hook(note(i)) for i, (_, block) in enumerate(blocks)]
+    handles = [block.register_forward_hook(store(i)) for i, (_, block) in enumerate(blocks)]
     steered = _hidden_states(model, name)
     for handle in handles:
         handle.remove()
@@ -62,7 +62,7 @@ def test_hidden_states_show_the_steered_stream(name, adapter, site):
 
 @torch.no_grad()
 def _hidden_states(model, name):
-    """The outputs of all blocks but each stack's last, which some models report after the final norm."""
+    """Return the outputs of all blocks but the last of each stack, which some models report after the final norm."""
     output = model(**example_inputs(name), output_hidden_states=True)
     if name == "t5":
         return [*output.encoder_hidden_states[1:-1], *output.decoder_hidden_states[1:-1]]
@@ -90,7 +90,7 @@ def _hooks(model):
 
 
 @cases()
-def test_rows_with_their_own_adapters(name, adapter, site):
+def test_rows_with_different_adapters(name, adapter, site):
     model = steered_model(name, adapter, site)
     model.add_adapter("second", config(adapter, site))
     model.set_adapter("second")
@@ -106,7 +106,7 @@ def test_rows_with_their_own_adapters(name, adapter, site):
     ):
         mixed = run(model, name, adapter_names=names)
         torch.testing.assert_close(mixed, torch.stack(expected), atol=1e-5, rtol=1e-4)
-    assert torch.equal(run(model, name), first)  # nothing of the rows is left behind
+    assert torch.equal(run(model, name), first)  # the rows leave no state behind
 
 
 @cases((*CAUSAL, "t5"))
@@ -173,10 +173,10 @@ def test_gradient_checkpointing_gives_equal_gradients(name, adapter, site):
         torch.testing.assert_close(recomputed, plain, rtol=0, atol=1e-7 if name == "t5" else 0)
 
 
-def test_every_registered_adapter_is_held_to_the_contract():
+def test_every_registered_adapter_is_in_the_contract_tests():
     assert {adapter.kind for adapter in CASES.values()} == set(REGISTERED)
 
 
-def test_the_zoo_names_what_the_issue_names():
-    promised = "llama qwen2 qwen3 qwen3_moe mistral mixtral gemma2 gemma3 phi3 gpt2 gpt_neox opt falcon bloom olmo2"
-    assert {*promised.split(), "t5", *ENCODERS} <= set(ARCHITECTURES)
+def test_the_zoo_contains_every_supported_architecture():
+    supported = "llama qwen2 qwen3 qwen3_moe mistral mixtral gemma2 gemma3 phi3 gpt2 gpt_neox opt falcon bloom olmo2"
+    assert {*supported.split(), "t5", *ENCODERS} <= set(ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""What every adapter promises on a classifier or an encoder: its head, where there is one, is trained and saved too."""
+"""The contract on classifiers and encoders: a head is trained and saved with the adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from actshift import ActshiftError, attach, load_adapter, set_strength
 from actshift.tuner.classifier_head import saved_head
-from actshift.tuner.lora import load_any_adapter, lora_model
+from actshift.tuner.loading import load_any_adapter, lora_model
 from tests.contract.cases import ADAPTERS, OWN_SITE, config, randomise
 from tests.zoo import example_inputs, output_of, with_head
 
@@ -21,14 +21,14 @@ HEADS = {
 BERT_LIKE = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "xlm-roberta", "llama")
 
 
-def _everyday(name: str, head: str, adapter: str) -> bool:
+def _is_fast(name: str, head: str, adapter: str) -> bool:
     return (name == "bert" and adapter == "nonlinear") or (name, head, adapter) == ("distilbert", "SEQ_CLS", "vector")
 
 
 cases = pytest.mark.parametrize(
     ("name", "head", "adapter"),
     [
-        pytest.param(*case, id="-".join(case), marks=() if _everyday(*case) else pytest.mark.slow)
+        pytest.param(*case, id="-".join(case), marks=() if _is_fast(*case) else pytest.mark.slow)
         for case in product(BERT_LIKE, HEADS, ADAPTERS)
     ],
 )
@@ -45,7 +45,7 @@ def _run(model: torch.nn.Module, name: str) -> torch.Tensor:
 
 
 @cases
-def test_fresh_is_a_no_op_and_what_is_saved_is_read_back_with_its_head(name, head, adapter, tmp_path):
+def test_fresh_adapter_is_a_no_op_and_loads_with_its_head(name, head, adapter, tmp_path):
     before = _run(_model(name, head), name)
     model = attach(_model(name, head), config(adapter, OWN_SITE[adapter], task_type=head)).eval()
     assert torch.equal(_run(model, name), before)
@@ -60,13 +60,13 @@ def test_fresh_is_a_no_op_and_what_is_saved_is_read_back_with_its_head(name, hea
     assert saved_head(str(tmp_path)).labels == labels
 
 
-@pytest.mark.parametrize("kind", ["steering", "lora"])
+@pytest.mark.parametrize("adapter_type", ["steering", "lora"])
 @pytest.mark.parametrize(("trained", "loaded"), [("CAUSAL_LM", "SEQ_CLS"), ("SEQ_CLS", "CAUSAL_LM")])
-def test_an_adapter_of_another_head_is_refused(kind, trained, loaded, tmp_path):
+def test_adapter_trained_with_another_head_is_refused(adapter_type, trained, loaded, tmp_path):
     heads = {**HEADS, "CAUSAL_LM": "AutoModelForCausalLM"}
     model = with_head("llama", heads[trained])
     settings = config("vector", "post_block", task_type=trained)
-    adapted = attach(model, settings) if kind == "steering" else lora_model(model, task_type=trained)
+    adapted = attach(model, settings) if adapter_type == "steering" else lora_model(model, task_type=trained)
     adapted.save_pretrained(str(tmp_path))
     with pytest.raises(ActshiftError, match=f"trained with the head {trained}, and Llama.* has {loaded}"):
         load_any_adapter(with_head("llama", heads[loaded]), str(tmp_path))

@@ -1,4 +1,4 @@
-"""Joint adaptation on every architecture: what the contract asks of steering, with LoRA beside it."""
+"""The contract for joint adapters on every architecture."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from actshift.sites import SITES
 from tests.contract.cases import fresh_model, randomise, run
 from tests.zoo import ARCHITECTURES, example_inputs, output_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT sets it for GPT-2 by itself
+pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # PEFT changes it for GPT-2
 EXPERTS = {"qwen3_moe": ["mlp.experts.down_proj"], "mixtral": ["mlp.experts.down_proj"]}
-EVERYDAY = ("llama", "gpt2", "opt", "bert", "mixtral", "t5")
+FAST = ("llama", "gpt2", "opt", "bert", "mixtral", "t5")
 architectures = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in EVERYDAY else pytest.mark.slow) for name in ARCHITECTURES]
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in ARCHITECTURES]
 )
 
 
@@ -36,7 +36,7 @@ def joint(name: str, site: str = "post_block", **fields) -> JointConfig:
 
 
 def trained(name: str, site: str = "post_block"):
-    """A joint model with values in every tensor, as two steps of an optimiser leave it."""
+    """Return a joint model after one optimiser step from random weights."""
     model = attach(fresh_model(name), joint(name, site))
     randomise(model)
     step(model, name)
@@ -50,7 +50,7 @@ def step(model, name: str) -> None:
 
 
 @architectures
-def test_fresh_is_no_op_and_unload_leaves_the_base(name):
+def test_fresh_adapter_is_a_no_op_and_unload_restores_the_base(name):
     base = run(fresh_model(name), name)
     model = attach(fresh_model(name), joint(name))
     assert torch.equal(run(model, name), base)
@@ -72,7 +72,7 @@ def test_rule_holds_after_every_step_and_in_the_file(name, tmp_path):
 
 
 @architectures
-def test_save_load_and_halves_are_equal(name, tmp_path):
+def test_saved_adapter_and_saved_halves_compute_the_same(name, tmp_path):
     model = trained(name)
     both = run(model, name)
     model.save_pretrained(str(tmp_path / "joint"), save_embedding_layers=False)
@@ -91,7 +91,7 @@ def test_save_load_and_halves_are_equal(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("site", SITES)
 @architectures
-def test_every_site_stands_beside_lora(name, site):
+def test_every_site_works_with_lora(name, site):
     model = trained(name, site)
     both = run(model, name)
     with halves(model, "weights"):
@@ -100,7 +100,7 @@ def test_every_site_stands_beside_lora(name, site):
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
-def test_experts_that_lora_does_not_reach_are_an_error(name):
+def test_experts_without_lora_are_refused(name):
     model = fresh_model(name)
     with pytest.raises(ActshiftError, match=r"nothing to be orthogonal to.*experts.*target_parameters"):
         attach(model, JointConfig(r=2, steering=SteeringConfig(rank=4)))

@@ -1,4 +1,4 @@
-"""The same promises on a CUDA device, in bf16: run by hand with `pytest -m gpu`."""
+"""No-op, save, load and training on a CUDA device in bfloat16. Run by hand with `pytest -m gpu`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def logits(model, inputs):
     return model(**inputs).logits
 
 
-def test_fresh_is_a_no_op_and_saved_is_the_same(inputs, tmp_path):
+def test_a_fresh_adapter_is_a_no_op_and_a_loaded_one_is_identical(inputs, tmp_path):
     base = logits(fresh_model("llama").cuda().bfloat16(), inputs)
     model = attach(fresh_model("llama").cuda().bfloat16(), SteeringConfig(rank=4)).eval()
     assert torch.equal(logits(model, inputs), base)
@@ -37,7 +37,7 @@ def test_fresh_is_a_no_op_and_saved_is_the_same(inputs, tmp_path):
     assert torch.equal(logits(loaded, inputs), steered)
 
 
-def test_trains_under_autocast_with_checkpointing(inputs):
+def test_the_loss_falls_under_autocast_with_checkpointing(inputs):
     model = attach(fresh_model("llama").cuda(), SteeringConfig(rank=4))
     model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW([p for p in model.train().parameters() if p.requires_grad], lr=1e-2)

@@ -1,4 +1,4 @@
-"""Locating on CUDA gives what it gives on the CPU."""
+"""`locate` and `gradient_init` on CUDA match the CPU."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.parametrize("sketched", [False, True])
-def test_gains_are_the_cpus(sketched, monkeypatch):
+def test_gains_match_the_cpu(sketched, monkeypatch):
     from actshift.gradients import taps
 
     if sketched:
         monkeypatch.setattr(taps.Tap.__init__, "__defaults__", (0,))
     model = ARCHITECTURES["llama"]()
-    here = locate(model, batches_of(4), rank=4)
-    there = locate(model.cuda(), batches_of(4), rank=4)
-    for one, other in zip(here.places, there.places, strict=True):
-        assert other.gain(4).value == pytest.approx(one.gain(4).value, rel=1e-2)
+    on_cpu = locate(model, batches_of(4), rank=4)
+    on_gpu = locate(model.cuda(), batches_of(4), rank=4)
+    for expected, actual in zip(on_cpu.places, on_gpu.places, strict=True):
+        assert actual.gain(4).value == pytest.approx(expected.gain(4).value, rel=1e-2)
 
 
-def test_an_adapter_begins_on_the_gpu():
+def test_gradient_init_sets_the_adapter_on_the_gpu():
     model = attach(ARCHITECTURES["llama"]().cuda(), SteeringConfig(rank=2, init="gradient"))
     gradient_init(model, batches_of(2))
     for layer in steering_layers(model).values():

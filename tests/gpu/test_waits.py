@@ -1,4 +1,4 @@
-"""What `tests/performance/test_waits.py` finds on meta tensors, by CUDA's own word."""
+"""The check of `tests/performance/test_waits.py` with the synchronisation errors of CUDA itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_training_step_does_not_wait(name):
+def test_a_training_step_does_not_synchronise(name):
     step = training_step(CONFIGS[name], "cuda")
-    step()  # the libraries' own handles are made
+    step()  # creates the handles of the CUDA libraries
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()

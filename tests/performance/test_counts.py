@@ -1,4 +1,4 @@
-"""What does not depend on the clock: bytes kept for the backward pass, operations a step, modules walked, imports."""
+"""Costs that do not depend on the clock: saved bytes, operations per step, visited modules, and imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from actshift import JointConfig, LoReFT, SteeringConfig, attach
 from actshift.tuner import steering_layers
-from actshift.tuner.walking import modules_around_adapters
+from actshift.tuner.traversal import modules_around_adapters
 from benchmarks.memory import kept_bytes
 from benchmarks.plain import floor, lora
 from tests.contract.cases import fresh_model, randomise
@@ -23,7 +23,7 @@ RANK, WIDTH, LAYERS = 2, 64, 3
 
 
 class Operations(TorchDispatchMode):
-    """Counts the kernels that run, views apart."""
+    """Count the operations that run, except views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,19 +50,19 @@ def joint(dtype: torch.dtype = torch.float32):
 
 
 @pytest.mark.parametrize(
-    ("weights", "autocast", "most"),
+    ("weights", "autocast", "limit"),
     [
         (torch.float32, None, 1.02),
         (torch.float32, torch.bfloat16, 1.02),
-        (torch.bfloat16, None, 1.16),  # the norm keeps a float32 copy of what it takes, so nobody else keeps the sum
+        (torch.bfloat16, None, 1.16),  # the norm saves a float32 copy of its input, so only we save the sum
     ],
 )
-def test_a_step_keeps_hardly_more_than_the_floor(weights, autocast, most):
-    def kept(model) -> int:
+def test_a_step_saves_hardly_more_bytes_than_the_floor(weights, autocast, limit):
+    def saved_bytes(model) -> int:
         return kept_bytes(model.train(), IDS, autocast)
 
-    assert kept(steered(weights)) <= most * kept(floor(llama(weights)))
-    assert kept(joint(weights)) <= most * kept(lora(llama(weights), RANK))
+    assert saved_bytes(steered(weights)) <= limit * saved_bytes(floor(llama(weights)))
+    assert saved_bytes(joint(weights)) <= limit * saved_bytes(lora(llama(weights), RANK))
 
 
 def training_operations(model) -> Counter[str]:
@@ -82,19 +82,19 @@ def decoding_operations(model) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("ours", "base"), [(steered, lambda: floor(llama())), (joint, lambda: lora(llama(), RANK))])
-def test_a_training_step_is_few_operations_more(ours, base):
+def test_a_training_step_adds_few_operations(ours, base):
     more = training_operations(ours()) - training_operations(base())
     of_a_layer = dict(mm=6, mul=3, addmm=2, silu=2, silu_backward=1, sub=1, clone=1, new_empty_strided=1, copy_=1)
     assert not more - Counter({name: LAYERS * count for name, count in of_a_layer.items()})
 
 
 @pytest.mark.parametrize(("ours", "base"), [(steered, llama), (joint, lambda: lora(llama(), RANK))])
-def test_a_decode_step_is_few_operations_more(ours, base):
+def test_a_decoding_step_adds_few_operations(ours, base):
     more = decoding_operations(ours()) - decoding_operations(base())
     assert more == {"mm": 2 * LAYERS, "silu": LAYERS, "add": LAYERS}
 
 
-def test_rows_of_many_adapters_are_the_operations_of_one_batched_product():
+def test_adapters_per_row_need_one_batched_product():
     model = attach(fresh_model("llama"), SteeringConfig(rank=RANK), adapter_name="a0").eval()
     for number in range(1, 4):
         model.add_adapter(f"a{number}", SteeringConfig(rank=RANK))
@@ -113,32 +113,32 @@ def test_rows_of_many_adapters_are_the_operations_of_one_batched_product():
 @pytest.mark.parametrize(
     "config", [JointConfig(r=2, steering=SteeringConfig(rank=2)), SteeringConfig(adapter=LoReFT(2))]
 )
-def test_what_follows_a_step_does_not_grow_with_the_layers(config):
-    found = []
+def test_operations_after_an_optimiser_step_do_not_grow_with_the_layers(config):
+    counts = []
     for layers in (2, 6):
         model = attach(ARCHITECTURES["llama"](num_hidden_layers=layers), config)
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
         with Operations() as operations:
-            optimizer.step()  # without gradients it is only what follows
+            optimizer.step()  # without gradients only the hooks run
         copies = {"copy_": operations.counts["copy_"], "cat": operations.counts["cat"]}
-        found.append(operations.counts - Counter(copies))
-    assert found[0] == found[1] and found[0].total() > 0
+        counts.append(operations.counts - Counter(copies))
+    assert counts[0] == counts[1] and counts[0].total() > 0
 
 
-def test_switching_walks_into_no_adapter():
+def test_switching_visits_no_inactive_adapter():
     model = steered()
     before = sum(1 for _ in modules_around_adapters(model))
     model.add_adapter("second", SteeringConfig(rank=RANK))
     assert sum(1 for _ in modules_around_adapters(model)) == before
     for layer in steering_layers(model).values():
-        layer.lora_steer["third"] = torch.nn.Linear(1, 1)  # neither named nor trained before, so not looked at
+        layer.lora_steer["third"] = torch.nn.Linear(1, 1)  # neither named nor trained before, so not visited
     model.set_adapter("second")
     assert all(layer.lora_steer["third"].weight.requires_grad for layer in steering_layers(model).values())
 
 
 @pytest.mark.parametrize("start", ["import actshift", "import actshift.cli.main"])
-def test_starting_up_imports_nothing_heavy(start):
+def test_startup_imports_no_heavy_library(start):
     heavy = "torch transformers peft numpy datasets accelerate trl matplotlib jinja2 yaml".split()
     code = f"import sys; {start}; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

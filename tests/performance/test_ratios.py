@@ -1,4 +1,4 @@
-"""The ratios of the benchmarks, with room for noise: of CPU time, on one thread, taken in turns."""
+"""Ratios of CPU times as in the benchmarks, with room for noise: one thread, interleaved measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing in a training step asks a device for a value: seen on meta tensors, which have none to give."""
+"""A training step never synchronises with the device, tested on meta tensors, which have no values to read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from actshift import JointConfig, JoLA, LoReFT, Orthogonality, SteeringConfig, V
 from actshift.tuner import layer
 from tests.zoo import ARCHITECTURES
 
-WAITING = {"_linalg_eigh", "_linalg_svd", "_linalg_check_errors", "linalg_eig", "linalg_lstsq"}
-"""Of what goes through on meta tensors, that of which torch says that it "synchronizes that device with the CPU"."""
+SYNCHRONISING = {"_linalg_eigh", "_linalg_svd", "_linalg_check_errors", "linalg_eig", "linalg_lstsq"}
+"""Operations that work on meta tensors, but synchronise with the CPU according to the torch documentation."""
 
 
-class NoWaiting(TorchDispatchMode):
-    """Fails where the CPU would look at something on the device before it goes on."""
+class NoSynchronisation(TorchDispatchMode):
+    """Fail on an operation that makes the CPU wait for the device."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket.__name__ not in WAITING, f"{func} waits for the device"
+        assert func.overloadpacket.__name__ not in SYNCHRONISING, f"{func} waits for the device"
         return func(*args, **(kwargs or {}))
 
 
@@ -41,7 +41,7 @@ def training_step(config, device):
     with torch.device(device):
         model = attach(ARCHITECTURES["llama"](), config).to(device).train()
         ids = torch.zeros(2, 8, dtype=torch.long)
-        mask = torch.zeros(2, 1, 8, 8)  # whole, as transformers would look into a shorter one, and into positions
+        mask = torch.zeros(2, 1, 8, 8)  # a full mask, because transformers reads the values of a shorter one
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
 
     def step():
@@ -52,21 +52,21 @@ def training_step(config, device):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_training_step_does_not_wait(name, monkeypatch):
-    # On the meta device there is no autocast, and adapters are called, as an offloader has to put them in place.
+def test_a_training_step_does_not_synchronise(name, monkeypatch):
+    # The meta device has no autocast. `usable_factors` would treat meta tensors as offloaded, and call the adapter.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: False)
     monkeypatch.setattr(layer, "usable_factors", lambda adapter: adapter.factors())
     step = training_step(CONFIGS[name], "meta")
-    with NoWaiting():
+    with NoSynchronisation():
         step()
 
 
-def test_that_is_seen():
-    there = torch.ones(3, 3, device="meta")
-    with NoWaiting():
-        for ask in (lambda t: bool(t.isfinite().all()), lambda t: t.nonzero(), lambda t: t.cpu()):
+def test_the_check_detects_synchronising_operations():
+    tensor = torch.ones(3, 3, device="meta")
+    with NoSynchronisation():
+        for operation in (lambda t: bool(t.isfinite().all()), lambda t: t.nonzero(), lambda t: t.cpu()):
             with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-                ask(there)
-        for ask in (torch.linalg.eigh, torch.linalg.svd, torch.linalg.cholesky):
+                operation(tensor)
+        for operation in (torch.linalg.eigh, torch.linalg.svd, torch.linalg.cholesky):
             with pytest.raises(AssertionError, match="waits"):
-                ask(there)
+                operation(tensor)

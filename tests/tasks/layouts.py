@@ -1,6 +1,6 @@
-"""Two made-up rows for each task, with every column that its dataset has on the hub, in the types that it has there.
+"""Two made-up rows for each task, with all columns and types of its dataset on the hub.
 
-Looked up in the dataset cards and in public code that reads them, November 2026.
+The layouts are from the dataset cards and from public code that reads the datasets, November 2026.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+"""Tasks by name: the forms of their rows, splits, local files and error messages."""
+
 from __future__ import annotations
 
 import gzip
@@ -19,17 +21,17 @@ def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
     (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
 
 
-def test_every_task_of_the_paper_has_a_name() -> None:
+def test_every_task_of_the_paper_is_registered() -> None:
     assert task_names() == tuple("""alpaca aqua_rat arc_challenge arc_easy asdiv boolq gsm8k listops mawps mnli
         openbookqa social_iqa sst2 svamp winogrande""".split())  # fmt: skip
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_name_raises_and_suggests_the_nearest() -> None:
     with pytest.raises(ActshiftError, match=r"no task 'gsmk8' \(did you mean 'gsm8k'\?\)"):
         get_task("gsmk8")
 
 
-def test_the_forms_of_a_row(serve) -> None:
+def test_each_form_has_its_columns(serve) -> None:
     serve(HUB["mnli"])
     task = get_task("mnli")
     prompt = "Premise: It rains.\nHypothesis: It is wet outside.\nRelation (entailment, neutral or contradiction):"
@@ -42,7 +44,7 @@ def test_the_forms_of_a_row(serve) -> None:
     }  # fmt: skip
 
 
-def test_the_limit_is_of_the_split_and_not_of_its_source(serve) -> None:
+def test_the_limit_counts_rows_of_the_split_and_not_of_its_source(serve) -> None:
     serve([{"question": f"{number}?", "answer": f"#### {number}"} for number in range(40)])
     task = get_task("gsm8k")
     whole = task.load("validation")
@@ -60,20 +62,20 @@ def test_the_limit_is_of_the_split_and_not_of_its_source(serve) -> None:
         ({"split": "test", "form": "labels"}, "gsm8k has no labels to classify by; use the form text or messages"),
     ],
 )
-def test_an_unknown_split_or_form_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_an_unknown_split_or_form_raises(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ActshiftError, match=message):
         get_task("gsm8k").load(**arguments)
 
 
-def test_files_are_read_packed_or_not(tmp_path: Path) -> None:
+def test_files_are_read_compressed_or_not(tmp_path: Path) -> None:
     row = {"prompt_fields": {"sentence": "so so"}, "answer": 1}
     write(tmp_path / "sst2", "dev.jsonl", [row])
     assert get_task("sst2").load("test", tmp_path)["answer"] == ["positive"]
     write(tmp_path / "sst2", "dev.jsonl.gz", [row, row])
-    assert len(get_task("sst2").load("test", tmp_path)) == 2  # the packed one first
+    assert len(get_task("sst2").load("test", tmp_path)) == 2  # the compressed file is preferred
 
 
-def test_a_folder_without_the_split_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_the_split_raises(tmp_path: Path) -> None:
     task = get_task("arc_easy")
     with pytest.raises(ActshiftError, match=r"reads test.jsonl.gz \(or .jsonl\) in .*arc_easy, and there is no such"):
         task.load("test", tmp_path)
@@ -95,14 +97,14 @@ def test_a_folder_without_the_split_is_refused(tmp_path: Path) -> None:
         ({"prompt_fields": {"sentence": "so so"}, "answer": -1}, "has the label -1"),
     ],
 )  # fmt: skip
-def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_a_row_that_cannot_be_read_raises_with_its_number(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     write(tmp_path / "sst2", "dev.jsonl", [{"prompt_fields": {"sentence": "fine"}, "answer": 1}, row])
     with pytest.raises(ActshiftError, match=message):
         get_task("sst2").load("test", tmp_path)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("Couldn't reach 'x' on the Hub\nmore"), ValueError("no config x")])
-def test_a_hub_that_gives_nothing_is_one_line_that_offers_files(
+def test_a_failed_download_raises_one_line_that_suggests_files(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def load_dataset(*_: object, **__: object) -> None:
@@ -111,6 +113,7 @@ def test_a_hub_that_gives_nothing_is_one_line_that_offers_files(
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(ActshiftError) as caught:
         get_task("gsm8k").load("test")
-    said = str(caught.value)
-    assert said.startswith("The task gsm8k is at openai/gsm8k (main), split test on the hub, which gave nothing (")
-    assert said.endswith("; with --data-dir DIR it is read from DIR/gsm8k.") and "\n" not in said
+    message = str(caught.value)
+    assert message.startswith("The task gsm8k could not be loaded from openai/gsm8k (main) at 740312ad")
+    assert ", split test on the hub (" in message and "\n" not in message
+    assert message.endswith("; with --data-dir DIR it is read from DIR/gsm8k.")

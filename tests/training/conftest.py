@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from actshift.training import TrainSettings
+from actshift.training import TrainResult, TrainSettings, train
 from tests.characters import save_model, sums, write_rows
+from tests.training.helpers import METHODS
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,18 @@ def settings(model_folder, rows_file, tmp_path) -> TrainSettings:
         gradient_accumulation=2,
         learning_rate=1e-2,
     )
+
+
+@pytest.fixture
+def trained(settings) -> TrainResult:
+    return train(replace(settings, eval_share=0.25, rank=32))
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def chosen(settings: TrainSettings, method: str) -> TrainSettings:
+    return replace(settings, max_steps=4, **METHODS[method])

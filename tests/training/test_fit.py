@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from actshift import ActshiftError, SteeringConfig, attach
 from actshift.training import TrainSettings, fit
-from actshift.training.arguments import total_steps
+from actshift.training.fit import warn_of_unknown_end
 from tests.characters import char_tokenizer, sums
 from tests.zoo import ARCHITECTURES
 
@@ -27,7 +28,7 @@ def trainable(model) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-def test_learns_and_leaves_no_trace_but_the_weights():
+def test_fit_lowers_the_loss_and_changes_only_trained_weights():
     model = steered()
     frozen = {name: tensor.clone() for name, tensor in model.named_parameters() if not tensor.requires_grad}
     config, tokenizer = model.config.to_dict(), char_tokenizer()
@@ -43,7 +44,7 @@ def test_learns_and_leaves_no_trace_but_the_weights():
     assert last.share == last.trainable / sum(tensor.numel() for tensor in model.parameters())
 
 
-def test_trains_a_whole_model():
+def test_fit_trains_a_whole_model():
     model = ARCHITECTURES["llama"]()
     before = trainable(model)
     result = fit(model, char_tokenizer(), ROWS, replace(SETTINGS, learning_rate=1e-3))
@@ -51,7 +52,7 @@ def test_trains_a_whole_model():
     assert all(not torch.equal(tensor, before[name]) for name, tensor in trainable(model).items())
 
 
-def test_keeps_the_state_of_lowest_evaluation_loss():
+def test_fit_keeps_the_state_with_the_lowest_evaluation_loss():
     unlike = Dataset.from_list([{"prompt": row["prompt"], "completion": "zzzzzzzz"} for row in sums(8)])
     model = steered()
     result = fit(model, char_tokenizer(), ROWS, replace(SETTINGS, save_steps=1), eval_rows=unlike)
@@ -61,7 +62,7 @@ def test_keeps_the_state_of_lowest_evaluation_loss():
 
 
 @pytest.mark.slow
-def test_gradient_checkpointing_and_accumulation_change_nothing_but_memory():
+def test_gradient_checkpointing_and_accumulation_give_the_same_weights():
     results = []
     for change in ({}, {"gradient_checkpointing": True}, {"batch_size": 4, "gradient_accumulation": 2}):
         model = steered()
@@ -72,21 +73,21 @@ def test_gradient_checkpointing_and_accumulation_change_nothing_but_memory():
             torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_the_run():
+def test_nan_loss_stops_the_run():
     model = steered()
     with torch.no_grad():
         next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
-    with pytest.raises(ActshiftError, match="loss became nan at step 1; start anew with a lower learning_rate"):
+    with pytest.raises(ActshiftError, match="loss became nan at step 1; restart with a lower learning_rate"):
         fit(model, char_tokenizer(), ROWS, SETTINGS)
 
 
-def test_nothing_to_train_is_said():
+def test_model_without_trainable_parameters_raises():
     model = ARCHITECTURES["llama"]().requires_grad_(False)
     with pytest.raises(ActshiftError, match="No parameter of LlamaForCausalLM requires gradients"):
         fit(model, char_tokenizer(), ROWS, SETTINGS)
 
 
-def test_progress_is_lines_where_there_is_no_terminal(capsys):
+def test_progress_prints_lines_without_a_terminal(capsys):
     fit(steered(), char_tokenizer(), ROWS, replace(SETTINGS, max_steps=4), title="Steering")
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if line.startswith("Steering")]
@@ -97,7 +98,7 @@ def test_progress_is_lines_where_there_is_no_terminal(capsys):
 @pytest.mark.parametrize(
     "rows, batch, accumulation, epochs", [(40, 8, 2, 1), (33, 8, 2, 1.5), (3, 8, 2, 2), (50, 7, 3, 1)]
 )
-def test_steps_are_those_the_trainer_would_take(tmp_path, rows, batch, accumulation, epochs):
+def test_total_steps_equals_the_trainers_own_count(tmp_path, rows, batch, accumulation, epochs):
     arguments = TrainingArguments(
         str(tmp_path),
         per_device_train_batch_size=batch,
@@ -108,6 +109,28 @@ def test_steps_are_those_the_trainer_would_take(tmp_path, rows, batch, accumulat
     trainer = Trainer(torch.nn.Linear(1, 1), arguments, train_dataset=[{"input": [0.0]}] * rows)
     expected = trainer.set_initial_training_values(arguments, trainer.get_train_dataloader())[-1]
     assert (
-        total_steps(rows, TrainSettings(batch_size=batch, gradient_accumulation=accumulation, epochs=epochs))
-        == expected
+        TrainSettings(batch_size=batch, gradient_accumulation=accumulation, epochs=epochs).total_steps(rows) == expected
     )
+
+
+@pytest.fixture
+def frozen():
+    return ARCHITECTURES["llama"]().requires_grad_(False)
+
+
+def test_end_token_with_a_shared_embedding_warns(frozen):
+    rows = frozen.get_output_embeddings().weight
+    with torch.no_grad():
+        rows[[60, 70]] = rows[2] * 1.0001
+    with pytest.warns(UserWarning, match="cannot distinguish its end-of-text token '</s>' from 2 others"):
+        warn_of_unknown_end(frozen, char_tokenizer())
+    rows.requires_grad_(True)  # training can separate the embeddings
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unknown_end(frozen, char_tokenizer())
+
+
+def test_end_token_with_its_own_embedding_does_not_warn(frozen):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_unknown_end(frozen, char_tokenizer())

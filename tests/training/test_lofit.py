@@ -1,4 +1,4 @@
-"""LoFiT's first phase, on a model where the head that matters is known by construction."""
+"""LoFiT's first phase, on a model in which only one attention head has an effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYERS, HEADS, D_HEAD = 3, 4, 8
 
 
 def save_with_one_useful_head(folder: Path, layer: int, head: int) -> Path:
-    """Save a model whose output projections all but ignore every head save one."""
+    """Save a model whose output projections scale every head but one by 1e-4."""
     model = ARCHITECTURES["llama"]()
     with torch.no_grad():
         for at, block in enumerate(model.model.layers):
@@ -37,7 +37,7 @@ def save_with_one_useful_head(folder: Path, layer: int, head: int) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("layer", "head"), [(0, 3), (1, 2), (2, 0)])
-def test_the_head_that_matters_is_chosen_and_steered_alone(settings, tmp_path, layer, head) -> None:
+def test_lofit_selects_the_only_useful_head(settings, tmp_path, layer, head) -> None:
     model = save_with_one_useful_head(tmp_path / "planted", layer, head)
     out = tmp_path / "lofit"
     result = train(
@@ -50,22 +50,22 @@ def test_the_head_that_matters_is_chosen_and_steered_alone(settings, tmp_path, l
     assert f"1 heads (block {layer}: {head})" in (out / "README.md").read_text()
 
 
-def test_the_phases_are_named_as_they_run(settings, capsys) -> None:
+def test_progress_names_both_phases(settings, capsys) -> None:
     train(replace(settings, max_steps=4, adapter="lofit"))
     _, err = capsys.readouterr()
-    assert "LoFiT 1 of 2, choosing heads 2/2" in err and "LoFiT 2 of 2, shifting heads 2/2" in err
+    assert "LoFiT 1 of 2, selecting heads 2/2" in err and "LoFiT 2 of 2, training shifts 2/2" in err
 
 
 @given(st.integers(2, 10**6), st.floats(1e-6, 1 - 1e-6))
-def test_the_phases_together_take_the_steps_of_any_other_method(steps: int, share: float) -> None:
+def test_phases_split_all_steps(steps: int, share: float) -> None:
     first, second = phases(steps, TrainSettings(adapter="lofit", lofit_steps=share))
     assert first + second == steps and min(first, second) >= 1
 
 
-def test_heads_are_kept_by_number_or_by_share() -> None:
+def test_heads_to_keep_follows_the_number_or_the_share() -> None:
     assert heads_to_keep(32, TrainSettings(adapter="lofit")) == 3
     assert heads_to_keep(4, TrainSettings(adapter="lofit")) == 1
     assert heads_to_keep(32, TrainSettings(adapter="lofit", lofit_share=1)) == 32
     assert heads_to_keep(32, TrainSettings(adapter="lofit", lofit_heads=5)) == 5
-    with pytest.raises(ActshiftError, match="lofit_heads is 33, and the steered blocks have 32 heads"):
+    with pytest.raises(ActshiftError, match="lofit_heads is 33, but the steered blocks have only 32 heads"):
         heads_to_keep(32, TrainSettings(adapter="lofit", lofit_heads=33))

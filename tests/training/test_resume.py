@@ -11,22 +11,14 @@ import torch
 
 from actshift import ActshiftError
 from actshift.training import TrainSettings, train
-from actshift.training.callbacks import Checkpoints
+from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
-from tests.training.methods import METHODS
-
-
-class Killed(BaseException):
-    """As SIGKILL: no handler of ours or of a library catches it."""
-
-
-def weights(folder: str | Path) -> bytes:
-    return Path(folder, "adapter_model.safetensors").read_bytes()
+from tests.training.helpers import METHODS, Killed, kill_at, weights
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Callable[[TrainSettings], bytes]:
-    """Returns what a run with the settings given comes to that nobody stops; each kind is run once."""
+    """Return the weights of an uninterrupted run with these settings; runs are cached by `eval_share`."""
     runs: dict[float, bytes] = {}
 
     def run(settings: TrainSettings) -> bytes:
@@ -39,17 +31,6 @@ def uninterrupted(tmp_path_factory) -> Callable[[TrainSettings], bytes]:
     return run
 
 
-def kill_at(step: int, monkeypatch, method: str) -> None:
-    original = getattr(Checkpoints, method)
-
-    def die(self, args, state, control, **kwargs):
-        if state.global_step == step:
-            raise Killed
-        original(self, args, state, control, **kwargs)
-
-    monkeypatch.setattr(Checkpoints, method, die)
-
-
 @pytest.mark.parametrize(
     "step, method, eval_share",
     [
@@ -59,7 +40,7 @@ def kill_at(step: int, monkeypatch, method: str) -> None:
         pytest.param(10, "on_save", 0.25, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_run_resumes_to_the_same_bits(settings, uninterrupted, monkeypatch, step, method, eval_share):
+def test_resume_after_a_kill_is_bit_identical(settings, uninterrupted, monkeypatch, step, method, eval_share):
     settings = replace(settings, eval_share=eval_share)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(step, patch, method)
@@ -72,7 +53,7 @@ def test_a_killed_run_resumes_to_the_same_bits(settings, uninterrupted, monkeypa
     ]  # fmt: skip
 
 
-def test_a_kill_in_mid_write_leaves_a_checkpoint_that_is_not_used(settings, uninterrupted, monkeypatch):
+def test_incomplete_checkpoint_is_ignored(settings, uninterrupted, monkeypatch):
     save = torch.save
 
     def half(value, path, *args, **kwargs):
@@ -89,7 +70,7 @@ def test_a_kill_in_mid_write_leaves_a_checkpoint_that_is_not_used(settings, unin
     assert weights(settings.out) == uninterrupted(settings)
 
 
-def test_a_kill_while_the_result_is_moved_in_is_mended(settings, uninterrupted, monkeypatch):
+def test_kill_while_the_result_is_moved_can_be_resumed(settings, uninterrupted, monkeypatch):
     replace_file = os.replace
 
     def die(source, target):
@@ -106,15 +87,15 @@ def test_a_kill_while_the_result_is_moved_in_is_mended(settings, uninterrupted, 
     assert weights(settings.out) == uninterrupted(settings)
 
 
-def test_a_finished_run_is_only_reported(settings):
+def test_resume_of_a_finished_run_only_reports_it(settings):
     first = train(settings)
     before = weights(settings.out)
-    with pytest.warns(UserWarning, match="finished already; nothing is left to resume"):
+    with pytest.warns(UserWarning, match="already finished; there is nothing to resume"):
         assert train(settings, resume=True) == first
     assert weights(settings.out) == before
 
 
-def test_resume_refuses_other_settings_and_other_rows(settings, monkeypatch, tmp_path):
+def test_resume_with_other_settings_or_rows_raises(settings, monkeypatch, tmp_path):
     with pytest.raises(ActshiftError, match=r"no unfinished run in .*run to resume"):
         train(settings, resume=True)
     data = write_rows(tmp_path / "own.jsonl", sums(40))
@@ -122,18 +103,18 @@ def test_resume_refuses_other_settings_and_other_rows(settings, monkeypatch, tmp
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(5, patch, "on_step_end")
         train(settings)
-    with pytest.raises(ActshiftError, match=r"began with learning_rate 0\.01, not 0\.02"):
+    with pytest.raises(ActshiftError, match=r"started with learning_rate 0\.01, not 0\.02"):
         train(replace(settings, learning_rate=0.02), resume=True)
-    with pytest.raises(ActshiftError, match="holds an unfinished run: continue it with --resume"):
+    with pytest.raises(ActshiftError, match="contains an unfinished run; continue it with --resume"):
         train(settings)
     write_rows(data, sums(39))
-    with pytest.raises(ActshiftError, match=r"rows of .*own.jsonl are not those that the run in .* began with"):
+    with pytest.raises(ActshiftError, match=r"rows of .*own.jsonl have changed since the run in .* started"):
         train(settings, resume=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "lofit"])
-def test_each_method_resumes_to_the_same_bits(settings, monkeypatch, tmp_path, method):
+def test_resume_of_each_method_is_bit_identical(settings, monkeypatch, tmp_path, method):
     settings = replace(settings, eval_share=0.25, **METHODS[method])
     train(replace(settings, out=str(tmp_path / "whole")))
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -145,7 +126,7 @@ def test_each_method_resumes_to_the_same_bits(settings, monkeypatch, tmp_path, m
 
 
 @pytest.mark.slow
-def test_a_rule_by_the_epoch_resumes_to_the_same_bits(settings, monkeypatch, tmp_path):
+def test_resume_with_an_epoch_constraint_is_bit_identical(settings, monkeypatch, tmp_path):
     """Killed right behind the checkpoint of an epoch's last step, and a joint rule that was due at that step."""
     settings = replace(settings, method="joint", orthogonality_every="epoch", save_steps=5, max_steps=15)  # 5 an epoch
     train(replace(settings, out=str(tmp_path / "whole")))
@@ -158,7 +139,7 @@ def test_a_rule_by_the_epoch_resumes_to_the_same_bits(settings, monkeypatch, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("phase, step", [("heads", 1), ("heads", 3), ("run", 1), ("run", 4)])
-def test_lofit_resumes_in_either_phase_to_the_same_bits(settings, monkeypatch, tmp_path, phase, step):
+def test_resume_in_either_lofit_phase_is_bit_identical(settings, monkeypatch, tmp_path, phase, step):
     settings = replace(settings, **METHODS["lofit"])
     whole = train(replace(settings, out=str(tmp_path / "whole")))
     original = Checkpoints.on_step_end
@@ -171,7 +152,7 @@ def test_lofit_resumes_in_either_phase_to_the_same_bits(settings, monkeypatch, t
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Checkpoints, "on_step_end", die)
         train(settings)
-    with pytest.raises(ActshiftError, match="holds an unfinished run"):
+    with pytest.raises(ActshiftError, match="contains an unfinished run"):
         train(settings)
     resumed = train(settings, resume=True)
     assert resumed.selection.heads == whole.selection.heads
@@ -179,7 +160,7 @@ def test_lofit_resumes_in_either_phase_to_the_same_bits(settings, monkeypatch, t
 
 
 @pytest.mark.slow
-def test_lofit_that_was_killed_between_its_phases_goes_on_with_the_heads_it_chose(settings, monkeypatch, tmp_path):
+def test_resume_between_lofit_phases_uses_the_selected_heads(settings, monkeypatch, tmp_path):
     settings = replace(settings, max_steps=4, **METHODS["lofit"])
     whole = train(replace(settings, out=str(tmp_path / "whole")))
 

@@ -9,16 +9,19 @@ import pytest
 
 from actshift import ActshiftError
 from actshift.adapters import ADAPTERS
-from actshift.training import TrainSettings, read_config_file
+from actshift.sites.resolve import SITES
+from actshift.training import TrainSettings, read_config_file, settings
+from actshift.training.objectives import OBJECTIVES
+from actshift.training.rewards import REWARDS
 
 
-def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
+def test_unknown_setting_suggests_the_nearest_name() -> None:
     with pytest.raises(ActshiftError, match=r"no setting 'learning_rat' \(did you mean 'learning_rate'\?\)"):
         TrainSettings.from_mapping({"learning_rat": 1e-3})
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "taken"),
+    ("name", "value", "expected"),
     [
         ("learning_rate", "5e-4", 5e-4),  # YAML reads it as text
         ("learning_rate", 1, 1.0),
@@ -30,13 +33,13 @@ def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
         ("precision", "bf16", "bf16"),
     ],
 )
-def test_a_value_is_brought_to_its_type(name: str, given: object, taken: object) -> None:
-    value = getattr(TrainSettings.from_mapping({name: given}), name)
-    assert (value, type(value)) == (taken, type(taken))
+def test_values_are_converted_to_their_type(name: str, value: object, expected: object) -> None:
+    converted = getattr(TrainSettings.from_mapping({name: value}), name)
+    assert (converted, type(converted)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "told"),
+    ("name", "value", "message"),
     [
         ("batch_size", "8", "batch_size must be a whole number, got '8'"),
         ("batch_size", 8.0, "batch_size must be a whole number, got 8.0"),
@@ -53,9 +56,9 @@ def test_a_value_is_brought_to_its_type(name: str, given: object, taken: object)
         ("seed", None, "seed must be a whole number, got None"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_is_allowed(name: str, given: object, told: str) -> None:
-    with pytest.raises(ActshiftError, match=told):
-        TrainSettings.from_mapping({name: given})
+def test_wrong_values_raise_with_the_allowed_ones(name: str, value: object, message: str) -> None:
+    with pytest.raises(ActshiftError, match=message):
+        TrainSettings.from_mapping({name: value})
 
 
 def test_every_setting_has_help_and_a_panel() -> None:
@@ -63,7 +66,7 @@ def test_every_setting_has_help_and_a_panel() -> None:
 
 
 @pytest.mark.parametrize("name", ["run.yaml", "run.json"])
-def test_a_config_file_holds_settings(name: str, tmp_path: Path) -> None:
+def test_config_file_contains_settings(name: str, tmp_path: Path) -> None:
     values = {"learning-rate": 1e-3, "layers": ["-2:"]}
     text = json.dumps(values) if name.endswith("json") else "learning-rate: 1e-3\nlayers: ['-2:']\n"
     (tmp_path / name).write_text(text)
@@ -72,7 +75,7 @@ def test_a_config_file_holds_settings(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("run.yaml", "a: [", "is not valid: while parsing"),
         ("run.json", "a: 1", "is not valid: Expecting value"),
@@ -81,16 +84,27 @@ def test_a_config_file_holds_settings(name: str, tmp_path: Path) -> None:
         ("run.yaml", None, "cannot be read: No such file or directory"),
     ],
 )
-def test_a_config_file_that_is_none_is_told(name: str, text: str | None, told: str, tmp_path: Path) -> None:
+def test_malformed_config_file_raises(name: str, text: str | None, message: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(ActshiftError, match=told) as caught:
+    with pytest.raises(ActshiftError, match=message) as caught:
         read_config_file(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
-def test_the_help_names_every_adapter_that_can_be_trained() -> None:
-    [adapter] = [item for item in fields(TrainSettings) if item.name == "adapter"]
+def test_help_lists_exactly_the_registered_names() -> None:
     phases_of_lofit = {"head_scale", "head_vector"}
-    named = set(re.findall(r"\w+", adapter.metadata["help"]))
-    assert named >= ADAPTERS.keys() - phases_of_lofit | {"lofit"}
+    assert set(settings.ADAPTERS) == ADAPTERS.keys() - phases_of_lofit | {"lofit"}
+    assert list(settings.SITES) == list(SITES)
+    assert set(settings.OBJECTIVES) == OBJECTIVES.keys()
+    assert list(settings.SUMMARIES) == [OBJECTIVES[name].summary for name in settings.OBJECTIVES]
+    assert set(settings.REWARDS) == REWARDS.keys()
+    help_texts = {item.name: item.metadata["help"] for item in fields(TrainSettings)}
+    for name, values in (("adapter", ADAPTERS.keys() - phases_of_lofit), ("site", SITES), ("objective", OBJECTIVES)):
+        assert set(values) <= set(re.findall(r"\w+", help_texts[name]))
+    assert set(REWARDS) <= set(re.findall(r"\w+", help_texts["reward"]))
+
+
+def test_unknown_objective_suggests_the_nearest_name() -> None:
+    with pytest.raises(ActshiftError, match=r"objective must be one of .*sft, got 'stf' .did you mean 'sft'"):
+        TrainSettings(objective="stf")

@@ -1,4 +1,4 @@
-"""A saved base and a saved adapter, as a user would have them on disk."""
+"""A saved base model and a saved adapter on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from actshift import SteeringConfig, attach
+from actshift import SteeringConfig, Vector, attach
 from tests.contract.cases import randomise
 from tests.zoo import ARCHITECTURES
 
@@ -31,3 +31,15 @@ def adapter_folder(base_folder: Path, tmp_path: Path) -> Path:
     randomise(model)
     model.save_pretrained(str(tmp_path / "adapter"))
     return tmp_path / "adapter"
+
+
+@pytest.fixture
+def two(base):
+    """Return a model with adapters "first" (low rank, every block, active) and "second" (vector, last block)."""
+    model = attach(base, SteeringConfig(rank=4), adapter_name="first")
+    randomise(model)
+    model.add_adapter("second", SteeringConfig(adapter=Vector(), layers=[-1], site="post_mlp"))
+    model.set_adapter("second")
+    randomise(model)
+    model.set_adapter("first")
+    return model.eval()

@@ -1,4 +1,4 @@
-"""SteeringConfig: what it takes, what it refuses, what it stores."""
+"""SteeringConfig: defaults, refused values, and the stored file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_default_is_the_papers_method():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rnak": 8}, "unknown field 'rnak' of SteeringConfig .did you mean 'rank'"),
-        ({"lora_alpha": 32}, "unknown field 'lora_alpha'"),
-        ({"target_modules": ["q_proj"]}, "unknown field 'target_modules'"),
+        ({"rnak": 8}, "Unknown field 'rnak' of SteeringConfig .did you mean 'rank'"),
+        ({"lora_alpha": 32}, "Unknown field 'lora_alpha'"),
+        ({"target_modules": ["q_proj"]}, "Unknown field 'target_modules'"),
         ({"rank": 0}, "rank must be a whole number from 1 up"),
         ({"site": "post_blok"}, "did you mean 'post_block'"),
         ({"layers": 3}, "layers must be a list or range"),
@@ -37,7 +37,7 @@ def test_default_is_the_papers_method():
         ({"format": 2}, "format 2 and this actshift reads format 1"),
     ],
 )
-def test_refusals_are_one_clear_sentence(fields, message):
+def test_invalid_fields_raise_one_line_errors(fields, message):
     with pytest.raises(ActshiftError, match=message) as caught:
         SteeringConfig(**fields)
     assert "\n" not in str(caught.value)
@@ -50,7 +50,7 @@ def test_refusals_are_one_clear_sentence(fields, message):
         SteeringConfig(adapter=Vector(), site="post_mlp", layers=[0, 2], modules_to_save=["score"]),
     ],
 )
-def test_survives_copies_json_and_pickle(config, tmp_path):
+def test_config_survives_copies_json_and_pickle(config, tmp_path):
     for twin in (
         copy.deepcopy(config),
         pickle.loads(pickle.dumps(config)),
@@ -61,7 +61,7 @@ def test_survives_copies_json_and_pickle(config, tmp_path):
     assert dataclasses.replace(config, site="post_attention").site == "post_attention"
 
 
-def test_file_holds_no_field_of_lora(tmp_path):
+def test_file_contains_no_field_of_lora(tmp_path):
     SteeringConfig().save_pretrained(str(tmp_path))
     stored = json.loads((tmp_path / "adapter_config.json").read_text())
     assert not {"r", "lora_alpha", "target_modules", "use_dora"} & set(stored)
@@ -74,9 +74,9 @@ def test_file_holds_no_field_of_lora(tmp_path):
     }
 
 
-def test_unknown_fields_in_a_file_are_errors_and_not_warnings(tmp_path, adapter_folder):
+def test_unknown_fields_in_a_file_raise_errors(tmp_path, adapter_folder):
     path = adapter_folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": "prompt"}))
     for read in (read_config, SteeringConfig.from_pretrained, PeftConfig.from_pretrained):
-        with pytest.raises(ActshiftError, match="unknown field 'tokens'"):
+        with pytest.raises(ActshiftError, match="Unknown field 'tokens'"):
             read(str(adapter_folder))

@@ -1,4 +1,4 @@
-"""Adapters in `format_1/` were saved by actshift at commit 252b459, before the modules were merged. They must still load."""
+"""Adapters in `format_1/` were saved by actshift at commit 252b459 and must still load."""
 
 from __future__ import annotations
 

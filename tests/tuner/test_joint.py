@@ -1,4 +1,4 @@
-"""JointConfig: what it takes and refuses, what its file holds, and its halves in other hands than ours."""
+"""JointConfig: refused values, the stored file, and each half alone, with and without actshift."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def joint(base):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"lora_alhpa": 2}, "unknown field 'lora_alhpa' of JointConfig .did you mean 'lora_alpha'"),
-        ({"use_dora": True}, "unknown field 'use_dora'"),
-        ({"rank": 4}, "unknown field 'rank'"),
-        ({"target_modules": None}, "has no LoRA half"),
+        ({"lora_alhpa": 2}, "Unknown field 'lora_alhpa' of JointConfig .did you mean 'lora_alpha'"),
+        ({"use_dora": True}, "Unknown field 'use_dora'"),
+        ({"rank": 4}, "Unknown field 'rank'"),
+        ({"target_modules": None}, "needs target_modules for its LoRA half"),
         ({"steering": LowRank()}, "steering must be a SteeringConfig"),
         ({"orthogonality": True}, "orthogonality must be Orthogonality"),
         ({"steering": SteeringConfig(site="post_mlp"), "orthogonality": {"sied": "read"}}, "unknown field 'sied'"),
     ],
 )
-def test_refusals_are_one_clear_sentence(fields, message):
+def test_invalid_fields_raise_one_line_errors(fields, message):
     with pytest.raises(ActshiftError, match=message) as caught:
         JointConfig(**fields)
     assert "\n" not in str(caught.value)
@@ -76,11 +76,11 @@ def test_refusals_are_one_clear_sentence(fields, message):
         ({"target_modules": ["q_proj"]}, "nothing to be orthogonal to.*layers.0.mlp.down_proj"),
         ({"steering": SteeringConfig(adapter=Vector())}, r"Vector\(\) reads through no matrix"),
         ({"steering": SteeringConfig(adapter=LoReFT(rank=2))}, "LoReFT.* reads through no matrix"),
-        ({"steering": SteeringConfig(site="post_attention")}, "concerns post_block and post_mlp"),
+        ({"steering": SteeringConfig(site="post_attention")}, "applies to post_block and post_mlp"),
         ({"steering": SteeringConfig(layers=[7])}, "layer 7 is out of range"),
     ],
 )
-def test_what_does_not_fit_leaves_the_model_untouched(base, fields, message):
+def test_config_that_does_not_fit_leaves_the_model_unchanged(base, fields, message):
     before = [name for name, _ in base.named_modules()]
     with pytest.raises(ActshiftError, match=message) as caught:
         attach(base, config(**fields))
@@ -88,29 +88,29 @@ def test_what_does_not_fit_leaves_the_model_untouched(base, fields, message):
     assert [name for name, _ in base.named_modules()] == before
 
 
-def test_the_write_side_and_no_rule_take_what_the_read_side_refuses(base):
+def test_write_side_and_no_rule_accept_configs_that_the_read_side_refuses(base):
     free = config(target_modules=["q_proj"], orthogonality=None)
     attach(copy.deepcopy(base), config(steering=SteeringConfig(adapter=Vector()), orthogonality={"side": "write"}))
     assert attach(base, free).peft_config["default"].orthogonality is None
 
 
-def test_a_block_without_lora_beside_others_is_a_warning(base):
-    with pytest.warns(UserWarning, match="leaves out the blocks 1, 2"):
+def test_steered_block_without_lora_gives_a_warning(base):
+    with pytest.warns(UserWarning, match="does not apply to blocks 1, 2"):
         attach(base, config(target_modules=["q_proj", "down_proj"], layers_to_transform=[0]))
 
 
 def test_config_survives_copies_json_and_pickle(tmp_path, base):
     several = [Intervention(LowRank(rank=2), layers=(0,)), Intervention(LowRank(rank=4), "post_mlp", layers=(1,))]
-    for given in (config(), config(steering=SteeringConfig(interventions=several), orthogonality=None)):
-        for twin in (
-            copy.deepcopy(given),
-            pickle.loads(pickle.dumps(given)),
-            dataclasses.replace(given),
-            SteeringConfig(**json.loads(json.dumps(given.to_dict()))),
+    for original in (config(), config(steering=SteeringConfig(interventions=several), orthogonality=None)):
+        for copied in (
+            copy.deepcopy(original),
+            pickle.loads(pickle.dumps(original)),
+            dataclasses.replace(original),
+            SteeringConfig(**json.loads(json.dumps(original.to_dict()))),
         ):
-            assert type(twin) is JointConfig
-            assert twin.to_dict() == given.to_dict()
-            assert twin.all_interventions == given.all_interventions
+            assert type(copied) is JointConfig
+            assert copied.to_dict() == original.to_dict()
+            assert copied.all_interventions == original.all_interventions
 
 
 def test_file_reads_back_as_a_joint_config(joint, tmp_path):
@@ -125,7 +125,7 @@ def test_file_reads_back_as_a_joint_config(joint, tmp_path):
     assert set(stored.target_modules) >= {"down_proj", "q_proj"}
 
 
-def test_a_file_that_lacks_half_of_a_pair_is_refused_and_the_model_untouched(joint, base_folder, tmp_path):
+def test_file_without_one_lora_tensor_is_refused_and_the_model_stays_unchanged(joint, base_folder, tmp_path):
     joint.save_pretrained(str(tmp_path))
     path = tmp_path / "adapter_model.safetensors"
     tensors = load_file(path)
@@ -138,7 +138,7 @@ def test_a_file_that_lacks_half_of_a_pair_is_refused_and_the_model_untouched(joi
     assert [name for name, _ in fresh.named_modules()] == before
 
 
-def test_halves_alone_are_what_each_saved_half_gives(joint, base_folder, tmp_path):
+def test_each_half_equals_its_saved_adapter(joint, base_folder, tmp_path):
     for half in ("weights", "activations"):
         save_half(joint, half, tmp_path / half)
     with halves(joint, "weights"):
@@ -153,7 +153,7 @@ def test_halves_alone_are_what_each_saved_half_gives(joint, base_folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_lora_half_loads_and_merges_where_actshift_is_not_imported(joint, base_folder, tmp_path):
+def test_lora_half_loads_and_merges_without_importing_actshift(joint, base_folder, tmp_path):
     save_half(joint, "weights", tmp_path / "lora")
     code = f"""
 import sys, torch
@@ -165,11 +165,11 @@ model.merge_and_unload()
 assert not any(name.startswith("actshift") for name in sys.modules)
 print(type(next(iter(model.peft_config.values()))).__name__)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "LoraConfig"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "LoraConfig"
 
 
-def test_switching_asks_for_what_there_is(joint, base, base_folder, tmp_path):
+def test_unknown_halves_and_adapters_are_refused(joint, base, base_folder, tmp_path):
     with pytest.raises(ActshiftError, match=r"no half 'weigths' .did you mean 'weights'"):
         set_halves(joint, "weigths")
     with pytest.raises(ActshiftError, match="no joint adapter 'other'; there are default"):
@@ -184,7 +184,7 @@ def test_switching_asks_for_what_there_is(joint, base, base_folder, tmp_path):
     assert not (tmp_path / "half").exists()
 
 
-def test_activating_an_adapter_brings_back_both_halves(joint):
+def test_activating_an_adapter_activates_both_halves(joint):
     both = logits(joint)
     set_halves(joint, "activations")
     assert not torch.equal(logits(joint), both)
@@ -192,7 +192,7 @@ def test_activating_an_adapter_brings_back_both_halves(joint):
     assert torch.equal(logits(joint), both)
 
 
-def test_a_second_joint_adapter_stays_off_when_the_first_ones_halves_are_switched(joint):
+def test_switching_halves_does_not_activate_a_second_adapter(joint):
     both = logits(joint)
     attach(joint, config(), "other")
     set_halves(joint, "weights")
@@ -200,7 +200,7 @@ def test_a_second_joint_adapter_stays_off_when_the_first_ones_halves_are_switche
     assert torch.equal(logits(joint), both)
 
 
-def test_rows_of_one_batch_use_joint_steering_and_no_adapter(joint, base_folder):
+def test_rows_of_a_batch_can_use_a_joint_a_steering_and_no_adapter(joint, base_folder):
     attach(joint, SteeringConfig(rank=2), "steering")
     randomise(joint)
     both, bare = logits(joint), logits(AutoModelForCausalLM.from_pretrained(base_folder))
@@ -213,7 +213,7 @@ def test_rows_of_one_batch_use_joint_steering_and_no_adapter(joint, base_folder)
         torch.testing.assert_close(row[None], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_lora_that_comes_later_wraps_the_host_and_keeps_its_steering():
+def test_later_lora_wraps_the_host_and_keeps_its_steering():
     from tests.zoo import ARCHITECTURES
 
     model = attach(ARCHITECTURES["opt"](), SteeringConfig(rank=2, site="post_mlp"), "first")  # its host is fc2
@@ -225,7 +225,7 @@ def test_lora_that_comes_later_wraps_the_host_and_keeps_its_steering():
     assert torch.equal(logits(model), steered)
 
 
-def test_native_transformers_takes_a_joint_config(base_folder, joint, tmp_path):
+def test_native_transformers_loads_a_joint_adapter(base_folder, joint, tmp_path):
     both = logits(joint)
     joint.save_pretrained(str(tmp_path))
     native = AutoModelForCausalLM.from_pretrained(base_folder)
@@ -237,20 +237,20 @@ def test_native_transformers_takes_a_joint_config(base_folder, joint, tmp_path):
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(str(tmp_path))), both)
 
 
-def test_merging_points_to_the_half_that_can(joint):
+def test_merge_error_names_save_half(joint):
     with pytest.raises(ActshiftError, match="save_half"):
         joint.merge_and_unload()
 
 
-def test_experts_that_may_write_everything_leave_nothing_to_read():
+def test_lora_on_experts_that_can_write_every_direction_is_refused():
     from tests.zoo import ARCHITECTURES
 
     joint = JointConfig(r=8, target_parameters=["experts.down_proj"], steering=SteeringConfig(rank=2))
-    with pytest.raises(ActshiftError, match="may write 32 directions of 32"):
+    with pytest.raises(ActshiftError, match="can write 32 directions of 32"):
         attach(ARCHITECTURES["mixtral"](), joint)
 
 
-def test_experts_whose_lora_peft_turns_round_are_kept_apart_on_the_side_of_the_stream():
+def test_experts_with_swapped_lora_matrices_are_constrained_on_the_stream_side():
     from actshift import orthogonality_violations
     from tests.zoo import MORE
 
@@ -263,4 +263,4 @@ def test_experts_whose_lora_peft_turns_round_are_kept_apart_on_the_side_of_the_s
     optimizer.step()
     assert max(orthogonality_violations(model).values()) < 1e-5
     writer = next(iter(steering_layers(model).values())).constraints["default"].writers[0]
-    assert writer.lora_A["default"].weight.shape == (8, 32)  # the side of the stream, which is B elsewhere
+    assert writer.lora_A["default"].weight.shape == (8, 32)  # writes to the residual stream, as B does elsewhere

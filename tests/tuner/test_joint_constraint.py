@@ -1,184 +1,263 @@
-"""The constraint's figure, read from the file that other people's training loops save."""
+"""The orthogonality rule and the steps of torch's optimisers, on a small model of constrained layers."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
-from transformers import Adafactor, Trainer
+from transformers import Adafactor
 
-from actshift import JointConfig, Orthogonality, SteeringConfig, enforce, load_adapter, orthogonality_violations
-from actshift.errors import ActshiftError
-from actshift.sites import mlp_outputs
-from tests.contract.cases import fresh_model
-from tests.integration.test_trainers import arguments, rows
-from tests.tiny import word_tokenizer
-from tests.zoo import CAUSAL, example_inputs
+from actshift.orthogonality import Orthogonality, orthonormal_basis, project_rows, violation
+from actshift.tuner.optimizer_hooks import STEPS
+from tests.tuner.constrained_layers import Lora, Stack, step
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, 1e-2),
     "foreach": lambda p: torch.optim.AdamW(p, 1e-2, foreach=True),
-    "sgd": lambda p: torch.optim.SGD(p, 1e-1),
+    "fused": lambda p: torch.optim.AdamW(p, 1e-2, fused=True),
+    "sgd": lambda p: torch.optim.SGD(p, 1e-1, momentum=0.9),
     "adafactor": lambda p: Adafactor(p, 1e-2, relative_step=False, scale_parameter=False),
 }
 
 
-RULE = Orthogonality()
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_rule_holds_after_every_step_of_every_optimizer(name):
+    model = Stack()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    before, first = model[0].down.clone(), model.loss().item()
+    for _ in range(8):
+        step(model, optimizer)
+        assert model.read_violation() <= 1e-6
+        assert model[0].written.any()
+    assert not torch.equal(model[0].down, before)
+    assert model.write_violation() > 1e-2  # the write side is free
+    assert model.loss().item() < first
 
 
-def joint(name: str = "llama", dtype=torch.float32, rule: Orthogonality | None = RULE, **fields) -> PeftModel:
-    torch.manual_seed(5)
-    config = JointConfig(r=3, steering=SteeringConfig(rank=4), orthogonality=rule, task_type="CAUSAL_LM", **fields)
-    return get_peft_model(fresh_model(name).to(dtype), config, autocast_adapter_dtype=False)
+def test_rule_holds_after_lbfgs_steps_with_a_closure():
+    model = Stack()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1)
 
-
-def train(model, optimizer=OPTIMIZERS["adamw"], steps: int = 3) -> None:
-    optimizer = optimizer([p for p in model.parameters() if p.requires_grad])
-    for _ in range(steps):
+    def closure():
         optimizer.zero_grad()
-        inputs = example_inputs("llama")
-        model(**inputs, labels=inputs["input_ids"]).loss.backward()
-        optimizer.step()
+        loss = model.loss()
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+        assert model.read_violation() <= 1e-6
 
 
-def saved_figure(folder: Path, dtype=torch.float32) -> float:
-    """The largest ‖w Q‖ / ‖w‖ over the rows of every W_down, Q from the SVD of that block's B, in float64."""
-    tensors = load_file(folder / "adapter_model.safetensors")
-    figures = []
-    for name, tensor in tensors.items():
-        if name.endswith("lora_steer.down.weight"):
-            block = name.partition(".actshift")[0]
-            columns = tensors[f"{block}.mlp.down_proj.lora_B.weight"].double().numpy()
-            assert columns.any()
-            left, *_ = np.linalg.svd(columns, full_matrices=False)
-            row = tensor.double().numpy()
-            figures.append((np.linalg.norm(row @ left, axis=1) / np.linalg.norm(row, axis=1)).max())
-    assert len(figures) == 3
-    assert all(tensor.dtype == dtype for tensor in tensors.values())
-    return max(figures)
+def test_rule_holds_in_bfloat16():
+    model = Stack().to(torch.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(8):
+        step(model, optimizer)
+        assert 0 < model.read_violation() <= 1e-2
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_bare_loop(tmp_path, optimizer, dtype, bound):
-    model = joint(dtype=dtype)
-    train(model, OPTIMIZERS[optimizer])
-    model.save_pretrained(tmp_path)
-    assert saved_figure(tmp_path, dtype) <= bound
-    loaded = load_adapter(fresh_model("llama").to(dtype), str(tmp_path))
-    assert 0 < max(orthogonality_violations(loaded).values()) <= bound
+@pytest.mark.parametrize("side", ["write", "both"])
+def test_rule_constrains_the_chosen_side(side):
+    model = Stack(Orthogonality(side))
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(5):
+        step(model, optimizer)
+        assert model.write_violation() <= 1e-6
+        assert (model.read_violation() <= 1e-6) == (side == "both")
 
 
-def test_without_the_rule_the_file_breaks_it(tmp_path):
-    model = joint(rule=None)
-    train(model)
-    model.save_pretrained(tmp_path)
-    assert saved_figure(tmp_path) > 1e-2
-    assert max(orthogonality_violations(model).values()) == pytest.approx(saved_figure(tmp_path), rel=1e-6)
-    with pytest.raises(ActshiftError, match="carries no orthogonality rule"):
-        enforce(model)
+def test_a_step_changes_weights_only_by_the_projection():
+    ruled, free = Stack(), Stack(None)
+    free.load_state_dict(ruled.state_dict())
+    for model in (ruled, free):
+        step(model, torch.optim.SGD(model.parameters(), 0.5))
+    for ruled_layer, free_layer in zip(ruled, free, strict=True):
+        assert torch.equal(ruled_layer.written, free_layer.written)
+        assert torch.equal(ruled_layer.up, free_layer.up)
+        assert torch.equal(ruled_layer.down, project_rows(free_layer.down, orthonormal_basis(free_layer.written)))
 
 
-@pytest.mark.slow
-def test_hf_trainer_with_accumulation_and_resume(tmp_path):
-    settings = dict(gradient_accumulation_steps=4, per_device_train_batch_size=2, max_steps=4, save_steps=2)
-    whole = Trainer(joint(), arguments(tmp_path / "whole", **settings), train_dataset=rows())
-    whole.train()
-    for step in (2, 4):
-        assert saved_figure(tmp_path / "whole" / f"checkpoint-{step}") <= 1e-5
-
-    second = Trainer(joint(), arguments(tmp_path / "halves", **settings), train_dataset=rows())
-    second.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
-    for (name, one), (_, two) in zip(whole.model.named_parameters(), second.model.named_parameters(), strict=True):
-        assert torch.equal(one, two), name
+def test_w_down_is_bit_identical_while_b_is_zero():
+    ruled, free = Stack(), Stack(None)
+    free.load_state_dict(ruled.state_dict())
+    for model in (ruled, free):
+        step(model, torch.optim.AdamW(model.halves()[1], 1e-2))  # no optimiser trains B
+    for ruled_layer, free_layer in zip(ruled, free, strict=True):
+        assert not ruled_layer.written.any()
+        assert torch.equal(ruled_layer.down, free_layer.down)
 
 
-@pytest.mark.slow
-def test_trl(tmp_path):
-    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
-    data = datasets.Dataset.from_list([{"prompt": f"w{i % 5}", "completion": f" w{9 - i % 5}"} for i in range(32)])
-    trainer = trl.SFTTrainer(
-        fresh_model("llama"),
-        args=trl.SFTConfig(**arguments(tmp_path / "run", max_steps=8).to_dict() | {"max_length": 16}),
-        train_dataset=data,
-        processing_class=word_tokenizer(pad_token="<pad>"),
-        peft_config=JointConfig(r=3, steering=SteeringConfig(rank=4), task_type="CAUSAL_LM"),
-    )
-    trainer.train()
-    trainer.save_model(str(tmp_path / "saved"))
-    assert saved_figure(tmp_path / "saved") <= 1e-5
-    assert saved_figure(tmp_path / "run" / "checkpoint-8") <= 1e-5
+def test_rank_deficient_b_removes_only_its_span():
+    model = Stack()
+    layer = model[0]
+    direction = torch.randn(24)
+    with torch.no_grad():
+        layer.writers[0].lora_B["default"].weight.copy_(torch.outer(direction, torch.tensor([1.0, -2.0])))
+    for parameter in layer.writers.parameters():
+        parameter.requires_grad_(False)
+    before = layer.down.detach().double()
+    torch.optim.SGD(model.parameters(), 0.0).step()
+    unit = direction.double() / direction.norm()
+    torch.testing.assert_close(layer.down.double(), before - torch.outer(before @ unit, unit), atol=1e-7, rtol=0)
 
 
-def test_accelerate_with_accumulation(tmp_path):
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
-    model = joint()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    model, optimizer, batches = accelerator.prepare(model, optimizer, torch.utils.data.DataLoader(rows(), batch_size=4))
-    for batch in batches:
-        with accelerator.accumulate(model):
-            accelerator.backward(model(**batch).loss)
-            optimizer.step()
-            optimizer.zero_grad()
-    accelerator.unwrap_model(model).save_pretrained(tmp_path)
-    assert saved_figure(tmp_path) <= 1e-5
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_frozen_half_stays_unchanged(frozen):
+    model = Stack()
+    step(model, torch.optim.AdamW(model.parameters(), 1e-2))
+    for parameter in model.halves()[frozen]:
+        parameter.requires_grad_(False)
+    before = [parameter.clone() for parameter in model.halves()[frozen]]
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    step(model, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.halves()[frozen], strict=True))
+    assert (model.read_violation() <= 1e-6) == (frozen == 0)  # with 1, W_down is frozen
 
 
-@pytest.mark.parametrize("name", CAUSAL)
-def test_every_architecture(name):
-    base = fresh_model(name)
-    experts = sorted({output.name for output in mlp_outputs(base) if output.parameter})
-    model = joint(name, **(dict(target_parameters=experts) if experts else {}))
-    down = {key: p.clone() for key, p in model.named_parameters() if "lora_steer" in key and "down" in key}
-    train(model)
-    figures = orthogonality_violations(model)
-    assert len(figures) == len(down) == 3
-    assert max(figures.values()) <= 1e-5
-    after = dict(model.named_parameters())
-    assert all(after[key].any() and not torch.equal(after[key], before) for key, before in down.items())
-
-
-def test_b_of_unequal_ranks():
-    model = joint(rank_pattern={"layers.1.mlp.down_proj": 7})
-    train(model)
-    assert max(orthogonality_violations(model).values()) <= 1e-5
-
-
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_keeps_to_its_own_rule(clone):
-    model = joint()
-    train(model)
-    twin = clone(model)
+def test_optimiser_of_other_parameters_changes_nothing():
+    model, other = Stack(), torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
     before = copy.deepcopy(model.state_dict())
-    train(twin)
-    assert max(orthogonality_violations(twin).values()) <= 1e-5
+    other(torch.ones(2)).sum().backward()
+    torch.optim.SGD(other.parameters(), 1.0).step()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_a_further_adapter_leaves_the_first_as_it_was():
-    model = joint(dtype=torch.bfloat16)
-    train(model)
-    before = {name: p.clone() for name, p in model.named_parameters() if "default" in name}
-    model.add_adapter("second", JointConfig(r=3, steering=SteeringConfig(rank=4)), autocast_adapter_dtype=False)
-    model.set_adapter("second")
-    train(model)
-    for name, parameter in model.named_parameters():
-        assert "default" not in name or torch.equal(parameter, before[name]), name
-    assert max(orthogonality_violations(model).values()) <= 1e-2
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("every", [1, 2])
+def test_halves_in_two_optimizers(order, every):
+    model = Stack(Orthogonality(every=every))
+    optimizers = [torch.optim.AdamW(half, rate) for half, rate in zip(model.halves(), (1e-2, 3e-2), strict=True)]
+    for count in range(1, 7):
+        model.loss().backward()
+        for number in order:
+            optimizers[number].step()
+            assert every == 2 or model.read_violation() <= 1e-6
+        model.zero_grad()
+        assert (model.read_violation() <= 1e-6) == (count % every == 0)
 
 
-def test_enforce_after_an_epoch():
-    model = joint(rule=Orthogonality(every="epoch"))
-    train(model)
-    assert max(orthogonality_violations(model).values()) > 1e-2
-    enforce(model, "default")
-    assert max(orthogonality_violations(model).values()) <= 1e-6
-    with pytest.raises(ActshiftError, match="'other' carries no orthogonality rule"):
-        enforce(model, "other")
+def test_rule_every_k_steps_and_a_resumed_run_continues_the_count():
+    whole = Stack(Orthogonality(every=3))
+    optimizer = torch.optim.AdamW(whole.parameters(), 1e-2)
+    for count in range(1, 8):
+        step(whole, optimizer)
+        assert (whole.read_violation() <= 1e-6) == (count % 3 == 0)
+        if count == 4:
+            saved = copy.deepcopy((whole.state_dict(), optimizer.state_dict()))
+    assert optimizer.param_groups[0][STEPS] == 7
+
+    resumed = Stack(Orthogonality(every=3))
+    optimizer = torch.optim.AdamW(resumed.parameters(), 1e-2)
+    resumed.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    for _ in range(3):
+        step(resumed, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("rule", [None, Orthogonality(every="epoch"), Orthogonality(penalty=1.0)])
+def test_rules_without_projection_at_steps(rule):
+    model = Stack(rule)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(3):
+        step(model, optimizer)
+    assert model.read_violation() > 1e-3
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_constrained_by_its_own_lora(clone):
+    model = Stack()
+    step(model, torch.optim.AdamW(model.parameters(), 1e-2))
+    twin = clone(model)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(twin.parameters(), 1e-2)
+    for _ in range(3):
+        step(twin, optimizer)
+    assert twin.read_violation() <= 1e-6
+    assert not torch.equal(twin[0].written, model[0].written)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_optimiser_that_calls_super_step_counts_one_step():
+    class Louder(torch.optim.AdamW):
+        def step(self, closure=None):  # torch hooks this class and its parent
+            super().step(closure)
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    parameter.add_(1e-3)
+
+    model = Stack(Orthogonality(every=2))
+    optimizer = Louder(model.parameters(), 1e-2)
+    for count in range(1, 5):
+        step(model, optimizer)
+        assert optimizer.param_groups[0][STEPS] == count
+        assert (model.read_violation() <= 1e-6) == (count % 2 == 0)
+
+
+def test_rule_holds_after_a_failed_step():
+    model = Stack()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    step(model, optimizer)
+    assert model.read_violation() <= 1e-6
+
+
+def test_layers_without_lora_stay_unchanged():
+    model = Stack()
+    step(model, torch.optim.AdamW(model.parameters(), 1e-2))
+    for layer in model:
+        for writer in layer.writers:
+            del writer.lora_B["default"]
+        layer.constraints["default"] = type(layer.constraints["default"])(Orthogonality(), [Lora(2)])
+    before = model[0].down.clone()
+    torch.optim.SGD([layer.down for layer in model], 1.0).step()
+    assert torch.equal(model[0].down, before)
+
+
+def test_rule_does_not_raise_in_a_diverged_run():
+    model = Stack()
+    optimizer = torch.optim.SGD(model.parameters(), float("inf"))
+    for _ in range(2):
+        step(model, optimizer)
+    assert not torch.isfinite(model[0].written).all()
+
+
+def test_penalty_lowers_the_overlap():
+    figures = {}
+    for penalty in (None, 0.01, 1.0):
+        torch.manual_seed(0)
+        model = Stack(Orthogonality(penalty=penalty) if penalty else None)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+        for _ in range(60):
+            step(model, optimizer)
+        figures[penalty] = sum(violation(layer.down, layer.written) for layer in model)
+    assert figures[1.0] < figures[0.01] < figures[None]
+    assert figures[1.0] < 0.3 * figures[None]
+
+
+def test_gradient_of_the_penalty_matches_the_formula():
+    ruled, free = Stack(Orthogonality("both", penalty=0.7)), Stack(None)
+    with torch.no_grad():
+        for parameter in ruled.parameters():
+            parameter.normal_()
+    free.load_state_dict(ruled.state_dict())
+    for model in (ruled, free):
+        step(model, torch.optim.SGD(model.parameters(), 0.0))
+    for ruled_layer, free_layer in zip(ruled, free, strict=True):
+        left, *_ = torch.linalg.svd(ruled_layer.written.double(), full_matrices=False)
+        within = (left @ left.T).float()
+        torch.testing.assert_close(
+            ruled_layer.down.grad - free_layer.down.grad, 1.4 * ruled_layer.down @ within, atol=1e-4, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            ruled_layer.up.grad - free_layer.up.grad, 1.4 * within @ ruled_layer.up, atol=1e-4, rtol=1e-4
+        )
+        parameters = zip(ruled_layer.writers.parameters(), free_layer.writers.parameters(), strict=True)
+        assert all(torch.equal(a.grad, b.grad) for a, b in parameters)

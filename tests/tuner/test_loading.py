@@ -1,4 +1,4 @@
-"""Loads that do not fit fail with one clear sentence, by every way in, before the model is touched."""
+"""Loading an adapter that does not fit raises a one-line error through every API, and leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _edit(**changes):
     return apply
 
 
-BROKEN = {
+DAMAGED = {
     "missing tensor": (_drop, "lacks tensor"),
     "foreign tensor": (_add, "holds the foreign tensor 'model.layers.7.odd.weight'"),
     "truncated": (_truncate, "is damaged"),
@@ -61,44 +61,44 @@ BROKEN = {
     ),
     "other layers": (_edit(layers=[0]), "holds the foreign tensor"),
     "newer format": (_edit(format=2), "format 2"),
-    "unknown field": (_edit(colour="red"), "unknown field 'colour'"),
-    "unknown adapter": (_edit(adapter={"kind": "hologram"}), "unknown adapter kind 'hologram'"),
+    "unknown field": (_edit(colour="red"), "Unknown field 'colour'"),
+    "unknown adapter": (_edit(adapter={"kind": "hologram"}), "Unknown adapter kind 'hologram'"),
 }
-WAYS = {
+APIS = {
     "load_adapter": lambda model, folder: load_adapter(model, folder),
     "PeftModel": lambda model, folder: PeftModel.from_pretrained(model, folder),
     "transformers": lambda model, folder: model.load_adapter(folder),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("what", BROKEN)
-def test_what_does_not_fit_is_refused_and_the_model_untouched(way, what, base, adapter_folder):
-    damage, message = BROKEN[what]
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("damage_name", DAMAGED)
+def test_damaged_adapter_is_refused_and_the_model_stays_unchanged(api, damage_name, base, adapter_folder):
+    damage, message = DAMAGED[damage_name]
     damage(adapter_folder)
     untouched = _state(base)
     with pytest.raises(ActshiftError, match=message) as caught:
-        WAYS[way](base, str(adapter_folder))
+        APIS[api](base, str(adapter_folder))
     assert "\n" not in str(caught.value)
     assert _state(base) == untouched
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("config", [{"num_hidden_layers": 2}, {"hidden_size": 64}])
-def test_adapter_of_another_model(way, config, adapter_folder):
+def test_adapter_of_a_model_of_another_size_is_refused(api, config, adapter_folder):
     other = ARCHITECTURES["llama"](**config)
     untouched = _state(other)
     with pytest.raises(ActshiftError, match="is for a model with 3 blocks of width 32, and LlamaForCausalLM has"):
-        WAYS[way](other, str(adapter_folder))
+        APIS[api](other, str(adapter_folder))
     assert _state(other) == untouched
 
 
-def test_adapter_of_another_family(adapter_folder):
+def test_adapter_of_another_architecture_is_refused(adapter_folder):
     with pytest.raises(ActshiftError, match="does not fit this model and config"):
         load_adapter(ARCHITECTURES["gpt2"](), str(adapter_folder))
 
 
-def test_a_second_adapter_that_does_not_fit_leaves_the_first_in_place(base, adapter_folder):
+def test_refused_second_adapter_leaves_the_first_unchanged(base, adapter_folder):
     model = attach(base, SteeringConfig(rank=2))
     randomise(model)
     before = run(model.eval(), "llama")
@@ -109,17 +109,17 @@ def test_a_second_adapter_that_does_not_fit_leaves_the_first_in_place(base, adap
     assert torch.equal(run(model, "llama"), before)
 
 
-def test_after_a_refused_config_the_same_model_takes_a_right_one(base):
+def test_model_accepts_a_config_after_refusing_another(base):
     with pytest.raises(ActshiftError, match="ayer 9 is out of range"):
         base.add_adapter(SteeringConfig(layers=[9]))
     base.add_adapter(SteeringConfig(layers=[1]))
     assert len(steering_layers(base)) == 1
 
 
-def test_no_adapter_there(tmp_path, base):
+def test_missing_and_invalid_files_are_refused(tmp_path, base):
     for source, message in (
         (tmp_path, "is not an adapter: it holds no adapter_config.json"),
-        (tmp_path / "nowhere", "no adapter at"),
+        (tmp_path / "nowhere", "No adapter at"),
     ):
         with pytest.raises(ActshiftError, match=message):
             load_adapter(base, str(source))
@@ -130,22 +130,22 @@ def test_no_adapter_there(tmp_path, base):
         read_config(str(tmp_path))
 
 
-def test_another_kind_of_adapter(tmp_path, base):
+def test_lora_is_not_a_steering_adapter(tmp_path, base):
     get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(str(tmp_path))
     with pytest.raises(ActshiftError, match="holds an adapter of type 'LORA'"):
         read_config(str(tmp_path))
 
 
-def test_name_that_would_swallow_tensors_is_refused(base):
+def test_adapter_name_that_occurs_in_tensor_names_is_refused(base):
     for name in (
         "up",
         "layers",
-    ):  # peft drops every tensor with ".up." in its name when it saves another adapter
+    ):  # PEFT drops every tensor with ".up." in its name when it saves another adapter
         with pytest.raises(ActshiftError, match=f"cannot be called '{name}'"):
             attach(base, SteeringConfig(), adapter_name=name)
 
 
-def test_rank_above_width(base):
+def test_rank_above_width_is_refused(base):
     with pytest.raises(ActshiftError, match="rank 33 is above the site's width 32"):
         attach(base, SteeringConfig(rank=33))
 

@@ -1,4 +1,4 @@
-"""transformers' own way in: add_adapter, load_adapter, and a folder given to AutoModel."""
+"""The native API of transformers: add_adapter, load_adapter, and AutoModel with an adapter folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_automodel_loads_an_adapter_folder(base, base_folder, tmp_path):
     assert torch.equal(run(loaded, "llama"), run(model.eval(), "llama"))
 
 
-def test_native_life(base, base_folder, tmp_path):
+def test_native_add_disable_save_load_and_delete(base, base_folder, tmp_path):
     plain = run(base, "llama")
     base.add_adapter(SteeringConfig(rank=4), "mine")
     randomise(base)
@@ -48,7 +48,7 @@ def test_native_load_on_architectures_with_weight_conversions(name, tmp_path):
     assert torch.equal(run(other, name), run(model.eval(), name))
 
 
-def test_classification_head_is_saved_beside_the_adapter(base_folder, tmp_path):
+def test_classification_head_is_saved_with_the_adapter(base_folder, tmp_path):
     def classifier():
         torch.manual_seed(3)
         return AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=3, pad_token_id=0)
@@ -58,6 +58,6 @@ def test_classification_head_is_saved_beside_the_adapter(base_folder, tmp_path):
     model.save_pretrained(str(tmp_path))
     from actshift import load_adapter
 
-    torch.manual_seed(9)  # another head, which the saved one must replace
+    torch.manual_seed(9)  # other initial weights, which the saved head must replace
     other = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=3, pad_token_id=0)
     assert torch.equal(run(load_adapter(other, str(tmp_path)).eval(), "llama"), run(model.eval(), "llama"))

@@ -1,7 +1,7 @@
-"""What every adapter is: a frozen description that builds the module computing the shift.
+"""Base classes of adapters, the registry of adapter kinds, and checks that several adapters share.
 
-Shape alphabet of this package: batch, seq, d (the width of the site, d_model), r (the rank), and at the
-attention heads: heads, d_head, with d = heads · d_head.
+Shapes in this package: `batch`, `seq`; `d`, the width of the site (d_model); `r`, the rank; at attention heads `heads`
+and `d_head`, with d = heads · d_head.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from actshift.adapters.factors import Factors
-from actshift.adapters.light import LightModule
 from actshift.errors import ActshiftError, did_you_mean
 
 ADAPTERS: dict[str, type[Adapter]] = {}
-"""Every adapter by its `kind`, filled by `register` where each class is written."""
+"""Adapter classes by `kind`. The `register` decorator on each class fills it."""
 
-A = TypeVar("A", bound="type[Adapter]")
+AdapterClass = TypeVar("AdapterClass", bound="type[Adapter]")
 
 
-class Shift(LightModule):
-    """The module that an adapter builds: maps `x [..., d]` to `Δ(x)`, of that shape or one that broadcasts to it.
+class Shift(nn.Module):
+    """Base class of the modules that adapters build: maps `x [..., d]` to `Δ(x)`, of that shape or broadcastable to it.
 
-    The methods below are what the tuner calls around every optimiser step, what the orthogonality rule
-    reads, and what lets many shifts be computed at once; a shift that needs none of them overrides only `forward`.
+    A subclass must implement `forward`. The other methods are optional: the tuner calls `penalty`, `after_step` and
+    `finish` during training, the orthogonality rule uses `reads` and `writes`, and `factors` allows batched products.
     """
 
     def penalty(self) -> Tensor | None:
@@ -37,68 +37,125 @@ class Shift(LightModule):
         return None
 
     def after_step(self) -> None:
-        """Restore what the adapter promises of its tensors, after an optimiser changed them."""
+        """Restore constraints on the parameters, such as orthonormal rows, after an optimiser step."""
 
     @classmethod
     def after_step_of_all(cls, shifts: Sequence[Shift]) -> None:
-        """Do `after_step` for several shifts of this class, which may be quicker together."""
+        """Call `after_step` on several shifts of this class. Override it if a batched computation is faster."""
         for shift in shifts:
             shift.after_step()
 
     def finish(self) -> None:
-        """End training: settle whatever was only soft while the adapter learnt."""
+        """Finalise the parameters at the end of training, such as rounding soft gates to 0 or 1."""
 
     def factors(self) -> Factors | None:
-        """Return the tensors that the shift is made of now, where it is a low-rank map or a constant; else None.
+        """Return the current tensors if the shift is a low-rank map or a constant, else None.
 
-        Whoever computes with them need not call the module; None too where a hook would miss that call.
+        The caller then computes the shift from these tensors without calling the module. Also None if the module has
+        hooks, which that shortcut would skip.
         """
         return None
 
     def reads(self) -> list[Tensor]:
-        """Return the matrices `[r, d]` through whose rows the shift sees the activation, to be changed in place."""
+        """Return the matrices `[r, d]` that are applied to the activation. The orthogonality rule edits them in place.
+
+        Each is a parameter or a view of one.
+        """
         return []
 
     def writes(self) -> list[Tensor]:
-        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span what the shift can be, likewise.
+        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span the possible shifts.
 
-        Each is a parameter or a view of one.
+        Each is a parameter or a view of one. The orthogonality rule edits them in place.
         """
         return []
 
 
 @dataclass(frozen=True)
 class Adapter(ABC):
-    """The description of one intervention Δ, without weights: what a config stores and a site builds.
+    """Base class of adapter descriptions: the hyperparameters of one intervention Δ, without weights.
 
-    A subclass is a frozen dataclass that names its `kind`, checks itself in `__post_init__`, and builds the
-    module which maps activations `x [..., d]` to the shift `Δ(x) [..., d]`. A freshly built module must return
-    exactly zero, so that an untrained adapter leaves its model as it was.
+    A config stores an adapter, and each steered site builds a `Shift` from it. A subclass is a frozen dataclass that
+    names its `kind`, validates its fields in `__post_init__`, and is decorated with `register`. A freshly built shift
+    must return exactly zero, which leaves the model unchanged until training starts.
+
+    Source: docs/method.md#adapters.
     """
 
     kind: ClassVar[str]
 
     @abstractmethod
     def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return the module `x [..., d] -> Δ(x) [..., d]` for a site of `width` d, in float32.
+        """Return a float32 module that maps `x [..., d]` to `Δ(x) [..., d]`.
 
-        `heads` is the number of attention heads that d is made of, at a site that has them.
+        Args:
+            width: d, the width of the site.
+            heads: the number of attention heads that d consists of, or None at a site without heads.
+
+        Raises:
+            ActshiftError: the adapter does not fit the site (see `check_shape`).
         """
 
-    @abstractmethod
     def parameter_count(self, width: int, heads: int | None = None) -> int:
-        """Return the number of trainable parameters at one site of `width` d."""
+        """Return the number of trainable parameters at a site of `width` d. Arguments and errors are as in `build`."""
+        with torch.device("meta"):  # allocates no memory
+            return sum(parameter.numel() for parameter in self.build(width, heads).parameters())
 
-    def check_shape(self, width: int, heads: int | None = None) -> None:  # noqa: B027  most adapters stand anywhere
-        """Raise ActshiftError where the adapter cannot stand at a site of `width` d, of so many `heads` or none."""
+    def check_shape(self, width: int, heads: int | None = None) -> None:  # noqa: B027  most adapters fit any site
+        """Raise ActshiftError if the adapter does not fit a site of `width` d with this number of `heads` (or None)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the kind, as `adapter_from_dict` reads them."""
+        """Return the kind and the fields, for `adapter_from_dict`."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
 
 
-def register(cls: A) -> A:
-    """Make an adapter class known by its `kind`; used as a decorator beside the class."""
+@dataclass(frozen=True)
+class RankAdapter(Adapter):
+    """Base class of adapters of rank r, which is at most the width d of the site."""
+
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the rank."""
+        check_rank(self.rank)
+
+    def check_shape(self, width: int, heads: int | None = None) -> None:
+        """Raise ActshiftError if the rank is above the site's width d."""
+        check_rank(self.rank, width)
+
+
+class HeadAdapter(Adapter):
+    """Base class of adapters that steer individual attention heads, and so need a site that has them."""
+
+    def check_shape(self, width: int, heads: int | None = None) -> None:
+        """Raise ActshiftError if the site has no attention heads, or `width` is not a multiple of their number."""
+        self.head_width(width, heads)
+
+    def head_width(self, width: int, heads: int | None) -> int:
+        """Return d_head, the width of each of the `heads` at a site of `width` d.
+
+        Raises:
+            ActshiftError: the site has no attention heads, or `width` is not a multiple of their number.
+
+        Example:
+            >>> from actshift import JoLA
+            >>> JoLA().head_width(64, heads=4)
+            16
+        """
+        if heads is None:
+            raise ActshiftError(
+                f"Adapter {self.kind!r} steers attention heads, but this site has none; use site='attention_heads'."
+            )
+        if heads < 1 or width % heads:
+            raise ActshiftError(
+                f"Adapter {self.kind!r} needs heads of equal width, and a width of {width} is not divisible by "
+                f"{heads} heads."
+            )
+        return width // heads
+
+
+def register(cls: AdapterClass) -> AdapterClass:
+    """Add an adapter class to `ADAPTERS` under its `kind`. Use it as a class decorator."""
     ADAPTERS[cls.kind] = cls
     return cls
 
@@ -106,31 +163,33 @@ def register(cls: A) -> A:
 def adapter_from_dict(values: dict[str, Any]) -> Adapter:
     """Return the adapter that `Adapter.to_dict` described.
 
-    Raises ActshiftError for an unknown kind or field, naming the nearest allowed one.
+    Raises:
+        ActshiftError: an unknown kind or field. The message suggests the nearest allowed name.
 
-    >>> from actshift import LowRank
-    >>> adapter_from_dict(LowRank(rank=4).to_dict())
-    LowRank(rank=4, activation='silu', bias=False, init='default')
+    Example:
+        >>> from actshift import LowRank
+        >>> adapter_from_dict(LowRank(rank=4).to_dict())
+        LowRank(rank=4, activation='silu', bias=False, init='default')
     """
     fields = dict(values)
     kind = fields.pop("kind", None)
     if kind not in ADAPTERS:
         raise ActshiftError(
-            f"unknown adapter kind {kind!r}{did_you_mean(kind, ADAPTERS)}; known are {', '.join(sorted(ADAPTERS))}."
+            f"Unknown adapter kind {kind!r}{did_you_mean(kind, ADAPTERS)}. Use one of {', '.join(sorted(ADAPTERS))}."
         )
     cls = ADAPTERS[kind]
     allowed = [field.name for field in dataclasses.fields(cls)]
     for name in fields:
         if name not in allowed:
             raise ActshiftError(
-                f"unknown field {name!r} of adapter {kind!r}{did_you_mean(name, allowed)}; "
-                f"it has {', '.join(allowed) or 'none'}. A newer actshift may have written it: pip install -U actshift."
+                f"Unknown field {name!r} of adapter {kind!r}{did_you_mean(name, allowed)}. Its fields are: "
+                f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
             )
     return cls(**fields)
 
 
-def check_rank(rank: Any, width: int | None = None) -> None:
-    """Raise ActshiftError unless the rank is a whole number from 1 up, and up to `width` where one is given.
+def check_rank(rank: object, width: int | None = None) -> None:
+    """Raise ActshiftError unless `rank` is an int from 1 to `width` (None for no upper limit).
 
     >>> check_rank(8, width=64)
     """
@@ -138,33 +197,34 @@ def check_rank(rank: Any, width: int | None = None) -> None:
         raise ActshiftError(f"rank must be a whole number from 1 up, got {rank!r}.")
     if width is not None and rank > width:
         raise ActshiftError(
-            f"rank {rank} is above the site's width {width}; use a rank from 1 to {width} (8 is the usual choice)."
+            f"rank {rank} is above the site's width {width}. Use a rank from 1 to {width} (8 is the usual choice)."
         )
 
 
-def check_weight(name: str, value: Any) -> None:
-    """Raise ActshiftError unless a penalty's weight is a finite number from 0 up.
+def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "") -> None:
+    """Raise ActshiftError unless `value` of the field `name` is one of the `allowed` strings; `hint` ends the message.
 
-    >>> check_weight("l1", 1e-3)
+    >>> check_choice("init", "default", ["default", "reference"])
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if value not in allowed:
+        raise ActshiftError(
+            f"Unknown {name} {value!r}{did_you_mean(value, allowed)}. Use one of {', '.join(allowed)}{hint}."
+        )
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite int or float (bool does not count).
+
+    >>> is_number(0.5), is_number(True), is_number(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_penalty_weight(name: str, value: float) -> None:
+    """Raise ActshiftError unless the weight of a penalty is a finite number of at least 0.
+
+    >>> check_penalty_weight("l1", 1e-3)
+    """
+    if not is_number(value) or value < 0:
         raise ActshiftError(f"{name} must be a number from 0 (no penalty) up, such as 0.001; got {value!r}.")
-
-
-def head_width(kind: str, width: int, heads: int | None) -> int:
-    """Return d_head, the width of one of the `heads` that make up a site of `width` d.
-
-    Raises ActshiftError at a site without heads, and where they do not share the width evenly.
-
-    >>> head_width("jola", 64, heads=4)
-    16
-    """
-    if heads is None:
-        raise ActshiftError(
-            f"adapter {kind!r} steers attention heads, and this site has none; use site='attention_heads'."
-        )
-    if heads < 1 or width % heads:
-        raise ActshiftError(
-            f"adapter {kind!r} needs heads of equal width, and {heads} heads cannot share a width of {width} evenly."
-        )
-    return width // heads

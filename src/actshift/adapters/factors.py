@@ -1,4 +1,4 @@
-"""A shift as the two maps that it is made of, for who computes many of them at once or keeps little of them."""
+"""The tensors of a low-rank or constant shift, and the activation functions with their derivatives."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actshift.adapters.light import HOOKS_OF_A_CALL
-
 
 class Factors(NamedTuple):
-    """The tensors of Δ(x) = up φ(down x + down_bias) + up_bias; a constant shift has rank 0.
+    """The tensors of Δ(x) = up φ(down x + down_bias) + up_bias. A constant shift has rank 0.
 
-    `down [r, d]`, `up [d, r]`, `down_bias [r]`, `up_bias [d]`; φ by its name in `ACTIVATIONS`.
+    Attributes:
+        down: `[r, d]`.
+        up: `[d, r]`.
+        activation: the name of φ in `ACTIVATIONS`, None for the identity.
+        down_bias: `[r]`, or None.
+        up_bias: `[d]`, or None.
     """
 
     down: Tensor
@@ -25,16 +28,18 @@ class Factors(NamedTuple):
     up_bias: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> Factors:
-        """Return the same in another dtype."""
+        """Return the same factors in another dtype."""
         down_bias, up_bias = (None if bias is None else bias.to(dtype) for bias in (self.down_bias, self.up_bias))
         return Factors(self.down.to(dtype), self.up.to(dtype), self.activation, down_bias, up_bias)
 
 
 def has_hooks(*modules: nn.Module) -> bool:
-    """Whether somebody hooks on to a module's calls, and would miss one that its tensors replace."""
-    for one in modules:
-        held = one.__dict__  # asking a light module for its hooks would make them
-        if HOOKS_OF_A_CALL[0] in held and any([held[name] for name in HOOKS_OF_A_CALL]):
+    """Return whether any of the modules has a forward or backward hook, which runs only if the module is called."""
+    for module in modules:
+        hooks = vars(module)  # skips nn.Module's attribute lookup, which is slow in decoding
+        if hooks["_forward_hooks"] or hooks["_forward_pre_hooks"]:
+            return True
+        if hooks["_backward_hooks"] or hooks["_backward_pre_hooks"]:
             return True
     return False
 
@@ -46,20 +51,21 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
 }
+"""The activation functions φ by name, for a code `z [..., r]`."""
 
 
-def _silu_slope(gradient: Tensor, code: Tensor) -> Tensor:
+def _silu_derivative(gradient: Tensor, code: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return torch.ops.aten.silu_backward.default(gradient, code)
-    gate = code.sigmoid()  # torch's own kernel has no derivative
+    gate = code.sigmoid()  # aten.silu_backward is not differentiable
     return gradient * gate * (1 + code * (1 - gate))
 
 
-SLOPES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
+DERIVATIVES: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
     None: lambda gradient, code: gradient,
-    "silu": _silu_slope,
+    "silu": _silu_derivative,
     "gelu": torch.ops.aten.gelu_backward,
     "relu": lambda gradient, code: gradient * (code > 0),
     "tanh": lambda gradient, code: gradient * (1 - code.tanh().square()),
 }
-"""By the same names: g ⊙ φ'(z), of a gradient g and the z that φ was taken of."""
+"""The backward pass g ⊙ φ'(z) of each activation, for a gradient g and the code z, both `[..., r]`."""

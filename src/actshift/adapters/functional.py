@@ -1,4 +1,4 @@
-"""Low-rank maps of one kind stacked, so that each row of a batch is shifted by its own in one batched product."""
+"""Add shifts to activations: one sum, one sum with a memory-efficient backward pass, or one adapter per batch row."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actshift.adapters import fused
-from actshift.adapters.factors import ACTIVATIONS, SLOPES, Factors
+from actshift.adapters.factors import ACTIVATIONS, DERIVATIVES, Factors
 
 
 def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) -> Tensor:
-    """Return `base + s·Δ(x)`, both `[..., d]`, in the dtype of `base`; autograd keeps x where it needs it.
+    """Return `base + s·Δ(x)`, in the dtype of `base`.
 
-    >>> from actshift import Vector
-    >>> add_shift(torch.ones(2, 3), torch.ones(2, 3), Vector().build(3).factors()).tolist()
-    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    Args:
+        base: the tensor to add to, `[..., d]`.
+        x: the activation that the shift is computed from, `[..., d]`.
+        factors: the tensors of Δ.
+        strength: s.
+
+    Example:
+        >>> from actshift import Vector
+        >>> add_shift(torch.ones(2, 3), torch.ones(2, 3), Vector().build(3).factors()).tolist()
+        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     down, up, activation, down_bias, up_bias = factors
     if up_bias is not None and not down.shape[0]:
         return base + (up_bias if strength == 1 else strength * up_bias).to(base.dtype)
-    dtype = product_dtype(x, down.dtype)
-    if not torch.is_grad_enabled() and fused.takes(x, factors, base):
-        width = x.shape[-1]
-        return fused.sum_and_code(base.reshape(-1, width), x.reshape(-1, width), factors, strength, dtype)[0].view_as(
-            base
-        )
+    dtype = _compute_dtype(x, down.dtype)
     if x.dtype != dtype or down.dtype != dtype:
         x, (down, up, activation, down_bias, up_bias) = x.to(dtype), factors.to(dtype)
     shift = F.linear(ACTIVATIONS[activation](F.linear(x, down, down_bias)), up, up_bias)
@@ -38,36 +39,40 @@ def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) 
 
 
 def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.0) -> Tensor:
-    """Return `x + s·Δ(x)` for `x [..., d]`, keeping the sum and the code `[..., r]` for the backward pass.
+    """Return `x + s·Δ(x)`, saving the sum and the code `[..., r]` for the backward pass instead of x.
 
-    Worth it where the sum is kept by somebody else anyhow, and wrong where it is then changed in place: autograd
-    says so in an error. In bfloat16 and float16 the sum was rounded, so that W_down's gradient carries one rounding
-    of y where the plain one carries one of x. Under torch.func and forward-mode differentiation it is `add_shift`.
+    This saves memory if something else keeps the sum anyway, as the next block does. The sum must not be changed in
+    place; autograd then raises an error. In bfloat16 and float16, W_down's gradient contains the rounding error of the
+    sum instead of that of x. Under torch.func and forward-mode differentiation this is `add_shift`.
 
-    >>> from actshift import LowRank
-    >>> add_shift_memory_efficient(torch.ones(2, 4), LowRank(rank=2).build(4).factors()).tolist()[0]
-    [1.0, 1.0, 1.0, 1.0]
+    Args:
+        x: the activation, `[..., d]`.
+        factors: the tensors of Δ.
+        strength: s.
+
+    Source: this project, docs/method.md#memory-efficient-backward.
+
+    Example:
+        >>> from actshift import LowRank
+        >>> add_shift_memory_efficient(torch.ones(2, 4), LowRank(rank=2).build(4).factors()).tolist()[0]
+        [1.0, 1.0, 1.0, 1.0]
     """
     down, up, activation, down_bias, up_bias = factors
-    if not (torch.is_grad_enabled() and down.shape[0] and fused.is_plain_autograd()):
+    if not (torch.is_grad_enabled() and down.shape[0] and _is_plain_autograd()):
         return add_shift(x, x, factors, strength)
-    flat, dtype = x.reshape(-1, down.shape[1]), product_dtype(x, down.dtype)
-    return _Lean.apply(flat, down, up, down_bias, up_bias, activation, strength, dtype)[0].view(x.shape)
+    flat, dtype = x.reshape(-1, down.shape[1]), _compute_dtype(x, down.dtype)
+    arguments = (flat, down, up, down_bias, up_bias, activation, strength, dtype)
+    return _MemoryEfficientSum.apply(*arguments)[0].view(x.shape)
 
 
-def product_dtype(x: Tensor, own: torch.dtype) -> torch.dtype:
-    """Return the dtype of both products: autocast's, or the adapter's own, which may be wider than that of x."""
-    if not torch._C._is_any_autocast_enabled():  # in decoding, to ask for the kind of device takes too long
-        return own
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else own
+class _MemoryEfficientSum(torch.autograd.Function):
+    """Compute (x, factors, …) → (y, z): the sum y `[tokens, d]` and the code before the activation, z `[tokens, r]`.
 
-
-class _Lean(torch.autograd.Function):
-    """(x, …) → (y, z); z is an output so that a second backward pass finds its way through it."""
+    z is an output so that double backward can differentiate through it.
+    """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  autograd passes the arguments by position
         ctx: Any,
         x: Tensor,
         down: Tensor,
@@ -78,55 +83,43 @@ class _Lean(torch.autograd.Function):
         strength: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        factors = Factors(down, up, activation, down_bias, up_bias)
-        if fused.takes(x, factors):
-            y, z = fused.sum_and_code(x, x, factors, strength, dtype)
-        else:
-            y, z = _sum_and_code(x, factors.to(dtype), strength)
+        y, z = _sum_and_code(x, Factors(down, up, activation, down_bias, up_bias).to(dtype), strength)
         ctx.save_for_backward(y, z, down, up, up_bias)
-        ctx.activation, ctx.strength, ctx.biased = activation, strength, down_bias is not None
+        ctx.activation, ctx.strength, ctx.has_down_bias = activation, strength, down_bias is not None
         ctx.set_materialize_grads(False)
         return y, z
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  as in `forward`
+        ctx: Any, grad_y: Tensor | None, grad_z: Tensor | None
+    ) -> tuple[Any, ...]:
         y, z, down, up, up_bias = ctx.saved_tensors
         s, dtype = ctx.strength, z.dtype
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y
-        # Of each product the layout is taken that the CPU's kernels are quick at: they are 2 to 4 times slower with a
-        # thin matrix on the right, or a thin result.
-        wide, writes = grad_y.to(dtype), up.to(dtype).t().contiguous()
+        # The layout of each product is the fast one on CPUs: a thin matrix on the right, or a thin result, makes
+        # their kernels 2 to 4 times slower.
+        grad_sum, up_rows = grad_y.to(dtype), up.to(dtype).t().contiguous()
         code = ACTIVATIONS[ctx.activation](z)
         needs_x, needs_down, needs_up = ctx.needs_input_grad[:3]
         grad_down = grad_up = grad_down_bias = grad_up_bias = None
-        factors = Factors(down, up, ctx.activation)
-        if needs_x and grad_z is None and not torch.is_grad_enabled() and fused.takes(grad_y, factors, z):
-            delta, grad_x = fused.delta_and_gradient(grad_y, z, factors, s)
-        else:
-            delta = SLOPES[ctx.activation](s * F.linear(wide, writes), z)
-            delta = delta if grad_z is None else delta + grad_z
-            grad_x = _plus_product(grad_y, delta, down.to(dtype)) if needs_x else None
-        if needs_down:
-            grad_down = delta.t() @ y.to(dtype) - s * (delta.t() @ code) @ writes
+        delta = DERIVATIVES[ctx.activation](s * F.linear(grad_sum, up_rows), z)
+        delta = delta if grad_z is None else delta + grad_z
+        grad_x = _add_product(grad_y, delta, down.to(dtype)) if needs_x else None
+        if needs_down:  # δᵀx, with x = y - s·(φ(z) upᵀ + up_bias)
+            grad_down = delta.t() @ y.to(dtype) - s * (delta.t() @ code) @ up_rows
             if up_bias is not None:
                 grad_down = grad_down - s * torch.outer(delta.sum(0), up_bias.to(dtype))
         if needs_up:
-            grad_up = s * (code.t() @ wide).t()
-        if ctx.biased and ctx.needs_input_grad[3]:
+            grad_up = s * (code.t() @ grad_sum).t()
+        if ctx.has_down_bias and ctx.needs_input_grad[3]:
             grad_down_bias = delta.sum(0)
         if up_bias is not None and ctx.needs_input_grad[4]:
-            grad_up_bias = s * wide.sum(0)
+            grad_up_bias = s * grad_sum.sum(0)
         return grad_x, grad_down, grad_up, grad_down_bias, grad_up_bias, None, None, None
 
 
-def _plus_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    if base.dtype == left.dtype:
-        return torch.addmm(base, left, right)
-    return base + (left @ right).to(base.dtype)
-
-
 def _sum_and_code(x: Tensor, factors: Factors, strength: float) -> tuple[Tensor, Tensor]:
-    """Return `x + s·Δ(x) [tokens, d]` and z `[tokens, r]`, where the dtypes allow it in one product with the sum."""
+    """Return `x + s·Δ(x) [tokens, d]` and z `[tokens, r]`, fusing the sum into the product if the dtypes allow it."""
     down, up, activation, down_bias, up_bias = factors
     z = F.linear(x.to(down.dtype), down, down_bias)
     code = ACTIVATIONS[activation](z)
@@ -136,64 +129,93 @@ def _sum_and_code(x: Tensor, factors: Factors, strength: float) -> tuple[Tensor,
     return torch.addmm(base, code, up.t(), alpha=strength), z
 
 
-class Product(NamedTuple):
-    """The `factors` of R rows: `down [R, r, d]`, `up [R, d, r]`, `down_bias [R, 1, r]`, `up_bias [R, 1, d]`.
+def _add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    if base.dtype == left.dtype:
+        return torch.addmm(base, left, right)
+    return base + (left @ right).to(base.dtype)
 
-    Each row's strength is in `up` and `up_bias`. Ranks below r are filled up with zeros, and rows without an adapter
-    are zero, so that they keep their values to the bit.
+
+class StackedShifts(NamedTuple):
+    """The shifts of R batch rows, each with its own adapter, as batched products.
+
+    `factors` has `down [R, r, d]`, `up [R, d, r]`, `down_bias [R, 1, r]` and `up_bias [R, 1, d]`. `up` and `up_bias`
+    are multiplied by each row's strength. Ranks below r are padded with zeros. Rows without an adapter are all zero,
+    and their values stay bit-identical.
     """
 
     factors: Factors
 
     def add(self, base: Tensor, x: Tensor) -> Tensor:
-        """Return `base + s·Δ(x)` in the dtype of `base`, for `base` and `x` of `[R, tokens, d]`."""
+        """Return `base + s·Δ(x)` in the dtype of `base`, for `base` and `x` of shape `[R, tokens, d]`."""
         factors, up_bias = self.factors, self.factors.up_bias
-        dtype = product_dtype(x, factors.down.dtype)
-        if not torch.is_grad_enabled() and fused.takes(x, factors, base):
-            return fused.sum_and_code(base, x, factors, 1.0, dtype)[0]
+        dtype = _compute_dtype(x, factors.down.dtype)
         shifted = base if up_bias is None else base + up_bias.to(base.dtype)
         if not factors.down.shape[1]:
             return shifted
         down, up, activation, down_bias, _ = factors.to(dtype)
-        wide = x.to(dtype)
-        code = wide @ down.mT if down_bias is None else torch.baddbmm(down_bias, wide, down.mT)
+        x = x.to(dtype)
+        code = x @ down.mT if down_bias is None else torch.baddbmm(down_bias, x, down.mT)
         code = ACTIVATIONS[activation](code)
         return torch.baddbmm(shifted, code, up.mT) if base.dtype == dtype else shifted + (code @ up.mT).to(base.dtype)
 
-    def of_rows(self, rows: Sequence[int]) -> Product:
-        """Return that of some of the rows."""
+    def of_rows(self, rows: Sequence[int]) -> StackedShifts:
+        """Return the shifts of some of the rows, in the order of `rows`."""
         down, up, activation, *biases = self.factors
         down_bias, up_bias = (None if bias is None else bias[rows] for bias in biases)
-        return Product(Factors(down[rows], up[rows], activation, down_bias, up_bias))
+        return StackedShifts(Factors(down[rows], up[rows], activation, down_bias, up_bias))
 
 
-def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> Product:
-    """Return the product of `count` rows, of which some have factors and a strength; of one activation and width.
+def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedShifts:
+    """Stack the factors of batch rows.
 
-    >>> from actshift import Vector
-    >>> product = stacked({1: (Vector().build(3).factors()._replace(up_bias=torch.ones(3)), 2.0)}, count=2)
-    >>> product.add(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).tolist()
-    [[[0.0, 0.0, 0.0]], [[2.0, 2.0, 2.0]]]
+    Args:
+        shifts: the factors and the strength of each row that has an adapter, all with one activation and width d.
+        count: R, the number of rows.
+
+    Source: this project, docs/method.md#row-adapters.
+
+    Example:
+        >>> from actshift import Vector
+        >>> shifts = stacked({1: (Vector().build(3).factors()._replace(up_bias=torch.ones(3)), 2.0)}, count=2)
+        >>> shifts.add(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).tolist()
+        [[[0.0, 0.0, 0.0]], [[2.0, 2.0, 2.0]]]
     """
     example = next(iter(shifts.values()))[0]
     rank, width = max(len(factors.down) for factors, _ in shifts.values()), example.down.shape[1]
-    nothing = Factors(example.down.new_zeros(rank, width), example.up.new_zeros(width, rank))
-    rows = [shifts.get(row, (nothing, 1.0)) for row in range(count)]
-
-    def biases(name: str, size: int) -> Tensor | None:
-        found = [getattr(factors, name) for factors, _ in rows]
-        if all(bias is None for bias in found):
-            return None
-        zeros = example.down.new_zeros(size)
-        return torch.stack([zeros if bias is None else F.pad(bias, (0, size - len(bias))) for bias in found])[:, None]
-
-    strength = torch.tensor([s for _, s in rows], dtype=example.down.dtype, device=example.down.device)[:, None, None]
-    up_bias = biases("up_bias", width)
+    no_shift = Factors(example.down.new_zeros(rank, width), example.up.new_zeros(width, rank))
+    rows = [shifts.get(row, (no_shift, 1.0)) for row in range(count)]
+    strength = example.down.new_tensor([s for _, s in rows])[:, None, None]
+    up_bias = _stack_biases([factors.up_bias for factors, _ in rows], example.down.new_zeros(width))
     factors = Factors(
         torch.stack([F.pad(factors.down, (0, 0, 0, rank - len(factors.down))) for factors, _ in rows]),
         strength * torch.stack([F.pad(factors.up, (0, rank - factors.up.shape[1])) for factors, _ in rows]),
         example.activation,
-        biases("down_bias", rank),
+        _stack_biases([factors.down_bias for factors, _ in rows], example.down.new_zeros(rank)),
         None if up_bias is None else strength * up_bias,
     )
-    return Product(factors)
+    return StackedShifts(factors)
+
+
+def _stack_biases(biases: Sequence[Tensor | None], zeros: Tensor) -> Tensor | None:
+    """Return `[R, 1, size]`, padded to the size of `zeros`; None if no row has a bias."""
+    if all(bias is None for bias in biases):
+        return None
+    return torch.stack([zeros if bias is None else F.pad(bias, (0, len(zeros) - len(bias))) for bias in biases])[
+        :, None
+    ]
+
+
+def _compute_dtype(x: Tensor, adapter_dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of both products: autocast's if it is active, else the adapter's own."""
+    # In decoding, asking autocast about a device type on every call takes too long.
+    if not torch._C._is_any_autocast_enabled():  # pyright: ignore[reportPrivateUsage]  no public equivalent
+        return adapter_dtype
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else adapter_dtype
+
+
+def _is_plain_autograd() -> bool:
+    """Return whether neither torch.func nor forward-mode differentiation is active."""
+    functorch = torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]  no public equivalent
+    forward_mode = torch.autograd.forward_ad._current_level >= 0  # pyright: ignore[reportPrivateUsage]  no equivalent
+    return not (functorch or forward_mode)

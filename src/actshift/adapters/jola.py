@@ -1,4 +1,4 @@
-"""JoLA: learn which attention heads to steer, and whether by a factor, by an offset, or by both."""
+"""JoLA: learn which attention heads to steer, and whether to scale them, to add a vector, or both."""
 
 from __future__ import annotations
 
@@ -9,71 +9,78 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import Adapter, Shift, check_weight, head_width, register
+from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight, is_number, register
 from actshift.errors import ActshiftError
 
-LOW, HIGH = -0.1, 1.1
-"""γ and ζ, between which a gate is stretched before it is clamped to [0, 1]."""
+STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
+"""γ and ζ: a gate is stretched to this interval and then clamped to [0, 1]."""
 
-EDGE = 1e-6  # keeps the noise away from 0 and 1, so that its logit stays within ±13.8
-SETTLED = 50.0  # |log α| of a gate settled for good: no noise reaches across, at any temperature up to 1
+NOISE_EPSILON = 1e-6
+"""The noise is clamped to [ε, 1 - ε], which bounds its logit to ±13.8."""
+
+FINAL_LOG_ALPHA = 50.0
+"""|log α| of a finalised gate: no noise changes its value, at any temperature up to 1."""
+
+INITIAL_OPEN_PROBABILITY = 0.9
+"""P(gate open) at the start. All heads then get gradients from the first step, and it takes some hundred steps until
+evaluation would round a gate to closed. The authors' code starts near 0.7, and the first steps then decide at random.
+Source: this project, docs/method.md#gates."""
 
 
 class HardConcrete(nn.Module):
-    """Hard-concrete gates, with one `log_alpha` each: `[gates]` values in [0, 1].
+    """Hard-concrete gates `[gates]` with values in [0, 1], and one parameter `log_alpha` each.
 
-    In training they are sampled, and exactly 0 or 1 with a probability of their own:
+    In training the gates are sampled, and are exactly 0 or 1 with positive probability:
 
         u ~ U(0, 1),  s = σ((log u - log(1 - u) + log α) / β),  z = clamp(s (ζ - γ) + γ, 0, 1)
 
-    In evaluation each is the rounded z of the median u = 1/2: 1 where log α > 0, else 0. β is the temperature, and
-    everything is computed in float32 at least. A checkpointed forward samples the same gates again, since
-    checkpointing restores torch's random state.
+    In evaluation a gate is z at the median u = 1/2, rounded: 1 if log α > 0, else 0. β is the temperature. The
+    computation is in float32 or wider. Gradient checkpointing samples the same gates again, because it restores the
+    random state of torch.
 
-    Source: Louizos, Welling, Kingma, arXiv 1712.01312, eqs. 10 to 13; rounding the evaluated gate is [ours].
+    Source: Louizos, Welling, Kingma, arXiv 1712.01312, eqs. 10 to 13. Rounding in evaluation: this project,
+    docs/method.md#gates.
 
-    >>> gates = HardConcrete(4, open_at_start=0.9, temperature=0.33).eval()
-    >>> gates(0.33).tolist()
-    [1.0, 1.0, 1.0, 1.0]
+    Example:
+        >>> gates = HardConcrete(4, open_probability=0.9, temperature=0.33).eval()
+        >>> gates(0.33).tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, gates: int, open_at_start: float, temperature: float) -> None:
+    def __init__(self, gates: int, open_probability: float, temperature: float) -> None:
         super().__init__()
-        start = math.log(open_at_start / (1 - open_at_start)) + temperature * math.log(-LOW / HIGH)
-        self.log_alpha = nn.Parameter(torch.full((gates,), start))
+        offset = temperature * math.log(-STRETCH_LOW / STRETCH_HIGH)
+        log_alpha = math.log(open_probability / (1 - open_probability)) + offset
+        self.log_alpha = nn.Parameter(torch.full((gates,), log_alpha))
 
     def forward(self, temperature: Tensor | float) -> Tensor:
-        """Return the gates `[gates]` at this temperature, sampled afresh in training."""
-        log_alpha = self._wide()
+        """Return the gates `[gates]` at this temperature: sampled in training, 0 or 1 in evaluation."""
+        log_alpha = self._float32_log_alpha()
         if not self.training:
             return (log_alpha > 0).to(log_alpha.dtype)
-        noise = torch.rand_like(log_alpha).clamp(EDGE, 1 - EDGE).logit()
-        stretched = torch.sigmoid((noise + log_alpha) / temperature) * (HIGH - LOW) + LOW
+        noise = torch.rand_like(log_alpha).clamp(NOISE_EPSILON, 1 - NOISE_EPSILON).logit()
+        stretched = torch.sigmoid((noise + log_alpha) / temperature) * (STRETCH_HIGH - STRETCH_LOW) + STRETCH_LOW
         return stretched.clamp(0, 1)
 
     def open_probability(self, temperature: Tensor | float) -> Tensor:
         """Return P(z ≠ 0) = σ(log α - β log(-γ / ζ)) `[gates]` (arXiv 1712.01312, eq. 12)."""
-        return torch.sigmoid(self._wide() - temperature * math.log(-LOW / HIGH))
+        return torch.sigmoid(self._float32_log_alpha() - temperature * math.log(-STRETCH_LOW / STRETCH_HIGH))
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Make every gate what it is in evaluation, in training too and for good."""
-        self.log_alpha.copy_(torch.where(self.log_alpha > 0, SETTLED, -SETTLED))
+    def finalize(self) -> None:
+        """Fix every gate at its value in evaluation, also for training mode."""
+        self.log_alpha.copy_(torch.where(self.log_alpha > 0, FINAL_LOG_ALPHA, -FINAL_LOG_ALPHA))
 
-    def _wide(self) -> Tensor:
+    def _float32_log_alpha(self) -> Tensor:
         return self.log_alpha.to(torch.promote_types(self.log_alpha.dtype, torch.float32))
 
 
-OPEN_AT_START = 0.9
-"""P(open) of a fresh gate [ours]: gradients reach every head at once, and a gate that evaluation would round to
-closed is yet some hundred steps away. The authors' code starts near 0.7, where the first steps decide at random."""
-
-
 class JoLAShift(Shift):
-    """Δ(x) = g_m · (a ⊙ x) + g_a · v, one gate g_m and one g_a a head.
+    """Δ(x) = g_m · (a ⊙ x) + g_a · v, with one gate g_m and one gate g_a per head.
 
-    `scale [heads, d_head]` (a) and `vector [heads, d_head]` (v) are zero at the start. `step`, an integer that no
-    change of dtype rounds, counts optimiser steps; it is stored, so that a resumed run is as cool as it was.
+    `scale [heads, d_head]` (a) and `vector [heads, d_head]` (v) start at zero. The buffer `step` counts optimiser
+    steps. It is an integer, which dtype conversion does not round, and it is saved, so a resumed run continues at the
+    same temperature.
     """
 
     step: Tensor
@@ -83,12 +90,12 @@ class JoLAShift(Shift):
         self.adapter = adapter
         self.scale = nn.Parameter(torch.zeros(heads, d_head))
         self.vector = nn.Parameter(torch.zeros(heads, d_head))
-        self.scale_gate = HardConcrete(heads, OPEN_AT_START, adapter.temperature)
-        self.vector_gate = HardConcrete(heads, OPEN_AT_START, adapter.temperature)
+        self.scale_gate = HardConcrete(heads, INITIAL_OPEN_PROBABILITY, adapter.temperature)
+        self.vector_gate = HardConcrete(heads, INITIAL_OPEN_PROBABILITY, adapter.temperature)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `x [..., heads · d_head]` to the shift of that shape; gates are sampled in training, 0 or 1 else."""
+        """Map `x [..., heads · d_head]` to the shift of the same shape, with gates as in `HardConcrete`."""
         temperature = self.temperature()
         scale, vector = (
             (gate(temperature).to(gated.dtype)[:, None] * gated).flatten()
@@ -97,14 +104,14 @@ class JoLAShift(Shift):
         return scale * x + vector
 
     def temperature(self) -> Tensor | float:
-        """Return β at this step: from `temperature` down to `end_temperature`, by an equal factor each step."""
+        """Return β at this step. It falls geometrically from `temperature` to `end_temperature`."""
         start, end, steps = self.adapter.temperature, self.adapter.end_temperature, self.adapter.anneal_steps
         if steps is None:
             return start
         return start * (end / start) ** (self.step.clamp(max=steps) / steps)
 
     def penalty(self) -> Tensor | None:
-        """Return l0 times the expected number of open gates in float32, or None where l0 is 0."""
+        """Return l0 times the expected number of open gates in float32, or None if l0 is 0."""
         if not self.adapter.l0:
             return None
         beta = self.temperature()
@@ -112,33 +119,41 @@ class JoLAShift(Shift):
         return self.adapter.l0 * gates
 
     def after_step(self) -> None:
-        """Count the step, by which the temperature falls."""
+        """Count the step, which lowers the temperature."""
         self.step += 1
 
     def finish(self) -> None:
-        """Settle each gate at the 0 or 1 that it has in evaluation; nothing opens or closes it afterwards."""
-        self.scale_gate.settle()
-        self.vector_gate.settle()
+        """Fix each gate at its value in evaluation, 0 or 1. Further training does not change it."""
+        self.scale_gate.finalize()
+        self.vector_gate.finalize()
 
 
 @register
 @dataclass(frozen=True)
-class JoLA(Adapter):
-    """Steer attention heads by a factor and an offset, each behind a gate of its own: Δ(x) = g_m · (a ⊙ x) + g_a · v.
+class JoLA(HeadAdapter):
+    """Steer attention heads by a gated factor and a gated vector: Δ(x) = g_m · (a ⊙ x) + g_a · v.
 
-    Every head has `a [d_head]`, `v [d_head]` and two hard-concrete gates (`HardConcrete`), 2d + 2 · heads parameters
-    a site. In training the gates are sampled; evaluated, saved and reloaded they are exactly 0 or 1. `l0` weighs the
-    penalty l0 · Σ P(gate open) that every optimiser step adds to the loss. The gates' temperature β is `temperature`;
-    with `anneal_steps` it falls to `end_temperature` over so many optimiser steps, by an equal factor each, and stays.
+    Every head has `a [d_head]`, `v [d_head]` and two hard-concrete gates (see `HardConcrete`), in all 2d + 2 · heads
+    parameters per site, built in float32. a and v start at zero, which makes a fresh adapter a no-op. Gates are sampled
+    in training, and are exactly 0 or 1 in evaluation and after saving.
 
-    Raises ActshiftError for a negative l0, temperatures outside (0, 1], one that rises, anneal_steps under 1; at a
-    site, where there are no attention heads.
-    Source: Lai, Fraser, Titov, JoLA, arXiv 2502.01179. β = 0.33, γ = -0.1 and ζ = 1.1 are from the authors' code, which
-    keeps β constant (as `anneal_steps=None` does). [ours]: the schedule's shape and end; l0 = 4e-5, about what their
-    trainer's λ makes of one gate on Llama-3.1-8B; the start a = v = 0, a no-op, where theirs is N(0, 1e-3).
+    Args:
+        l0: weight of the penalty l0 · Σ P(gate open), which is added to the loss of every optimiser step.
+        temperature: β of the gates, above 0 and at most 1.
+        end_temperature: β after `anneal_steps`, at most `temperature`.
+        anneal_steps: number of optimiser steps over which β falls geometrically. None keeps `temperature`.
 
-    >>> JoLA().parameter_count(2048, heads=32)
-    4160
+    Raises:
+        ActshiftError: a negative or non-finite l0, a temperature outside (0, 1], an end_temperature above temperature,
+            anneal_steps below 1; from `build`, a site without attention heads.
+
+    Source: Lai, Fraser, Titov, JoLA, arXiv 2502.01179; docs/method.md#jola. β = 0.33, γ = -0.1 and ζ = 1.1 are from the
+    authors' code, which keeps β constant. This project, docs/method.md#gates: the schedule of β and its end; l0 = 4e-5,
+    about the weight per gate of the authors' λ on Llama-3.1-8B; a = v = 0 at the start, where theirs is N(0, 1e-3).
+
+    Example:
+        >>> JoLA().parameter_count(2048, heads=32)
+        4160
     """
 
     kind: ClassVar[str] = "jola"
@@ -148,32 +163,25 @@ class JoLA(Adapter):
     anneal_steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the penalty's weight and the schedule."""
-        check_weight("l0", self.l0)
-        for name in ("temperature", "end_temperature"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        """Check the weight of the penalty and the temperature schedule."""
+        check_penalty_weight("l0", self.l0)
+        for name, value in (("temperature", self.temperature), ("end_temperature", self.end_temperature)):
+            if not is_number(value) or not 0 < value <= 1:
                 raise ActshiftError(f"{name} must be a number above 0 and up to 1 such as 0.33, got {value!r}.")
-        if self.anneal_steps is not None and (type(self.anneal_steps) is not int or self.anneal_steps < 1):
+        if self.anneal_steps is None:
+            return
+        if type(self.anneal_steps) is not int or self.anneal_steps < 1:
             raise ActshiftError(
                 f"anneal_steps must be a number of optimiser steps from 1 up, or None for a constant temperature; "
                 f"got {self.anneal_steps!r}."
             )
-        if self.anneal_steps is not None and self.end_temperature > self.temperature:
+        if self.end_temperature > self.temperature:
             raise ActshiftError(
-                f"end_temperature {self.end_temperature} is above temperature {self.temperature}, and gates only "
-                "cool; lower it."
+                f"end_temperature {self.end_temperature} is above temperature {self.temperature}, but the temperature "
+                "can only fall. Lower end_temperature."
             )
 
     def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a `JoLAShift` for a site of `width` d made of `heads`."""
-        d_head = head_width(self.kind, width, heads)
+        """Return a `JoLAShift` for a site of `width` d with this number of `heads`."""
+        d_head = self.head_width(width, heads)
         return JoLAShift(width // d_head, d_head, self)
-
-    def parameter_count(self, width: int, heads: int | None = None) -> int:
-        """Return 2d + 2 · heads."""
-        return 2 * width + 2 * (width // head_width(self.kind, width, heads))
-
-    def check_shape(self, width: int, heads: int | None = None) -> None:
-        """Raise ActshiftError where there are no heads, or they do not share the width evenly."""
-        head_width(self.kind, width, heads)

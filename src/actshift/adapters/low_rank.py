@@ -1,4 +1,4 @@
-"""The paper's adapter: a low-rank map of the activation, linear or not."""
+"""The low-rank adapter of the paper: a linear or nonlinear low-rank map of the activation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import Adapter, Shift, check_rank, register
+from actshift.adapters.base import RankAdapter, Shift, check_choice, register
 from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
-from actshift.adapters.light import LightLinear
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
 Init = Literal["default", "reference", "gradient"]
@@ -21,18 +20,21 @@ REFERENCE_SCALE = 1e-3
 
 
 class LowRankShift(Shift):
-    """Δ(x) = W_up φ(W_down x + b_down) + b_up, with `W_down [r, d]`, `W_up [d, r]`; W_up and both b start at zero."""
+    """Δ(x) = W_up φ(W_down x + b_down) + b_up, with `W_down [r, d]`, `W_up [d, r]`, `b_down [r]` and `b_up [d]`.
+
+    W_up and both biases start at zero.
+    """
 
     def __init__(self, width: int, rank: int, activation: str | None, bias: bool, init: str) -> None:
         super().__init__()
         self.activation = activation
-        self.down = LightLinear(width, rank, bias=bias)
-        self.up = LightLinear(rank, width, bias=bias)
+        self.down = nn.Linear(width, rank, bias=bias)
+        self.up = nn.Linear(rank, width, bias=bias)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
-        for linear in (self.down, self.up):
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        if bias:
+            nn.init.zeros_(self.down.bias)
+            nn.init.zeros_(self.up.bias)
         if init == "reference":
             with torch.no_grad():
                 self.down.weight.mul_(REFERENCE_SCALE)
@@ -42,15 +44,15 @@ class LowRankShift(Shift):
         return self.up(ACTIVATIONS[self.activation](self.down(x)))
 
     def factors(self) -> Factors | None:
-        """Return both maps, unless somebody watches their calls, or their weights are no plain parameters."""
-        # Looked up where nn.Module keeps them: in decoding, its own lookup would take longer than the products.
+        """Return both maps, or None if a module has hooks or a weight is not a plain parameter (parametrised)."""
+        # Skip nn.Module's attribute lookup: in decoding it takes longer than the matrix products.
         down, up = self._modules["down"], self._modules["up"]
         assert down is not None and up is not None
-        reads, writes = down._parameters, up._parameters
-        read, write = reads.get("weight"), writes.get("weight")
-        if read is None or write is None or has_hooks(self, down, up):
+        down_parameters, up_parameters = down._parameters, up._parameters
+        down_weight, up_weight = down_parameters.get("weight"), up_parameters.get("weight")
+        if down_weight is None or up_weight is None or has_hooks(self, down, up):
             return None
-        return Factors(read, write, self.activation, reads["bias"], writes["bias"])
+        return Factors(down_weight, up_weight, self.activation, down_parameters["bias"], up_parameters["bias"])
 
     def reads(self) -> list[Tensor]:
         """Return W_down."""
@@ -63,54 +65,47 @@ class LowRankShift(Shift):
 
 @register
 @dataclass(frozen=True)
-class LowRank(Adapter):
-    """Shift an activation by a low-rank map of itself: Δ(x) = W_up φ(W_down x), 2dr parameters a site.
+class LowRank(RankAdapter):
+    """Shift an activation by a low-rank map of itself: Δ(x) = W_up φ(W_down x), 2dr parameters per site.
 
-    `activation` is φ: "silu" (the paper's default), "gelu", "relu", "tanh", or None for the linear adapter.
-    `bias` adds a learned offset to both maps (r + d parameters more). `init` sets W_down, W_up = 0 either way:
-    "default" is Kaiming-uniform(a=√5), that is U(-1/√d, 1/√d); "reference" is the paper's code, the same × 1e-3, which
-    learns more slowly at low rates, and less so or not at all at its best one [ours, benchmarks/RESULTS.md]; "gradient"
-    is the default until `actshift.gradient_init` puts the directions in which a task's loss falls fastest in its place.
+    `W_down [r, d]` and `W_up [d, r]` are built in float32. W_up starts at zero, which makes a fresh adapter a no-op.
 
-    Raises ActshiftError for a rank under 1, an unknown activation or init; at a site, for a rank above its width.
-    Source: arXiv 2603.00425, "linear" and "nonlinear" parameterisations.
+    Args:
+        rank: r, from 1 to the width d of the site.
+        activation: φ, "silu" (the paper's default), "gelu", "relu" or "tanh"; None for a linear adapter.
+        bias: add `b_down [r]` inside φ and `b_up [d]` to the result, both zero at the start (r + d parameters more).
+        init: how W_down starts. "default" is Kaiming-uniform(a=√5), which is U(-1/√d, 1/√d). "reference" is that
+            times 1e-3, as in the paper's code; it learns more slowly at low learning rates (benchmarks/RESULTS.md).
+            "gradient" starts as "default", until `actshift.gradient_init` sets W_down from the gradients of a task.
 
-    >>> LowRank(rank=8).parameter_count(2048)
-    32768
+    Raises:
+        ActshiftError: a rank below 1, an unknown activation or init; from `build`, a rank above the site's width.
+
+    Source: arXiv 2603.00425, parameterisations "linear" and "nonlinear"; docs/method.md#low-rank and #initialisation.
+    Comparing the inits is this project, docs/method.md#gradient-initialisation.
+
+    Example:
+        >>> LowRank(rank=8).parameter_count(2048)
+        32768
+        >>> LowRank(rank=2, activation=None).build(16)(torch.ones(2, 3, 16)).shape
+        torch.Size([2, 3, 16])
     """
 
     kind: ClassVar[str] = "low_rank"
-    rank: int = 8
     activation: Activation | None = "silu"
     bias: bool = False
     init: Init = "default"
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_rank(self.rank)
-        if self.activation not in ACTIVATIONS:
-            allowed = get_args(Activation)
-            raise ActshiftError(
-                f"unknown activation {self.activation!r}{did_you_mean(self.activation, allowed)}; "
-                f"use one of {', '.join(allowed)}, or None for a linear adapter."
-            )
-        if not isinstance(self.bias, bool):
+        super().__post_init__()
+        if self.activation is not None:
+            check_choice("activation", self.activation, get_args(Activation), ", or None for a linear adapter")
+        if type(self.bias) is not bool:
             raise ActshiftError(f"bias must be True or False, got {self.bias!r}.")
-        if self.init not in get_args(Init):
-            raise ActshiftError(
-                f"unknown init {self.init!r}{did_you_mean(self.init, get_args(Init))}; "
-                "use 'default', 'reference' or 'gradient'."
-            )
+        check_choice("init", self.init, get_args(Init))
 
     def build(self, width: int, heads: int | None = None) -> Shift:
         """Return a `LowRankShift` of `width` d and this rank."""
         self.check_shape(width)
         return LowRankShift(width, self.rank, self.activation, self.bias, self.init)
-
-    def parameter_count(self, width: int, heads: int | None = None) -> int:
-        """Return 2dr, and r + d more with a bias."""
-        return 2 * width * self.rank + (self.rank + width if self.bias else 0)
-
-    def check_shape(self, width: int, heads: int | None = None) -> None:
-        """Raise ActshiftError where the rank exceeds the site's width d."""
-        check_rank(self.rank, width)

@@ -1,4 +1,4 @@
-"""A constant shift: steering by one learned vector a site."""
+"""A constant shift: one learned vector per site."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from actshift.adapters.factors import Factors, has_hooks
 
 
 class VectorShift(Shift):
-    """Δ(x) = v, with `v [d]` zero at the start."""
+    """Δ(x) = v, with `v [d]` initialised to zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `x [..., d]` to `v [d]`, which broadcasts over every position."""
+        """Return `v [d]`, which broadcasts over all positions of `x [..., d]`."""
         return self.vector
 
     def factors(self) -> Factors | None:
-        """Return v as the bias of a map of rank 0."""
+        """Return v as the bias of a map of rank 0, or None if the module has hooks."""
         if has_hooks(self):
             return None
-        vector = self._parameters["vector"]  # where nn.Module keeps it, as in decoding its own lookup takes as long
+        vector = self._parameters["vector"]  # skips nn.Module's attribute lookup, which is slow in decoding
         assert vector is not None
-        nothing = vector.new_empty(0, len(vector))
-        return Factors(nothing, nothing.mT, up_bias=vector)
+        empty = vector.new_empty(0, len(vector))
+        return Factors(empty, empty.mT, up_bias=vector)
 
     def writes(self) -> list[Tensor]:
         """Return v."""
@@ -40,12 +40,17 @@ class VectorShift(Shift):
 @register
 @dataclass(frozen=True)
 class Vector(Adapter):
-    """Shift every activation by the same learned vector: Δ(x) = v, d parameters a site.
+    """Add the same learned vector to every activation: Δ(x) = v, with `v [d]`, d parameters per site.
 
-    Source: arXiv 2603.00425, the `vector` row of its parameterisations.
+    v starts at zero in float32, which makes a fresh adapter a no-op. It fits a site of any width.
 
-    >>> Vector().parameter_count(2048)
-    2048
+    Source: arXiv 2603.00425, parameterisation "vector"; docs/method.md#vector.
+
+    Example:
+        >>> Vector().parameter_count(2048)
+        2048
+        >>> Vector().build(4)(torch.ones(2, 3, 4)).tolist()
+        [0.0, 0.0, 0.0, 0.0]
     """
 
     kind: ClassVar[str] = "vector"
@@ -53,7 +58,3 @@ class Vector(Adapter):
     def build(self, width: int, heads: int | None = None) -> Shift:
         """Return a `VectorShift` of `width` d."""
         return VectorShift(width)
-
-    def parameter_count(self, width: int, heads: int | None = None) -> int:
-        """Return d."""
-        return width

@@ -1,4 +1,4 @@
-"""From rows or texts to the padded batches that a model is called with."""
+"""Turn rows or texts into padded batches of tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.data import LABELLED, checked_rows
 from actshift.data.collate import padded
-from actshift.data.encode import Encoded, class_names, encode, encode_texts
+from actshift.data.encode import class_names, encode, encode_texts
 from actshift.data.rows import columns_of
 from actshift.errors import ActshiftError, require
 
@@ -26,33 +26,39 @@ def token_batches(
     max_length: int = 512,
     labels: Sequence[str] = (),
 ) -> list[dict[str, Tensor]]:
-    """Return rows as batches of `input_ids`, `attention_mask` and `labels`, each `[batch, seq]`, padded on the right.
+    """Tokenize rows into batches of `input_ids`, `attention_mask` and `labels`, in order and padded on the right.
 
-    Rows are texts, or have the columns prompt + completion, messages or text, and become the tokens and labels that
-    training gives them: those of a prompt and of padding are -100. They keep their order. Rows for an encoder have a
-    label a text `[batch]` or a tag a word, out of `labels` (the names that the rows have, if left out), or are pairs.
-    Mere texts have no labels for a tokenizer that knows no end of a text, which is an encoder's.
+    Each tensor is `[batch, seq]` int64. Labels are the ids of the tokens to predict, and -100 for prompts and padding,
+    as in training. The labels of a text classifier are `[batch]` class indices; pairs of texts have the inputs
+    `pair_input_ids` and `pair_attention_mask` instead of labels. Plain texts have no labels if the tokenizer has no
+    end-of-text token, as is usual for encoders.
 
-    Raises ActshiftError for no rows, rows of another kind, and rows without a token to predict.
+    Args:
+        rows: Texts, or rows with prompt + completion, messages or text. For encoders: text + label, tokens + tags, or
+            text + text_pair.
+        max_length: Longest row in tokens. A longer text becomes several rows, or is cut for an encoder. A longer prompt
+            with its completion is left out, with a warning.
+        labels: Names of the classes or tags, in the order of their indices. By default those in the rows, sorted.
+
+    Raises:
+        ActshiftError: There are no rows, their columns are not supported, or no row has a token to predict.
 
     >>> from actshift.demo import load_base
     >>> [batch] = token_batches([{"prompt": "what is", "completion": " one"}], load_base()[1])
     >>> list(batch)
     ['input_ids', 'attention_mask', 'labels']
     """
-    examples = _encoded(_dataset(rows), tokenizer, max_length, labels).examples
+    dataset = _dataset(rows)
+    if tokenizer.eos_token_id is None and dataset.column_names == ["text"]:
+        examples = encode_texts(dataset, tokenizer, max_length).examples
+    else:
+        examples = encode(dataset, tokenizer, max_length, labels or class_names(dataset)).examples
     if not examples:
-        raise ActshiftError("No row has a token to predict; a text needs two tokens at least.")
+        raise ActshiftError("No row has a token to predict; a text needs at least two tokens.")
     return [padded(examples[start : start + batch_size], tokenizer) for start in range(0, len(examples), batch_size)]
 
 
-def _encoded(rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]) -> Encoded:
-    if tokenizer.eos_token_id is None and rows.column_names == ["text"]:
-        return encode_texts(rows, tokenizer, max_length)
-    return encode(rows, tokenizer, max_length, labels or class_names(rows))
-
-
-def _dataset(rows: Rows | Dataset) -> Any:
+def _dataset(rows: Any) -> Dataset:
     if not len(rows):
         raise ActshiftError("There are no rows; give at least one text, or one row of prompt and completion.")
     if hasattr(rows, "column_names"):
@@ -60,7 +66,7 @@ def _dataset(rows: Rows | Dataset) -> Any:
     if all(isinstance(row, str) for row in rows):
         return require("datasets", "train").Dataset.from_dict({"text": list(rows)})
     if isinstance(rows[0], Mapping) and columns_of(list(rows[0]), LABELLED):
-        return checked_rows(rows, "What was given", LABELLED)
+        return checked_rows(rows, "the given rows", LABELLED)
     if all(isinstance(row, Mapping) for row in rows):
-        return require("datasets", "train").Dataset.from_list([dict(row) for row in rows])  # type: ignore[arg-type]
-    raise ActshiftError("Rows must be texts, or mappings with prompt and completion, messages or text, all of a kind.")
+        return require("datasets", "train").Dataset.from_list([dict(row) for row in rows])
+    raise ActshiftError("Rows must be texts, or mappings with prompt and completion, messages or text, and not a mix.")

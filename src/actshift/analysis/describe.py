@@ -1,4 +1,4 @@
-"""Tell an adapter from a model, and describe it."""
+"""Describe a saved adapter or a model from its files, without loading the model's weights."""
 
 from __future__ import annotations
 
@@ -24,11 +24,35 @@ from actshift.tuner.checkpoint import CONFIG_NAME, PEFT_PREFIX, fetch
 from actshift.tuner.layer import CHILD_AT_INPUT, CONTAINER
 
 RANK = 8
+"""The rank at which the cost of a site is stated."""
+
+
+def describe(source: str) -> AdapterDescription | ModelDescription:
+    """Describe the adapter or the model in a folder or hub repository.
+
+    Raises:
+        ActshiftError: The source is neither an adapter nor a model, or one of its files is damaged.
+
+    >>> from actshift.demo import BASE_DIR
+    >>> describe(str(BASE_DIR)).model_type
+    'llama'
+    """
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
+        raise ActshiftError(f"The folder {source} is no adapter and no model: it has no {CONFIG_NAME} or config.json.")
+    try:
+        fetch(source, CONFIG_NAME)
+    except ActshiftError:
+        return describe_model(source)
+    return describe_adapter(source)
 
 
 @dataclass(frozen=True)
 class SiteOption:
-    """A site of a model: its hosts in forward order and what a rank-8 adapter on all of them costs, or why not."""
+    """A site of a model: its hosts in forward order, and the cost of a rank-8 adapter at all of them.
+
+    `share` is the cost relative to the model's parameters. If the model lacks the site, `problem` is the reason.
+    """
 
     site: str
     hosts: tuple[str, ...]
@@ -39,7 +63,7 @@ class SiteOption:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model: its blocks, its parameters, and the sites it can be steered at."""
+    """A model: its blocks, its parameters, and its sites. `file_bytes` is None without local safetensors files."""
 
     source: str
     architecture: str
@@ -52,25 +76,26 @@ class ModelDescription:
     sites: tuple[SiteOption, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field, ready for JSON."""
+        """Return every field as JSON values."""
         return {"kind": "model", **asdict(self)}
 
 
 def describe_model(source: str) -> ModelDescription:
-    """Describe the model in folder or hub repository `source` from its config; of weights only headers are read.
+    """Describe the model in a folder or hub repository from its config and the headers of its weight files.
 
     Raises:
-        ActshiftError: no such model, a damaged file, or a model whose blocks cannot be told.
+        ActshiftError: The model does not exist, a file is damaged, or its blocks cannot be identified.
 
-    Example:
-        >>> from actshift.demo import BASE_DIR
-        >>> describe_model(str(BASE_DIR)).blocks
-        6
+    >>> from actshift.demo import BASE_DIR
+    >>> describe_model(str(BASE_DIR)).blocks
+    6
     """
     model = _skeleton(source)
-    file_bytes = _check_weights(source)
-    parameters = model.num_parameters()
-    blocks = find_blocks(model)
+    files = sorted(Path(source).glob("*.safetensors"))
+    for file in files:
+        with explained(source), safe_open(file, framework="pt"):
+            pass
+    parameters, blocks = model.num_parameters(), find_blocks(model)
     return ModelDescription(
         source=str(source),
         architecture=type(model).__name__,
@@ -79,28 +104,20 @@ def describe_model(source: str) -> ModelDescription:
         block=type(blocks[0][1]).__name__,
         d_model=resolve(model)[0].width,
         parameters=parameters,
-        file_bytes=file_bytes,
-        sites=tuple(_option(model, site, parameters) for site in SITES),
+        file_bytes=sum(file.stat().st_size for file in files) or None,
+        sites=tuple(_site_option(model, site, parameters) for site in SITES),
     )
 
 
-def count_parameters(source: str) -> int:
-    """Return the number of a model's parameters, tied ones once, from its config.
-
-    Raises ActshiftError as `describe_model` does.
-    """
-    return _skeleton(source).num_parameters()
-
-
 def _skeleton(source: str) -> PreTrainedModel:
-    """The model without memory for its weights: parameters on the meta device."""
+    """Build the model on the meta device, without memory for its weights."""
     config = load_config(source)
-    kind = getattr(transformers, (config.architectures or [""])[0], None)
+    model_class = getattr(transformers, (config.architectures or [""])[0], None)
     with explained(source), torch.device("meta"):
-        return kind(config) if kind is not None else AutoModel.from_config(config)
+        return model_class(config) if model_class is not None else AutoModel.from_config(config)
 
 
-def _option(model: nn.Module, site: str, parameters: int) -> SiteOption:
+def _site_option(model: nn.Module, site: str, parameters: int) -> SiteOption:
     try:
         hosts = resolve(model, site)
     except ActshiftError as error:
@@ -109,19 +126,11 @@ def _option(model: nn.Module, site: str, parameters: int) -> SiteOption:
     return SiteOption(site, tuple(host.name for host in hosts), cost, cost / parameters)
 
 
-def _check_weights(source: str) -> int | None:
-    files = sorted(Path(source).glob("*.safetensors"))
-    for file in files:
-        with explained(source), safe_open(file, framework="pt"):
-            pass
-    return sum(file.stat().st_size for file in files) or None
-
-
 @dataclass(frozen=True)
 class SiteDescription:
-    """One steered module: the shapes and Frobenius norms of its tensors.
+    """One steered module, with the shapes and Frobenius norms of its tensors.
 
-    `norms["product"]` is ‖W_up W_down‖_F where there are both, the size of the whole linear map.
+    For a low-rank adapter `norms["product"]` is ‖W_up W_down‖_F, the size of the whole linear map.
     """
 
     module: str
@@ -132,11 +141,11 @@ class SiteDescription:
 
 @dataclass(frozen=True)
 class AdapterDescription:
-    """A saved adapter: what its config says, and what its tensors are.
+    """A saved adapter: its config and its tensors.
 
-    `weights` tells the LoRA half of a joint adapter, None for steering alone. `share` is its parameters over the
-    base's, None where the base's config is not on this machine; `other_parameters` are those of tensors that steer
-    nothing: LoRA's, and PEFT's `modules_to_save`.
+    `weights` describes the LoRA half of a joint adapter. `share` is the adapter's parameters relative to the base
+    model, or None if the base's config is not on this machine. `other_parameters` counts tensors that do not steer:
+    LoRA and PEFT's `modules_to_save`.
     """
 
     source: str
@@ -154,72 +163,72 @@ class AdapterDescription:
     sites: tuple[SiteDescription, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field, ready for JSON."""
+        """Return every field as JSON values."""
         return {"kind": "adapter", **asdict(self)}
 
 
 def describe_adapter(source: str) -> AdapterDescription:
-    """Read the config and the tensors of the adapter in folder or hub repository `source`.
+    """Describe the adapter in a folder or hub repository from its config and its tensors.
 
     Raises:
-        ActshiftError: no steering adapter, a damaged or foreign file, or values that are not finite.
+        ActshiftError: It is not a steering adapter, a file is damaged, or a value is not finite.
 
-    Example:
-        >>> describe_adapter("run").sites[0].norms["product"]  # doctest: +SKIP
+    >>> from tempfile import mkdtemp
+    >>> from actshift import Vector, attach
+    >>> from actshift.demo import load_base
+    >>> attach(load_base()[0], SteeringConfig(adapter=Vector())).save_pretrained(folder := mkdtemp())
+    >>> describe_adapter(folder).site
+    'post_block'
     """
     config = read_config(source)
-    assert config.stored is not None  # read_config compared it with the file's header
-    path = config.stored.path
+    assert config.stored is not None  # read_config has compared it with the header of the file
+    path, interventions = config.stored.path, config.all_interventions
     tensors = load_file(path)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ActshiftError(f"{path} holds values that are not finite, in {name}; its training diverged.")
-    sites = _sites(tensors)
+            raise ActshiftError(f"{path} holds values that are not finite, in {name}: its training diverged.")
+    sites = _site_descriptions(tensors)
     if not sites:
-        raise ActshiftError(f"{path} holds no steering tensors, though its config is a steering adapter's.")
-    total = sum(tensor.numel() for tensor in tensors.values())
-    base = _base_parameters(config.base_model_name_or_path)
+        raise ActshiftError(f"{path} holds no steering tensors, although its config is that of a steering adapter.")
+    layers = [intervention.layers for intervention in interventions]
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    base_parameters = _base_parameters(config.base_model_name_or_path)
     return AdapterDescription(
         source=str(source),
         base_model=config.base_model_name_or_path,
-        site=_joined(one.site for one in config.all_interventions),
-        adapter=_joined(repr(one.adapter) for one in config.all_interventions),
-        positions=_joined(str(one.positions) for one in config.all_interventions),
-        layers=_layers(config),
-        weights=_weights(config) if isinstance(config, JointConfig) else None,
-        dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
-        parameters=total,
-        other_parameters=total - sum(site.parameters for site in sites),
-        share=total / base if base else None,
+        site=_join_unique(intervention.site for intervention in interventions),
+        adapter=_join_unique(repr(intervention.adapter) for intervention in interventions),
+        positions=_join_unique(str(intervention.positions) for intervention in interventions),
+        layers=None if None in layers else sorted({layer for chosen in layers for layer in chosen or ()}),
+        weights=_lora_summary(config),
+        dtype=_join_unique(sorted(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
+        parameters=parameters,
+        other_parameters=parameters - sum(site.parameters for site in sites),
+        share=parameters / base_parameters if base_parameters else None,
         file_bytes=Path(path).stat().st_size,
         sites=sites,
     )
 
 
-def _weights(config: JointConfig) -> str:
-    maps = (
-        config.target_modules
-        if isinstance(config.target_modules, str)
-        else ", ".join(sorted(config.target_modules or ()))
-    )
-    return f"LoRA r={config.r} on {maps}; {config.rule or 'no orthogonality rule'}"
-
-
-def _joined(words: Iterable[str]) -> str:
+def _join_unique(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
 
 
-def _layers(config: SteeringConfig) -> list[int] | None:
-    chosen = [one.layers for one in config.all_interventions]
-    return None if None in chosen else sorted({layer for layers in chosen for layer in layers or ()})
+def _lora_summary(config: SteeringConfig) -> str | None:
+    if not isinstance(config, JointConfig):
+        return None
+    modules = config.target_modules
+    names = modules if isinstance(modules, str) else ", ".join(sorted(modules or ()))
+    return f"LoRA r={config.r} on {names}; {config.rule or 'no orthogonality rule'}"
 
 
-def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
+def _site_descriptions(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
     by_module: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        module, steers, own = name.removeprefix(PEFT_PREFIX).partition(CONTAINER)
-        if steers:
-            by_module.setdefault(_host(module), {})[own] = tensor
+        layer, is_steering, tensor_name = name.removeprefix(PEFT_PREFIX).partition(CONTAINER)
+        if is_steering:
+            host, _, child = layer.rpartition(".")
+            by_module.setdefault(f"{host} (input)" if child == CHILD_AT_INPUT else host, {})[tensor_name] = tensor
     return tuple(
         SiteDescription(
             module,
@@ -227,29 +236,25 @@ def _sites(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...]:
             _norms(own),
             sum(tensor.numel() for tensor in own.values()),
         )
-        for module, own in sorted(by_module.items(), key=lambda item: _in_order(item[0]))
+        for module, own in sorted(by_module.items(), key=lambda item: _numeric_order(item[0]))
     )
-
-
-def _host(layer: str) -> str:
-    host, _, child = layer.rpartition(".")
-    return f"{host} (input)" if child == CHILD_AT_INPUT else host
 
 
 def _norms(tensors: dict[str, Tensor]) -> dict[str, float]:
     norms = {name: tensor.double().norm().item() for name, tensor in tensors.items()}
     if {"down.weight", "up.weight"} <= tensors.keys():
         down, up = tensors["down.weight"].double(), tensors["up.weight"].double()
-        # ‖U D‖² = tr(UᵀU DDᵀ): two r × r matrices in place of one d × d
+        # ‖U D‖² = tr(UᵀU DDᵀ) needs two r × r matrices instead of one d × d.
         norms["product"] = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt().item()
     return norms
 
 
-def _in_order(module: str) -> list[tuple[int, str]]:
+def _numeric_order(module: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in module.split(".")]
 
 
 def _base_parameters(base: str | None) -> int | None:
+    """Return the number of parameters of the base model if its config is on this machine."""
     if not base:
         return None
     if not Path(base).is_dir():
@@ -258,27 +263,6 @@ def _base_parameters(base: str | None) -> int | None:
             return None
         base = str(Path(cached).parent)
     try:
-        return count_parameters(base)
-    except ActshiftError:  # the base is a side matter here
+        return _skeleton(base).num_parameters()
+    except ActshiftError:  # an adapter can be described without its base
         return None
-
-
-def describe(source: str) -> AdapterDescription | ModelDescription:
-    """Describe the adapter or the model in folder or hub repository `source`, without loading a model.
-
-    Raises:
-        ActshiftError: it is neither, or one of its files is damaged.
-
-    Example:
-        >>> from actshift.demo import BASE_DIR
-        >>> describe(str(BASE_DIR)).model_type
-        'llama'
-    """
-    folder = Path(source)
-    if folder.is_dir() and not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
-        raise ActshiftError(f"The folder {source} is no adapter and no model: it has no {CONFIG_NAME} or config.json.")
-    try:
-        fetch(source, CONFIG_NAME)
-    except ActshiftError:
-        return describe_model(source)
-    return describe_adapter(source)

@@ -1,10 +1,10 @@
-"""One page with the figures of everything that was looked at, each with how to read it and what to do."""
+"""One HTML page of all analyses of a model: figures, with how to read them and what to do."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,38 @@ from torch import nn
 from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batch, check_tokens
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
-from actshift.analysis.equivalence.report import sections as equivalence_sections
 from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
-from actshift.analysis.extract.report import sections as oracle_sections
+from actshift.analysis.html import to_html
 from actshift.analysis.locate import LocateReport, locate
-from actshift.analysis.locate.rendering import sections as locate_sections
+from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.analysis.redundancy import Redundancy, redundancy
-from actshift.analysis.redundancy import sections as redundancy_sections
-from actshift.analysis.render import ProgressCallback, Section, listed, page, progress_counter
+from actshift.analysis.sections import Section, listed
 from actshift.files import write_whole
 from actshift.sites import resolve
-from actshift.tuner.lora import load_any_adapter
+from actshift.tuner.loading import load_any_adapter
+
+IMAGE_FORMATS = ("png", "svg")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found: where to steer, and where there is a fine-tuned twin or a joint adapter, what they amount to."""
+    """The reports about a model: `equivalence` and `oracle` of a fine-tuned model, `redundancy` of a joint adapter."""
 
     locate: LocateReport
     equivalence: EquivalenceReport | None = None
     oracle: OracleReport | None = None
     redundancy: Redundancy | None = None
 
+    @property
+    def reports(self) -> dict[str, LocateReport | EquivalenceReport | OracleReport | Redundancy]:
+        """The reports that exist, by name."""
+        reports = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: report for name, report in reports.items() if report is not None}
+
     def to_dict(self) -> dict[str, Any]:
-        """Return each report that there is, ready for JSON."""
-        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: report.to_dict() for name, report in found.items() if report is not None}
+        """Return every report that exists, ready for JSON."""
+        return {name: report.to_dict() for name, report in self.reports.items()}
 
 
 def look(
@@ -49,33 +54,40 @@ def look(
     finetuned: nn.Module | None = None,
     joint: str | None = None,
     steps: int = NONLINEAR_STEPS,
-    heard: ProgressCallback = lambda phase, done, total: None,
+    on_progress: ProgressCallback = lambda phase, done, total: None,
 ) -> Findings:
-    """Measure all that a report shows, first what is cheap and could fail.
+    """Run all analyses that apply. Cheap analyses and checks of the inputs run first.
 
-    `finetuned` is a twin of `model`, `joint` the folder or hub id of a joint adapter for it, which is attached for a
-    while. `steps` train the oracle's nonlinear maps. `heard` is told the phase and how many of its steps are done.
+    Args:
+        model: A model with a loss.
+        batches: Keyword arguments of the model, with labels.
+        rank: The rank of every analysis.
+        finetuned: A fine-tuned version of `model`.
+        joint: Folder or hub id of a joint adapter, which is attached temporarily.
+        steps: Training steps of the oracle's nonlinear maps.
+        on_progress: Called with the phase, the number of its finished steps, and their total.
 
-    Raises ActshiftError as `load_any_adapter`, `redundancy`, `locate`, `equivalence` and `oracle` do.
+    Raises:
+        ActshiftError: The rank is too high, or an input of an analysis is invalid.
     """
     width, count = resolve(model, layers=[0])[0].width, len(batches)
     check_rank(rank, width)
-    twins = None if finetuned is None else ModelPair.of(model, finetuned)
-    if twins is not None:
+    pair = None if finetuned is None else ModelPair.of(model, finetuned)
+    if pair is not None:
         check_tokens(batches, 4, "the comparison with the fine-tuned model")
-    halves = _halves(model, batches, joint) if joint is not None else None
-    found = locate(model, batches, rank=rank, on_batch=lambda done: heard("Backward passes", done, count))
-    if twins is None:
-        return Findings(found, redundancy=halves)
-    measured = sorted({rank, *(one for one in RANKS if one <= width)})
-    spectrum = oracle(twins, batches, measured, rank, steps, progress_counter(heard, "The oracle", 2 * count + steps))
+    halves = None if joint is None else _joint_redundancy(model, batches, joint)
+    gains = locate(model, batches, rank=rank, on_batch=lambda done: on_progress("Backward passes", done, count))
+    if pair is None:
+        return Findings(gains, redundancy=halves)
+    ranks = sorted({rank, *(fixed for fixed in RANKS if fixed <= width)})
+    shifts = oracle(pair, batches, ranks, rank, steps, progress_counter(on_progress, "The oracle", 2 * count + steps))
     update = equivalence(
-        model, twins.finetuned, batches, sorted({1, rank}), on_batch=lambda done: heard("The update", done, count)
+        model, pair.finetuned, batches, sorted({1, rank}), on_batch=lambda done: on_progress("The update", done, count)
     )
-    return Findings(found, update, spectrum, halves)
+    return Findings(gains, update, shifts, halves)
 
 
-def _halves(model: nn.Module, batches: Sequence[Batch], joint: str) -> Redundancy:
+def _joint_redundancy(model: nn.Module, batches: Sequence[Batch], joint: str) -> Redundancy:
     steered: Any = load_any_adapter(model, joint)
     try:
         return redundancy(steered, batches)
@@ -83,12 +95,15 @@ def _halves(model: nn.Module, batches: Sequence[Batch], joint: str) -> Redundanc
         steered.unload()
 
 
-FORMATS = ("png", "svg")
-
-
 @dataclass(frozen=True)
 class Report:
-    """What was found about a model, with `about`, what it was found on, and `made`, how; both are told as they are."""
+    """The page about a model.
+
+    Attributes:
+        findings: The reports.
+        about: Facts for the header, such as the model and the data.
+        made: Facts for the footer: how the page was made.
+    """
 
     findings: Findings
     about: Mapping[str, str]
@@ -96,26 +111,19 @@ class Report:
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """The figures with their words, of what was found."""
-        found = self.findings
-        return (
-            *locate_sections(found.locate),
-            *(equivalence_sections(found.equivalence) if found.equivalence else ()),
-            *(oracle_sections(found.oracle) if found.oracle else ()),
-            *(redundancy_sections(found.redundancy) if found.redundancy else ()),
-        )
+        """The sections of all reports."""
+        return tuple(section for report in self.findings.reports.values() for section in report.sections)
 
     @property
     def title(self) -> str:
-        """What the page is called."""
-        found = self.findings
-        about = ["where to steer"]
-        about += ["what fine-tuning changed"] if found.equivalence else []
-        about += ["what its two halves share"] if found.redundancy else []
-        return f"{Path(found.locate.model).name}: {listed(about)}"
+        """The title of the page."""
+        topics = ["where to steer"]
+        topics += ["what fine-tuning changed"] if self.findings.equivalence else []
+        topics += ["how its two halves overlap"] if self.findings.redundancy else []
+        return f"{Path(self.findings.locate.model).name}: {listed(topics)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the sections' words and tables and every report behind them, ready for JSON."""
+        """Return the words and tables of the sections and all reports, ready for JSON."""
         return {
             "about": dict(self.about),
             "made": dict(self.made),
@@ -124,19 +132,31 @@ class Report:
         }
 
     def html(self) -> str:
-        """Return the page, which needs no other file and no network (needs matplotlib)."""
-        return page(self.title, self.about, self.sections, self.made)
+        """Return the page, which needs no other file and no network.
+
+        Raises:
+            ActshiftError: matplotlib is not installed.
+        """
+        return to_html(self.title, self.about, self.sections, self.made)
 
     def write(self, out: str | Path, figures: str | Path | None = None) -> None:
-        """Write the page to `out`, and each figure as PNG and SVG into the folder `figures`, which is made."""
+        """Write the page, and each figure as PNG and SVG.
+
+        Args:
+            out: The HTML file.
+            figures: Folder for the figures, which is created; None for no figures.
+
+        Raises:
+            ActshiftError: matplotlib is not installed.
+        """
         write_whole(out, self.html())
         if figures is None:
             return
         Path(figures).mkdir(parents=True, exist_ok=True)
         for section in self.sections:
             figure = section.draw()
-            for kind in FORMATS:
-                path = Path(figures, f"{section.key}.{kind}")
+            for image_format in IMAGE_FORMATS:
+                path = Path(figures, f"{section.key}.{image_format}")
                 part = path.with_name(f".{path.name}.{os.getpid()}.part")
-                figure.savefig(part, format=kind)
+                figure.savefig(part, format=image_format)
                 part.replace(path)

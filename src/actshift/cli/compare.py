@@ -42,8 +42,7 @@ def compare(
         return
     with Console(stderr=True).status("Loading the libraries …"):
         from actshift.compare import compare as run
-        from actshift.compare.provenance import command
-        from actshift.compare.rendering import rich_table
+        from actshift.compare.report import rich_table
 
     display = ProgressDisplay()
     try:
@@ -51,7 +50,7 @@ def compare(
             report = run(settings, display.update)
     except KeyboardInterrupt:
         done = f"{display.last.done} of {display.last.cells} cells are" if display.last else "nothing is"
-        message = f"Interrupted; {done} done. Continue with the same command: {command(settings)}"
+        message = f"Interrupted; {done} done. Continue with the same command: {settings.command}"
         raise ActshiftError(message) from None
     if json:
         print_json(report.to_dict(), indent=2)
@@ -79,7 +78,7 @@ class ProgressDisplay:
             typer.echo(f"{progress.done} of {progress.cells} cells: {progress.news}", err=True)
 
     def _table(self) -> Group | Text:
-        from actshift.compare.rendering import rich_table
+        from actshift.compare.report import rich_table
 
         if self.last is None:
             return Text("Reading the rows …")
@@ -92,7 +91,7 @@ class ProgressDisplay:
 def _estimate(settings: CompareSettings, json: bool) -> None:
     with Console(stderr=True).status("Counting parameters, and timing a few steps …"):
         from actshift.compare.estimate import estimate
-        from actshift.compare.rendering import short_rate
+        from actshift.compare.report import short_rate
 
         expected = estimate(settings)
     if json:

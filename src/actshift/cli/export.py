@@ -41,7 +41,7 @@ def export(
         return
 
     from actshift.analysis.folding import merged
-    from actshift.training.arguments import quiet_libraries
+    from actshift.training.trainer import quiet_libraries
 
     plain = merged(loaded)
     with quiet_libraries():

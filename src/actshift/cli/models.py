@@ -47,7 +47,7 @@ def load_steered(
     with Console(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
         from actshift.tuner import set_halves, set_strength
-        from actshift.tuner.lora import load_any_adapter
+        from actshift.tuner.loading import load_any_adapter
 
         source = resolve_base(model, adapters)
         status.update(f"Loading {source} …")
@@ -89,7 +89,7 @@ def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
     Raises:
         ActshiftError: Both are missing, or the adapter does not name its base.
     """
-    from actshift.tuner.lora import base_model_of
+    from actshift.tuner.loading import base_model_of
 
     if model is not None:
         return model
@@ -137,7 +137,7 @@ def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[
     with Console(stderr=True).status("Loading both models …"):
         from actshift.analysis.extract import check_same_tokenizer
         from actshift.loading import load_model
-        from actshift.tuner.lora import load_any_adapter
+        from actshift.tuner.loading import load_any_adapter
 
         loras = [updated] if is_adapter(updated) else []
         source = model if loras else updated
@@ -157,7 +157,7 @@ def resolve_pair_base(model: str | None, updated: str) -> str:
     Raises:
         ActshiftError: The base is unknown, or `updated` is an adapter of another type.
     """
-    from actshift.tuner.lora import LORA, adapter_type
+    from actshift.tuner.loading import LORA, adapter_type
 
     if is_adapter(updated):
         if (peft_type := adapter_type(updated)) != LORA:

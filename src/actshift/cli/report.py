@@ -60,7 +60,7 @@ def report(
 
     batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
     with progress_bar() as update:
-        findings = look(base, batches, rank, twin, joint, heard=update)
+        findings = look(base, batches, rank, twin, joint, on_progress=update)
     row_count = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     source = f"{data or task}, {row_count:,} rows, {tokens:,} tokens"
@@ -85,7 +85,7 @@ def _resolve_subject(
         joint adapter, whose halves are compared.
     """
     from actshift.tuner import JointConfig, read_config
-    from actshift.tuner.lora import LORA, adapter_type
+    from actshift.tuner.loading import LORA, adapter_type
 
     is_lora = adapter is not None and adapter_type(adapter) == LORA
     is_joint = adapter is not None and not is_lora and isinstance(read_config(adapter), JointConfig)

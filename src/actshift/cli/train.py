@@ -167,15 +167,15 @@ def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool
     from actshift.analysis import redundancy
     from actshift.data.collate import padded
     from actshift.training.build import load_base
-    from actshift.training.data import Examples, read_inputs
+    from actshift.training.data import read_inputs
     from actshift.tuner import load_adapter, orthogonality_violations, steering_layers
 
     inputs = read_inputs(settings)
-    base, tokenizer = load_base(settings, inputs.head)
+    base, tokenizer = load_base(settings, inputs.head, inputs.config)
     model = load_adapter(base, str(settings.out)).eval()
     bound = any(layer.constraints for layer in steering_layers(model).values())
     violation = max(orthogonality_violations(model).values()) if bound else None
-    read = Examples.of(inputs, tokenizer, settings)
-    examples, size = inputs.objective.read(read.held_out or read.train, tokenizer), settings.batch_size
+    read = inputs.examples(tokenizer, settings)
+    examples, size = inputs.objective.model_inputs(read.held_out or read.train, tokenizer), settings.batch_size
     batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
     return violation, redundancy(model, batches), read.held_out is not None

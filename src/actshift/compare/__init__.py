@@ -1,8 +1,17 @@
-"""Compare methods on one model and one task by the paper's protocol, and leave a table."""
+"""Compare fine-tuning methods on one model and one task by the protocol of arXiv 2603.00425."""
 
 from actshift.compare.compare import Progress, compare
-from actshift.compare.methods import Choice, Method, choose
+from actshift.compare.methods import Method, MethodSelection, select_methods
 from actshift.compare.report import CompareReport, ReportRow
 from actshift.compare.settings import CompareSettings
 
-__all__ = ["Choice", "CompareReport", "CompareSettings", "Method", "Progress", "ReportRow", "choose", "compare"]
+__all__ = [
+    "CompareReport",
+    "CompareSettings",
+    "Method",
+    "MethodSelection",
+    "Progress",
+    "ReportRow",
+    "compare",
+    "select_methods",
+]

@@ -1,24 +1,17 @@
-"""One unit of work: a method at one learning rate with one seed, and the record that it leaves."""
+"""Cells of a comparison (a method at one learning rate with one seed) and the records that they leave on disk."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from actshift.compare.methods import BASE
 from actshift.files import write_whole
-from actshift.training import FitResult, TrainSettings, train
-from actshift.training.build import load_base
-from actshift.training.data import read_inputs
-from actshift.training.result import read_result
-from actshift.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+from actshift.training import FitResult
+from actshift.training.run_folder import read_json
 
 RECORD, FAILURE = "record.json", "failed.json"
 
@@ -38,9 +31,9 @@ class Cell(NamedTuple):
         return self.method if self.method == BASE else f"{self.method}, learning rate {self.rate:g}, seed {self.seed}"
 
     def folder(self, out: Path) -> Path:
-        """Where a comparison in `out` keeps it."""
-        own = f"{self.method}/lr-{self.rate:g}-seed-{self.seed}"
-        return out / "cells" / (self.method if self.method == BASE else own)
+        """Return the cell's folder in a comparison that writes to `out`."""
+        name = self.method if self.method == BASE else f"{self.method}/lr-{self.rate:g}-seed-{self.seed}"
+        return out / "cells" / name
 
 
 BASE_CELL = Cell(BASE, 0.0, 0)
@@ -48,7 +41,7 @@ BASE_CELL = Cell(BASE, 0.0, 0)
 
 @dataclass(frozen=True)
 class Score:
-    """Rows answered exactly, of how many, and how long it took."""
+    """Number of correctly answered rows, number of rows, and the time that generation took."""
 
     correct: int
     total: int
@@ -56,15 +49,16 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """The share of rows answered exactly, 0 to 1."""
+        """Share of correctly answered rows, 0 to 1."""
         return self.correct / self.total
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a cell came to: its training (None for the base), and its scores; `test` is None until it is chosen.
+    """Result of a cell: its training (None for the base model) and its scores.
 
-    `made_with` holds all that could have made it come out otherwise.
+    `test` is None until the learning rate of the method is chosen. `made_with` contains every setting that can change
+    the result.
     """
 
     made_with: Mapping[str, Any]
@@ -73,53 +67,21 @@ class Record:
     validation: Score
     test: Score | None = None
 
-    @property
-    def trainable(self) -> int:
-        """Parameters that were trained."""
-        return self.fit.trainable if self.fit else 0
-
     def write(self, folder: Path) -> None:
-        """Write record.json into the cell's folder, whole or not at all."""
+        """Write record.json into the cell's folder atomically."""
         write_whole(folder / RECORD, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """Return the record in a cell's folder, None where there is none yet."""
+        """Return the record in a cell's folder, or None if it has none yet."""
         path = folder / RECORD
         if not path.is_file():
             return None
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         return cls(
             made_with=values["made_with"],
             parameters=values["parameters"],
-            fit=FitResult(**values["fit"]) if values["fit"] else None,
+            fit=FitResult.from_dict(values["fit"]) if values["fit"] else None,
             validation=Score(**values["validation"]),
             test=Score(**values["test"]) if values["test"] else None,
         )
-
-
-def train_cell(settings: TrainSettings) -> FitResult:
-    """Train as `settings` say, from where a run in the same folder stopped; `seconds` are those of all its phases."""
-    run = RunFolder(Path(settings.out or ""))
-    result = read_result(run.path) if run.finished else train(settings, resume=run.unfinished)
-    before = result.selection.fit.seconds if result.selection else 0.0
-    return replace(result.fit, seconds=result.fit.seconds + before)
-
-
-def cell_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the model that `settings` trained, read from its folder, or the base that they start from.
-
-    All methods are scored at one precision, in which a whole model needs no more than its base. The head is that of the
-    rows, at its first weights where nothing was trained.
-    """
-    whole = trained and settings.method == "full"
-    head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
-    source = settings.out if whole else settings.model
-    from actshift.tuner.lora import load_any_adapter
-
-    model, tokenizer = load_base(
-        TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code), head
-    )
-    if trained and not whole:
-        model = load_any_adapter(model, str(settings.out)).eval()
-    return model, tokenizer

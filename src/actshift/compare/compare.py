@@ -1,68 +1,123 @@
-"""The whole verb: do every cell that is not done yet, and leave the table."""
+"""Run a comparison: train and score every cell that is not done yet, and write the table."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from actshift.compare.cell import BASE_CELL, Cell
 from actshift.compare.folder import CompareFolder, made_with
-from actshift.compare.methods import EQUAL, Choice, check_common, choose
+from actshift.compare.job import CellJob
+from actshift.compare.methods import EQUAL, MethodSelection, check_common, select_methods
 from actshift.compare.protocol import FIRST_SEED, PendingCell, SweepState
-from actshift.compare.provenance import command, provenance
-from actshift.compare.report import CompareReport, report_on
+from actshift.compare.provenance import provenance
+from actshift.compare.report import CompareReport, build_report
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import Splits, cut_names, read_splits, store_splits
-from actshift.compare.workers import CellJob, Workers, run_tasks
+from actshift.compare.workers import Engine, WorkerPool
 from actshift.errors import ActshiftError, require
 from actshift.files import write_whole
 from actshift.tasks import get_task
 from actshift.training import TrainSettings
-from actshift.training.build import check_names
+from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, head_for, known_objective, objective_of_rows
+from actshift.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of a comparison: the report so far, the running cells, and the last event in words (if any)."""
+
+    report: CompareReport
+    running: Sequence[Cell]
+    news: str | None
+    done: int
+    cells: int
+
+
+def compare(
+    settings: CompareSettings, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> CompareReport:
+    """Compare methods by the paper's protocol, and write table.json, table.md and table.png to `out`.
+
+    Each method is trained at every one of its learning rates with the first seed. The rate with the best score on
+    the validation rows is trained with the other seeds, and only these cells are scored on the test rows. Every
+    training keeps the weights with the lowest validation loss.
+
+    The same call resumes a comparison that was stopped at any moment; finished cells are not repeated. A failed cell
+    is reported and does not stop the others. The next call tries it again, unless its method has been scored on the
+    test rows without it.
+
+    Args:
+        on_progress: called whenever a cell starts or ends.
+
+    Raises:
+        ActshiftError: if a setting is missing or invalid, if rows cannot be read or scored, if an extra is not
+            installed, or if the output folder has other contents or cells made with other settings.
+
+    Source: arXiv 2603.00425; docs/method.md#protocol.
+
+    Example:
+        >>> report = compare(CompareSettings(model="gpt2", data="rows.jsonl", out="table"))  # doctest: +SKIP
+        >>> print(report)  # doctest: +SKIP
+    """
+    from actshift.compare.page import draw, markdown
+
+    require("trl", "compare")
+    require("matplotlib", "compare")
+    comparison = Comparison.from_settings(settings)
+    comparison.check_prompts()
+    out = comparison.folder.path
+    with comparison.folder.locked():
+        store_splits(comparison.splits, comparison.folder.rows)
+        state = comparison.load_state()
+        with WorkerPool(settings.jobs) as engine:
+            _run_cells(comparison, state, engine, on_progress)
+        report = build_report(state, comparison.protocol, provenance(settings.command))
+        write_whole(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        write_whole(out / "table.md", markdown(report))
+        draw(report, out / "table.png")
+    return report
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `settings` mean: the methods, the settings common to them, the rows and the folder."""
+    """A checked comparison: its settings, methods, rows and output folder."""
 
     settings: CompareSettings
-    choice: Choice
+    selection: MethodSelection
     splits: Splits
     folder: CompareFolder
 
     @classmethod
-    def of(cls, settings: CompareSettings) -> Comparison:
-        """Check all that can be checked before a model is loaded, and read the rows; nothing is written.
+    def from_settings(cls, settings: CompareSettings) -> Comparison:
+        """Read the rows and check everything that can be checked without loading the model; write nothing.
 
-        Raises ActshiftError for whatever is missing or wrong.
+        Raises:
+            ActshiftError: if something is missing or invalid.
         """
-        folder = CompareFolder(Path(settings.named("out")))
-        choice = choose(settings.methods)
+        folder = CompareFolder(Path(settings.required("out")))
+        selection = select_methods(settings.methods)
         check_common(settings.common, "The command line")
-        of_task = get_task(settings.task).settings if settings.task else {}
-        common = {**of_task, **choice.common, **settings.common, "model": settings.named("model")}
-        for method in choice.methods:
-            check_names(method.cell_settings(method.rates[0], FIRST_SEED, **common))
-        return cls(settings, Choice(choice.methods, common), read_splits(settings, common), folder)
-
-    @property
-    def standing(self) -> SweepState:
-        """The comparison before anything is done."""
-        return SweepState(self.choice.methods, self.settings.seeds)
+        task = get_task(settings.task).settings if settings.task else {}
+        common = {**task, **selection.common, **settings.common, "model": settings.required("model")}
+        for method in selection.methods:
+            AdapterSpec.from_settings(method.cell_settings(method.rates[0], FIRST_SEED, **common))
+        return cls(settings, MethodSelection(selection.methods, common), read_splits(settings, common), folder)
 
     @property
     def common(self) -> TrainSettings:
-        """The settings of training that hold for all methods, the others at their defaults."""
-        return TrainSettings(**self.choice.common)
+        """The training settings that all methods share; the others are at their defaults."""
+        return TrainSettings(**self.selection.common)
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """All that the methods have in common, ready for JSON."""
+        """Everything that the methods have in common, as JSON values."""
         common, settings = self.common, self.settings
         return {
             "model": settings.model,
@@ -79,7 +134,7 @@ class Comparison:
 
     @property
     def scorer(self) -> str | None:
-        """Who judges completions, by name; None where classes are told."""
+        """Name of the scorer of completions, or None for a classifier."""
         from actshift.evaluation.report import EXACT_MATCH
 
         if self.inputs.head.classifies:
@@ -88,14 +143,14 @@ class Comparison:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What every cell reads to train on, and the head that it needs."""
-        settings = TrainSettings.from_mapping({**self.choice.common, "task": self.settings.task})
+        """The rows of every training, and the model head that they need."""
+        settings = TrainSettings.from_mapping({**self.selection.common, "task": self.settings.task})
         rows = self.splits.dataset("train")
         objective = known_objective(settings) or objective_of_rows(rows)
         return Inputs(objective, rows, self.splits.dataset("validation"), head_for(settings, objective, rows))
 
     def check_prompts(self) -> None:
-        """Raise ActshiftError where a prompt that will be scored leaves no room in the model's context."""
+        """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
         from actshift.data import to_prompt_completion
         from actshift.evaluation.prompts import encode_prompts
         from actshift.loading import load_config, load_tokenizer
@@ -111,146 +166,104 @@ class Comparison:
             try:
                 encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)
             except ActshiftError as error:
-                raise ActshiftError(f"Of the {name} rows: {error}") from None
+                raise ActshiftError(f"In the {name} rows: {error}") from None
 
-    def store_rows(self) -> None:
-        """Write the rows where the cells read them; raise ActshiftError where other ones are there."""
-        store_splits(self.splits, self.folder.rows)
+    def load_state(self) -> SweepState:
+        """Return the state of the comparison in the output folder.
 
-    def cells(self) -> Iterator[Cell]:
-        """Yield every cell there could be."""
+        Raises:
+            ActshiftError: if finished or unfinished cells in the folder were made with other settings or rows.
+        """
+        state = SweepState(self.selection.methods, self.settings.seeds)
+        cells = list(self._all_cells())
+        self.folder.load(state, {cell: self._made_with(cell) for cell in cells})
+        for cell in cells:
+            run = RunFolder(self.folder.weights(cell))
+            if cell not in state.records and run.unfinished:
+                run.check(self._cell_settings(cell), resume=True)
+        return state
+
+    def job(self, pending: PendingCell) -> CellJob:
+        """Return the job of a pending cell."""
+        cell, rows = pending.cell, self.folder.rows
+        return CellJob(
+            folder=str(cell.folder(self.folder.path)),
+            settings=self._cell_settings(cell),
+            trains=cell != BASE_CELL,
+            validation=str(rows / "validation.jsonl"),
+            test=str(rows / "test.jsonl") if pending.test else None,
+            max_new_tokens=self.settings.new_tokens,
+            scorer=self.settings.judge.name if self.settings.judge else None,
+            eval_batch_size=self.settings.eval_batch_size,
+            made_with=self._made_with(cell),
+            one_thread=self.settings.jobs > 1,
+        )
+
+    def _all_cells(self) -> Iterator[Cell]:
+        """Yield every cell that the comparison could run."""
         yield BASE_CELL
-        for method in self.choice.methods:
+        for method in self.selection.methods:
             for rate in method.rates:
                 for seed in range(FIRST_SEED, FIRST_SEED + self.settings.seeds):
                     yield Cell(method.name, rate, seed)
 
-    def cell_settings(self, cell: Cell) -> TrainSettings:
-        """The settings of the training of a cell; those of the base say only how to load it."""
-        common = {**self.choice.common, "data": str(self.folder.rows / "train.jsonl")}
-        common |= {"eval_data": str(self.folder.rows / "validation.jsonl"), "out": str(self.folder.weights(cell))}
+    def _cell_settings(self, cell: Cell) -> TrainSettings:
+        """Return the training settings of a cell; the base model only uses them for loading."""
+        paths = {
+            "data": str(self.folder.rows / "train.jsonl"),
+            "eval_data": str(self.folder.rows / "validation.jsonl"),
+            "out": str(self.folder.weights(cell)),
+        }
+        common: dict[str, Any] = {**self.selection.common, **paths}
         if cell == BASE_CELL:
             return TrainSettings(**common)
-        method = next(method for method in self.choice.methods if method.name == cell.method)
+        method = next(method for method in self.selection.methods if method.name == cell.method)
         return method.cell_settings(cell.rate, cell.seed, **common)
 
-    def made_with(self, cell: Cell) -> dict[str, Any]:
-        """All that decides what a cell comes to."""
-        rates = [list(method.rates) for method in self.choice.methods if method.name == cell.method]
+    def _made_with(self, cell: Cell) -> dict[str, Any]:
+        """Return everything that decides the result of a cell."""
+        rates = [list(method.rates) for method in self.selection.methods if method.name == cell.method]
         return made_with(
-            self.cell_settings(cell),
+            self._cell_settings(cell),
             max_new_tokens=self.settings.new_tokens,
             scorer=self.scorer,
             rows=self.splits.digests,
             rates=rates[0] if rates else [],
         )
 
-    def job(self, task: PendingCell) -> CellJob:
-        """What a process is told to do."""
-        return CellJob(
-            folder=str(task.cell.folder(self.folder.path)),
-            settings=asdict(self.cell_settings(task.cell)),
-            trains=task.cell != BASE_CELL,
-            validation=str(self.folder.rows / "validation.jsonl"),
-            test=str(self.folder.rows / "test.jsonl") if task.test else None,
-            max_new_tokens=self.settings.new_tokens,
-            scorer=self.settings.judge.name if self.settings.judge else None,
-            eval_batch_size=self.settings.eval_batch_size,
-            made_with=self.made_with(task.cell),
-            one_thread=self.settings.jobs > 1,
-        )
+
+def _run_cells(
+    comparison: Comparison, state: SweepState, engine: Engine, on_progress: Callable[[Progress], None]
+) -> None:
+    """Run the pending cells, `jobs` at a time, until none is left. Each result changes which cells are pending."""
+    settings, folder = comparison.settings, comparison.folder
+    running: dict[Future[str | None], Cell] = {}
+
+    def notify(news: str | None = None) -> None:
+        report = build_report(state, comparison.protocol, {})
+        on_progress(Progress(report, tuple(running.values()), news, state.done(), state.total()))
+
+    folder.drop_weights(state, settings.keep_weights)
+    while True:
+        for pending in state.pending():
+            if len(running) == settings.jobs:
+                break
+            if pending.cell not in running.values():
+                running[engine.submit(comparison.job(pending))] = pending.cell
+        if not running:
+            return
+        notify()
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            cell = running.pop(future)
+            folder.collect(cell, future.result(), state)
+            folder.drop_weights(state, settings.keep_weights)
+            notify(_news(cell, state))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a comparison is: the report so far, the cells under way, and in words the last thing that happened."""
-
-    report: CompareReport
-    running: Sequence[Cell]
-    news: str | None
-    done: int
-    cells: int
-
-
-def compare(
-    settings: CompareSettings, on_progress: Callable[[Progress], None] = lambda progress: None
-) -> CompareReport:
-    """Compare methods by the paper's protocol (arXiv 2603.00425), and leave table.json, .md and .png in `out`.
-
-    Each method is trained at every one of its learning rates with the first seed; the best by exact match on the
-    validation rows is trained with the other seeds, and that rate's cells alone meet the test rows. Training keeps
-    the state of lowest validation loss, for all methods alike.
-
-    A comparison that was stopped at any moment goes on by the same call: what is done is not done again. A cell that
-    fails is reported and does not stop the others; the next call tries it again, unless its method has met the test
-    rows without it.
-
-    Raises:
-        ActshiftError: a setting that is missing or wrong, rows that cannot be read or scored, an extra that is not
-            installed, a folder that holds something else, or cells made otherwise.
-
-    Example:
-        >>> report = compare(CompareSettings(model="gpt2", data="rows.jsonl", out="table"))  # doctest: +SKIP
-        >>> print(report)  # doctest: +SKIP
-    """
-    require("trl", "compare")
-    require("matplotlib", "compare")
-    comparison = Comparison.of(settings)
-    comparison.check_prompts()
-    with comparison.folder.locked():
-        comparison.store_rows()
-        standing = comparison.standing
-        _load(comparison, standing)
-        _run(comparison, standing, on_progress)
-        report = report_on(standing, comparison.protocol, provenance(command(settings)))
-        _write(report, comparison)
-    return report
-
-
-def _load(comparison: Comparison, standing: SweepState) -> None:
-    cells = list(comparison.cells())
-    comparison.folder.load(standing, {cell: comparison.made_with(cell) for cell in cells})
-    for cell in cells:
-        if cell not in standing.records:
-            comparison.folder.check_unfinished(cell, comparison.cell_settings(cell))
-
-
-def _run(comparison: Comparison, standing: SweepState, on_progress: Callable[[Progress], None]) -> None:
-    running: list[Cell] = []
-
-    def tell(news: str | None = None) -> None:
-        report = report_on(standing, comparison.protocol, {})
-        on_progress(Progress(report, tuple(running), news, standing.done(), standing.cells()))
-
-    def started(cells: Sequence[Cell]) -> None:
-        running[:] = cells
-        tell()
-
-    def settle(cell: Cell, error: str | None) -> None:
-        running.remove(cell)
-        comparison.folder.settle(cell, error, standing)
-        comparison.folder.drop_weights(standing, comparison.settings.keep_weights)
-        tell(_news(cell, standing))
-
-    comparison.folder.drop_weights(standing, comparison.settings.keep_weights)
-    with Workers(comparison.settings.jobs) as workers:
-        run_tasks(
-            standing, comparison.settings.jobs, lambda task: workers.submit(comparison.job(task)), settle, started
-        )
-
-
-def _news(cell: Cell, standing: SweepState) -> str:
-    if cell in standing.failed:
-        return f"{cell}: failed: {standing.failed[cell]}"
-    record = standing.records[cell]
+def _news(cell: Cell, state: SweepState) -> str:
+    if cell in state.failed:
+        return f"{cell}: failed: {state.failed[cell]}"
+    record = state.records[cell]
     scores = {"validation": record.validation, "test": record.test}
     return f"{cell}: " + ", ".join(f"{name} {100 * score.accuracy:.1f} %" for name, score in scores.items() if score)
-
-
-def _write(report: CompareReport, comparison: Comparison) -> None:
-    from actshift.compare.rendering import draw, markdown
-
-    out = comparison.folder.path
-    write_whole(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    write_whole(out / "table.md", markdown(report))
-    draw(report, out / "table.png")

@@ -1,4 +1,4 @@
-"""What a comparison would do: its cells, what each trains, and about how long it would take."""
+"""Estimate a comparison before it runs: its cells, the parameters of each method, and the time it takes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings
 
 TIMED_STEPS = 3
+FORWARD_SHARE = 1 / 3
+"""Share of a training step that its forward pass takes: the backward pass has two products for each of its own."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds: of all that a cell takes beside its steps, of a step of the method `label`, of completing one row."""
+    """Measured times in seconds.
+
+    Args:
+        label: name of the method that was timed.
+        begin: overhead of a cell: everything except training steps and scores.
+        step: time of a training step.
+        completion: time to complete one row.
+    """
 
     label: str
     begin: float
@@ -28,45 +37,9 @@ class Throughput:
     completion: float
 
 
-def measure(comparison: Comparison) -> Throughput:
-    """Time a batch of completions by the base, then a few steps of the first method that steers (else of the first).
-
-    Raises ActshiftError where the model cannot be loaded, or the method does not fit it.
-    """
-    import torch
-
-    from actshift.evaluation import evaluate
-    from actshift.training import fit
-    from actshift.training.build import adapt, load_base
-
-    if comparison.settings.jobs > 1:
-        torch.set_num_threads(1)  # as each job will
-    methods, size = comparison.choice.methods, comparison.settings.eval_batch_size
-    method = next((one for one in methods if one.settings.get("method", "steering") == "steering"), methods[0])
-    settings = method.cell_settings(method.rates[0], FIRST_SEED, **comparison.choice.common)
-    start = time.perf_counter()
-    head = comparison.inputs.head
-    model, tokenizer = load_base(settings, head)
-    loading = time.perf_counter() - start
-    some = comparison.splits.dataset("validation", size)
-    report = evaluate(model, tokenizer, some, comparison.settings.new_tokens, size)
-    rows, adapted = comparison.splits.dataset("train"), adapt(model, settings, TIMED_STEPS, head=head)
-    _, short, long = (
-        fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
-        for steps in (1, 1, 1 + TIMED_STEPS)  # the first one pays for imports, and what is alike in both cancels out
-    )
-    step = max(long - short, 0.0) / TIMED_STEPS
-    # A cell loads the base to train it, and once more to score what it saved.
-    return Throughput(method.label, 2 * loading + max(short - step, 0.0), step, report.seconds / report.total)
-
-
-FORWARD_SHARE = 1 / 3
-"""Of a training step, what its forward pass takes: the backward pass is two products for each of the forward's."""
-
-
 @dataclass(frozen=True)
-class Line:
-    """A method's part of a comparison: what it trains, its cells (one a rate, one more a seed), and their seconds."""
+class MethodEstimate:
+    """A method's part of a comparison: its trainable parameters, its number of cells, and their time in seconds."""
 
     method: str
     label: str
@@ -79,9 +52,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A comparison before it runs; `seconds` is an estimate from `pace`, at which every method is taken to go."""
+    """A comparison before it runs; `seconds` assumes that every method trains at the speed `pace`."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[MethodEstimate, ...]
     cells: tuple[str, ...]
     rows: Mapping[str, int]
     steps: int
@@ -90,79 +63,120 @@ class Estimate:
     pace: Throughput
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
+        """Return the estimate as JSON values."""
         return asdict(self)
 
 
 def estimate(settings: CompareSettings) -> Estimate:
-    """Return what `compare(settings)` would do; parameters are counted without weights, a few steps are timed with.
+    """Return what `compare(settings)` would do; counts parameters without weights and times a few steps.
 
-    A cell takes the time to begin, its steps, and the forward passes of evaluating its loss; its scores take a
-    completion for each row. The time of all cells is shared evenly by the jobs.
+    The time of a cell is its start, its training steps, the forward passes that evaluate its loss, and one completion
+    for each scored row. The jobs share the time of all cells evenly.
 
-    Raises ActshiftError for whatever would stop the comparison before its first cell.
+    Raises:
+        ActshiftError: if the comparison would stop before its first cell.
     """
     from actshift.loading import load_tokenizer
-    from actshift.training.arguments import total_steps
 
-    comparison = Comparison.of(settings)
-    first = comparison.choice.methods[0]
-    common = first.cell_settings(first.rates[0], FIRST_SEED, **comparison.choice.common)
-    tokenizer = load_tokenizer(settings.named("model"), common.trust_remote_code)
-    inputs = comparison.inputs
-    steps = total_steps(len(inputs.objective.encode(inputs.rows, tokenizer, common, inputs.head).examples), common)
-    pace = measure(comparison)
-    train = pace.begin + steps * pace.step + _evaluations(steps, common) * _forwards(comparison, common, pace)
-    lines = tuple(_line(method, comparison, steps, train, pace) for method in comparison.choice.methods)
-    sizes = comparison.splits.sizes
+    comparison = Comparison.from_settings(settings)
+    common = _settings_of(comparison, comparison.selection.methods[0])
+    tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code)
+    inputs, sizes = comparison.inputs, comparison.splits.sizes
+    steps = common.total_steps(len(inputs.encode(inputs.rows, tokenizer, common).examples))
+    pace = measure_throughput(comparison)
+    row_forward = pace.step * FORWARD_SHARE / (common.batch_size * common.gradient_accumulation)
+    training = pace.begin + steps * pace.step + _evaluations(steps, common) * sizes["validation"] * row_forward
+    methods = tuple(
+        _estimate_method(method, comparison, steps, training, pace) for method in comparison.selection.methods
+    )
     base = (sizes["validation"] + sizes["test"]) * pace.completion
     return Estimate(
-        lines=lines,
-        cells=tuple(_cells(comparison)),
+        lines=methods,
+        cells=tuple(_cell_names(comparison)),
         rows=sizes,
         steps=steps,
-        seconds=(base + sum(line.seconds for line in lines)) / settings.jobs,
+        seconds=(base + sum(method.seconds for method in methods)) / settings.jobs,
         jobs=settings.jobs,
         pace=pace,
     )
 
 
-def _cells(comparison: Comparison) -> Iterator[str]:
-    yield str(BASE_CELL)
-    for method in comparison.choice.methods:
-        yield from (str(Cell(method.name, rate, FIRST_SEED)) for rate in method.rates)
-        for more in range(1, comparison.settings.seeds):
-            yield f"{method.name}, the learning rate chosen, seed {FIRST_SEED + more}"
+def measure_throughput(comparison: Comparison) -> Throughput:
+    """Time a batch of completions by the base model, and a few steps of the first steering method.
+
+    Without a steering method, the first method is timed.
+
+    Raises:
+        ActshiftError: if the model cannot be loaded, or if the method does not fit it.
+    """
+    import torch
+
+    from actshift.evaluation import evaluate
+    from actshift.training import fit
+    from actshift.training.build import adapt, load_base
+    from actshift.training.configs import AdapterSpec
+
+    if comparison.settings.jobs > 1:
+        torch.set_num_threads(1)  # as each worker will
+    methods, batch_size = comparison.selection.methods, comparison.settings.eval_batch_size
+    method = next((m for m in methods if m.settings.get("method", "steering") == "steering"), methods[0])
+    settings, head = _settings_of(comparison, method), comparison.inputs.head
+    start = time.perf_counter()
+    model, tokenizer = load_base(settings, head)
+    loading = time.perf_counter() - start
+    prompts = comparison.splits.dataset("validation", batch_size)
+    report = evaluate(model, tokenizer, prompts, comparison.settings.new_tokens, batch_size)
+    rows, adapted = (
+        comparison.splits.dataset("train"),
+        adapt(model, AdapterSpec.from_settings(settings), TIMED_STEPS, head=head),
+    )
+    _, short, long = (
+        fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
+        for steps in (1, 1, 1 + TIMED_STEPS)  # the first run pays for imports; the difference of the others is steps
+    )
+    step = max(long - short, 0.0) / TIMED_STEPS
+    # A cell loads the base twice: for training and for scoring.
+    return Throughput(method.label, 2 * loading + max(short - step, 0.0), step, report.seconds / report.total)
 
 
-def _line(method: Method, comparison: Comparison, steps: int, train: float, pace: Throughput) -> Line:
+def _settings_of(comparison: Comparison, method: Method) -> TrainSettings:
+    return method.cell_settings(method.rates[0], FIRST_SEED, **comparison.selection.common)
+
+
+def _evaluations(steps: int, settings: TrainSettings) -> int:
+    """Return how often a training evaluates its loss on the validation rows."""
+    from actshift.training.fit import CHECKPOINTS
+
+    return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
+
+
+def _estimate_method(
+    method: Method, comparison: Comparison, steps: int, training: float, pace: Throughput
+) -> MethodEstimate:
     from actshift.training.build import adapt, base_without_weights
+    from actshift.training.configs import AdapterSpec
     from actshift.training.plan import counts
 
-    settings = method.cell_settings(method.rates[0], FIRST_SEED, **comparison.choice.common)
-    head = comparison.inputs.head
-    adapted = adapt(base_without_weights(settings, head), settings, steps, head=head)
+    settings, head = _settings_of(comparison, method), comparison.inputs.head
+    adapted = adapt(base_without_weights(settings, head), AdapterSpec.from_settings(settings), steps, head=head)
     trainable, parameters = counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
     cells = len(method.rates) + seeds - 1
     scored = cells * sizes["validation"] + seeds * sizes["test"]
-    return Line(
+    return MethodEstimate(
         method=method.name,
         label=method.label,
         trainable=trainable,
         share=trainable / parameters,
         rates=method.rates,
         cells=cells,
-        seconds=cells * train + scored * pace.completion,
+        seconds=cells * training + scored * pace.completion,
     )
 
 
-def _evaluations(steps: int, settings: TrainSettings) -> int:
-    from actshift.training.arguments import CHECKPOINTS
-
-    return math.ceil(steps / (settings.save_steps or math.ceil(steps / CHECKPOINTS)))
-
-
-def _forwards(comparison: Comparison, settings: TrainSettings, pace: Throughput) -> float:
-    row = pace.step * FORWARD_SHARE / (settings.batch_size * settings.gradient_accumulation)
-    return comparison.splits.sizes["validation"] * row
+def _cell_names(comparison: Comparison) -> Iterator[str]:
+    yield str(BASE_CELL)
+    for method in comparison.selection.methods:
+        yield from (str(Cell(method.name, rate, FIRST_SEED)) for rate in method.rates)
+        for seed in range(FIRST_SEED + 1, FIRST_SEED + comparison.settings.seeds):
+            yield f"{method.name}, the learning rate chosen, seed {seed}"

@@ -1,6 +1,6 @@
-"""The order of work: every rate with the first seed, the best by validation, then that one's other seeds and the test.
+"""The order of work: sweep the learning rates with the first seed, then run the other seeds and the test rows.
 
-Pure bookkeeping, without a model or a file.
+This module only does bookkeeping; it touches no model and no file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST_SEED = 0
 
 
 class PendingCell(NamedTuple):
-    """Bring a cell to its record, and score it on the test rows if `test`."""
+    """A cell that still has to be trained or scored; `test` asks for the score on the test rows as well."""
 
     cell: Cell
     test: bool
@@ -25,74 +25,72 @@ class PendingCell(NamedTuple):
 
 @dataclass
 class SweepState:
-    """How far a comparison is: the records of its cells, and why others failed."""
+    """Progress of a comparison: the records of its cells, and the errors of the cells that failed."""
 
     methods: Sequence[Method]
     seeds: int
-    records: dict[Cell, Record] = field(default_factory=dict)
-    failed: dict[Cell, str] = field(default_factory=dict)
+    records: dict[Cell, Record] = field(default_factory=lambda: {})
+    failed: dict[Cell, str] = field(default_factory=lambda: {})
 
-    def sweep(self, method: Method) -> list[Cell]:
-        """The cells that choose the learning rate of a method."""
+    def sweep_cells(self, method: Method) -> list[Cell]:
+        """Return the cells that choose the learning rate of a method."""
         return [Cell(method.name, rate, FIRST_SEED) for rate in method.rates]
 
-    def tested(self, method: Method) -> list[Cell]:
-        """The cells of a method that were scored on the test rows."""
+    def tested_cells(self, method: Method) -> list[Cell]:
+        """Return the cells of a method that were scored on the test rows."""
         return [cell for cell, record in self.records.items() if cell.method == method.name and record.test]
 
-    def best(self, method: Method) -> Cell | None:
-        """The best cell of the sweep so far: by validation accuracy, then lower loss, then lower rate."""
-        done = [cell for cell in self.sweep(method) if cell in self.records]
-        return max(done, key=self._merit, default=None)
+    def best_cell(self, method: Method) -> Cell | None:
+        """Return the best cell of the sweep so far: highest validation accuracy, then lower loss, then lower rate."""
+        finished = [cell for cell in self.sweep_cells(method) if cell in self.records]
+        return max(finished, key=self._merit, default=None)
 
-    def chosen(self, method: Method) -> Cell | None:
-        """The cell whose rate was chosen; None before all of the sweep is done.
+    def chosen_cell(self, method: Method) -> Cell | None:
+        """Return the cell with the chosen learning rate, or None until the whole sweep is done.
 
-        Once test rows were read the choice stands, or a later one would have seen them.
+        The choice is final once a test row was read; otherwise a later choice would have seen the test rows.
         """
-        if tested := self.tested(method):
+        if tested := self.tested_cells(method):
             return tested[0]._replace(seed=FIRST_SEED)
-        settled = all(cell in self.records or cell in self.failed for cell in self.sweep(method))
-        return self.best(method) if settled else None
+        complete = all(self.is_closed(cell) for cell in self.sweep_cells(method))
+        return self.best_cell(method) if complete else None
 
-    def repeats(self, method: Method) -> list[Cell]:
-        """The cells that the table is about, one a seed; none before the rate is chosen."""
-        cell = self.chosen(method)
+    def seed_cells(self, method: Method) -> list[Cell]:
+        """Return the cells of the chosen rate, one for each seed; empty until the rate is chosen."""
+        cell = self.chosen_cell(method)
         return [cell._replace(seed=seed) for seed in range(FIRST_SEED, FIRST_SEED + self.seeds)] if cell else []
 
-    def open_tasks(self) -> Iterator[PendingCell]:
-        """Yield what can be done now, in the order of the methods."""
-        if BASE_CELL not in self.failed and not self._is_tested(BASE_CELL):
+    def pending(self) -> Iterator[PendingCell]:
+        """Yield the cells that can run now, in the order of the methods."""
+        if self._needs_test(BASE_CELL):
             yield PendingCell(BASE_CELL, test=True)
         for method in self.methods:
-            if repeats := self.repeats(method):
-                yield from (
-                    PendingCell(cell, test=True)
-                    for cell in repeats
-                    if cell not in self.failed and not self._is_tested(cell)
-                )
+            if cells := self.seed_cells(method):
+                yield from (PendingCell(cell, test=True) for cell in cells if self._needs_test(cell))
             else:
-                yield from (
-                    PendingCell(cell, test=False)
-                    for cell in self.sweep(method)
-                    if cell not in self.records and cell not in self.failed
-                )
+                cells = self.sweep_cells(method)
+                yield from (PendingCell(cell, test=False) for cell in cells if not self.is_closed(cell))
 
-    def losers(self, method: Method) -> list[Cell]:
-        """The cells of the sweep that another has beaten, whose weights nobody will ask for."""
-        best = self.chosen(method) or self.best(method)
-        return [cell for cell in self.sweep(method) if cell in self.records and cell != best]
+    def beaten_cells(self, method: Method) -> list[Cell]:
+        """Return the cells of the sweep that lost to another one; their weights are no longer needed."""
+        best = self.chosen_cell(method) or self.best_cell(method)
+        return [cell for cell in self.sweep_cells(method) if cell in self.records and cell != best]
 
-    def cells(self) -> int:
-        """How many cells there are in all, those not yet known included."""
+    def total(self) -> int:
+        """Return the number of all cells, including the ones that are not determined yet."""
         return 1 + sum(len(method.rates) + self.seeds - 1 for method in self.methods)
 
     def done(self) -> int:
-        """How many cells have their record."""
+        """Return the number of cells with a record."""
         return len(self.records)
 
-    def _is_tested(self, cell: Cell) -> bool:
-        return cell in self.records and self.records[cell].test is not None
+    def is_closed(self, cell: Cell) -> bool:
+        """Return True if the cell has a record or failed."""
+        return cell in self.records or cell in self.failed
+
+    def _needs_test(self, cell: Cell) -> bool:
+        record = self.records.get(cell)
+        return cell not in self.failed and (record is None or record.test is None)
 
     def _merit(self, cell: Cell) -> tuple[float, float, float]:
         record = self.records[cell]

@@ -1,4 +1,4 @@
-"""When, where and with what figures were made."""
+"""Record how a result was produced: command, date, machine, versions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from datetime import date
 from importlib.metadata import version
 from typing import Any
 
-from actshift.compare.settings import CompareSettings
-from actshift.training.settings import command_line
-
 PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """Return the command, the date, the machine and the versions, ready for JSON."""
+    """Return `command`, the date, the machine and the package versions as JSON values."""
     return {
         "command": command,
         "date": date.today().isoformat(),
@@ -25,18 +22,9 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Name what computes: the GPU, or the processor's kind and how many cores it has."""
+    """Return the name of the GPU, or the processor type and its number of cores."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
-
-
-def command(settings: CompareSettings) -> str:
-    """Return the command line of a comparison.
-
-    >>> command(CompareSettings(model="gpt2", data="rows.jsonl", out="table", seeds=2))
-    'actshift compare --model gpt2 --data rows.jsonl --seeds 2 --out table'
-    """
-    return command_line("actshift compare", settings)

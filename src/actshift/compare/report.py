@@ -1,21 +1,28 @@
-"""What a comparison found, method by method."""
+"""The report of a comparison: one row for each method, which prints as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actshift.compare.cell import BASE_CELL
+from actshift.compare.cell import BASE_CELL, Cell
 from actshift.compare.methods import Method
 from actshift.compare.protocol import SweepState
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("method", "trainable", "share", "rate", "valid.", "test ± sd", "Δ full", "seconds")
+NONE = "–"
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """A learning rate of the sweep: validation accuracy (0 to 1) and loss (nats a token), or why it failed."""
+    """A learning rate of the sweep: validation accuracy (0 to 1) and loss (nats per token), or the error."""
 
     rate: float
     validation: float | None
@@ -25,9 +32,15 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One method's line: what it trains, the rate chosen, and the accuracies (0 to 1) of that rate's seeds.
+    """The result of one method: trained parameters, chosen rate, and the accuracies (0 to 1) of its seeds.
 
-    `state` says how far it is; `seconds` is the mean training time of a cell of the chosen rate.
+    Args:
+        state: progress of the method ("waiting", "rate 1/5", "seed 1/3", "done" or "failed").
+        share: trained parameters as a share of all parameters, 0 to 1.
+        validation: validation accuracy of each seed.
+        test: test accuracy of each seed.
+        to_full: difference of the mean test accuracy to full fine-tuning.
+        seconds: mean training time of a cell at the chosen rate.
     """
 
     method: str
@@ -47,22 +60,25 @@ class ReportRow:
 
     @property
     def mean(self) -> float | None:
-        """The mean test accuracy over seeds."""
+        """Mean test accuracy over seeds."""
         return mean(self.test) if self.test else None
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the test accuracy over seeds, of n - 1."""
+        """Sample standard deviation of the test accuracy over seeds."""
         return stdev(self.test) if len(self.test) > 1 else None
 
 
 @dataclass(frozen=True)
 class CompareReport:
-    """A comparison, finished or on its way: the base's accuracies and a row a method; it prints as a table.
+    """A comparison, finished or in progress: the accuracies of the base model and one row for each method.
 
-    `protocol` is all that the methods have in common; `made` tells when, where and in what time it came about, and is
-    the one part that another run of the same comparison may have otherwise. `left_out` counts training rows that
-    were too long to be used.
+    It prints as a table.
+
+    Args:
+        protocol: the settings, rows and seeds that all methods share.
+        made: command, date, machine and versions; the only part that differs when the comparison is repeated.
+        left_out: number of training rows that were too long to be used.
     """
 
     protocol: Mapping[str, Any]
@@ -75,30 +91,30 @@ class CompareReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Why cells failed, a line each."""
+        """One line for each cell that failed."""
         return tuple(failure for row in self.rows for failure in row.failures)
 
     @property
     def title(self) -> str:
-        """What tables and pictures call the model: a hub id, or the name of its folder without the way to it."""
+        """Name of the model in tables and figures: its hub id, or the name of its folder."""
         model = str(self.protocol["model"])
         return Path(model).name if Path(model).is_dir() else model
 
     @property
     def measure(self) -> str:
-        """What the accuracies are of: the scorer's name says when a row counts as right."""
+        """Name of the accuracy: exact match, or accuracy by a scorer."""
         from actshift.evaluation.report import EXACT_MATCH
 
         scorer = self.protocol["scorer"]
         return "Exact match" if scorer == EXACT_MATCH else f"Accuracy ({scorer})" if scorer else "Accuracy"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON, with the times in `made`."""
-        rows = []
+        """Return the report as JSON values, with the training times under `made`."""
+        rows: list[dict[str, Any]] = []
         for row in self.rows:
-            values = asdict(row)
+            values = {**asdict(row), "mean": row.mean, "spread": row.spread}
             values.pop("seconds")
-            rows.append({**values, "mean": row.mean, "spread": row.spread})
+            rows.append(values)
         base = {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test}
         seconds = {row.method: row.seconds for row in self.rows}
         return {
@@ -109,75 +125,153 @@ class CompareReport:
         }
 
     def __str__(self) -> str:
-        from actshift.compare.rendering import plain
+        from rich.console import Console
 
-        return plain(self)
+        text = io.StringIO()
+        Console(file=text, width=120, color_system=None).print(rich_table(self))
+        return text.getvalue().rstrip()
 
 
-def report_on(standing: SweepState, protocol: Mapping[str, Any], made: Mapping[str, Any]) -> CompareReport:
-    """Return the report on all that `standing` knows by now."""
-    base = standing.records.get(BASE_CELL)
-    rows = [_row(standing, method) for method in standing.methods]
+def build_report(state: SweepState, protocol: Mapping[str, Any], made: Mapping[str, Any]) -> CompareReport:
+    """Return the report of the cells that are done so far."""
+    base = state.records.get(BASE_CELL)
+    rows = [_build_row(state, method) for method in state.methods]
     full = next((row for row in rows if row.settings.get("method") == "full"), None)
-    if full is not None and full.mean is not None:
-        rows = [_beside(row, full) for row in rows]
     return CompareReport(
         protocol=protocol,
         base_parameters=base.parameters if base else None,
         base_validation=base.validation.accuracy if base else None,
         base_test=base.test.accuracy if base and base.test else None,
-        rows=tuple(rows),
+        rows=tuple(_with_difference(row, full) for row in rows),
         made=made,
-        left_out=max((record.fit.left_out for record in standing.records.values() if record.fit), default=0),
+        left_out=max((record.fit.left_out for record in state.records.values() if record.fit), default=0),
     )
 
 
-def _row(standing: SweepState, method: Method) -> ReportRow:
-    chosen = standing.chosen(method)
-    records = [standing.records[cell] for cell in standing.repeats(method) if cell in standing.records]
-    known = [record for cell, record in standing.records.items() if cell.method == method.name and record.fit]
-    fits = [record.fit for record in records if record.fit]
-    first = known[0] if known else None
+def _build_row(state: SweepState, method: Method) -> ReportRow:
+    chosen = state.chosen_cell(method)
+    records = [state.records[cell] for cell in state.seed_cells(method) if cell in state.records]
+    fits = [record.fit for cell, record in state.records.items() if cell.method == method.name and record.fit]
+    seconds = [record.fit.seconds for record in records if record.fit]
     return ReportRow(
         method=method.name,
         label=method.label,
         settings=method.settings,
-        state=_state(standing, method),
-        trainable=first.trainable if first else None,
-        share=first.trainable / first.parameters if first else None,
+        state=_method_state(state, method),
+        trainable=fits[0].trainable if fits else None,
+        share=fits[0].share if fits else None,
         rate=chosen.rate if chosen else None,
         lora_rate=method.lora_rate(chosen.rate) if chosen else None,
         validation=tuple(record.validation.accuracy for record in records),
         test=tuple(record.test.accuracy for record in records if record.test),
         to_full=None,
-        sweep=tuple(_tries(standing, method)),
-        failures=tuple(f"{cell}: {why}" for cell, why in standing.failed.items() if cell.method == method.name),
-        seconds=mean(fit.seconds for fit in fits) if fits else None,
+        sweep=tuple(_sweep_point(state, cell) for cell in state.sweep_cells(method)),
+        failures=tuple(f"{cell}: {error}" for cell, error in state.failed.items() if cell.method == method.name),
+        seconds=mean(seconds) if seconds else None,
     )
 
 
-def _tries(standing: SweepState, method: Method) -> list[SweepPoint]:
-    tries = []
-    for cell in standing.sweep(method):
-        record = standing.records.get(cell)
-        accuracy = record.validation.accuracy if record else None
-        loss = record.fit.eval_loss if record and record.fit else None
-        tries.append(SweepPoint(cell.rate, accuracy, loss, standing.failed.get(cell)))
-    return tries
+def _sweep_point(state: SweepState, cell: Cell) -> SweepPoint:
+    record = state.records.get(cell)
+    accuracy = record.validation.accuracy if record else None
+    loss = record.fit.eval_loss if record and record.fit else None
+    return SweepPoint(cell.rate, accuracy, loss, state.failed.get(cell))
 
 
-def _state(standing: SweepState, method: Method) -> str:
-    sweep, repeats = standing.sweep(method), standing.repeats(method)
-    if not repeats:
-        settled = sum(cell in standing.records or cell in standing.failed for cell in sweep)
-        return "failed" if settled == len(sweep) else f"rate {settled}/{len(sweep)}" if settled else "waiting"
-    tested = standing.tested(method)
-    settled = sum(cell in tested or cell in standing.failed for cell in repeats)
-    if settled < len(repeats):
-        return f"seed {settled}/{len(repeats)}"
+def _method_state(state: SweepState, method: Method) -> str:
+    sweep, seeds = state.sweep_cells(method), state.seed_cells(method)
+    if not seeds:
+        closed = sum(state.is_closed(cell) for cell in sweep)
+        return "failed" if closed == len(sweep) else f"rate {closed}/{len(sweep)}" if closed else "waiting"
+    tested = state.tested_cells(method)
+    closed = sum(cell in tested or cell in state.failed for cell in seeds)
+    if closed < len(seeds):
+        return f"seed {closed}/{len(seeds)}"
     return "done" if tested else "failed"
 
 
-def _beside(row: ReportRow, full: ReportRow) -> ReportRow:
-    difference = row.mean - full.mean if row.mean is not None and full.mean is not None and row != full else None
-    return replace(row, to_full=difference)
+def _with_difference(row: ReportRow, full: ReportRow | None) -> ReportRow:
+    if full is None or full.mean is None or row.mean is None or row is full:
+        return row
+    return replace(row, to_full=row.mean - full.mean)
+
+
+def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table as text, first the untouched base and then each method."""
+    base = (percent(report.base_validation), percent(report.base_test))
+    yield ("untouched base", "0", NONE, NONE, *base, NONE, NONE)
+    for row in report.rows:
+        yield (
+            row.label,
+            NONE if row.trainable is None else f"{row.trainable:,}",
+            NONE if row.share is None else f"{100 * row.share:.3g}%",
+            NONE if row.rate is None else "/".join(short_rate(rate) for rate in (row.rate, row.lora_rate) if rate),
+            percent(mean(row.validation)) if row.validation else NONE,
+            _test_text(row, report.protocol["seeds"]),
+            NONE if row.to_full is None else f"{100 * row.to_full:+.1f}",
+            NONE if row.seconds is None else f"{row.seconds:,.0f}",
+        )
+
+
+def rich_table(report: CompareReport) -> Table:
+    """Return the table for a terminal of at least eighty columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    table = Table(
+        Column(COLUMNS[0], overflow="fold"),
+        *(Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]),
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"{report.measure}, {report.title}",
+        title_justify="left",
+        caption=notes(report),
+        caption_justify="left",
+    )
+    for line in table_cells(report):
+        table.add_row(*line)
+    return table
+
+
+def notes(report: CompareReport) -> str:
+    """Return the sentences that explain the table."""
+    protocol = report.protocol
+    rows = protocol["rows"]
+    sentences = [
+        f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {rows['test']:,} test rows.",
+        "Each method uses the learning rate that was best on the validation rows with the first seed.",
+        f"The test column is the mean over {protocol['seeds']} seeds; sd is their standard deviation.",
+        "Δ is the difference to full fine-tuning in percentage points.",
+    ]
+    sentences += [
+        f"{count} {name} rows are also in an earlier split." for name, count in protocol["shared_rows"].items() if count
+    ]
+    if report.left_out:
+        sentences.append(f"{report.left_out:,} training rows were too long and were left out.")
+    if report.failures:
+        sentences.append(f"{len(report.failures)} cells failed; * marks a method with missing seeds.")
+    return " ".join(sentences)
+
+
+def short_rate(rate: float) -> str:
+    """Return a learning rate in its shortest readable form.
+
+    >>> short_rate(0.0015)
+    '1.5e-3'
+    """
+    mantissa, exponent = f"{rate:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _test_text(row: ReportRow, seeds: int) -> str:
+    if row.state != "done" or row.mean is None:
+        return row.state
+    spread = "" if row.spread is None else f" ± {100 * row.spread:.1f}"
+    missing = "" if len(row.test) == seeds else "*"
+    return f"{percent(row.mean)}{spread}{missing}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 0 to 1 as a percentage without its sign."""
+    return NONE if share is None else f"{100 * share:.1f}"

@@ -1,4 +1,4 @@
-"""The rows of a comparison: to train on, to choose by, and to report; given, or cut from one source."""
+"""The training, validation and test rows of a comparison, read from their sources or cut from one source."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
 
 NAMES = ("train", "validation", "test")
 SHARE = 0.1
-"""Of the rows of --data, what each split gets that is not given by itself."""
-READ = ("text", "text_pair", "tokens")
-"""What of a row for an encoder is its question, so to say."""
-Row = Mapping[str, Any]
+"""Share of the rows of --data that each split without its own source receives."""
+INPUT_COLUMNS = ("prompt", "text", "text_pair", "tokens")
+"""Columns that hold the question of a row; rows with the same question stay in the same split."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows of the three splits, as JSON lines; `shared` counts validation and test rows that are training rows too."""
+    """The rows of the three splits, as JSON lines."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -39,12 +38,12 @@ class Splits:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Rows in each split."""
+        """Number of rows in each split."""
         return {name: len(getattr(self, name)) for name in NAMES}
 
     @property
     def shared(self) -> dict[str, int]:
-        """For validation and test, the rows that are to be found in a split before, word for word."""
+        """Number of validation rows that also are training rows, and of test rows that are in either of the others."""
         train, validation = set(self.train), set(self.validation)
         return {
             "validation": sum(row in train for row in self.validation),
@@ -52,99 +51,103 @@ class Splits:
         }
 
     def dataset(self, name: str, limit: int | None = None) -> Dataset:
-        """The rows of a split, or the first of them, as `load_rows` gives them."""
+        """Return a split, or its first `limit` rows, in the form that `load_rows` returns."""
         from datasets import Dataset
 
         return Dataset.from_list([json.loads(row) for row in getattr(self, name)[:limit]])
 
     @property
     def digests(self) -> dict[str, str]:
-        """A fingerprint of each split."""
+        """Hash of each split."""
         return {name: hashlib.sha256("\n".join(getattr(self, name)).encode()).hexdigest()[:16] for name in NAMES}
 
 
 def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
-    """Return the rows that `settings` name, by the settings of training that are `common` to all methods.
+    """Read the splits that `settings` names.
 
-    What has no source of its own is the task's, or a tenth of --data, cut at random.
+    A validation or test split without a source comes from the task, or is a tenth of --data. The cut is random but
+    always the same, and rows with the same prompt stay in the same split. Warns if a split repeats rows of an
+    earlier one.
 
-    The cut is the same each time. Rows with the same prompt stay on one side of it.
+    Args:
+        common: the training settings that all methods share.
 
-    Raises ActshiftError for rows that cannot be read or scored, too few to cut, and a split that lies wholly in one
-    before it; warns of rows that do.
+    Raises:
+        ActshiftError: if rows cannot be read or scored, if they are too few to cut, or if all rows of a split are in
+            an earlier one.
     """
     run = TrainSettings.from_mapping({**common, "task": settings.task, "data_dir": settings.data_dir})
     objective = known_objective(run)
-    rest = _lines(run, settings.data, "train", objective)
+    train = _read_lines(run, settings.data, "train", objective)
     missing = cut_names(settings)
     sources = {"validation": settings.eval_data, "test": settings.test_data}
-    given = {name: _lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
+    lines = {name: _read_lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
     if missing:
-        rest, cut = _cut(rest, missing, settings.named("data"))
-        given.update(cut)
-    splits = Splits(tuple(rest), tuple(given["validation"]), tuple(given["test"]))
+        train, cut = _cut(train, missing, settings.required("data"))
+        lines.update(cut)
+    splits = Splits(tuple(train), tuple(lines["validation"]), tuple(lines["test"]))
     for name, count in splits.shared.items():
         if count == splits.sizes[name]:
             raise ActshiftError(
-                f"All {count} rows of the {name} split are in a split before it too, so it measures memory; give rows "
-                "of its own."
+                f"All {count} rows of the {name} split are also in an earlier split, so it would measure memory. Give "
+                "other rows."
             )
         if count:
             warnings.warn(
-                f"{count} of {splits.sizes[name]} rows of the {name} split are in a split before it too.", stacklevel=2
+                f"{count} of {splits.sizes[name]} rows of the {name} split are also in an earlier split.", stacklevel=2
             )
     return splits
 
 
-def store_splits(splits: Splits, folder: Path) -> dict[str, str]:
-    """Write the splits to `folder`, and return each one's path.
+def store_splits(splits: Splits, folder: Path) -> None:
+    """Write each split to a .jsonl file in `folder`.
 
-    Raises ActshiftError where the folder holds other rows, of another comparison.
+    Raises:
+        ActshiftError: if the folder contains the rows of another comparison.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.jsonl" for name in NAMES}
-    for name, path in paths.items():
-        text = "".join(f"{row}\n" for row in getattr(splits, name))
+    for name in NAMES:
+        path, text = folder / f"{name}.jsonl", "".join(f"{row}\n" for row in getattr(splits, name))
         if not path.exists():
             write_whole(path, text)
         elif path.read_text(encoding="utf-8") != text:
             raise ActshiftError(
-                f"The {name} rows are not those that the comparison in {folder.parent} began with; compare into "
-                "another --out."
+                f"The {name} rows differ from the rows that the comparison in {folder.parent} began with. Give another "
+                "--out."
             )
-    return {name: str(path) for name, path in paths.items()}
 
 
 def cut_names(settings: CompareSettings) -> list[str]:
-    """Return the splits that are cut from --data; a task has its own."""
-    given = {"validation": settings.eval_data, "test": settings.test_data}
-    return [name for name, source in given.items() if not source and not settings.task]
+    """Return the names of the splits to cut from --data; a task has its own splits."""
+    sources = {"validation": settings.eval_data, "test": settings.test_data}
+    return [name for name, source in sources.items() if not source and not settings.task]
 
 
-def _lines(run: TrainSettings, source: str | None, split: str, objective: Objective | None) -> list[str]:
+def _read_lines(run: TrainSettings, source: str | None, split: str, objective: Objective | None) -> list[str]:
     rows = read_rows(run, split, source, objective)
     if rows.column_names == ["text"]:
-        raise ActshiftError(f"{source} has text only; exact match needs prompt and completion, or messages.")
+        raise ActshiftError(f"{source} has text only. Exact match needs prompt and completion, or messages.")
     return [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]
 
 
 def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the remaining rows and the rows of each split in `names`."""
     groups: dict[str, list[str]] = {}
     for row in rows:
-        groups.setdefault(_prompt(json.loads(row)), []).append(row)
+        groups.setdefault(_question(json.loads(row)), []).append(row)
     order = sorted(groups)
     random.Random(0).shuffle(order)
-    size, cut = round(SHARE * len(rows)), {name: [] for name in names}
+    size = round(SHARE * len(rows))
+    cut: dict[str, list[str]] = {name: [] for name in names}
     for name in names:
         while order and len(cut[name]) < size:
             cut[name] += groups[order.pop()]
-    taken = set(order)
-    rest = [row for row in rows if _prompt(json.loads(row)) in taken]
+    remaining = set(order)
+    rest = [row for row in rows if _question(json.loads(row)) in remaining]
     if not size or not rest:
         raise ActshiftError(f"{len(rows)} rows in {source} are too few to cut {' and '.join(names)} rows from.")
     return rest, cut
 
 
-def _prompt(row: Row) -> str:
-    read = row["messages"][:-1] if "messages" in row else [row.get(name) for name in ("prompt", *READ)]
-    return json.dumps(read)
+def _question(row: Mapping[str, Any]) -> str:
+    return json.dumps(row["messages"][:-1] if "messages" in row else [row.get(name) for name in INPUT_COLUMNS])

@@ -1,4 +1,4 @@
-"""Read training and evaluation rows, from a file or the hub, and check each of them before anything starts."""
+"""Rows of training and evaluation data: read, check, render as chat, tokenize and pad them."""
 
 from actshift.data.chat import to_prompt_completion, token_ids
 from actshift.data.rows import LABELLED, LANGUAGE, PREFERENCES, PROMPTS, checked_rows, load_rows

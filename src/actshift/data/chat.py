@@ -1,4 +1,4 @@
-"""Rows of text as a model meets them: chat turns rendered by its template, and its start token once."""
+"""Render chat messages with a chat template, and tokenize text that a completion follows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 
 def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Return rows of messages as prompt + completion, both text, and other rows as they are.
+    """Return rows of messages as prompt and completion texts. Return rows without messages unchanged.
 
-    The tokenizer's chat template renders all but the last turn, with the opening of an answer, as the prompt, and
-    the last turn, the assistant's, as the completion, without the end-of-text token that ends every completion.
-    Other columns stay.
+    The prompt is all turns but the last, rendered by the chat template, with the start of an answer. The completion
+    is the last turn, which is the assistant's, without the end-of-text token. Other columns are kept.
 
     Raises:
-        ActshiftError: the rows have messages and the tokenizer has no chat template, or it refuses a row.
+        ActshiftError: the tokenizer has no chat template for the messages, or the template rejects a row.
     """
     from jinja2 import TemplateError
 
@@ -29,48 +28,54 @@ def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> D
     if not tokenizer.chat_template:
         raise ActshiftError(
             f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with; "
-            "give rows with prompt and completion, or a model made for chat."
+            "use rows with prompt and completion, or a chat model."
         )
-    rendered = []
+    rendered: list[dict[str, str]] = []
     for number, messages in enumerate(rows["messages"], start=1):
         try:
             rendered.append(_render(messages, tokenizer))
         except TemplateError as error:
-            raise ActshiftError(f"The chat template refuses the messages of row {number}: {error}.") from error
+            raise ActshiftError(f"The chat template rejects the messages of row {number}: {error}.") from error
     turns = require("datasets", "train").Dataset.from_list(rendered)
-    for beside in set(rows.column_names) - {"messages"}:
-        turns = turns.add_column(beside, rows[beside])
+    for column in set(rows.column_names) - {"messages"}:
+        turns = turns.add_column(column, rows[column])
     return turns
 
 
 def token_ids(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = True
 ) -> list[list[int]]:
-    """Return the ids of each text as a model reads its beginning: after the tokenizer's start token, to go on from.
+    """Return the token ids of texts that a completion follows.
 
-    The start token comes once, also where a text rendered by a chat template brings it along. What a tokenizer puts
-    behind a text (BERT's [SEP], an end token) is left out, since a completion follows. `add_special_tokens=False`
-    adds no start token either: that is how a rendered text is read, whose template has all the tokens it wants.
+    Each text has the tokenizer's start token exactly once, even if a chat template has rendered one. Tokens that a
+    tokenizer appends to a text (BERT's [SEP], an end token) are removed.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        texts: the texts.
+        add_special_tokens: False for texts that a chat template has rendered, which have all their special tokens.
     """
     encoded = tokenizer(
         list(texts), add_special_tokens=add_special_tokens, return_special_tokens_mask=True, verbose=False
     )
-    whole, added = (cast("list[list[int]]", encoded[name]) for name in ("input_ids", "special_tokens_mask"))
-    closing = next((mask[::-1].index(0) for mask in added if 0 in mask), 0) if add_special_tokens else 0
-    start = [tokenizer.bos_token_id] * 2
-    return [ids[int(ids[:2] == start) : len(ids) - closing] for ids in whole]
+    all_ids, masks = (cast("list[list[int]]", encoded[name]) for name in ("input_ids", "special_tokens_mask"))
+    appended = next((mask[::-1].index(0) for mask in masks if 0 in mask), 0) if add_special_tokens else 0
+    doubled_start = [tokenizer.bos_token_id] * 2
+    return [ids[int(ids[:2] == doubled_start) : len(ids) - appended] for ids in all_ids]
 
 
 def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    before = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
-    whole = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
-    if whole.startswith(before):
-        completion = whole[len(before) :]
-    else:  # the template opens an answer otherwise than it shows a finished one: what generation will see counts
+    prompt = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
+    chat = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
+    if chat.startswith(prompt):
+        completion = chat[len(prompt) :]
+    else:
+        # The template starts a new answer differently from a finished one. Training must use the same prompt as
+        # generation, so keep the prompt and append the answer.
         answer = messages[-1]["content"]
-        _, shown, closing = whole.rpartition(answer.strip())
-        completion = answer + closing if shown else answer
+        _, match, closing = chat.rpartition(answer.strip())
+        completion = answer + closing if match else answer
     if end := cast(str, tokenizer.eos_token):
-        said, _, after = completion.rpartition(end)
-        completion = said if said and not after.strip() else completion
-    return {"prompt": before, "completion": completion}
+        before_end, _, after_end = completion.rpartition(end)
+        completion = before_end if before_end and not after_end.strip() else completion
+    return {"prompt": prompt, "completion": completion}

@@ -1,4 +1,4 @@
-"""Examples as one padded batch."""
+"""Collate tokenized examples into one padded batch."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ if TYPE_CHECKING:
 
 
 def padded(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Return examples as one batch, padded on the right: what they hold, and an `attention_mask` of the tokens.
+    """Return examples as one batch that is padded on the right.
 
-    What is one number a token is `[batch, seq]`, what is one number a text `[batch]`, all int64.
+    Returns:
+        An int64 tensor for each field: [batch, seq] for lists with one number per token, [batch] for single numbers
+        such as a class. Each `input_ids` field also has an `attention_mask` [batch, seq].
     """
     import torch
 
     from actshift.loading import pad_id
 
     pad = pad_id(tokenizer)
-    fills = {"input_ids": pad, "pair_input_ids": pad, "labels": IGNORED}
+    padding = {"input_ids": pad, "pair_input_ids": pad, "labels": IGNORED}
 
-    def filled(rows: Sequence[Any], fill: int) -> Tensor:
-        longest = max(map(len, rows))
-        return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+    def pad_right(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
+        longest = max(map(len, sequences))
+        return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences])
 
     batch: dict[str, Tensor] = {}
     for name in examples[0]:
-        rows = [example[name] for example in examples]
-        if isinstance(rows[0], int):
-            batch[name] = torch.tensor(rows)
+        values = [example[name] for example in examples]
+        if isinstance(values[0], int):
+            batch[name] = torch.tensor(values)
             continue
-        batch[name] = filled(rows, fills.get(name, 0))
+        batch[name] = pad_right(values, padding.get(name, 0))
         if name.endswith("input_ids"):
-            batch[name.replace("input_ids", "attention_mask")] = filled([[1] * len(row) for row in rows], 0)
+            masks = [[1] * len(ids) for ids in values]
+            batch[name.replace("input_ids", "attention_mask")] = pad_right(masks, 0)
     return batch

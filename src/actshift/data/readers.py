@@ -1,4 +1,4 @@
-"""Read a file of rows, whatever its format, as it is: nothing is checked yet."""
+"""Read a file of rows in any supported format, without checking the rows."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from typing import Any, TextIO, cast
 from actshift.errors import ActshiftError, first_line, require
 
 Row = Mapping[str, Any]
+"""One row of a file or a dataset: values by column name."""
 
 
 def is_file_name(source: str) -> bool:
-    """Tell whether `source` is a file, or is called like one; else it is the id of a dataset."""
+    """Return whether `source` is a file or is named like one. Otherwise it is the id of a dataset on the hub."""
     return Path(source).is_file() or _format(Path(source)) in _READERS
 
 
-def _format(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
 def read_file(path: Path) -> list[Row]:
-    """Return the rows of a .jsonl, .json, .csv or .parquet file, all but the last also as .gz.
+    """Return the rows of a .jsonl, .json, .csv or .parquet file. All formats but Parquet may be compressed as .gz.
 
-    Raises ActshiftError where there is no such file, or it cannot be read.
+    Raises:
+        ActshiftError: the file does not exist, has another format, or cannot be read.
     """
     if not path.is_file():
         raise ActshiftError(f"There is no file {path}.")
     if _format(path) not in _READERS:
-        raise ActshiftError(f"{path} is not a file that can be read: give one of {', '.join(_READERS)}.")
+        raise ActshiftError(f"{path} has an unknown format; use one of {', '.join(_READERS)}.")
     try:
         return _READERS[_format(path)](path)
     except ActshiftError:
@@ -40,38 +38,38 @@ def read_file(path: Path) -> list[Row]:
         raise ActshiftError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error
 
 
+def _format(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
 def _open(path: Path) -> TextIO:
     opener = cast(Callable[..., TextIO], gzip.open if path.name.lower().endswith(".gz") else open)
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _read_json_lines(path: Path) -> list[Row]:
-    rows: list[Row] = []
     with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(_object(line, f"Line {number} of {path}"))
-    return rows
+        return [_parse_object(line, f"Line {number} of {path}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _object(line: str, where: str) -> Row:
+def _parse_object(line: str, place: str) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise ActshiftError(f"{where} is not valid JSON: {first_line(error).rstrip('.')}.") from error
+        raise ActshiftError(f"{place} is not valid JSON: {first_line(error).rstrip('.')}.") from error
     if not isinstance(row, dict):
-        raise ActshiftError(f"{where} is {type(row).__name__} where an object with columns belongs.")
+        raise ActshiftError(f"{place} is a {type(row).__name__}; it must be an object with columns.")
     return row
 
 
 def _read_json(path: Path) -> list[Row]:
     with _open(path) as file:
         text = file.read()
-    if not text.lstrip().startswith("["):  # many a .json holds one object a line
+    if not text.lstrip().startswith("["):  # many .json files have one object per line
         return _read_json_lines(path)
     rows = json.loads(text)
     if not all(isinstance(row, dict) for row in rows):
-        raise ActshiftError(f"{path} is a JSON list of other things than objects with columns.")
+        raise ActshiftError(f"{path} is a JSON list with items that are not objects; each item must have columns.")
     return rows
 
 

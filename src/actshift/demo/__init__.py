@@ -1,4 +1,4 @@
-"""The offline demo: a small bundled base model, the task it learns, and the script that pretrained it."""
+"""The offline demo: a small bundled base model, the task that it learns, and the methods to compare on it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE_DIR: Path = Path(__file__).parent / "base"
-"""The folder of the bundled base model, in the format of transformers."""
+"""Folder of the bundled base model, in the format of transformers."""
 
 
 def load_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the bundled base model, in float32, and its tokenizer; needs no network.
+    """Load the bundled base model in float32 and its tokenizer; needs no network.
 
     >>> model, tokenizer = load_base()
     >>> model.num_parameters()

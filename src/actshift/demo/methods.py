@@ -1,4 +1,4 @@
-"""The ways to adapt the bundled model that the demo can set side by side."""
+"""The methods that the demo can compare on the bundled model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from actshift.errors import ActshiftError, did_you_mean
 
 @dataclass(frozen=True)
 class DemoMethod:
-    """One way to adapt the model, and its peak learning rate.
+    """A way to adapt the bundled model, with its peak learning rate.
 
-    Post-block, post-MLP and full fine-tuning had theirs chosen on the validation split, from two or three each;
-    those of post-attention and the vector are untuned guesses.
+    The rates of post-block, post-MLP and full fine-tuning were chosen from two or three each on the validation split.
+    The rates of post-attention and of the vector are untuned.
     """
 
     label: str
@@ -33,14 +33,13 @@ DEFAULT = ("post_block", "full")
 
 
 def check_methods(names: Sequence[str]) -> None:
-    """Raise ActshiftError unless `names` are methods, each once.
+    """Raise ActshiftError unless `names` are different methods of the demo.
 
     >>> check_methods(["post_block", "full"])
     """
+    allowed = ", ".join(METHODS)
     for name in names:
         if name not in METHODS:
-            raise ActshiftError(
-                f"the demo has no method {name!r}{did_you_mean(name, METHODS)}; it has {', '.join(METHODS)}."
-            )
+            raise ActshiftError(f"The demo has no method {name!r}{did_you_mean(name, METHODS)}. Choose from {allowed}.")
     if not names or len(set(names)) < len(names):
-        raise ActshiftError(f"name each method once, at least one of {', '.join(METHODS)}; got {list(names)}.")
+        raise ActshiftError(f"Name each method once, and at least one of {allowed}. Got {list(names)}.")

@@ -1,9 +1,9 @@
-"""The demo: teach the bundled model a form it has never seen, by steering and by full fine-tuning."""
+"""Run the demo: teach the bundled model a new form of answer by steering and by full fine-tuning."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +23,14 @@ from actshift.training import TrainSettings, fit
 STEPS, BATCH = 600, 32
 TEST_ROWS = 2000
 MAX_NEW_TOKENS = 12
-SHOWN = 3
+SHOWN_EXAMPLES = 3
+
+Rows = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method's line of the table: accuracies are shares of the test rows, 0 to 1; sizes are bytes on disk."""
+class MethodResult:
+    """The result of one method; accuracies are shares of the test rows (0 to 1), and `size` is in bytes on disk."""
 
     method: str
     label: str
@@ -42,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Example:
-    """One test prompt, its right answer, and the answers before and after."""
+    """A test prompt with its reference answer and the answers before and after training."""
 
     prompt: str
     reference: str
@@ -52,20 +54,20 @@ class Example:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What one run of the demo found; every figure comes from that run."""
+    """The figures of one run of the demo."""
 
     seed: int
     steps: int
     test_rows: int
     base_accuracy: float
-    rows: tuple[Row, ...]
+    rows: tuple[MethodResult, ...]
     examples: tuple[Example, ...]
     adapter: str | None
     reloaded_accuracy: float | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures, ready for JSON."""
+        """Return the report as JSON values."""
         return asdict(self)
 
 
@@ -76,24 +78,55 @@ def run_demo(
     steps: int = STEPS,
     say: Callable[[str], None] = lambda line: None,
 ) -> DemoReport:
-    """Adapt the bundled model by each of the `methods`, and score every one on the same unseen rows.
+    """Adapt the bundled model by each method, and score all of them on the same unseen rows.
 
-    Each takes `steps` steps of 32 rows from the same base. A steering adapter is saved in a folder below `out`;
-    the first one is loaded into a fresh model and scored again. `say` is told what comes next.
+    Each method takes `steps` steps of 32 rows from the same base model. The first steering adapter is loaded into a
+    fresh model and scored again.
 
-    Raises ActshiftError for an unknown method, and for an `out` that holds anything already.
+    Args:
+        methods: names of `METHODS`.
+        out: new folder; each steering adapter is saved in a folder inside it.
+        say: called with a message before each part of the run.
+
+    Raises:
+        ActshiftError: if a method is unknown, or if `out` is not empty.
     """
     check_methods(methods)
     check_new_folder(out)
     with one_thread():
-        return _run(methods, out, seed, steps, say)
+        start = time.perf_counter()
+        train, test = Dataset.from_list(make_rows("train", steps * BATCH, seed)), make_rows("test", TEST_ROWS)
+        say(f"The untouched base model answers {TEST_ROWS:,} questions in a form that it has never seen.")
+        before = _score(*load_base(), test)
+        results: dict[str, MethodResult] = {}
+        reports: dict[str, EvalReport] = {}
+        for name in methods:
+            say(f"{METHODS[name].label}: {steps} steps of {BATCH} rows, then the same questions.")
+            results[name], reports[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
+        shown = next((name for name in methods if METHODS[name].site), methods[0])
+        adapter, reloaded = out / shown if METHODS[shown].site else None, None
+        if adapter is not None:
+            say("The saved adapter is loaded into a fresh copy of the base model.")
+            model, tokenizer = load_base()
+            reloaded = _score(load_adapter(model, str(adapter)).eval(), tokenizer, test).accuracy
+    return DemoReport(
+        seed=seed,
+        steps=steps,
+        test_rows=TEST_ROWS,
+        base_accuracy=before.accuracy,
+        rows=tuple(results.values()),
+        examples=_examples(before, reports[shown]),
+        adapter=str(adapter) if adapter else None,
+        reloaded_accuracy=reloaded,
+        seconds=time.perf_counter() - start,
+    )
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: matrices this small gain little from two, which wait for each other on a busy machine.
+def one_thread() -> Generator[None]:
+    """Compute on one thread.
 
-    It also makes a run repeat to the bit on machines with other numbers of cores.
+    Matrices this small gain little from more threads, and results do not depend on the machine's number of cores.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -103,48 +136,15 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(methods: Sequence[str], out: Path, seed: int, steps: int, say: Callable[[str], None]) -> DemoReport:
-    start = time.perf_counter()
-    train, test = Dataset.from_list(make_rows("train", steps * BATCH, seed)), make_rows("test", TEST_ROWS)
-    say(f"The untouched base model answers {TEST_ROWS:,} questions in a form it has never seen.")
-    before = _score(*load_base(), test)
-    adapted: dict[str, tuple[Row, EvalReport]] = {}
-    for name in methods:
-        say(f"{METHODS[name].label}: {steps} steps of {BATCH} rows, then the same questions.")
-        adapted[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
-    shown = next((name for name in methods if METHODS[name].site), methods[0])
-    folder = out / shown if METHODS[shown].site else None
-    reloaded = None
-    if folder is not None:
-        say("The saved adapter, loaded into a fresh copy of the base model.")
-        model, tokenizer = load_base()
-        reloaded = _score(load_adapter(model, str(folder)).eval(), tokenizer, test).accuracy
-    return DemoReport(
-        seed=seed,
-        steps=steps,
-        test_rows=TEST_ROWS,
-        base_accuracy=before.accuracy,
-        rows=tuple(row for row, _ in adapted.values()),
-        examples=_examples(before, adapted[shown][1]),
-        adapter=str(folder) if folder else None,
-        reloaded_accuracy=reloaded,
-        seconds=time.perf_counter() - start,
-    )
-
-
 def _adapt(
-    name: str, train: Dataset, test: list[dict[str, str]], before: float, seed: int, steps: int, folder: Path
-) -> tuple[Row, EvalReport]:
+    name: str, train: Dataset, test: Rows, base_accuracy: float, seed: int, steps: int, folder: Path
+) -> tuple[MethodResult, EvalReport]:
     method = METHODS[name]
     model, tokenizer = load_base()
-    torch.manual_seed(seed)  # the adapter's first weights
+    torch.manual_seed(seed)  # initialises the adapter
     adapted = attach(model, _config(method)) if method.site else model
     settings = TrainSettings(
-        learning_rate=method.learning_rate,
-        max_steps=steps,
-        batch_size=BATCH,
-        gradient_accumulation=1,
-        seed=seed,
+        learning_rate=method.learning_rate, max_steps=steps, batch_size=BATCH, gradient_accumulation=1, seed=seed
     )
     fitted = fit(adapted, tokenizer, train, settings, title=method.label)
     report = _score(adapted, tokenizer, test)
@@ -153,17 +153,17 @@ def _adapt(
         size = (folder / "adapter_model.safetensors").stat().st_size
     else:
         size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    row = Row(
+    result = MethodResult(
         method=name,
         label=method.label,
         trainable=fitted.trainable,
         trainable_share=fitted.share,
-        base_accuracy=before,
+        base_accuracy=base_accuracy,
         accuracy=report.accuracy,
         seconds=fitted.seconds,
         size=size,
     )
-    return row, report
+    return result, report
 
 
 def _config(method: DemoMethod) -> SteeringConfig:
@@ -171,15 +171,14 @@ def _config(method: DemoMethod) -> SteeringConfig:
     return SteeringConfig(adapter=adapter, site=method.site or "post_block", task_type="CAUSAL_LM")
 
 
-def _score(model: Any, tokenizer: Any, test: list[dict[str, str]]) -> EvalReport:
+def _score(model: Any, tokenizer: Any, test: Rows) -> EvalReport:
     return evaluate(model, tokenizer, test, MAX_NEW_TOKENS, batch_size=250)
 
 
 def _examples(before: EvalReport, after: EvalReport) -> tuple[Example, ...]:
-    """The first prompts of different length, so that they do not look alike."""
-    pairs = {
-        len(one.prompt.split()): (one, two) for one, two in zip(before.predictions, after.predictions, strict=True)
-    }
-    chosen = [pairs[length] for length in sorted(pairs)]
-    spread = chosen[:: max(1, len(chosen) // SHOWN)][:SHOWN]
-    return tuple(Example(one.prompt, one.reference, one.prediction, two.prediction) for one, two in spread)
+    """Return examples with prompts of different lengths, which look less alike."""
+    pairs = zip(before.predictions, after.predictions, strict=True)
+    by_length = {len(old.prompt.split()): (old, new) for old, new in pairs}
+    candidates = [by_length[length] for length in sorted(by_length)]
+    spread = candidates[:: max(1, len(candidates) // SHOWN_EXAMPLES)][:SHOWN_EXAMPLES]
+    return tuple(Example(old.prompt, old.reference, old.prediction, new.prediction) for old, new in spread)

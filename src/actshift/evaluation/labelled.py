@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from actshift.data import LABELLED, checked_rows
-from actshift.data.encode import encode, encode_words, label_index, sides, unit_means
+from actshift.data.encode import encode, encode_words, label_index
+from actshift.data.pairs import sides, unit_means
 from actshift.data.rows import columns_of
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import forward

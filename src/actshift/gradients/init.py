@@ -1,17 +1,18 @@
-"""Begin a low-rank adapter where the loss falls fastest: W_down from the gradient, W_up = 0."""
+"""Gradient initialisation of low-rank adapters: W_down from the gradient of the loss, W_up = 0."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actshift.data.encode import sides
+from actshift.data.pairs import sides
 from actshift.errors import ActshiftError
-from actshift.gradients.backward import Batch, backward, frozen, on_device
+from actshift.gradients.backward import Batch, backward, frozen, model_inputs
 from actshift.gradients.sketch import SIZE, Sketch
 from actshift.gradients.taps import BatchGroup, Mask, Tap, tap_map
 from actshift.tuner import SteeringLayer
@@ -29,17 +30,29 @@ def gradient_init(
 ) -> None:
     """Set W_down of a fresh adapter with `init="gradient"` to the directions along which the loss falls fastest.
 
-    Its rows are a · v_1, …, a · v_r, the leading right-singular vectors of G = Σ g xᵀ at its site and positions, over
-    all tokens of `batches`; W_up stays 0, so that the model is still as it was. The first gradient step of W_up then
-    points along the best rank-r direction there is, to first order. a makes the mean square of the code W_down x what
-    the default init would make it, ‖x‖²/3d, so that learning rates keep their meaning. One backward pass a batch
-    finds the directions, and one forward pass the scale; batches are those of `actshift.locate`.
+    At each site G = Σ g xᵀ `[d, d]` is summed over the steered tokens of `batches`, in float32 (float64 for a float64
+    model). x is the activation and g the gradient of the mean loss. With v_1, …, v_r the leading right singular vectors
+    of G, W_down `[r, d]` becomes
 
-    Raises ActshiftError where no adapter of this name has `init="gradient"`, it has been trained already, and
-    whatever the batches or the model give cause for; the adapter is then unchanged.
-    It is the best first step, and no promise of a shorter run: on the bundled model's task docs/results/locate.md found
-    none shorter.
-    Source: [ours], METHOD §3; the like for LoRA is LoRA-GA (arXiv 2407.05000).
+        W_down = a · [v_1, …, v_r]ᵀ,    with a such that mean((W_down x)²) = mean(‖x‖²) / 3d.
+
+    With this scale a, the code W_down x has the mean square that it has under the default initialisation, so the same
+    learning rates apply. W_up stays 0, so the outputs of the model do not change. To first order, the first gradient
+    step on W_up is the best step of rank r. It does not promise a shorter training: docs/results/locate.md found none
+    on the bundled model. The directions take one backward pass per batch, the scale one forward pass.
+
+    Args:
+        model: A model with the adapter attached. Its other weights, modes and gradients do not change.
+        batches: Keyword arguments of the model as tensors, with `labels` `[batch, seq]` that are -100 for tokens that
+            are not targets. `actshift.token_batches` builds them.
+        adapter_name: The adapter to initialise.
+        on_batch: Called with the number of batches that are done.
+
+    Raises:
+        ActshiftError: The adapter does not exist, lacks `init="gradient"`, or is already trained; its rank exceeds 64
+            at a site wider than 512; or no gradient is finite and nonzero. The adapter is then unchanged.
+
+    Source: this project, docs/method.md#gradient-initialisation. LoRA-GA (arXiv 2407.05000) does the same for LoRA.
 
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.analysis.batches import token_batches
@@ -48,43 +61,44 @@ def gradient_init(
     >>> model = attach(model, SteeringConfig(rank=2, init="gradient"))
     >>> gradient_init(model, token_batches(["what is the largest of three and four ?"], tokenizer))
     """
-    places, batches = _places(model, adapter_name), list(batches)
-    clock = BatchGroup(groups=1)
-    taps = [Tap(f"{layer.site} of block {layer.layer_index}") for layer, _ in places]
-    masks = [_chosen(layer, adapter_name) for layer, _ in places]
-    handles = [tap_map(tap, layer, clock, mask) for tap, (layer, _), mask in zip(taps, places, masks, strict=True)]
-    seen = backward(model, batches, taps, clock, handles, on_batch)
-    rows = [_directions(tap, shift, seen.shares) for tap, (_, shift) in zip(taps, places, strict=True)]
-    codes = [CodeScale(directions) for directions in rows]
-    _measure(model, batches, [layer for layer, _ in places], codes, masks)
+    adapters, batches = _fresh_adapters(model, adapter_name), list(batches)
+    layers = [layer for layer, _ in adapters]
+    batch_group = BatchGroup(groups=1)
+    taps = [Tap(f"{layer.site} of block {layer.layer_index}") for layer in layers]
+    masks = [_position_mask(layer, adapter_name) for layer in layers]
+    handles = [tap_map(tap, layer, batch_group, mask) for tap, layer, mask in zip(taps, layers, masks, strict=True)]
+    stats = backward(model, batches, taps, batch_group, handles, on_batch)
+    directions = [_directions(tap, shift, stats.shares) for tap, (_, shift) in zip(taps, adapters, strict=True)]
+    scales = _code_scales(model, batches, layers, directions, masks)
     with torch.no_grad():
-        for (_, shift), code in zip(places, codes, strict=True):
-            shift.down.weight.copy_(code.scale * code.directions)
+        for (_, shift), rows, scale in zip(adapters, directions, scales, strict=True):
+            shift.down.weight.copy_(scale * rows)
 
 
-def _places(model: nn.Module, adapter_name: str) -> list[LayerAdapter]:
+def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[LayerAdapter]:
+    """Return the layers and modules of the adapter that have `init="gradient"`."""
     config: Any = getattr(model, "peft_config", {}).get(adapter_name)
     interventions = getattr(config, "all_interventions", ())
-    places: list[LayerAdapter] = []
+    adapters: list[LayerAdapter] = []
     for target in targets(model, interventions, config.blocks) if interventions else ():
         if getattr(target.intervention.adapter, "init", None) == "gradient":
             layer = layer_at(target.host)
-            places.append((layer, layer.lora_steer[adapter_name]))
-    if not places:
+            adapters.append((layer, layer.lora_steer[adapter_name]))
+    if not adapters:
         raise ActshiftError(
             f'{type(model).__name__} has no adapter {adapter_name!r} with init="gradient"; attach one first, such as '
             'SteeringConfig(rank=8, init="gradient").'
         )
-    if any(shift.up.weight.any() for _, shift in places):
+    if any(shift.up.weight.any() for _, shift in adapters):
         raise ActshiftError(
-            f"The adapter {adapter_name!r} has been trained already, and a new W_down would change what it does; "
-            "attach a fresh one."
+            f"The adapter {adapter_name!r} is trained already, and a new W_down would change its effect; attach a "
+            "fresh one."
         )
-    return places
+    return adapters
 
 
-def _chosen(layer: SteeringLayer, adapter_name: str) -> Mask:
-    """Return what tells the tokens that an adapter steers, by the activations at its site."""
+def _position_mask(layer: SteeringLayer, adapter_name: str) -> Mask:
+    """Return a function from the activations at a site to the mask of the tokens that the adapter steers."""
     positions = layer.positions[adapter_name]
 
     def mask(x: Tensor) -> Tensor | None:
@@ -94,66 +108,53 @@ def _chosen(layer: SteeringLayer, adapter_name: str) -> Mask:
 
 
 def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:
-    """Return the leading right-singular vectors `[r, d]` of what the tap holds."""
+    """Return the leading right singular vectors `[r, d]` of the gradient that a tap has summed."""
     rank, width = shift.down.weight.shape
     if tap.matrix is None:
-        raise ActshiftError(f"No gradient reached {tap.name}; the loss does not depend on it, so leave it out.")
+        raise ActshiftError(f"No gradient reached {tap.name}: the loss does not depend on it. Do not steer there.")
     if isinstance(tap.matrix, Sketch) and rank > SIZE:
         raise ActshiftError(
-            f'init="gradient" finds at most {SIZE} directions at a site of width {width}, and the rank is {rank}; '
-            f'use a rank up to {SIZE}, or init="default".'
+            f'Rank {rank} is too high: init="gradient" finds at most {SIZE} directions at a site of width {width}. Use '
+            f'a rank up to {SIZE}, or init="default".'
         )
     return tap.matrix.factors(shares, rank).right.T
 
 
-class CodeScale:
-    """The size of what r directions `[r, d]` read of an activation, beside the activation's own."""
-
-    def __init__(self, directions: Tensor) -> None:
-        self.directions = directions
-        self.read = self.whole = 0.0
-
-    def add(self, x: Tensor) -> None:
-        """Take in tokens `x [tokens, d]`."""
-        x = x.to(self.directions)
-        self.read += (x @ self.directions.T).square().sum().item()
-        self.whole += x.square().sum().item()
-
-    @property
-    def scale(self) -> float:
-        """The a that makes the mean square of the code's r numbers ‖x‖²/3d, as rows from U(-1/√d, 1/√d) would."""
-        rank, width = self.directions.shape
-        return math.sqrt(self.whole * rank / (3 * width * self.read)) if self.read else 1 / math.sqrt(3)
-
-
-def _measure(
+def _code_scales(
     model: nn.Module,
     batches: Sequence[Batch],
     layers: Sequence[SteeringLayer],
-    codes: Sequence[CodeScale],
+    directions: Sequence[Tensor],
     masks: Sequence[Mask],
-) -> None:
-    attended: list[Any] = [None]
+) -> list[float]:
+    """Return for each layer the scale a for which the mean square of the code is ‖x‖²/3d.
 
-    def reader(code: CodeScale, mask: Mask) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def read(_: nn.Module, args: tuple[Any, ...]) -> None:
+    Rows from U(-1/√d, 1/√d), the default initialisation, have this mean square. The mean is over the steered tokens
+    without padding.
+    """
+    energies = [[0.0, 0.0] for _ in layers]  # Σ ‖V x‖² and Σ ‖x‖²
+    attention_mask: Any = None
+
+    def hook_for(index: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
             x: Tensor = args[0]
-            for wanted in (mask(x), attended[0]):  # a mask of another shape is not this tensor's: an encoder's, say
-                if wanted is not None and wanted.numel() * x.shape[-1] == x.numel():
-                    x = torch.where(wanted.to(x.device).reshape(*x.shape[:-1], 1) != 0, x, 0)
-            code.add(x.flatten(0, -2))
+            for chosen in (masks[index](x), attention_mask):
+                # A mask of another size belongs to another tensor, such as the input of the encoder.
+                if chosen is not None and chosen.numel() * x.shape[-1] == x.numel():
+                    x = torch.where(chosen.to(x.device).reshape(*x.shape[:-1], 1) != 0, x, 0)
+            x = x.flatten(0, -2).to(directions[index])
+            energies[index][0] += (x @ directions[index].T).square().sum().item()
+            energies[index][1] += x.square().sum().item()
 
-        return read
+        return hook
 
-    handles = [
-        layer.register_forward_pre_hook(reader(code, mask))
-        for layer, code, mask in zip(layers, codes, masks, strict=True)
+    with ExitStack() as hooks, frozen(model), torch.no_grad():
+        for index, layer in enumerate(layers):
+            hooks.enter_context(layer.register_forward_pre_hook(hook_for(index)))
+        for text in (text for batch in batches for text in sides(batch) if text):
+            attention_mask = text.get("attention_mask")
+            model(**model_inputs(model, text))
+    return [
+        math.sqrt(energy * rows.shape[0] / (3 * rows.shape[1] * code_energy)) if code_energy else 1 / math.sqrt(3)
+        for (code_energy, energy), rows in zip(energies, directions, strict=True)
     ]
-    try:
-        with frozen(model), torch.no_grad():
-            for text in (text for batch in batches for text in sides(batch) if text):
-                attended[0] = text.get("attention_mask")
-                model(**on_device(model, text))
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,4 +1,4 @@
-"""Taps: where gradients meet activations in one backward pass, and are summed without being kept."""
+"""Taps: hooks that sum gradient × activation over tokens during the backward pass, without storing either."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
-from actshift.gradients.sketch import Exact, Sketch
+from actshift.gradients.sketch import ExactSum, Sketch
 from actshift.sites import Host, find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
 
 EXACT_AREA = 512 * 512
-"""The largest matrix that is summed itself; a larger one is sketched."""
+"""Largest number of elements of a matrix that is summed exactly. Larger matrices are sketched."""
 
 Mask = Callable[[Tensor], "Tensor | None"]
+"""Maps activations `[..., d]` to the tokens to count, `[..., 1]` bool, or to None for all tokens."""
 
 
 class BatchGroup:
-    """What all taps of a run share: the group of the batch that is running, and the weight of its loss."""
+    """State shared by all taps of a run: the group of the current batch, and the weight of its loss."""
 
     def __init__(self, groups: int) -> None:
         self.groups = groups
@@ -33,88 +34,94 @@ class BatchGroup:
 
 
 class Tap:
-    """The sums G = Σ g xᵀ and Σ g of one place, over tokens, for each group of batches apart.
+    """The sums G = Σ g xᵀ (`matrix`) and Σ g (`vector [groups, outputs]`) over tokens, for each group of batches.
 
-    x is an activation `[..., inputs]` and g the gradient of the loss by what is read there, `[..., outputs]`. They
-    are multiplied in float32 (float64 where the model computes in it) as soon as g is known, and forgotten.
+    x is an activation `[..., inputs]`, and g the gradient of the loss at an activation `[..., outputs]`. Both are
+    multiplied in float32 (float64 for a float64 model) as soon as g is known, and then released. `name` appears in
+    error messages. `exact_area` is the largest number of elements of G that is summed exactly.
     """
 
     def __init__(self, name: str, exact_area: int = EXACT_AREA) -> None:
         self.name = name
         self.exact_area = exact_area
-        self.matrix: Exact | Sketch | None = None
+        self.matrix: ExactSum | Sketch | None = None
         self.vector: Tensor | None = None
 
-    def watch(self, x: Tensor, y: Tensor, clock: BatchGroup, mask: Tensor | None = None) -> None:
-        """Have the gradient by `y` summed with `x` when it comes. `mask [..., 1]` chooses tokens; None is all."""
+    def watch(self, x: Tensor, y: Tensor, batch_group: BatchGroup, mask: Tensor | None = None) -> None:
+        """Add `x` and the gradient at `y` to the sums in the backward pass; `mask [..., 1]` selects tokens."""
         if not torch.is_grad_enabled():  # the first of the two passes of a re-entrant checkpoint
             return
         x = x.detach()
-        begin_graph(y)
-        y.register_hook(lambda g: self._add(g, x, clock, mask))
+        require_grad(y)
+        y.register_hook(lambda g: self._add(g, x, batch_group, mask))
 
-    def _add(self, g: Tensor, x: Tensor, clock: BatchGroup, mask: Tensor | None) -> None:
+    def _add(self, g: Tensor, x: Tensor, batch_group: BatchGroup, mask: Tensor | None) -> None:
         dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
         if mask is not None:
             g = torch.where(mask, g, 0)
-        g = g.detach().flatten(0, -2).to(dtype) * clock.weight
+        g = g.detach().flatten(0, -2).to(dtype) * batch_group.weight
         x = x.flatten(0, -2).to(g)
-        if self.matrix is None:
-            kind = Exact if g.shape[-1] * x.shape[-1] <= self.exact_area else Sketch
-            self.matrix = kind(g, x, clock.groups)
-            self.vector = g.new_zeros(clock.groups, g.shape[-1])
-        assert self.vector is not None
-        self.matrix.add(clock.group, g, x)
-        self.vector[clock.group] += g.sum(0)
+        if self.matrix is None or self.vector is None:
+            sum_type = ExactSum if g.shape[-1] * x.shape[-1] <= self.exact_area else Sketch
+            self.matrix = sum_type(g, x, batch_group.groups)
+            self.vector = g.new_zeros(batch_group.groups, g.shape[-1])
+        self.matrix.add(batch_group.group, g, x)
+        self.vector[batch_group.group] += g.sum(0)
 
     def check(self) -> None:
-        """Raise ActshiftError where what was summed is not finite."""
+        """Raise ActshiftError if the sums are not finite."""
         if self.vector is not None and not torch.isfinite(self.vector).all():
             raise ActshiftError(
                 f"The gradients at {self.name} are not finite: the model overflows the range of its dtype, or its "
-                "weights are damaged; load it in float32, or in bfloat16 where it is in float16."
+                "weights are damaged; load it in float32 or bfloat16."
             )
 
 
-def begin_graph(y: Tensor) -> None:
-    """Let the graph begin at `y`, where all before it is frozen."""
+def require_grad(y: Tensor) -> None:
+    """Start the autograd graph at `y` if everything before it is frozen."""
     if torch.is_grad_enabled() and not y.requires_grad:
         y.requires_grad_()
 
 
-def tap_host(tap: Tap, host: Host, clock: BatchGroup) -> RemovableHandle:
-    """Tap a site, as a shift that is added there would see it: after the shifts that it has already."""
+def tap_host(tap: Tap, host: Host, batch_group: BatchGroup) -> RemovableHandle:
+    """Hook a tap into a site: g is the gradient at the activation x, as a shift added after all existing ones sees it.
+
+    Source: this project, docs/method.md#gradient-initialisation.
+    """
 
     def at_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         hidden = hidden_of(output)
-        begin_graph(hidden)
-        # A branch may be added to the skip in place (Falcon), so the model goes on with a copy.
-        given = hidden if host.site == "post_block" else hidden.clone()
-        tap.watch(hidden, given, clock)
-        return with_hidden(output, given)
+        require_grad(hidden)
+        # Falcon adds the output of a branch to the skip in place, so the model continues with a copy.
+        passed_on = hidden if host.site == "post_block" else hidden.clone()
+        tap.watch(hidden, passed_on, batch_group)
+        return with_hidden(output, passed_on)
 
     def at_input(module: nn.Module, args: tuple[Any, ...]) -> None:
-        tap.watch(args[0], args[0], clock)
+        tap.watch(args[0], args[0], batch_group)
 
     if host.at_input:
         return host.module.register_forward_pre_hook(at_input)
     return host.module.register_forward_hook(at_output)
 
 
-def tap_map(tap: Tap, module: nn.Module, clock: BatchGroup, mask: Mask | None = None) -> RemovableHandle:
-    """Tap a module y = f(x): for a linear map G is the gradient of its weight; `mask` chooses tokens by x."""
+def tap_map(tap: Tap, module: nn.Module, batch_group: BatchGroup, mask: Mask | None = None) -> RemovableHandle:
+    """Hook a tap into a module y = f(x): x is its input and g the gradient at y.
 
-    def between(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        tap.watch(args[0], output, clock, mask(args[0]) if mask else None)
+    For a linear map G is the gradient of its weight.
+    """
 
-    return module.register_forward_hook(between)
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        tap.watch(args[0], output, batch_group, mask(args[0]) if mask else None)
+
+    return module.register_forward_hook(hook)
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    """A weight `[outputs, inputs]` of block `layer`: `part` is its name in the block, `name` that in the model.
+    """A linear map with a weight `[outputs, inputs]` in block `layer`.
 
-    `module` is the map, or the LoRA layer round it.
+    `part` is its name in the block, `name` its name in the model, and `module` the map or the LoRA layer around it.
     """
 
     layer: int
@@ -126,34 +133,37 @@ class LinearMap:
 
 
 def linear_maps(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[LinearMap]:
-    """Return the linear maps of the chosen blocks, in the order of the model: PEFT's "all-linear".
+    """Return the linear maps of the selected blocks (PEFT's "all-linear"), in model order.
 
-    Stacked experts are none of them: their weights are no modules. Raises what `resolve` raises.
+    Stacked experts are not included, because their weights are not modules.
+
+    Raises:
+        ActshiftError: The layers or blocks do not exist, as in `resolve`.
 
     >>> from actshift.demo import load_base
     >>> [linear.part for linear in linear_maps(load_base()[0], layers=[0])][:2]
     ['self_attn.q_proj', 'self_attn.k_proj']
     """
     model = unwrap(model)
-    found = find_blocks(model, blocks)
+    named_blocks = find_blocks(model, blocks)
     return [
         linear
-        for layer in block_indices(layers, len(found), type(model).__name__)
-        for linear in _of_block(layer, *found[layer])
+        for layer in block_indices(layers, len(named_blocks), type(model).__name__)
+        for linear in _linear_maps_of(layer, *named_blocks[layer])
     ]
 
 
-def _of_block(layer: int, name: str, block: nn.Module) -> list[LinearMap]:
-    linears = []
+def _linear_maps_of(layer: int, block_name: str, block: nn.Module) -> list[LinearMap]:
+    linears: list[LinearMap] = []
     for part, module in block.named_modules():
-        base = getattr(module, "base_layer", module)  # a LoRA layer answers for the map it is wrapped round
-        if not isinstance(base, nn.Linear | Conv1D) or _is_adapters(part):
+        base = getattr(module, "base_layer", module)  # a LoRA layer stands for the map that it wraps
+        if not isinstance(base, nn.Linear | Conv1D) or _belongs_to_adapter(part):
             continue
-        # Not by the weight's shape, which a quantised one packs.
+        # The shape of the weight would not do: quantised weights are packed.
         inputs, outputs = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else (base.nx, base.nf)
-        linears.append(LinearMap(layer, part, f"{name}.{part}", module, inputs, outputs))
+        linears.append(LinearMap(layer, part, f"{block_name}.{part}", module, inputs, outputs))
     return linears
 
 
-def _is_adapters(part: str) -> bool:
+def _belongs_to_adapter(part: str) -> bool:
     return part.endswith(".base_layer") or any(word.startswith(("lora_", "actshift")) for word in part.split("."))

@@ -1,4 +1,4 @@
-"""Tasks by name: where their rows are, how a row reads, which scorer judges, and the settings to train by."""
+"""Benchmarks and custom tasks by name: their rows, scorers and training settings."""
 
 from actshift.tasks.registry import completion_length, get_task, task_names
 from actshift.tasks.scorers import Scorer, get_scorer

@@ -1,49 +1,58 @@
-"""Tasks by name: each file of `benchmarks/` is one."""
+"""Tasks by name. Every module-level `Task` in `benchmarks/` is registered."""
 
 from __future__ import annotations
 
-from importlib import import_module
+from functools import cache
 from pathlib import Path
-from pkgutil import iter_modules
 
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import ENDINGS
-from actshift.tasks import benchmarks
 from actshift.tasks.custom import read_task
-from actshift.tasks.task import MAX_NEW_TOKENS, Task
+from actshift.tasks.discovery import instances_in
+from actshift.tasks.task import Task
+
+MAX_NEW_TOKENS = 64
+"""The length limit of a completion in tokens, if neither the user nor a task sets one."""
 
 
 def task_names() -> tuple[str, ...]:
-    """Return the names of all tasks, in order.
+    """Return the names of all benchmarks in alphabetical order.
 
     >>> "gsm8k" in task_names()
     True
     """
-    return tuple(sorted(name for _, name, _ in iter_modules(benchmarks.__path__) if not name.startswith("_")))
+    return tuple(_benchmarks())
 
 
 def get_task(name: str | Path) -> Task:
-    """Return the task of this name, or the one that a .yaml or .json file describes (see `read_task`).
+    """Return the benchmark of this name, or the custom task of a .yaml or .json file (see `read_task`).
 
-    Raises ActshiftError for an unknown name, with the nearest one, and for a file that describes no task.
+    Raises:
+        ActshiftError: the name is unknown, or the file does not describe a task.
 
     >>> get_task("boolq").labels
     ('no', 'yes')
     """
     if Path(name).suffix.lower() in ENDINGS:
         return read_task(name)
-    if name not in (names := task_names()):
+    if name not in (benchmarks := _benchmarks()):
         raise ActshiftError(
-            f"There is no task {str(name)!r}{did_you_mean(name, names)}; the tasks are {', '.join(names)}, "
-            "or give a .yaml file that describes your own."
+            f"There is no task {str(name)!r}{did_you_mean(name, benchmarks)}; use one of {', '.join(benchmarks)}, "
+            "or a .yaml file that describes a custom task."
         )
-    return import_module(f"actshift.tasks.benchmarks.{name}").TASK
+    return benchmarks[str(name)]
 
 
-def completion_length(asked: int | None, task: str | None) -> int:
-    """Return how many tokens a completion may have: as asked for, or as the task says, or else 64.
+def completion_length(requested: int | None, task: str | None) -> int:
+    """Return the length limit of a completion in tokens: the requested one, the task's, or `MAX_NEW_TOKENS`.
 
     >>> completion_length(None, "gsm8k"), completion_length(8, "gsm8k"), completion_length(None, None)
     (256, 8, 64)
     """
-    return asked or (get_task(task).max_new_tokens if task else MAX_NEW_TOKENS)
+    return requested or (get_task(task).max_new_tokens if task else MAX_NEW_TOKENS)
+
+
+@cache
+def _benchmarks() -> dict[str, Task]:
+    tasks = instances_in("actshift.tasks.benchmarks", Task)
+    return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}

@@ -1,27 +1,33 @@
-"""Where the rows of a task come from: a dataset on the hub, or files in a folder."""
+"""Sources of a task's rows: a dataset on the hub, a folder of published files, or the files of a custom task."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from actshift.data.readers import Row, read_file
 from actshift.errors import ActshiftError, first_line, require
 
 SPLITS = ("train", "validation", "test")
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""The default shares of the splits of a task that are cut from one split of the source."""
 SEED = 0
+FILE_ENDINGS = (".jsonl.gz", ".jsonl")
 
 
 @dataclass(frozen=True)
 class SplitSlice:
-    """The rows of a source's `split` whose prompt falls between `low` and `high`, shares of 1.
+    """The rows of a source's split whose prompt hashes to a position in [low, high).
 
-    Where a prompt falls is a hash of its text and of `SEED`: the same on every machine, whatever the order of the
-    rows, so that rows with one prompt stay on one side of every cut. A share is met on average, not to the row.
+    The position of a prompt is a hash of its text and of `SEED`, between 0 and 1. It is the same on every machine and
+    for every order of the rows, and all rows with one prompt fall into the same slice. A slice therefore has its
+    share of the rows on average, not exactly.
 
-    >>> [SplitSlice("train", 0, 0.5).takes(prompt) for prompt in ("2 + 2 =", "2 + 3 =", "2 + 2 =")]
+    >>> [SplitSlice("train", 0, 0.5).contains(prompt) for prompt in ("2 + 2 =", "2 + 3 =", "2 + 2 =")]
     [False, True, False]
     """
 
@@ -34,194 +40,157 @@ class SplitSlice:
         """The share of the source's split, 1 for all of it."""
         return self.high - self.low
 
-    def takes(self, prompt: str) -> bool:
-        """Tell whether the row with this prompt belongs here."""
-        return self.share == 1 or self.low <= _place(prompt) < self.high
+    def contains(self, prompt: str) -> bool:
+        """Return whether the row with this prompt is in the slice."""
+        if self.share == 1:
+            return True
+        digest = sha256(f"{SEED} {prompt}".encode()).digest()
+        return self.low <= int.from_bytes(digest[:4], "big") / 2**32 < self.high  # 32 bits are exact in a float
+
+
+def whole_splits(**splits: str) -> dict[str, SplitSlice]:
+    """Return whole splits of a source as the splits of a task.
+
+    >>> whole_splits(validation="dev")
+    {'validation': SplitSlice(split='dev', low=0.0, high=1.0)}
+    """
+    return {name: SplitSlice(split) for name, split in splits.items()}
 
 
 def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
-    """Cut one split of a source into several of a task, by their shares.
+    """Cut one split of a source into several splits of a task, by `shares` or else by `SHARES`.
 
     >>> split_by_hash("dev", validation=0.5, test=0.5)["test"]
     SplitSlice(split='dev', low=0.5, high=1.0)
     """
-    parts, low = {}, 0.0
-    for name, share in shares.items():
-        high = round(low + share, 9)  # sums of decimals such as 0.8 + 0.1 + 0.1 must meet 1
-        parts[name] = SplitSlice(split, low, high)
+    slices: dict[str, SplitSlice] = {}
+    low = 0.0
+    for name, share in (shares or SHARES).items():
+        high = round(low + share, 9)  # the sum of decimals such as 0.8 + 0.1 + 0.1 must be exactly 1
+        slices[name] = SplitSlice(split, low, high)
         low = high
-    return parts
+    return slices
 
 
-def _place(prompt: str) -> float:
-    return int.from_bytes(sha256(f"{SEED} {prompt}".encode()).digest()[:4], "big") / 2**32  # exact in a float
+def halves(held_out: str, train: str = "train") -> dict[str, SplitSlice]:
+    """Return a whole split for training, and two halves of another split for validation and testing."""
+    return {**whole_splits(train=train), **split_by_hash(held_out, validation=0.5, test=0.5)}
 
 
-Row = Mapping[str, Any]
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """Rows in the source's own splits, and the slice of these that makes up each split of the task.
 
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt, the completion that is learnt (it begins with what separates the two), and the gold `answer`.
-
-    `choices` are the texts to choose from, where there are some. `text` and `text_pair` are what a classifier reads;
-    its label is the answer.
+    Attributes:
+        slices: the slice for each split of the task.
+        sizes: the number of rows in each split of the source, if it is known without reading the rows.
     """
 
-    prompt: str
-    completion: str
-    answer: str
-    choices: tuple[str, ...] = ()
-    text: str | None = None
-    text_pair: str | None = None
+    slices: Mapping[str, SplitSlice]
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
-
-def text_row(example: Example) -> dict[str, Any]:
-    """Return the columns prompt, completion, answer, and choices where there are some."""
-    return {"prompt": example.prompt, "completion": example.completion, **_gold(example)}
-
-
-def messages_row(example: Example) -> dict[str, Any]:
-    """Return the columns messages (the prompt as a user's turn, the completion as the answer), answer and choices.
-
-    >>> messages_row(Example("2 + 2 =", " 4", "4"))["messages"][1]
-    {'role': 'assistant', 'content': '4'}
-    """
-    turns = [("user", example.prompt), ("assistant", example.completion.strip())]
-    return {"messages": [{"role": role, "content": content} for role, content in turns], **_gold(example)}
-
-
-def labels_row(example: Example) -> dict[str, Any]:
-    """Return the columns text, text_pair where there are two texts, and label."""
-    pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
-    return {"text": example.text, **pair, "label": example.answer}
-
-
-def _gold(example: Example) -> dict[str, Any]:
-    return {"answer": example.answer, **({"choices": list(example.choices)} if example.choices else {})}
-
-
-FORMS: dict[str, Callable[[Example], dict[str, Any]]] = {
-    "text": text_row,
-    "messages": messages_row,
-    "labels": labels_row,
-}
-"""The forms by name."""
-
-
-ENDINGS = (".jsonl.gz", ".jsonl")
-
-
-class Source(Protocol):
-    """Rows by the source's own splits, and which of them make up each split of the task."""
-
-    @property
-    def parts(self) -> Mapping[str, SplitSlice]:
-        """What each split of the task is made of."""
-        ...
-
-    @property
-    def rows(self) -> Mapping[str, int]:
-        """How many rows each of the source's splits has, where that is known beforehand."""
-        ...
-
+    @abstractmethod
     def read(self, task: str, split: str) -> Iterable[Row]:
-        """Return the rows of the source's `split`, in the layout that the task's `example` reads."""
-        ...
+        """Return the rows of the source's `split`, in the layout that the task's `example` reads.
 
-    def where(self, task: str, split: str) -> str:
-        """Name the source's `split` in a message."""
-        ...
+        Raises:
+            ActshiftError: the rows cannot be read.
+        """
 
     @property
-    def named(self) -> str:
-        """What it is and where, in a few words."""
-        ...
+    @abstractmethod
+    def description(self) -> str:
+        """The source in a few words."""
+
+    def place(self, task: str, split: str) -> str:
+        """Return the place of the source's `split`, for messages."""
+        return f"{self.description}, split {split}"
 
 
 @dataclass(frozen=True)
-class Hub:
-    """A dataset on the Hugging Face hub, pinned to a commit; `rows` are its known numbers of rows by split."""
+class Hub(Source):
+    """A dataset on the Hugging Face hub, pinned to a commit."""
 
     id: str
-    config: str | None
     revision: str
-    parts: Mapping[str, SplitSlice]
-    rows: Mapping[str, int] = field(default_factory=dict)
+    config: str | None = None
 
     def read(self, task: str, split: str) -> Iterable[Row]:
-        """Return the rows of `split`, downloaded once.
-
-        Raises ActshiftError, in one line, where the hub cannot be reached or has no such split at this commit.
-        """
+        """Return the rows of a split, which is downloaded once."""
         datasets = require("datasets", "train")
         try:
             return datasets.load_dataset(self.id, self.config, split=split, revision=self.revision)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise ActshiftError(
-                f"The task {task} is at {self.where(task, split)} on the hub, which gave nothing "
+                f"The task {task} could not be loaded from {self.place(task, split)} on the hub "
                 f"({first_line(error).rstrip('.')}); with --data-dir DIR it is read from DIR/{task}."
             ) from error
 
-    def where(self, task: str, split: str) -> str:
-        """Name the split, as in `openai/gsm8k (main), split test`."""
-        return f"{self._dataset}, split {split}"
-
     @property
-    def named(self) -> str:
-        """The dataset and the commit."""
-        return f"{self._dataset} at {self.revision}"
-
-    @property
-    def _dataset(self) -> str:
-        return f"{self.id} ({self.config})" if self.config else self.id
+    def description(self) -> str:
+        """The dataset and the commit, as in `openai/gsm8k (main) at 740312ad`."""
+        return f"{self.id} ({self.config}) at {self.revision}" if self.config else f"{self.id} at {self.revision}"
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Files `<split>.jsonl.gz` or `.jsonl` of rows ``{"prompt_fields": {...}, "answer": ...}``.
+class Folder(Source):
+    """Files `<split>.jsonl.gz` or `<split>.jsonl` with rows ``{"prompt_fields": {...}, "answer": ...}``.
 
-    `layout` turns a row's prompt fields and its `answer` into the layout of the hub; None leaves a row out.
+    Attributes:
+        layout: a function from a row's prompt fields and answer to the layout of the hub, or to None to skip the row.
+        folder: the folder with the files. `Task.source_in` sets it.
     """
 
-    parts: Mapping[str, SplitSlice]
     layout: Callable[[dict[str, Any]], Row | None] = dict
-    folder: Path | None = None
-
-    @property
-    def rows(self) -> Mapping[str, int]:
-        """Nothing: they are counted."""
-        return {}
+    folder: Path = Path()
 
     def read(self, task: str, split: str) -> Iterator[Row]:
-        """Yield the rows of the file; raise ActshiftError where there is none, or a row is not of this form."""
-        from actshift.data.readers import read_file
-
+        """Yield the rows of a file in the layout of the hub."""
         path = self._file(task, split)
         for number, row in enumerate(read_file(path), start=1):
             if "prompt_fields" not in row or "answer" not in row:
-                raise ActshiftError(f"Row {number} of {path} has the columns {', '.join(row)}; "
-                                    "it needs prompt_fields and answer.")  # fmt: skip
-            laid_out = self.layout({**row["prompt_fields"], "answer": row["answer"]})
-            if laid_out is not None:
-                yield laid_out
+                raise ActshiftError(
+                    f"Row {number} of {path} has the columns {', '.join(row)}; it needs prompt_fields and answer."
+                )
+            if (hub_row := self.layout({**row["prompt_fields"], "answer": row["answer"]})) is not None:
+                yield hub_row
 
-    def where(self, task: str, split: str) -> str:
-        """Name the file."""
+    def place(self, task: str, split: str) -> str:
+        """Return the path of the file."""
         return str(self._file(task, split))
 
     @property
-    def named(self) -> str:
+    def description(self) -> str:
         """The folder."""
         return str(self.folder)
 
     def _file(self, task: str, split: str) -> Path:
-        assert self.folder is not None
-        for ending in ENDINGS:
-            if (path := self.folder / f"{split}{ending}").is_file():
+        paths = [self.folder / f"{split}{ending}" for ending in FILE_ENDINGS]
+        for path in paths:
+            if path.is_file():
                 return path
-        found = ", ".join(sorted(path.name for path in self.folder.glob("*"))) or "nothing"
+        names = ", ".join(sorted(path.name for path in self.folder.glob("*"))) or "no files"
         raise ActshiftError(
-            f"The task {task} reads {split}{ENDINGS[0]} (or {ENDINGS[1]}) in {self.folder}, "
-            + (f"which has {found}." if self.folder.is_dir() else "and there is no such folder.")
+            f"The task {task} reads {paths[0].name} (or {FILE_ENDINGS[1]}) in {self.folder}, "
+            + (f"which has {names}." if self.folder.is_dir() else "and there is no such folder.")
         )
+
+
+@dataclass(frozen=True)
+class Files(Source):
+    """One .jsonl, .json, .csv or .parquet file for each split of the source."""
+
+    paths: Mapping[str, Path]
+
+    def read(self, task: str, split: str) -> Iterable[Row]:
+        """Return the rows of the file."""
+        return read_file(self.paths[split])
+
+    def place(self, task: str, split: str) -> str:
+        """Return the path of the file."""
+        return str(self.paths[split])
+
+    @property
+    def description(self) -> str:
+        """The paths of all files."""
+        return ", ".join(map(str, self.paths.values()))

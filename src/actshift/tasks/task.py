@@ -1,4 +1,4 @@
-"""A task: rows with a prompt, a completion and a gold answer, the scorer that judges, and the settings to train by."""
+"""Tasks: rows as prompts with completions and gold answers, a scorer, and training settings."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actshift.data.readers import Row
 from actshift.errors import ActshiftError, did_you_mean, require
+from actshift.tasks.formatting import FORMS, Example
 from actshift.tasks.scorers import Scorer
-from actshift.tasks.source import FORMS, SPLITS, Example, Folder, Row, Source
+from actshift.tasks.source import SPLITS, Folder, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Form = Literal["text", "messages", "labels"]
-MAX_NEW_TOKENS = 64
-"""How long a completion may be, in tokens, where neither a user nor a task says."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark, or a task of one's own, by the protocol of the paper (arXiv 2603.00425).
+    """A benchmark in the protocol of the paper (arXiv 2603.00425), or a custom task.
 
-    `example` renders one row of the `source` (None leaves it out), and `sample` is a made-up row in that layout.
-    `local` reads the same task from a folder of files. `settings` are defaults for training, by the names of
-    `TrainSettings`, and `max_new_tokens` one for scoring. `labels` are the classes, where a classifier can learn it.
+    Attributes:
+        name: the name that users type.
+        title: a few words for a table.
+        source: the rows.
+        example: a function from a row of the source to an example, or to None to skip the row.
+        scorer: the judge of completions.
+        description: text for the page of all tasks: the citation, and the choice of splits.
+        sample: a made-up row in the layout of the source, or None for a custom task.
+        local: the same task in a folder of files, or None.
+        settings: defaults for training, by the names of `TrainSettings`.
+        max_new_tokens: the default length limit of a completion in tokens.
+        labels: the names of the classes if a classifier can learn the task, or None.
 
     >>> from actshift.tasks import get_task
     >>> task = get_task("gsm8k")
@@ -39,24 +48,29 @@ class Task:
     source: Source
     example: Callable[[Row], Example | None]
     scorer: Scorer
+    description: str | None = None
     sample: Row | None = None
     local: Folder | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     max_new_tokens: int = 16
     labels: tuple[str, ...] | None = None
 
     def load(
         self, split: str, data_dir: str | Path | None = None, limit: int | None = None, form: Form = "text"
     ) -> Dataset:
-        """Return the rows of `split`: train, validation or test; of its first `limit` rows if that is given.
+        """Return the rows of a split as a dataset.
 
-        They come from the hub, or from the files in `data_dir`/<name>. The forms: "text" has the columns prompt,
-        completion and answer, and choices where there are some; "messages" has messages in place of the first two;
-        "labels" has text, label, and text_pair where there are two texts.
+        Args:
+            split: train, validation or test.
+            data_dir: the folder whose subfolder with the task's name has the files, or None to load from the hub.
+            limit: the number of rows to load from the start of the split, or None for all.
+            form: the columns of the rows. "text" has prompt, completion and answer, and choices if there are any.
+                "messages" has messages in place of the first two. "labels" has text and label, and text_pair if
+                there is a second text.
 
         Raises:
-            ActshiftError: an unknown split or form, a form that the task lacks, a hub that cannot be reached, a
-                folder without the file, or a row that the task cannot read; the message names it, counted from 1.
+            ActshiftError: the split or form is unknown or missing in this task, the hub or a file cannot be read, or
+                a row does not fit the task. The message names the row, counted from 1.
 
         Example:
             >>> from actshift.tasks import get_task
@@ -74,38 +88,41 @@ class Task:
         return datasets.Dataset.from_list(rows)
 
     def examples(self, split: str, data_dir: str | Path | None = None) -> Iterator[Example]:
-        """Yield the examples of `split`, one by one; raise what `load` raises."""
+        """Yield the examples of a split one by one.
+
+        Raises:
+            ActshiftError: the split cannot be read (see `load`).
+        """
         source = self.source_in(data_dir)
-        if split not in source.parts:
-            raise ActshiftError(f"The task {self.name} has no split {split}; it has {', '.join(source.parts)}.")
-        part = source.parts[split]
+        if split not in source.slices:
+            raise ActshiftError(f"The task {self.name} has no split {split}; it has {', '.join(source.slices)}.")
+        part = source.slices[split]
         for number, row in enumerate(source.read(self.name, part.split), start=1):
             try:
-                example = self._checked(self.example(row))
-            except KeyError as error:
-                where = source.where(self.name, part.split)
-                raise ActshiftError(f"Row {number} of {where} has no {error.args[0]}.") from error
-            except ActshiftError as error:
-                raise ActshiftError(f"Row {number} of {source.where(self.name, part.split)} {error}.") from error
-            if example is not None and part.takes(example.prompt):
+                example = self.example(row)
+                if example is not None and self.labels and example.answer not in self.labels:
+                    raise ActshiftError(f"has the label {example.answer!r}; use one of {', '.join(self.labels)}")
+            except (KeyError, ActshiftError) as error:
+                problem = f"has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+                raise ActshiftError(f"Row {number} of {source.place(self.name, part.split)} {problem}.") from error
+            if example is not None and part.contains(example.prompt):
                 yield example
 
     def source_in(self, data_dir: str | Path | None) -> Source:
-        """Return where the rows come from: the task's source, or its files in `data_dir`."""
+        """Return the task's source, or the files of `data_dir` if it is not None.
+
+        Raises:
+            ActshiftError: a custom task has no other files than its own.
+        """
         if data_dir is None:
             return self.source
         if self.local is None:
-            raise ActshiftError(f"The task {self.name} names its rows itself; leave --data-dir out.")
+            raise ActshiftError(f"The task {self.name} names its own rows; leave out --data-dir.")
         return replace(self.local, folder=Path(data_dir, self.name))
 
-    def _checked(self, example: Example | None) -> Example | None:
-        if example is not None and self.labels and example.answer not in self.labels:
-            raise ActshiftError(f"has the label {example.answer!r}; it must be one of {', '.join(self.labels)}")
-        return example
 
-
-def _check(what: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
         raise ActshiftError(
-            f"The {what} must be one of {', '.join(allowed)}, got {given!r}{did_you_mean(given, allowed)}."
+            f"The {name} must be one of {', '.join(allowed)}, got {value!r}{did_you_mean(value, allowed)}."
         )

@@ -1,8 +1,8 @@
-"""Train an adapter, or a whole model, on rows of text: settings, the loop over TRL, and the whole verb."""
+"""Train adapters and whole models on rows of text: settings, the training loop, and `actshift train`."""
 
-from actshift.training.fit import FitResult, fit
+from actshift.training.fit import fit
 from actshift.training.plan import Memory, Plan, plan
-from actshift.training.result import TrainResult, stored_settings
+from actshift.training.result import FitResult, TrainResult, stored_settings
 from actshift.training.settings import TrainSettings, read_config_file
 from actshift.training.train import train
 

@@ -1,4 +1,4 @@
-"""Begin an adapter where a saved one ended, or along the gradient of the rows that it will learn from."""
+"""Build the model of a run: load the base, attach the adapter, and set its initial weights."""
 
 from __future__ import annotations
 
@@ -8,43 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 from actshift.model_head import CAUSAL, Head
-from actshift.training.arguments import uses_bf16
-from actshift.training.configs import head_vectors_config, joint_config, steering_config
-from actshift.training.data import require_setting
-from actshift.training.fit import Job
-from actshift.training.settings import TrainSettings
+from actshift.training.configs import AdapterSpec
+from actshift.training.objectives import Examples
+from actshift.training.settings import TrainSettings, require_setting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-Heads = Mapping[int, Sequence[int]]
-"""Attention heads, by block."""
-
-
-def check_names(settings: TrainSettings) -> None:
-    """Raise ActshiftError for a name among the settings that there is not, before hours of loading."""
-    from actshift.tuner import read_config
-
-    if settings.steers:
-        steering = steering_config(settings)
-        if settings.start:
-            if settings.two_phases:
-                raise ActshiftError("LoFiT chooses its heads from scratch; leave start out, or use another adapter.")
-            read_config(settings.start)
-        if settings.method == "joint":
-            joint_config(settings, steering)
+GRADIENT_ROWS = 256
+"""Maximum number of training rows for `init="gradient"`."""
 
 
-def load_base(settings: TrainSettings, head: Head = CAUSAL) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the base model and its tokenizer; bf16 is for weights that stay frozen, and a new head is seeded.
+def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return the base model, whose head is seeded if it is new, and its tokenizer. A `config` of None is loaded.
 
-    Weights that are trained stay in float32, where small updates are not rounded away; a run in bf16 computes with
-    them in bf16 all the same. Raises ActshiftError where the model cannot be loaded.
+    Frozen weights are in bf16 if the run computes in it. Trained weights stay in float32, where small updates are not
+    rounded away, and are cast in each forward pass.
+
+    Raises:
+        ActshiftError: the model cannot be loaded.
     """
     import torch
 
     from actshift.loading import load_model
+    from actshift.training.trainer import uses_bf16
 
     bf16 = uses_bf16(settings) and settings.method != "full"
     torch.manual_seed(settings.seed)
@@ -53,47 +40,63 @@ def load_base(settings: TrainSettings, head: Head = CAUSAL) -> tuple[Any, PreTra
         dtype="auto" if bf16 else "float32",
         trust_remote_code=settings.trust_remote_code,
         head=head,
+        config=config,
     )
     model: Any = model
-    return (model.to(torch.bfloat16) if bf16 else model), tokenizer  # in place; on a CPU "auto" is float32
+    return (model.to(torch.bfloat16) if bf16 else model), tokenizer  # on a CPU, dtype "auto" is float32
 
 
-def base_without_weights(settings: TrainSettings, head: Head = CAUSAL) -> PreTrainedModel:
-    """Return the base model on the meta device: its structure, from its config alone.
+def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) -> PreTrainedModel:
+    """Return the base model on the meta device, built from its config alone; a config of None is loaded.
 
-    Raises ActshiftError where there is no such model, or none of its kind with such a head.
+    Raises:
+        ActshiftError: the model does not exist, or its architecture does not support the head.
     """
     import torch
 
     from actshift.loading import load_config
 
-    config = head.settle(load_config(require_setting(settings, "model"), settings.trust_remote_code))
+    config = head.settle(config or load_config(require_setting(settings, "model"), settings.trust_remote_code))
     try:
         with torch.device("meta"):
             return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)
     except ValueError as error:
-        kind = getattr(config, "model_type", "unknown")
-        wanted = head.auto_class.__name__.removeprefix("Auto")
-        raise ActshiftError(f"There is no {wanted} of type {kind!r}, which this training needs.") from error
+        architecture = getattr(config, "model_type", "unknown")
+        needed = head.auto_class.__name__.removeprefix("Auto")
+        raise ActshiftError(
+            f"There is no {needed} of type {architecture!r}, which this training needs; choose another model."
+        ) from error
 
 
 def adapt(
-    model: Any, settings: TrainSettings, steps: int | None = None, heads: Heads | None = None, head: Head = CAUSAL
+    model: Any,
+    spec: AdapterSpec,
+    steps: int | None = None,
+    heads: Mapping[int, Sequence[int]] | None = None,
+    head: Head = CAUSAL,
 ) -> Any:
-    """Return `model` with the weights to train that the settings' method asks for, seeded, and all others frozen.
+    """Make the weights trainable that the method trains, seeded by the run's seed, and freeze all others.
 
-    A PeftModel for steering, LoRA and both; the model itself where every weight is trained. It may be on the meta
-    device, to count. `steps` are those of the run, over which a schedule of the adapter's own extends; `heads` are
-    those that LoFiT chose, by block, before which it is adapted to choose them. A classifier's `head` is trained too.
+    Args:
+        model: the base model; on the meta device, parameters can still be counted.
+        spec: the adapter.
+        steps: the steps of the run, for adapters with a schedule.
+        heads: the attention heads that LoFiT selected, by layer; None attaches the adapter that selects them.
+        head: the model head; a classifier's head is trained too.
 
-    Raises ActshiftError where the method does not fit the model.
+    Returns:
+        A PeftModel, or `model` itself if every weight is trained.
+
+    Raises:
+        ActshiftError: the method does not fit the model.
     """
     import torch
 
     from actshift.sites import find_blocks
     from actshift.tuner import attach
-    from actshift.tuner.lora import lora_model
+    from actshift.tuner.loading import lora_model
 
+    settings = spec.settings
     torch.manual_seed(settings.seed)
     if settings.method == "full":
         return model.requires_grad_(True)
@@ -101,31 +104,28 @@ def adapt(
         lora = (settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.lora_targets)
         return lora_model(model, *lora, head.task_type)
     if heads is not None:
-        return attach(model, head_vectors_config(settings, heads, head.task_type))
-    steering = steering_config(settings, len(find_blocks(model)), steps, head.task_type)
-    return attach(model, steering if settings.method == "steering" else joint_config(settings, steering))
+        return attach(model, spec.head_vectors_config(heads, head.task_type))
+    return attach(model, spec.config(len(find_blocks(model)), steps, head.task_type))
 
 
-ROWS = 256
-"""How many of the training rows are looked at."""
+def set_initial_weights(adapted: Any, spec: AdapterSpec, examples: Examples) -> None:
+    """Copy the weights of the saved adapter `start`, or compute W_down for `init="gradient"` from random rows.
 
+    Other adapters keep their weights from `adapt`. Source: this project, docs/method.md#gradient-initialisation.
 
-def first_weights(adapted: Any, job: Job) -> None:
-    """Fill what begins at a saved adapter, or by `init="gradient"` from rows that the run's seed draws.
-
-    Other adapters have their weights already. Raises ActshiftError where the saved one does not fit, or the rows give
-    no gradient.
+    Raises:
+        ActshiftError: the saved adapter does not fit, or the rows have no gradient.
     """
-    from actshift.data.collate import padded
-    from actshift.gradients import gradient_init
-    from actshift.tuner import start_from
+    settings = spec.settings
+    if settings.start:
+        from actshift.tuner import start_from
 
-    if job.settings.start:
-        start_from(adapted, job.settings.start)
-        return
-    interventions = adapted.peft_config["default"].all_interventions if job.settings.steers else ()
-    if all(getattr(one.adapter, "init", None) != "gradient" for one in interventions):
-        return
-    examples, size = job.examples.train.examples, job.settings.batch_size
-    drawn = Random(job.settings.seed).sample(examples, min(ROWS, len(examples)))
-    gradient_init(adapted, [padded(drawn[at : at + size], job.tokenizer) for at in range(0, len(drawn), size)])
+        start_from(adapted, settings.start)
+    elif any(getattr(each.adapter, "init", None) == "gradient" for each in spec.interventions):
+        from actshift.data.collate import padded
+        from actshift.gradients import gradient_init
+
+        rows, size = examples.train.examples, settings.batch_size
+        drawn = Random(settings.seed).sample(rows, min(GRADIENT_ROWS, len(rows)))
+        batches = [padded(drawn[start : start + size], examples.tokenizer) for start in range(0, len(drawn), size)]
+        gradient_init(adapted, batches)

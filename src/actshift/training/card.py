@@ -1,4 +1,4 @@
-"""The model card of a result: what it is, how to load it, how it was made."""
+"""The model card of a result: a summary, the code to load it, and the record of its training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actshift import __version__
 from actshift.model_head import Head
-from actshift.training.configs import steering_config
+from actshift.training.configs import interventions_of
 from actshift.training.result import TrainResult
 from actshift.training.settings import TrainSettings, command_line
 
@@ -18,7 +18,7 @@ CARD = """\
 
 # {title}
 
-{what} {trainable:,} parameters were trained, {share:.3%} of the model.
+{summary} {trainable:,} parameters were trained, {share:.3%} of the model.
 
 ## Use
 
@@ -30,7 +30,7 @@ Base model `{model}`, data `{data}` ({rows:,} rows), {steps:,} steps with actshi
 
 | | |
 |---|---|
-{figures}
+{metrics}
 
 ```
 {command}
@@ -38,7 +38,7 @@ Base model `{model}`, data `{data}` ({rows:,} rows), {steps:,} steps with actshi
 """
 
 STEERING = """\
-Import actshift before the adapter is loaded, or PEFT does not know its type and raises a KeyError.
+Import actshift before loading the adapter. Otherwise PEFT does not know its type and raises a KeyError.
 
 ```python
 import actshift
@@ -48,7 +48,7 @@ model = {peft_class}.from_pretrained("{folder}"{classes})
 {switch}
 ```
 
-Or `pip install actshift` and `actshift {verb} --model {model} --adapter {folder} {what}`."""
+Or `pip install actshift` and `actshift {verb} --model {model} --adapter {folder} {arguments}`."""
 
 LORA = """\
 ```python
@@ -64,18 +64,13 @@ from transformers import {whole_class}
 model = {whole_class}.from_pretrained("{folder}")
 ```"""
 
-PEFT_CLASSES = {
-    "CAUSAL_LM": "CausalLM",
-    "SEQ_CLS": "SequenceClassification",
-    "TOKEN_CLS": "TokenClassification",
-    "FEATURE_EXTRACTION": "FeatureExtraction",
+HEADS = {
+    "CAUSAL_LM": ("AutoPeftModelForCausalLM", "text-generation"),
+    "SEQ_CLS": ("AutoPeftModelForSequenceClassification", "text-classification"),
+    "TOKEN_CLS": ("AutoPeftModelForTokenClassification", "token-classification"),
+    "FEATURE_EXTRACTION": ("AutoPeftModelForFeatureExtraction", "feature-extraction"),
 }
-PIPELINES = {
-    "CAUSAL_LM": "text-generation",
-    "SEQ_CLS": "text-classification",
-    "TOKEN_CLS": "token-classification",
-    "FEATURE_EXTRACTION": "feature-extraction",
-}
+"""PEFT's class and the hub's pipeline for each model head."""
 TITLES = {
     "steering": "Steering adapter for {}",
     "lora": "LoRA for {}",
@@ -91,12 +86,12 @@ USES = {
 
 
 def model_card(result: TrainResult) -> str:
-    """Return the README.md of a run's result, with its figures."""
+    """Return the README.md of a result."""
     settings, fit = result.settings, result.fit
     return CARD.format(
         header="\n".join(_header(settings, result.head)),
         title=TITLES[settings.method].format(settings.model),
-        what=" ".join(_what(settings, result.head)),
+        summary=" ".join(_summary(settings, result.head)),
         use=USES[settings.method].format(model=settings.model, folder=settings.out, **_loading(result.head)),
         model=settings.model,
         trainable=fit.trainable,
@@ -105,60 +100,59 @@ def model_card(result: TrainResult) -> str:
         rows=fit.rows,
         steps=fit.steps,
         version=__version__,
-        figures="\n".join(f"| {name} | {value} |" for name, value in _figures(result).items()),
+        metrics="\n".join(f"| {name} | {value} |" for name, value in _metrics(result).items()),
         command=command_line("actshift train", settings),
     )
 
 
-def _what(settings: TrainSettings, head: Head) -> Iterator[str]:
+def _summary(settings: TrainSettings, head: Head) -> Iterator[str]:
     if settings.interventions:
-        yield f"Shifts activations at the sites, blocks and ranks that {settings.interventions} lists."
+        yield f"Shifts activations at the sites, blocks and ranks in {settings.interventions}."
     elif settings.steers:
-        config = steering_config(settings)
-        shift = "HeadVector" if settings.two_phases else config.adapter
-        where = "" if settings.positions == "all" else f" at these tokens: {config.positions}"
-        yield f"Shifts the {str(config.site).replace('_', '-')} activations by a learned `{shift}`{where}."
-    if settings.method != "steering" and settings.method != "full":
-        targets = ", ".join(settings.lora_targets or ["every linear map of the blocks"])
+        [intervention] = interventions_of(settings)
+        shift = "HeadVector" if settings.two_phases else intervention.adapter
+        tokens = "" if settings.positions == "all" else f" at these tokens: {intervention.positions}"
+        yield f"Shifts the {intervention.site.replace('_', '-')} activations by a learned `{shift}`{tokens}."
+    if settings.method in ("lora", "joint"):
+        targets = ", ".join(settings.lora_targets or ["all linear layers of the blocks"])
         yield f"Updates {targets} by LoRA of rank {settings.lora_r}, α {settings.lora_alpha:g}."
     if settings.method == "full":
         yield "Every weight is fine-tuned."
     if head.classifies:
-        yield f"Its head tells {', '.join(head.labels)}."
+        yield f"Its head classifies into {', '.join(head.labels)}."
 
 
-def _figures(result: TrainResult) -> dict[str, str]:
-    fit, figures = result.fit, {}
+def _metrics(result: TrainResult) -> dict[str, str]:
+    fit, metrics = result.fit, dict[str, str]()
     if result.selection is not None:
-        figures["heads"] = f"{result.selection}, chosen in {result.selection.fit.steps:,} steps before these"
-    figures["train loss, last steps"] = f"{fit.train_loss:.4f}"
+        metrics["heads"] = f"{result.selection}, selected in {result.selection.fit.steps:,} steps before these"
+    metrics["train loss, last steps"] = f"{fit.train_loss:.4f}"
     if fit.eval_loss is not None:
-        figures["evaluation loss, best"] = f"{fit.eval_loss:.4f} (step {fit.best_step:,}, which is the state saved)"
-    figures |= {name: f"{value:.3f}" for name, value in fit.figures.items()}
-    return figures
+        metrics["evaluation loss, best"] = f"{fit.eval_loss:.4f} (step {fit.best_step:,}, whose state is saved)"
+    return metrics | {name: f"{value:.3f}" for name, value in fit.figures.items()}
 
 
 def _loading(head: Head) -> dict[str, str]:
-    """What loads a model with such a head, and which verb makes use of it."""
-    writes = head.task_type == "CAUSAL_LM"
+    """Return the classes that load a model with this head, and the verb and arguments that use it."""
+    generates = head.task_type == "CAUSAL_LM"
     return {
-        "peft_class": f"AutoPeftModelFor{PEFT_CLASSES[head.task_type]}",
+        "peft_class": HEADS[head.task_type][0],
         "whole_class": head.auto_class.__name__,
         "classes": f", num_labels={len(head.labels)}" if head.classifies else "",
-        "verb": "generate" if writes else "eval",
-        "what": '--prompt "..."' if writes else "--data ROWS",
+        "verb": "generate" if generates else "eval",
+        "arguments": '--prompt "..."' if generates else "--data ROWS",
     }
 
 
 def _header(settings: TrainSettings, head: Head) -> list[str]:
-    whole = settings.method == "full"
+    library = "transformers" if settings.method == "full" else "peft"
     tags = ["actshift", *(["steering"] if settings.steers else []), *(["lora"] if settings.method == "lora" else [])]
     lines = [
-        f"library_name: {'transformers' if whole else 'peft'}",
-        f"pipeline_tag: {PIPELINES[head.task_type]}",
+        f"library_name: {library}",
+        f"pipeline_tag: {HEADS[head.task_type][1]}",
         f"tags: [{', '.join(tags)}]",
     ]
-    # The hub takes ids only: a folder or file of this machine is named in the text instead.
+    # The hub accepts only ids here; the text names local folders and files.
     if settings.model and not Path(settings.model).exists():
         lines.insert(0, f"base_model: {settings.model}")
     if settings.data and not Path(settings.data).exists():

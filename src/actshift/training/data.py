@@ -1,4 +1,4 @@
-"""What a run reads, as token ids and labels."""
+"""Read and encode the rows of a run, and choose its objective and model head."""
 
 from __future__ import annotations
 
@@ -9,66 +9,87 @@ from actshift.data import LABELLED, load_rows
 from actshift.data.encode import Encoded
 from actshift.errors import ActshiftError
 from actshift.model_head import Head, labels_of, own_head
-from actshift.training.objectives import OBJECTIVES, Objective
-from actshift.training.settings import TrainSettings
+from actshift.training.objectives import OBJECTIVES, Examples, Objective
+from actshift.training.settings import TrainSettings, require_setting
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+DEFAULT = "sft"
+"""The objective that is inferred if several ones fit the rows equally well."""
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is trained to do, on which rows, with which head; `eval_rows` are None where it is not evaluated."""
+    """The objective of a run, its rows, and the head that its model needs.
+
+    Attributes:
+        eval_rows: the rows for evaluation; None without evaluation.
+        config: the model's config, if it is loaded.
+    """
 
     objective: Objective
     rows: Dataset
     eval_rows: Dataset | None
     head: Head
+    config: Any = None
 
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Encoded:
+        """Return rows as token ids.
 
-def require_setting(settings: TrainSettings, name: str) -> str:
-    """Return the setting `name`, one of model, data and out; raise ActshiftError where it was not given."""
-    value = getattr(settings, name)
-    if not value:
-        flags = "--data or --task" if name == "data" else f"--{name}"
-        raise ActshiftError(f"The setting {name} is missing; give {flags}, or {name} in the config file.")
-    return value
+        Raises:
+            ActshiftError: the rows do not fit the objective, the settings or the model's context.
+        """
+        return self.objective.encode(rows, tokenizer, settings, self.head, self.config)
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
+        """Return both sets of rows as token ids; raises what `encode` raises."""
+        train = self.encode(self.rows, tokenizer, settings)
+        held_out = None if self.eval_rows is None else self.encode(self.eval_rows, tokenizer, settings)
+        return Examples(train, held_out, tokenizer)
 
 
 def read_inputs(settings: TrainSettings) -> Inputs:
-    """Return what `settings` name, read and checked; of the model its config and its tokenizer at most.
+    """Read the model's config and the rows that `settings` name, and check them.
 
-    A task is evaluated on its validation split, other rows as eval_data or eval_share say.
+    The evaluation rows come from eval_data, from eval_share, or from the validation split of the task.
 
-    Raises ActshiftError for rows that cannot be read or used, and for a share that leaves a side without rows.
+    Raises:
+        ActshiftError: the rows cannot be read or used, or eval_share leaves no rows for training or evaluation.
     """
     if settings.eval_data and settings.eval_share:
-        raise ActshiftError("eval_data and eval_share both say what to evaluate on; give one of them.")
-    objective = known_objective(settings)
+        raise ActshiftError("eval_data and eval_share both choose the evaluation rows; give one of them.")
+    config = _load_config(settings)
+    objective = known_objective(settings, config)
     rows = read_rows(settings, "train", settings.data, objective)
     objective = objective or objective_of_rows(rows)
     rows, eval_rows = _split(settings, rows, objective)
-    return Inputs(objective, rows, eval_rows, head_for(settings, objective, rows))
+    return Inputs(objective, rows, eval_rows, head_for(settings, objective, rows, config), config)
 
 
-def known_objective(settings: TrainSettings) -> Objective | None:
-    """Return the objective that is asked for, or that of the model's own head; None where the rows must tell."""
+def known_objective(settings: TrainSettings, config: Any = None) -> Objective | None:
+    """Return the objective that follows from the settings or the model's head; None if the rows must decide.
+
+    A model's `config` of None is loaded if it is needed.
+    """
     if settings.objective:
         return OBJECTIVES[settings.objective]
-    if head := own_head(_config(settings)):
-        return next(one for one in OBJECTIVES.values() if one.task_type == head)
+    if head := own_head(config or _load_config(settings)):
+        return next(OBJECTIVES[name] for name in (DEFAULT, *OBJECTIVES) if OBJECTIVES[name].task_type == head)
     return OBJECTIVES["classify"] if settings.task else None
 
 
 def read_rows(settings: TrainSettings, split: str, source: str | None, objective: Objective | None) -> Dataset:
-    """Return the rows of a split in the form that the objective reads: from `source`, or else from the task.
+    """Return the rows of a split, from `source` or from the task, in the form that the objective reads.
 
-    By the tokenizer's chat template, if it has one and `chat` is on, a task's rows become messages. Raises
-    ActshiftError where neither or both are given, and for rows that cannot be read.
+    A task's rows become messages if the tokenizer has a chat template and the setting `chat` is on.
+
+    Raises:
+        ActshiftError: the settings contain both data and task, or neither of them, or the rows cannot be read.
     """
     if source and settings.task and split == "train":
-        raise ActshiftError("task and data both say what to train on; give one of them.")
+        raise ActshiftError("task and data both choose the training rows; give one of them.")
     if source or not settings.task:
         kinds = objective.kinds if objective else LABELLED
         return load_rows(source or require_setting(settings, "data"), split, kinds=kinds)
@@ -83,32 +104,41 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
 
 
 def objective_of_rows(rows: Dataset) -> Objective:
-    """Return what can be learned from rows, by their columns: of several, what uses most of them.
+    """Return the objective that uses the most columns of the rows; `DEFAULT` wins a tie.
 
     >>> from datasets import Dataset
     >>> objective_of_rows(Dataset.from_dict({"text": ["so good"], "label": ["1"]})).name
     'classify'
     """
-    found = set(rows.column_names)
-    return max(OBJECTIVES.values(), key=lambda one: max(len(kind) if found >= set(kind) else 0 for kind in one.kinds))
+    columns = set(rows.column_names)
+
+    def used(objective: Objective) -> tuple[int, bool]:
+        return max(len(names) if columns >= set(names) else 0 for names in objective.kinds), objective.name == DEFAULT
+
+    return max(OBJECTIVES.values(), key=used)
 
 
-def head_for(settings: TrainSettings, objective: Objective, rows: Dataset) -> Head:
-    """Return the head that the objective needs for `rows`, its classes named as the task or the model itself does.
+def head_for(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
+    """Return the head that the objective needs for `rows`, with the class names of the task or of the model.
 
-    Raises ActshiftError for rows all of one class.
+    A model's `config` of None is loaded if it is needed.
+
+    Raises:
+        ActshiftError: all rows have the same class.
     """
     if settings.task and objective.form == "labels":
         from actshift.tasks import get_task
 
         return objective.head(rows, get_task(settings.task).labels or ())
-    head, config = objective.head(rows), _config(settings)
-    if head.classifies and own_head(config) == head.task_type and set(head.labels) <= set(labels_of(config)):
-        return objective.head(rows, labels_of(config))
+    head = objective.head(rows)
+    if head.classifies:
+        config = config or _load_config(settings)
+        if own_head(config) == head.task_type and set(head.labels) <= set(labels_of(config)):
+            return objective.head(rows, labels_of(config))
     return head
 
 
-def _config(settings: TrainSettings) -> Any:
+def _load_config(settings: TrainSettings) -> Any:
     from actshift.loading import load_config
 
     return load_config(require_setting(settings, "model"), settings.trust_remote_code)
@@ -123,38 +153,7 @@ def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tupl
     if not 0 < held_out < len(rows):
         raise ActshiftError(
             f"eval_share {settings.eval_share:g} of the {len(rows)} rows of {settings.data or settings.task} leaves no "
-            "row on one side."
+            "rows for training or for evaluation; choose another share."
         )
     split = rows.train_test_split(held_out, seed=settings.seed)
     return split["train"], split["test"]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a run reads: its objective, the encoded rows that it trains on, and those it is evaluated on, if any."""
-
-    objective: Objective
-    train: Encoded
-    held_out: Encoded | None
-
-    @classmethod
-    def of(cls, inputs: Inputs, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
-        """Encode the rows of both, as the objective does."""
-        train, held_out = (
-            inputs.objective.encode(rows, tokenizer, settings, inputs.head) if rows is not None else None
-            for rows in (inputs.rows, inputs.eval_rows)
-        )
-        assert train is not None
-        return cls(inputs.objective, train, held_out)
-
-    def datasets(self) -> dict[str, Dataset | None]:
-        """Return both as a trainer takes them."""
-        from datasets import Dataset
-
-        held_out = Dataset.from_list(self.held_out.examples) if self.held_out else None
-        return {"train_dataset": Dataset.from_list(self.train.examples), "eval_dataset": held_out}
-
-    @property
-    def digest(self) -> str:
-        """A fingerprint of all of them."""
-        return self.train.digest + (self.held_out.digest if self.held_out else "")

@@ -1,53 +1,36 @@
-"""LoFiT's first phase: learn a scale for every attention head, and keep the heads whose scales grew the most."""
+"""LoFiT's first phase: train a scale for every attention head, and select the heads with the largest scales.
+
+Source: arXiv 2406.01563; docs/method.md#lofit.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
+from actshift.model_head import Head
 from actshift.training.build import adapt
-from actshift.training.fit import FitResult, Job
+from actshift.training.configs import AdapterSpec
+from actshift.training.fit import TrainingRun
+from actshift.training.result import HeadSelection, SelectedHeads
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import TrainSettings
 
-Heads = dict[int, tuple[int, ...]]
-"""The chosen heads of each block that has any."""
-OTHER_ORDER = 1_000_003
-"""Added to the seed of the first phase, so that the second does not begin with the very rows that chose the heads."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What the first phase came to: the chosen heads by block, and the figures of its training."""
-
-    heads: Heads
-    fit: FitResult
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return both, ready for JSON, as `from_dict` reads them."""
-        return {"heads": {str(layer): list(heads) for layer, heads in self.heads.items()}, "fit": asdict(self.fit)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Selection:
-        """Return the selection that `to_dict` described."""
-        heads = {int(layer): tuple(chosen) for layer, chosen in values["heads"].items()}
-        return cls(heads, FitResult(**values["fit"]))
-
-    def __str__(self) -> str:
-        blocks = "; ".join(f"block {layer}: {', '.join(map(str, heads))}" for layer, heads in self.heads.items())
-        return f"{sum(map(len, self.heads.values()))} heads ({blocks})"
+SEED_OFFSET = 1_000_003
+"""Added to the seed of the first phase, so that the second one does not start with the rows that selected the heads."""
 
 
 def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
-    """Return how many of a run's `steps` go to LoFiT's two phases, which each have a whole schedule.
+    """Return the steps of LoFiT's two phases, each of which has its own schedule.
 
-    Together they are as many as any other method takes, so that a comparison is on equal terms.
+    Their sum is `steps`, which keeps comparisons with other methods fair.
 
-    Raises ActshiftError where there is less than one step for each.
+    Raises:
+        ActshiftError: there are fewer than two steps.
 
     >>> phases(100, TrainSettings(adapter="lofit", lofit_steps=0.3))
     (30, 70)
@@ -61,49 +44,58 @@ def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
 
 
 def heads_to_keep(heads: int, settings: TrainSettings) -> int:
-    """Return how many of the `heads` of all steered blocks LoFiT keeps.
+    """Return the number of heads that LoFiT keeps, out of the `heads` of all steered blocks.
 
-    Raises ActshiftError where there are fewer than the settings ask for.
+    Raises:
+        ActshiftError: there are fewer heads than the settings request.
     """
     if settings.lofit_heads is None:
         return max(1, round(heads * settings.lofit_share))
     if settings.lofit_heads > heads:
-        raise ActshiftError(f"lofit_heads is {settings.lofit_heads}, and the steered blocks have {heads} heads.")
+        raise ActshiftError(
+            f"lofit_heads is {settings.lofit_heads}, but the steered blocks have only {heads} heads; lower it."
+        )
     return settings.lofit_heads
 
 
-def select_heads(model: Any, job: Job) -> tuple[Any, Selection]:
-    """Return the base model, as it was given, and the heads that the first phase chose; the whole job has then begun.
+def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) -> tuple[Any, HeadSelection]:
+    """Train the first phase and select heads. It starts the whole run, and leaves `model` without an adapter.
 
-    A job that resumes goes on from the phase's newest checkpoint; a phase that ended is only read.
+    On resume it continues from the phase's newest checkpoint; the record of a finished phase is only read.
+
+    Returns:
+        The base model and the selected heads.
+
+    Raises:
+        ActshiftError: there are too few steps or heads, or `TrainingRun` raises.
     """
-    record = job.folder.checkpoints / "heads.json"
-    if job.resume and record.is_file():
-        job.folder.begin(job.settings, job.examples.digest, resume=True)
-        return model, Selection.from_dict(read_json(record))
-    first, _ = phases(job.steps, job.settings)
-    scaled = adapt(model, job.settings, head=job.head)
-    heads_to_keep(sum(len(shift.scale) for shift in scales(scaled).values()), job.settings)
-    job.begin(scaled)
-    folder = RunFolder(job.folder.checkpoints / "heads")
+    record = run.folder.checkpoints / "heads.json"
+    if run.resume and record.is_file():
+        run.folder.start(run.settings, run.examples.digest, resume=True)
+        return model, HeadSelection.from_dict(read_json(record))
+    first, _ = phases(run.steps, run.settings)
+    scaled = adapt(model, spec, head=head)
+    heads_to_keep(sum(len(shift.scale) for shift in head_scales(scaled).values()), run.settings)
+    run.start(scaled)
+    folder = RunFolder(run.folder.checkpoints / "heads")
     phase = replace(
-        job,
+        run,
         folder=folder,
-        examples=replace(job.examples, held_out=None),  # the last state counts, as in LoFiT
-        settings=replace(job.settings, max_steps=first, seed=job.settings.seed + OTHER_ORDER, out=str(folder.path)),
+        examples=replace(run.examples, held_out=None),  # LoFiT uses the last state, not the best one
+        settings=replace(run.settings, max_steps=first, seed=run.settings.seed + SEED_OFFSET, out=str(folder.path)),
         resume=folder.unfinished,
-        title="LoFiT 1 of 2, choosing heads",
+        title="LoFiT 1 of 2, selecting heads",
     )
-    phase.begin(scaled)
-    fitted = phase.run(scaled)
-    selection = Selection(_best(scaled, job.settings), fitted)
+    phase.start(scaled)
+    fit = phase.train(scaled)
+    selection = HeadSelection(_select(scaled, run.settings), fit)
     write_whole(record, json.dumps(selection.to_dict()))
     shutil.rmtree(folder.path)
     return scaled.unload(), selection
 
 
-def scales(model: Any) -> dict[int, Any]:
-    """Return the shift at each block of a model in the first phase."""
+def head_scales(model: Any) -> dict[int, Any]:
+    """Return the shift of each block of a model in the first phase, with `scale` of shape `[heads, d_head]`."""
     from actshift.tuner import steering_layers
 
     return {
@@ -111,8 +103,8 @@ def scales(model: Any) -> dict[int, Any]:
     }
 
 
-def _best(model: Any, settings: TrainSettings) -> Heads:
+def _select(model: Any, settings: TrainSettings) -> SelectedHeads:
     from actshift.adapters.lofit import head_scores, top_heads
 
-    scores = {layer: head_scores(shift.scale) for layer, shift in scales(model).items()}
+    scores = {layer: head_scores(shift.scale) for layer, shift in head_scales(model).items()}
     return top_heads(scores, heads_to_keep(sum(map(len, scores.values())), settings))

@@ -1,69 +1,144 @@
-"""What a finished run came to, as metrics.json keeps it."""
+"""The results of training, and their form in metrics.json."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from actshift.model_head import CAUSAL, Head
-from actshift.training.data import require_setting
-from actshift.training.fit import FitResult
-from actshift.training.lofit import Selection
 from actshift.training.run_folder import METRICS, RunFolder, read_json
-from actshift.training.settings import TrainSettings
+from actshift.training.settings import TrainSettings, require_setting
+
+SelectedHeads = dict[int, tuple[int, ...]]
+"""The selected attention heads of each block that has any."""
+OLD_NAMES = {"preferred right": "preference_accuracy"}
+"""Names of metrics in files of older versions."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The losses, sizes and duration of one training.
+
+    Attributes:
+        steps: the number of optimiser steps.
+        train_loss: the mean over the last logged steps, in nats per token.
+        eval_loss: the best evaluation loss, in nats per token; None without evaluation.
+        best_step: the step whose state was kept.
+        rows: the number of training rows.
+        left_out: the number of rows that exceeded max_length.
+        trainable: the number of trained parameters.
+        parameters: the number of all parameters.
+        seconds: the duration.
+        figures: the metrics of the objective, such as `reward` (last steps), `reward_start` (first steps) and
+            `eval_reward` (evaluation rows, at the step that was kept).
+    """
+
+    steps: int
+    train_loss: float
+    eval_loss: float | None
+    best_step: int
+    rows: int
+    left_out: int
+    trainable: int
+    parameters: int
+    seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Trained parameters over all parameters, from 0 to 1."""
+        return self.trainable / self.parameters
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FitResult:
+        """Return the result from a dict with these fields; others are ignored, and old names of metrics are replaced.
+
+        >>> old = {"reward at the start": 0.1, "reward, held-out rows": 0.4}
+        >>> FitResult.from_dict({**asdict(FitResult(1, 2.0, None, 1, 8, 0, 4, 9, 1.0)), "figures": old}).figures
+        {'reward_start': 0.1, 'eval_reward': 0.4}
+        """
+        known: dict[str, Any] = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+        known["figures"] = {_current_name(name): value for name, value in known.get("figures", {}).items()}
+        return cls(**known)
+
+
+def _current_name(name: str) -> str:
+    for ending, form in ((" at the start", "{}_start"), (", held-out rows", "eval_{}")):
+        if name.endswith(ending):
+            return form.format(_current_name(name.removesuffix(ending)))
+    return OLD_NAMES.get(name, name)
+
+
+@dataclass(frozen=True)
+class HeadSelection:
+    """The result of LoFiT's first phase: the selected attention heads by block, and the result of its training."""
+
+    heads: SelectedHeads
+    fit: FitResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both as JSON data."""
+        return {"heads": {str(layer): list(heads) for layer, heads in self.heads.items()}, "fit": asdict(self.fit)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HeadSelection:
+        """Return the selection that `to_dict` described."""
+        heads = {int(layer): tuple(selected) for layer, selected in values["heads"].items()}
+        return cls(heads, FitResult.from_dict(values["fit"]))
+
+    def __str__(self) -> str:
+        blocks = "; ".join(f"block {layer}: {', '.join(map(str, heads))}" for layer, heads in self.heads.items())
+        return f"{sum(map(len, self.heads.values()))} heads ({blocks})"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its settings and what the training came to; for LoFiT `fit` is its second phase."""
+    """A finished run: its settings, the result of training (for LoFiT, of the second phase), and the model head."""
 
     settings: TrainSettings
     fit: FitResult
-    selection: Selection | None = None
+    selection: HeadSelection | None = None
     head: Head = CAUSAL
 
     @property
     def folder(self) -> Path:
-        """Where the result is."""
+        """The folder with the adapter or the model."""
         return Path(require_setting(self.settings, "out"))
 
     @property
     def folder_bytes(self) -> int:
-        """The size of all that the folder holds."""
+        """The size of all files in the folder."""
         return sum(file.stat().st_size for file in self.folder.iterdir())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures, then the settings, ready for JSON.
-
-        `from_dict` turns them back.
-        """
-        figures = {
+        """Return the content of metrics.json: the fields of `fit`, then share, head, settings and selection."""
+        values = {
             **asdict(self.fit),
             "share": self.fit.share,
             "head": asdict(self.head),
             "settings": asdict(self.settings),
         }
-        return figures if self.selection is None else {**figures, "selection": self.selection.to_dict()}
+        return values if self.selection is None else {**values, "selection": self.selection.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainResult:
         """Return the result that `to_dict` described."""
-        figures = {name: values[name] for name in FitResult.__dataclass_fields__ if name in values}
-        selection = Selection.from_dict(values["selection"]) if "selection" in values else None
+        selection = HeadSelection.from_dict(values["selection"]) if "selection" in values else None
         head = Head(values["head"]["task_type"], tuple(values["head"]["labels"])) if "head" in values else CAUSAL
-        return cls(TrainSettings(**values["settings"]), FitResult(**figures), selection, head)
+        return cls(TrainSettings(**values["settings"]), FitResult.from_dict(values), selection, head)
 
 
 def read_result(folder: Path) -> TrainResult:
-    """Return what metrics.json in the folder of a finished run says."""
+    """Return the result in the metrics.json of a finished run."""
     return TrainResult.from_dict(read_json(folder / METRICS))
 
 
 def stored_settings(out: str | Path) -> dict[str, Any]:
-    """Return the settings of the run in the folder `out`, unfinished or finished.
+    """Return the settings of the finished or unfinished run in the folder `out`.
 
-    Raises ActshiftError where there is none.
+    Raises:
+        ActshiftError: the folder contains no run.
     """
     run = RunFolder(Path(out))
     return read_json(run.path / METRICS)["settings"] if run.finished else run.settings()

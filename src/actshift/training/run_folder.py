@@ -1,11 +1,11 @@
-"""The folder of a run: what may be there at the start, its checkpoints, and how the result gets into it whole."""
+"""The output folder of a run: checks before the start, checkpoints, and the move of the result into place."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,18 +16,17 @@ from actshift.files import write_whole
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"
-"""Written into a checkpoint once all else of it is; a checkpoint without it does not count."""
+"""Written last into a checkpoint; checkpoints without it are ignored."""
 METRICS = "metrics.json"
 RESULTS = ("adapter_config.json", "config.json")
-"""The files without which no library takes a folder for an adapter, or a model; they are moved into place last."""
-
+"""Files that make a folder loadable as an adapter or a model. They are moved into place last."""
 CHECKPOINTS_KEPT = 3
-"""The newest, the best, and at the end of a run the one before."""
+"""The newest, the best, and at the end of a run the one before the newest."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The output folder of one run; while it runs, all it holds is `checkpoints`."""
+    """The output folder of one run. During the run it contains only the folder `checkpoints`."""
 
     path: Path
 
@@ -38,12 +37,12 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the result is there."""
+        """True if the folder contains a result."""
         return any((self.path / name).is_file() for name in RESULTS) and (self.path / METRICS).is_file()
 
     @property
     def unfinished(self) -> bool:
-        """Whether a run began here and did not end."""
+        """True if a run started here and did not finish."""
         return not self.finished and self._record.is_file()
 
     @property
@@ -51,8 +50,8 @@ class RunFolder:
         return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
 
     @property
-    def _untouched(self) -> bool:
-        """Whether the folder holds nothing, or what a kill before the record was written leaves."""
+    def _is_empty(self) -> bool:
+        """True for an empty folder, or if it has only the files of a run that was killed while it started."""
         drafts = self.checkpoints.glob(f".{self._record.name}.*")
         return {self.checkpoints, *drafts} >= set(self.path.rglob("*"))
 
@@ -61,114 +60,127 @@ class RunFolder:
         return self.checkpoints / "run.json"
 
     def check(self, settings: TrainSettings, resume: bool) -> None:
-        """Raise ActshiftError unless a run with `settings` may begin here, or with `resume` go on; touch nothing."""
+        """Check that a run with `settings` can start here, or with `resume` continue. Nothing is written.
+
+        Raises:
+            ActshiftError: the folder is not empty or not writable, or does not contain a matching run to resume.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
-        if resume and not self.unfinished:
-            raise ActshiftError(f"There is no unfinished run in {self.path} to resume; leave --resume out.")
         if resume:
-            self._check_same(settings)
+            self._check_same(settings, self.settings())
         elif self.unfinished:
-            raise ActshiftError(f"{self.path} holds an unfinished run: continue it with --resume, or remove it.")
-        elif self.path.is_dir() and not self._untouched:
-            raise ActshiftError(f"{self.path} is not empty, and nothing is overwritten; give a new or empty folder.")
+            raise ActshiftError(f"{self.path} contains an unfinished run; continue it with --resume, or remove it.")
+        elif self.path.is_dir() and not self._is_empty:
+            raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
         if not os.access(self._existing, os.W_OK):
             raise ActshiftError(f"There is no permission to write to {self._existing}.")
 
-    def begin(self, settings: TrainSettings, digest: str, resume: bool) -> None:
-        """Check the folder, and record the settings and the fingerprint of the rows for a later resume."""
+    def start(self, settings: TrainSettings, digest: str, resume: bool) -> None:
+        """Check the folder, and record the settings and the digest of the rows for a later resume.
+
+        Raises:
+            ActshiftError: `check` fails, or the rows of a resumed run have changed.
+        """
         self.check(settings, resume)
-        if resume and self._read()["rows"] != digest:
-            raise ActshiftError(f"The rows of {settings.data} are not those that the run in {self.path} began with.")
+        if resume and read_json(self._record)["rows"] != digest:
+            raise ActshiftError(f"The rows of {settings.data} have changed since the run in {self.path} started.")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_whole(self._record, json.dumps({"settings": asdict(settings), "rows": digest}))
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that the unfinished run here began with; raise ActshiftError where there is none."""
+        """Return the settings of the unfinished run in this folder.
+
+        Raises:
+            ActshiftError: the folder contains no unfinished run.
+        """
         if not self.unfinished:
             raise ActshiftError(f"There is no unfinished run in {self.path} to resume; leave --resume out.")
-        return self._read()["settings"]
+        return read_json(self._record)["settings"]
 
     def latest(self, steps: int) -> Path | None:
-        """Return the newest complete checkpoint before the end at `steps`, and remove all that a kill left half done.
+        """Return the newest complete checkpoint before step `steps`, and remove incomplete and later ones.
 
-        The one at the end is no use to the trainer, which would go on past it; the steps up to it are repeated.
+        The checkpoint of the last step cannot be used: the trainer would continue beyond it. A run that resumes
+        repeats the steps after the previous checkpoint.
         """
-        whole = []
-        for step, folder in self._all():
+        complete: list[Path] = []
+        for step, folder in self._all_checkpoints():
             if step < steps and (folder / COMPLETE).is_file():
-                whole.append(folder)
+                complete.append(folder)
             else:
                 shutil.rmtree(folder)
-        return whole[-1] if whole else None
+        return complete[-1] if complete else None
 
     def remove_all_but(self, *kept: str | Path | None) -> None:
-        """Remove the checkpoints other than `kept`."""
-        for _, folder in self._all():
-            if folder not in [Path(one) for one in kept if one]:
+        """Remove all checkpoints except `kept`."""
+        for _, folder in self._all_checkpoints():
+            if folder not in [Path(path) for path in kept if path]:
                 shutil.rmtree(folder)
 
-    def remove_incomplete(self) -> None:
-        """Remove checkpoints that were not written to their end."""
-        self.remove_all_but(*(folder for _, folder in self._all() if (folder / COMPLETE).is_file()))
-
     def finish(self, result: Path) -> None:
-        """Move the files of `result` (a folder on the same disk) in, the one that makes it a result last; tidy up."""
-        mode = (result / METRICS).stat().st_mode  # what the umask asks for; safetensors makes its files private
+        """Move the files of `result`, a folder on the same disk, into this folder, and remove the checkpoints.
+
+        The files in `RESULTS` come last: libraries must not load an incomplete result.
+        """
+        mode = (result / METRICS).stat().st_mode  # follows the umask; safetensors makes its files private
         for file in sorted(result.iterdir(), key=lambda file: file.name in RESULTS):
             file.chmod(mode)
             os.replace(file, self.path / file.name)
-        self.tidy()
+        self.remove_checkpoints()
 
-    def tidy(self) -> None:
-        """Remove what a finished run no longer needs."""
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished run."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def check_space(self, trainable: int) -> None:
-        """Raise ActshiftError where the disk will not hold checkpoints of `trainable` parameters, and the result."""
+        """Check that the disk has room for the checkpoints and the result of `trainable` parameters.
+
+        Raises:
+            ActshiftError: there is too little space.
+        """
         needed = CHECKPOINTS_KEPT * checkpoint_bytes(trainable) + 4 * trainable
         free = shutil.disk_usage(self._existing).free
         if free < needed:
             raise ActshiftError(
                 f"The disk of {self.path} has {free / 1e6:,.0f} MB free, and checkpoints need about "
-                f"{needed / 1e6:,.0f} MB; free some, or write elsewhere."
+                f"{needed / 1e6:,.0f} MB; free some space, or write to another disk."
             )
 
     @contextmanager
-    def space_explained(self, trainable: int) -> Iterator[None]:
-        """Turn what several libraries raise for a full disk into one error, and remove what they left half-written."""
+    def explain_full_disk(self, trainable: int) -> Generator[None, None, None]:
+        """Convert the errors that libraries raise on a full disk into one, and remove incomplete checkpoints.
+
+        Raises:
+            ActshiftError: an error occurred, and the disk has no space for another checkpoint.
+        """
         try:
             yield
         except Exception as error:
             if isinstance(error, ActshiftError) or shutil.disk_usage(self.path).free > checkpoint_bytes(trainable):
                 raise
-            self.remove_incomplete()
+            self.remove_all_but(*(folder for _, folder in self._all_checkpoints() if (folder / COMPLETE).is_file()))
             raise ActshiftError(
-                f"No space is left on the disk of {self.path}; free some and continue with --resume."
+                f"No space is left on the disk of {self.path}; free some space and continue with --resume."
             ) from error
 
-    def _all(self) -> list[tuple[int, Path]]:
-        found = [(int(folder.name.rpartition("-")[2]), folder) for folder in self.checkpoints.glob("checkpoint-*")]
-        return sorted(found)
+    def _all_checkpoints(self) -> list[tuple[int, Path]]:
+        return sorted((int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*"))
 
-    def _check_same(self, settings: TrainSettings) -> None:
-        given, stored = json.loads(json.dumps(asdict(settings))), self._read()["settings"]
-        for name, value in given.items():
+    def _check_same(self, settings: TrainSettings, stored: dict[str, Any]) -> None:
+        for name, value in json.loads(json.dumps(asdict(settings))).items():
             if value != stored.get(name):
                 raise ActshiftError(
-                    f"The run in {self.path} began with {name} {stored.get(name)!r}, not {value!r}; "
-                    "resume it with the same settings, or start anew in another folder."
+                    f"The run in {self.path} started with {name} {stored.get(name)!r}, not {value!r}; resume it with "
+                    "the same settings, or start a new run in another folder."
                 )
-
-    def _read(self) -> dict[str, Any]:
-        return read_json(self._record)
 
 
 def checkpoint_bytes(trainable: int) -> int:
-    """Return the size of a checkpoint: each trainable parameter and its two Adam moments in float32, and some text."""
+    """Return the size of a checkpoint: the parameters and two Adam moments in float32, plus small text files."""
     return 12 * trainable + 200_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`."""
+    """Return the JSON object in a file."""
     return json.loads(path.read_text(encoding="utf-8"))

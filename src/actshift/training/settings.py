@@ -1,25 +1,39 @@
-"""Every setting of a training run; light to import, since the command line is read off it."""
+"""The settings of a training run. Light to import: the command line is generated from them."""
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import read_mapping
-from actshift.training.setting_fields import check_fields, setting
+from actshift.training.setting_fields import check_fields, names_in_source, setting
 
-WHAT, SHIFT, WEIGHTS, TRAINING, MACHINE = "What", "The shift", "LoRA, and both together", "Training", "The machine"
-REWARD = "Preferences and rewards"
-ADAPTER = "The shift, by its kind"
-"""The panel of what only some adapters have: the settings there are the adapters' own fields, by the same names."""
+WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"
+REWARD, TRAINING, MACHINE = "Preferences and rewards", "Training", "Machine"
+ADAPTER = "Options of single adapters"
+"""The panel of settings that only some adapters have, under the names of the adapters' own fields."""
 LEARNING_RATES = {"steering": 2e-3, "lora": 3e-4, "full": 2e-5, "joint": 2e-4}
-"""The middle of the paper's grid of each method."""
+"""The middle of the paper's learning rate grid for each method."""
 RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
-"""What these objectives multiply a rate by: TRL trains every weight at 1e-6 for them, and we at 2e-5 for sft."""
+"""Factor on the default learning rate by objective: TRL trains full models at 1e-6 for these, and sft uses 2e-5."""
+
+_HERE = Path(__file__).parent
+_PHASES_OF_LOFIT = ("head_scale", "head_vector")
+_KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
+ADAPTERS = (*(kind for kind in _KINDS if kind not in _PHASES_OF_LOFIT), "lofit")
+SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(') or re.findall(
+    r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]"))
+)
+OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
+SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
+REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
 
 STEERS = {"method": ("steering", "joint")}
 LORA = {"method": ("lora", "joint")}
@@ -28,219 +42,199 @@ RULE = {**JOINT, "orthogonality": ("read", "write", "both")}
 LOFIT = {"method": ("steering",), "adapter": ("lofit",)}
 ENDS = {"positions": ("ends",)}
 GRPO = {"objective": ("grpo",)}
+PREFERENCE = {"objective": ("dpo", "grpo")}
+CACHE = {"cache_prefix": ("memory", "disk")}
+
+_data = partial(setting, WHAT)
+_shift = partial(setting, SHIFT, applies_to=STEERS)
+_option = partial(setting, ADAPTER, applies_to=STEERS)
+_lora = partial(setting, WEIGHTS, applies_to=LORA)
+_joint = partial(setting, WEIGHTS, applies_to=JOINT)
+_grpo = partial(setting, REWARD, applies_to=GRPO)
+_train = partial(setting, TRAINING)
+_machine = partial(setting, MACHINE)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What is trained, on what, and how; the defaults are the paper's protocol (arXiv 2603.00425) for steering.
+    """The model, the data and the hyperparameters of a training run.
 
-    `fit` reads only what concerns the optimisation; model, data and out are for `train`.
+    The defaults are the paper's protocol for steering (arXiv 2603.00425). `fit` reads only the settings of the
+    optimisation; `train` also reads `model`, `data` and `out`.
 
-    Raises ActshiftError for a value of the wrong type or out of its range, and for a setting that says nothing
-    about the chosen method.
+    Raises:
+        ActshiftError: a value has the wrong type or is out of its range, or has no effect with the chosen method.
 
-    >>> TrainSettings(model="gpt2", data="rows.jsonl", out="run").rate
-    0.002
+    Example:
+        >>> TrainSettings(model="gpt2", data="rows.jsonl", out="run").rate
+        0.002
     """
 
-    model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
-    data: str | None = setting(WHAT, None, "Rows to train on: a .jsonl, .json, .csv or .parquet file, or a dataset id.")
-    task: str | None = setting(
-        WHAT, None, "Task to train on in place of --data: a name that 'actshift tasks' lists, or one's own .yaml file."
+    model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
+    data: str | None = _data(None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a Hugging Face dataset.")
+    task: str | None = _data(
+        None, "Task to train on instead of --data: a name from 'actshift tasks', or the path of a .yaml file."
     )
-    data_dir: str | None = setting(
-        WHAT, None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub if left out."
+    data_dir: str | None = _data(None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub by default.")
+    out: str | None = _data(None, "Output folder; it must be new or empty.")
+    eval_data: str | None = _data(
+        None, "Evaluation rows: a file, or a dataset id (its validation split). The best checkpoint is kept."
     )
-    out: str | None = setting(WHAT, None, "Folder for the result; it must be new or empty.")
-    eval_data: str | None = setting(
-        WHAT, None, "Rows to evaluate on, a file or a dataset id (its validation split); the best state is then kept."
+    eval_share: float = _data(0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1)
+    method: Literal["steering", "lora", "joint", "full"] = _data(
+        "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
     )
-    eval_share: float = setting(WHAT, 0.0, "Share of the training rows to hold out for evaluation.", least=0, below=1)
-    method: Literal["steering", "lora", "joint", "full"] = setting(
-        WHAT, "steering", "What is trained: a shift of activations, LoRA, joint (both of them), or full (every weight)."
-    )
-    objective: Literal["sft", "dpo", "grpo", "classify", "tag", "embed"] | None = setting(
-        WHAT,
+    objective: str | None = _data(
         None,
-        "What it is trained to do: sft (write the completions), dpo (prefer one of two), grpo (earn a reward), "
-        "classify (texts), tag (words) or embed (pairs of texts near each other); if left out, sft for a causal "
-        "language model, and for an encoder what its rows hold.",
+        f"Training objective: {', '.join(map('{} ({})'.format, OBJECTIVES, SUMMARIES))}. By default sft for a causal "
+        "language model; for an encoder it follows from the columns of the rows.",
+        choices=OBJECTIVES,
     )
-    chat: bool = setting(WHAT, True, "Render a task's rows by the tokenizer's chat template, where it has one.")
+    chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
 
-    adapter: str = setting(
-        SHIFT, "low_rank", "The shift: low_rank, vector, loreft, noreft, direft, jola or lofit.", of=STEERS
-    )
-    site: str | None = setting(
-        SHIFT,
+    adapter: str = _shift("low_rank", f"Kind of adapter: {', '.join(ADAPTERS)}.")
+    site: str | None = _shift(
         None,
-        "Where to shift: post_block, post_mlp, post_attention or attention_heads; if left out, the heads for the "
-        "adapters that live there, and post_block for all others.",
-        of=STEERS,
+        f"Activation to steer: {', '.join(SITES)}. By default attention_heads for adapters that steer heads, "
+        "post_block for all others.",
     )
-    layers: tuple[int | str, ...] | None = setting(
-        SHIFT,
+    layers: tuple[int | str, ...] | None = _shift(
+        None, "Blocks to steer: an index, or a Python slice such as 4:8 or -4: (repeatable; all by default)."
+    )
+    positions: Literal["all", "prompt", "generated", "last", "ends"] = _shift(
+        "all", "Tokens to steer: all, the prompt, the generated ones, the last one of the prompt, or both ends of it."
+    )
+    interventions: str | None = _shift(
         None,
-        "Blocks to steer: an index, or a Python slice such as 4:8 or -4: (repeatable; all if left out).",
-        of=STEERS,
+        "File with sites, layers and ranks, from locate --budget --out; replaces --adapter, --site and --layers.",
     )
-    positions: Literal["all", "prompt", "generated", "last", "ends"] = setting(
-        SHIFT,
-        "all",
-        "Tokens to steer: all, the prompt, generated ones, the prompt's last one, or both ends of the prompt.",
-        of=STEERS,
+    start: str | None = _shift(
+        None, "Saved adapter of the same kind to start from: a folder or an id, for example from actshift vector."
     )
-    interventions: str | None = setting(
-        SHIFT, None, "File of sites, layers and ranks, as locate --budget --out writes; in place of these.", of=STEERS
-    )
-    start: str | None = setting(
-        SHIFT,
-        None,
-        "Saved adapter of this kind to begin at, a folder or an id, such as actshift vector writes.",
-        of=STEERS,
-    )
-    first_tokens: int = setting(SHIFT, 7, "How many tokens the ends have at the start of the prompt.", least=0, of=ENDS)
-    last_tokens: int = setting(SHIFT, 7, "How many tokens they have at its end.", least=0, of=ENDS)
+    first_tokens: int = setting(SHIFT, 7, "Steered tokens at the start of the prompt.", least=0, applies_to=ENDS)
+    last_tokens: int = setting(SHIFT, 7, "Steered tokens at the end of the prompt.", least=0, applies_to=ENDS)
 
-    rank: int = setting(ADAPTER, 8, "Rank r of a shift of low rank.", of=STEERS)
-    activation: str = setting(
-        ADAPTER, "silu", "low_rank's nonlinearity: silu, gelu, relu, tanh, or none for a linear one.", of=STEERS
+    rank: int = _option(8, "Rank r of a low-rank adapter.")
+    activation: str = _option("silu", "Nonlinearity of low_rank: silu, gelu, relu, tanh, or none.")
+    bias: bool = _option(False, "Add a bias to both maps of low_rank.")
+    init: str = _option(
+        "default", "Initial W_down of low_rank: default, reference (the paper's scale), or gradient (of the loss)."
     )
-    bias: bool = setting(ADAPTER, False, "Give both maps of low_rank a bias.", of=STEERS)
-    init: str = setting(
-        ADAPTER,
-        "default",
-        "Its W_down at the start: default, reference (the paper's scale), or gradient (where the rows' loss falls).",
-        of=STEERS,
-    )
-    l0: float = setting(ADAPTER, 4e-5, "Weight of jola's penalty on open gates.", least=0, of=STEERS)
-    l1: float = setting(ADAPTER, 1e-3, "Weight of lofit's penalty on its scales.", least=0, of=STEERS)
+    l0: float = _option(4e-5, "Weight of the penalty on open gates in jola.", least=0)
+    l1: float = _option(1e-3, "Weight of the penalty on the scales in lofit.", least=0)
     lofit_heads: int | None = setting(
-        ADAPTER, None, "Heads that LoFiT keeps, in all blocks together.", least=1, of=LOFIT
+        ADAPTER, None, "Attention heads that lofit keeps, over all blocks.", least=1, applies_to=LOFIT
     )
     lofit_share: float = setting(
-        ADAPTER, 0.1, "Share of all heads that LoFiT keeps, where lofit_heads is left out.", above=0, most=1, of=LOFIT
+        ADAPTER, 0.1, "Share of all heads that lofit keeps without lofit_heads.", above=0, most=1, applies_to=LOFIT
     )
     lofit_steps: float = setting(
-        ADAPTER,
-        0.5,
-        "Share of the steps that LoFiT chooses its heads in, before it shifts them.",
-        above=0,
-        below=1,
-        of=LOFIT,
+        ADAPTER, 0.5, "Share of the steps in which lofit selects its heads.", above=0, below=1, applies_to=LOFIT
     )
 
-    lora_r: int = setting(WEIGHTS, 8, "Rank of LoRA.", least=1, of=LORA)
-    lora_alpha: float = setting(WEIGHTS, 16, "LoRA's α; its update is scaled by α over the rank.", above=0, of=LORA)
-    lora_dropout: float = setting(WEIGHTS, 0.0, "Dropout on what LoRA reads.", least=0, below=1, of=LORA)
-    lora_targets: tuple[str, ...] | None = setting(
-        WEIGHTS, None, "Names of the linear maps with LoRA, such as q_proj (repeatable; all if left out).", of=LORA
+    lora_r: int = _lora(8, "Rank of LoRA.", least=1)
+    lora_alpha: float = _lora(16, "LoRA's α; updates are scaled by α / rank.", above=0)
+    lora_dropout: float = _lora(0.0, "Dropout on LoRA's input.", least=0, below=1)
+    lora_targets: tuple[str, ...] | None = _lora(
+        None, "Linear layers with LoRA, such as q_proj (repeatable; all by default)."
     )
-    lora_learning_rate: float | None = setting(
-        WEIGHTS, None, "Peak learning rate of the LoRA half; that of the other half if left out.", above=0, of=JOINT
+    lora_learning_rate: float | None = _joint(
+        None, "Peak learning rate of LoRA in joint training; by default learning_rate.", above=0
     )
-    orthogonality: Literal["read", "write", "both", "none"] = setting(
-        WEIGHTS, "read", "What of the shift is kept orthogonal to what LoRA writes in its block.", of=JOINT
+    orthogonality: Literal["read", "write", "both", "none"] = _joint(
+        "read", "Side of the adapter that is kept orthogonal to LoRA's output in its block."
     )
     orthogonality_every: str = setting(
-        WEIGHTS, "1", "When it is enforced: after every so many optimiser steps, or 'epoch'.", of=RULE
+        WEIGHTS, "1", "Optimiser steps between enforcements of the constraint, or 'epoch'.", applies_to=RULE
     )
     orthogonality_penalty: float | None = setting(
-        WEIGHTS, None, "Weight of a soft penalty in place of the constraint.", above=0, of=RULE
+        WEIGHTS, None, "Weight of a soft penalty that replaces the constraint.", above=0, applies_to=RULE
     )
 
-    reward: tuple[str, ...] | None = setting(
-        REWARD,
-        None,
-        "What grpo rewards a completion for: right_answer, right_form, or one's own Python function as "
-        "module:function (repeatable; they are added up).",
-        of=GRPO,
+    reward: tuple[str, ...] | None = _grpo(
+        None, f"Reward for grpo: {', '.join(REWARDS)}, or a function as module:function (repeatable; the sum counts)."
     )
-    scorer: str | None = setting(
-        REWARD, None, "Who judges right_answer and right_form; the task's scorer, or exact match, if left out.", of=GRPO
+    scorer: str | None = _grpo(
+        None, f"Scorer of {' and '.join(REWARDS)}; by default the scorer of the task, or exact match."
     )
     beta: float | None = setting(
         REWARD,
         None,
-        "How much it costs to leave the model as it was: DPO's β (0.1 if left out), or the weight of GRPO's KL (0).",
+        "Penalty for moving away from the initial model: β of dpo (default 0.1), or the KL weight of grpo (default 0).",
         least=0,
-        of={"objective": ("dpo", "grpo")},
+        applies_to=PREFERENCE,
     )
-    generations: int = setting(REWARD, 8, "Completions that grpo samples for each prompt.", least=2, of=GRPO)
-    max_new_tokens: int | None = setting(
-        REWARD, None, "Longest of these completions, in tokens; the task's, or 64, if left out.", least=1, of=GRPO
+    generations: int = _grpo(8, "Completions that grpo samples per prompt.", least=2)
+    max_new_tokens: int | None = _grpo(
+        None, "Maximum tokens of a completion; by default the task's limit, or 64.", least=1
     )
-    temperature: float = setting(REWARD, 1.0, "Temperature that they are sampled at.", above=0, of=GRPO)
+    temperature: float = _grpo(1.0, "Sampling temperature of the completions.", above=0)
 
-    learning_rate: float | None = setting(
-        TRAINING,
+    learning_rate: float | None = _train(
         None,
-        "Peak learning rate of AdamW; if left out the middle of the paper's grid: "
-        + ", ".join(f"{rate:g} for {method}" for method, rate in LEARNING_RATES.items())
-        + ", a twentieth of it for dpo and grpo.",
+        "Peak learning rate of AdamW; by default the middle of the paper's grid: "
+        f"{', '.join(f'{rate:g} for {method}' for method, rate in LEARNING_RATES.items())}, divided by 20 for dpo and "
+        "grpo.",
         above=0,
     )
-    epochs: float = setting(TRAINING, 1.0, "Passes over the data.", above=0)
-    max_steps: int | None = setting(TRAINING, None, "Optimiser steps, instead of epochs.", least=1)
-    batch_size: int = setting(TRAINING, 8, "Rows in one forward pass.", least=1)
-    gradient_accumulation: int = setting(TRAINING, 2, "Forward passes in one optimiser step.", least=1)
-    warmup: float = setting(TRAINING, 0.03, "Share of the steps over which the learning rate rises.", least=0, below=1)
-    weight_decay: float = setting(TRAINING, 0.0, "Weight decay of AdamW.", least=0)
-    schedule: Literal["linear", "cosine", "constant"] = setting(TRAINING, "linear", "Learning rate after the warm-up.")
-    max_length: int = setting(
-        TRAINING,
+    epochs: float = _train(1.0, "Passes over the data.", above=0)
+    max_steps: int | None = _train(None, "Optimiser steps; overrides epochs.", least=1)
+    batch_size: int = _train(8, "Rows per forward pass.", least=1)
+    gradient_accumulation: int = _train(2, "Forward passes per optimiser step.", least=1)
+    warmup: float = _train(0.03, "Share of the steps for the learning rate warm-up.", least=0, below=1)
+    weight_decay: float = _train(0.0, "Weight decay of AdamW.", least=0)
+    schedule: Literal["linear", "cosine", "constant"] = _train("linear", "Learning rate schedule after the warm-up.")
+    max_length: int = _train(
         512,
-        "Longest row in tokens, for grpo its prompt alone; longer ones are left out (text is cut in pieces).",
+        "Maximum tokens of a row (for grpo, of its prompt). Longer rows are skipped; plain text is split into pieces.",
         least=2,
     )
-    group_by_length: bool = setting(
-        TRAINING,
+    group_by_length: bool = _train(
         False,
-        "Put rows of like length into a batch, which pads less; but for embed the same batches in every epoch.",
+        "Group rows of similar length to reduce padding. Except for embed, every epoch then has the same batches.",
     )
-    seed: int = setting(TRAINING, 0, "Seed of the initial weights and of the order of rows.", least=0)
-    save_steps: int | None = setting(
-        TRAINING, None, "Steps between checkpoints, and evaluations; a tenth of the run if left out.", least=1
+    seed: int = _train(0, "Seed of the initial weights and of the order of the rows.", least=0)
+    save_steps: int | None = _train(
+        None, "Steps between checkpoints and evaluations; by default a tenth of the run.", least=1
     )
-    precision: Literal["auto", "fp32", "bf16"] = setting(MACHINE, "auto", "auto is bf16 on a GPU that computes in it.")
-    gradient_checkpointing: bool = setting(MACHINE, False, "Save memory by computing each block's forward pass twice.")
-    cache_prefix: Literal["off", "memory", "disk"] = setting(
-        MACHINE,
+    precision: Literal["auto", "fp32", "bf16"] = _machine(
+        "auto", "Compute precision; auto is bf16 on a GPU with hardware support, else fp32."
+    )
+    gradient_checkpointing: bool = _machine(False, "Recompute activations in the backward pass to save memory.")
+    cache_prefix: Literal["off", "memory", "disk"] = _machine(
         "off",
-        "Run the blocks below the first steered one once for each batch, and keep what they give in memory or on the "
-        "disk of --out; exact, and needs --group-by-length.",
-        of={"method": ("steering",)},
+        "Cache the output of the blocks below the first steered one for each batch, in memory or on the disk of --out. "
+        "Results are bit-identical. Needs --group-by-length.",
+        applies_to={"method": ("steering",)},
     )
-    cache_limit: float = setting(
-        MACHINE,
-        4.0,
-        "GiB that these may take; the batches beyond it are computed each time.",
-        above=0,
-        of={"cache_prefix": ("memory", "disk")},
+    cache_limit: float = _machine(
+        4.0, "Maximum size of this cache in GiB; batches beyond it are recomputed.", above=0, applies_to=CACHE
     )
-    trust_remote_code: bool = setting(
-        MACHINE, False, "Run code that comes with the model; only if you know its author."
+    trust_remote_code: bool = _machine(
+        False, "Run Python code that comes with the model; use only if you trust its author."
     )
 
     def __post_init__(self) -> None:
-        """Check every value and bring it to its declared type."""
+        """Check every value and convert it to its declared type."""
         check_fields(self)
         for item in fields(self):
-            for name, wanted in item.metadata["of"].items():
-                if getattr(self, item.name) != item.default and getattr(self, name) not in wanted:
+            for name, allowed in item.metadata["applies_to"].items():
+                if getattr(self, item.name) != item.default and getattr(self, name) not in allowed:
                     raise ActshiftError(
-                        f"{item.name} says nothing where {name} is {getattr(self, name)}; leave it out, or use {name} "
-                        f"{' or '.join(wanted)}."
+                        f"{item.name} has no effect when {name} is {getattr(self, name)}; leave it out, or use {name} "
+                        f"{' or '.join(allowed)}."
                     )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Return the settings that `values` names, the others as their task has them, or at their defaults.
+        """Return settings with these values; missing ones take the task's value, or else the default.
 
-        Raises ActshiftError for an unknown name, with the nearest known one, and for an unknown task.
+        Raises:
+            ActshiftError: a name or the task is unknown; the message suggests the nearest setting.
 
-        >>> TrainSettings.from_mapping({"learning_rate": "5e-4"}).rate
-        0.0005
+        Example:
+            >>> TrainSettings.from_mapping({"learning_rate": "5e-4"}).rate
+            0.0005
         """
         known = [item.name for item in fields(cls)]
         for name in values:
@@ -248,31 +242,50 @@ class TrainSettings:
                 raise ActshiftError(
                     f"There is no setting {name!r}{did_you_mean(name, known)}; 'actshift train --help' lists them."
                 )
-        return cls(**{**_of_task(values.get("task")), **values})
+        return cls(**{**_task_settings(values.get("task")), **values})
 
     @property
     def rate(self) -> float:
-        """The peak learning rate: the one given, or the method's, by its objective."""
+        """The peak learning rate: `learning_rate`, or the default of the method and the objective."""
         return self.learning_rate or LEARNING_RATES[self.method] * RATE_SCALE.get(self.objective or "sft", 1)
 
     @property
-    def samples(self) -> int:
-        """How many examples one row gives: as many as grpo samples completions of a prompt, else 1."""
-        return self.generations if self.objective == "grpo" else 1
-
-    @property
     def steers(self) -> bool:
-        """Whether the run trains a shift of activations, alone or beside LoRA."""
+        """True if the run trains a steering adapter, alone or jointly with LoRA."""
         return self.method in STEERS["method"]
 
     @property
     def two_phases(self) -> bool:
-        """Whether the run is LoFiT's, which first chooses attention heads and then shifts them."""
+        """True for LoFiT, which first selects attention heads and then trains their shifts."""
         return self.steers and self.adapter == "lofit"
 
+    def total_steps(self, rows: int) -> int:
+        """Return the number of optimiser steps of a run over this many training examples.
 
-def _of_task(name: str | None) -> dict[str, Any]:
-    """The settings that a task is trained with where the user says nothing."""
+        >>> TrainSettings(batch_size=8, gradient_accumulation=2).total_steps(100)
+        7
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        samples = self.generations if self.objective == "grpo" else 1
+        batches = math.ceil(rows * samples / self.batch_size)
+        return math.ceil(self.epochs * math.ceil(batches / self.gradient_accumulation))
+
+
+def require_setting(settings: TrainSettings, name: str) -> str:
+    """Return the setting `name` (model, data or out).
+
+    Raises:
+        ActshiftError: the setting is missing.
+    """
+    value = getattr(settings, name)
+    if not value:
+        flags = "--data or --task" if name == "data" else f"--{name}"
+        raise ActshiftError(f"The setting {name} is missing; give {flags}, or {name} in the config file.")
+    return value
+
+
+def _task_settings(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     from actshift.tasks import get_task
@@ -281,15 +294,16 @@ def _of_task(name: str | None) -> dict[str, Any]:
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """Return what a YAML or JSON file of settings says, not yet checked; a dash in a name is an underscore.
+    """Return the settings in a YAML or JSON file, unchecked. Dashes in their names become underscores.
 
-    Raises ActshiftError where there is no such file or it does not hold names with values.
+    Raises:
+        ActshiftError: the file does not exist, or is not a mapping.
     """
     return {name.replace("-", "_"): value for name, value in read_mapping(path, "config file").items()}
 
 
 def command_line(verb: str, settings: Any) -> str:
-    """Return the command line on which `verb` runs with `settings`, a class whose fields are its flags.
+    """Return the shell command that runs `verb` with `settings`, an object whose fields are its flags.
 
     >>> from actshift.training.settings import TrainSettings
     >>> command_line("actshift train", TrainSettings(model="gpt2", data="rows.jsonl", out="run", rank=4))
@@ -298,15 +312,13 @@ def command_line(verb: str, settings: Any) -> str:
     words = [verb]
     for item in fields(settings):
         value = getattr(settings, item.name)
-        if value == item.default:
-            continue
-        flag = f"--{item.name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else [value]:
-            words.append(_words(flag, one))
+        if value != item.default:
+            flag = f"--{item.name.replace('_', '-')}"
+            words += [_flag(flag, element) for element in (value if isinstance(value, tuple) else [value])]
     return " ".join(words)
 
 
-def _words(flag: str, value: Any) -> str:
+def _flag(flag: str, value: Any) -> str:
     if isinstance(value, bool):
         return flag if value else flag.replace("--", "--no-", 1)
     return f"{flag} {shlex.quote(str(value))}"

@@ -1,4 +1,4 @@
-"""The whole verb: read, adapt, train, and leave a folder that PEFT (or, for every weight, transformers) can load."""
+"""The whole of `actshift train`: read, build, train, and save a folder that PEFT or transformers can load."""
 
 from __future__ import annotations
 
@@ -6,76 +6,74 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.files import write_whole
-from actshift.training.arguments import quiet_libraries
-from actshift.training.build import adapt, check_names, first_weights, load_base
+from actshift.training.build import adapt, load_base, set_initial_weights
 from actshift.training.card import model_card
-from actshift.training.data import Examples, read_inputs, require_setting
-from actshift.training.fit import Job
+from actshift.training.configs import AdapterSpec
+from actshift.training.data import read_inputs
+from actshift.training.fit import TrainingRun
 from actshift.training.lofit import phases, select_heads
 from actshift.training.result import TrainResult, read_result
 from actshift.training.run_folder import METRICS, RunFolder
-from actshift.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from actshift.training.settings import TrainSettings, require_setting
 
 
 def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
-    """Train a model as `settings` say, and save the result with a model card and metrics.json in the folder `out`.
+    """Train a model, and save the result with a model card and metrics.json in the folder `out`.
 
-    The result is an adapter, PEFT's own LoRA or a whole model, by `settings.method`. `resume` goes on with a run that
-    was stopped at any moment; one that is finished already is only reported.
+    The result is a steering adapter, a LoRA adapter of PEFT, both, or a whole model, depending on `method`.
+
+    Args:
+        settings: the model, the data, the method and the hyperparameters.
+        resume: continue an interrupted run. A finished one is only reported.
 
     Raises:
-        ActshiftError: a setting that is missing or wrong, a model or rows that cannot be read, an adapter that does
-            not fit the model, an `out` that holds something else; all before anything is written. Later: a
-            loss that is no number, a full disk.
+        ActshiftError: a setting is missing or wrong, the model or the rows cannot be read, the adapter does not fit
+            the model, or `out` is not empty; all of this before anything is written. During training: the loss is
+            not finite, or the disk is full.
 
     Example:
         >>> train(TrainSettings(model="gpt2", data="rows.jsonl", out="run"))  # doctest: +SKIP
     """
-    run = RunFolder(Path(require_setting(settings, "out")))
-    if resume and run.finished:
-        run.tidy()
-        warnings.warn(f"The run in {run.path} is finished already; nothing is left to resume.", stacklevel=2)
-        return read_result(run.path)
-    run.check(settings, resume)
-    check_names(settings)  # before hours of loading
+    folder = RunFolder(Path(require_setting(settings, "out")))
+    if resume and folder.finished:
+        folder.remove_checkpoints()
+        warnings.warn(f"The run in {folder.path} is already finished; there is nothing to resume.", stacklevel=2)
+        return read_result(folder.path)
+    folder.check(settings, resume)
+    spec = AdapterSpec.from_settings(settings)
     inputs = read_inputs(settings)
-    model, tokenizer = load_base(settings, inputs.head)
-    job = Job(run, tokenizer, Examples.of(inputs, tokenizer, settings), settings, resume, inputs.head)
-    trained, result = (_two_phases if settings.two_phases else _one_phase)(model, job)
-    with run.space_explained(result.fit.trainable):
-        run.finish(_save(trained, tokenizer, result, run))
+    model, tokenizer = load_base(settings, inputs.head, inputs.config)
+    run = TrainingRun(folder, inputs.objective, inputs.examples(tokenizer, settings), settings, resume)
+    selection = None
+    if settings.two_phases:
+        model, selection = select_heads(model, spec, inputs.head, run)
+        adapted = adapt(model, spec, heads=selection.heads, head=inputs.head)
+        second = replace(settings, max_steps=phases(run.steps, settings)[1])
+        run = replace(run, settings=second, title="LoFiT 2 of 2, training shifts")
+    else:
+        adapted = adapt(model, spec, run.steps, head=inputs.head)
+        set_initial_weights(adapted, spec, run.examples)
+        run.start(adapted)
+    result = TrainResult(settings, run.train(adapted), selection, inputs.head)
+    with folder.explain_full_disk(result.fit.trainable):
+        folder.finish(_save(adapted, tokenizer, result, folder))
     return result
 
 
-def _one_phase(model: Any, job: Job) -> tuple[Any, TrainResult]:
-    adapted = adapt(model, job.settings, job.steps, head=job.head)
-    first_weights(adapted, job)
-    job.begin(adapted)
-    return adapted, TrainResult(job.settings, job.run(adapted), head=job.head)
+def _save(model: Any, tokenizer: Any, result: TrainResult, folder: RunFolder) -> Path:
+    """Write the result into a folder on the disk of the checkpoints, so that its files can be moved."""
+    from actshift.training.trainer import quiet_libraries
 
-
-def _two_phases(model: Any, job: Job) -> tuple[Any, TrainResult]:
-    model, selection = select_heads(model, job)
-    _, steps = phases(job.steps, job.settings)
-    adapted = adapt(model, job.settings, heads=selection.heads, head=job.head)
-    phase = replace(job, settings=replace(job.settings, max_steps=steps), title="LoFiT 2 of 2, shifting heads")
-    return adapted, TrainResult(job.settings, phase.run(adapted), selection, job.head)
-
-
-def _save(model: Any, tokenizer: PreTrainedTokenizerBase, result: TrainResult, run: RunFolder) -> Path:
-    folder = run.checkpoints / "result"
+    path = folder.checkpoints / "result"
     with quiet_libraries():
         if result.settings.method == "full":
-            model.save_pretrained(str(folder))
-            tokenizer.save_pretrained(str(folder))
+            model.save_pretrained(str(path))
+            tokenizer.save_pretrained(str(path))
         else:
-            model.save_pretrained(str(folder), save_embedding_layers=False)  # True or "auto" may ask the hub
-    write_whole(folder / METRICS, json.dumps(result.to_dict(), indent=2) + "\n")
-    write_whole(folder / "README.md", model_card(result))
-    return folder
+            model.save_pretrained(str(path), save_embedding_layers=False)  # other values may contact the hub
+    write_whole(path / METRICS, json.dumps(result.to_dict(), indent=2) + "\n")
+    write_whole(path / "README.md", model_card(result))
+    return path

@@ -1,25 +1,109 @@
-"""What any trainer is told beyond its settings. Importing this imports torch and transformers."""
+"""The trainer of a run: batches, optimiser, callbacks, and clean-up after training. Imports torch and transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
 
-from actshift.tuner.controls import parameter_groups
+from actshift.errors import ActshiftError
+from actshift.files import write_whole
+from actshift.sites.blocks import unwrap
+from actshift.training.run_folder import COMPLETE, RunFolder
+from actshift.training.settings import TrainSettings
+from actshift.tuner import enforce, parameter_groups, steering_layers
+
+SHOWN_METRICS = (
+    ("loss", "loss", ".4f"),
+    ("reward", "reward", ".3f"),
+    ("rewards/margins", "margin", ".3f"),
+    ("learning_rate", "lr", ".1e"),
+    ("eval_loss", "eval loss", ".4f"),
+    ("eval_reward", "eval reward", ".3f"),
+)
+"""The trainer's log entries in the progress bar, with their names and formats there."""
+LINES = 10
+"""Number of progress lines that a run prints if stderr is not a terminal."""
+
+
+class TrainerMixin:
+    """Mixin for trainers: length-grouped batches, a separate learning rate for LoRA, and no model card."""
+
+    def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lora_learning_rate = lora_learning_rate
+        # With a tokenizer the trainer would change the model's special tokens and save a copy in every checkpoint.
+        self.processing_class = None
+        cast(Trainer, self).remove_callback(PrinterCallback)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Optimizer:
+        """Split each parameter group (with and without weight decay) into adapter and LoRA, with their own rates."""
+        trainer = cast(Trainer, self)
+        is_new = trainer.optimizer is None
+        optimizer = cast(Optimizer, cast(Any, super()).create_optimizer(*args, **kwargs))
+        if is_new and self.lora_learning_rate is not None:
+            halves = parameter_groups(
+                cast(nn.Module, trainer.model), trainer.args.learning_rate, self.lora_learning_rate
+            )
+            members = [{id(parameter) for parameter in half["params"]} for half in halves]
+            optimizer.param_groups[:] = [
+                {**group, **half, "params": shared}
+                for group in optimizer.param_groups
+                for half, ids in zip(halves, members, strict=True)
+                if (shared := [parameter for parameter in group["params"] if id(parameter) in ids])
+            ]
+        return optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        trainer = cast(Trainer, self)
+        # With in-batch negatives the batches must differ between epochs.
+        fixed_batches = not getattr(self, "in_batch_negatives", False)
+        if trainer.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
+            return cast(Any, super())._get_train_sampler(train_dataset)
+        rows = trainer.train_dataset if train_dataset is None else train_dataset
+        return LengthGroupedSampler(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the learning rates of both parameter groups."""
+        if "learning_rate" in logs and self.lora_learning_rate is not None:
+            groups = cast(Optimizer, cast(Trainer, self).optimizer).param_groups
+            rates = {group["name"]: group["lr"] for group in groups}
+            logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
+        cast(Any, super()).log(logs, *args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: `train` writes one model card with the result."""
+
+
+@cache
+def with_mixin(trainer_class: type) -> type:
+    """Return a trainer class of transformers or TRL with `TrainerMixin`."""
+    return type(trainer_class.__name__, (TrainerMixin, trainer_class), {})
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Rows one after another, so that each `batch_size` of them are of like length.
+    """A sampler of batches of similar length.
 
-    The rows are cut into batches once, and each epoch reads the batches in an order of its own: transformers'
-    sampler goes from long to short through 50 batches at a time. The rows that fill no batch are drawn, and come last.
+    The rows are split into batches once, and every epoch shuffles the same batches. (The sampler of transformers
+    draws new batches and sorts by length within 50 of them.) The rows of an incomplete batch are drawn at random and
+    come last.
 
     >>> sampler = LengthGroupedSampler([5, 1, 4, 2], batch_size=2, seed=0)
     >>> sorted(sorted(batch) for batch in sampler.batches)
@@ -28,10 +112,10 @@ class LengthGroupedSampler(Sampler[int]):
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         rows = list(range(len(lengths)))
-        Random(seed).shuffle(rows)  # the sort is stable, so rows of one length stay shuffled
-        whole = len(rows) - len(rows) % batch_size
-        ordered, self.rest = sorted(rows[:whole], key=lengths.__getitem__), rows[whole:]
-        self.batches = [ordered[at : at + batch_size] for at in range(0, whole, batch_size)]
+        Random(seed).shuffle(rows)  # the sort is stable, so rows of equal length stay shuffled
+        complete = len(rows) - len(rows) % batch_size
+        ordered, self.rest = sorted(rows[:complete], key=lengths.__getitem__), rows[complete:]
+        self.batches = [ordered[start : start + batch_size] for start in range(0, complete, batch_size)]
         self.seed, self.epoch = seed, 0
 
     def __len__(self) -> int:
@@ -43,71 +127,179 @@ class LengthGroupedSampler(Sampler[int]):
         yield from self.rest
 
     def set_epoch(self, epoch: int) -> None:
-        """Have the next pass read the batches in the order of this epoch; a resumed run finds it again so."""
+        """Set the epoch, which seeds the order of the batches; a resumed run repeats it."""
         self.epoch = epoch
 
 
-def length_of(example: Mapping[str, Any]) -> int:
-    """Return the length in tokens of an example, or of the longer one of its texts.
-
-    >>> length_of({"input_ids": [5, 6], "pair_input_ids": [7], "labels": 1})
-    2
-    """
-    return max(len(value) for value in example.values() if isinstance(value, list))
-
-
 def lengths_of(examples: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Return the length of each example."""
-    return [length_of(example) for example in examples]
+    """Return the number of tokens of each example, or of the longer text of a pair.
+
+    >>> lengths_of([{"input_ids": [5, 6], "pair_input_ids": [7], "labels": 1}])
+    [2]
+    """
+    return [max(len(value) for value in example.values() if isinstance(value, list)) for example in examples]
 
 
-class TrainerMixin:
-    """Mixed into a trainer: no model card, batches of like length of our own, a learning rate for the LoRA half."""
+class StopAtNan(TrainerCallback):
+    """Stop a run if its loss is not finite, before such a state is saved."""
 
-    def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lora_learning_rate = lora_learning_rate
-        self.processing_class = None  # else it aligns the model's special tokens, and saves a copy a checkpoint
-        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log the loss before each checkpoint; `on_log` checks it."""
+        control.should_log |= control.should_save
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Optimizer:
-        """Split each of the inherited groups (with and without weight decay) into the halves, at their rates."""
-        trainer = cast(Trainer, self)
-        fresh = trainer.optimizer is None
-        optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
-        if fresh and self.lora_learning_rate is not None:
-            halves = parameter_groups(
-                cast(nn.Module, trainer.model), trainer.args.learning_rate, self.lora_learning_rate
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Raise ActshiftError if the loss is infinite or NaN."""
+        loss = kwargs["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ActshiftError(
+                f"The loss became {loss} at step {state.global_step}; restart with a lower learning_rate (it was "
+                f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
             )
-            optimizer.param_groups[:] = [
-                {**group, **half, "params": shared}
-                for group in optimizer.param_groups
-                for half in halves
-                if (shared := [one for one in group["params"] if any(one is other for other in half["params"])])
-            ]
-        return optimizer
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        """Group by length in our own way, unless a row learns from those it shares a batch with: they are to change."""
-        trainer, draws_anew = cast(Trainer, self), getattr(self, "in_batch_negatives", False)
-        if trainer.args.train_sampling_strategy != "group_by_length" or draws_anew:
-            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        rows = trainer.train_dataset if train_dataset is None else train_dataset
-        return LengthGroupedSampler(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the learning rate of the LoRA half beside the other's."""
-        if "learning_rate" in logs and self.lora_learning_rate is not None:
-            groups = cast(Optimizer, cast(Trainer, self).optimizer).param_groups
-            rates = {group["name"]: group["lr"] for group in groups}
-            logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing; ours is written once, with the result."""
 
 
-@cache
-def trainer_of(kind: type) -> type:
-    """Return the class `kind`, one of transformers' or TRL's trainers, as our runs use it."""
-    return type(kind.__name__, (TrainerMixin, kind), {})
+class Checkpoints(TrainerCallback):
+    """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run."""
+
+    def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
+        self.run = run
+        self.start = time.monotonic() - seconds_before
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the run in seconds, including the sessions before a resume."""
+        return time.monotonic() - self.start
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the new checkpoint, and keep it and the best one. At the last step the previous one stays too."""
+        latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
+        write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
+        if state.global_step < state.max_steps:
+            self.run.remove_all_but(latest, state.best_model_checkpoint)
+
+
+class EnforceEachEpoch(TrainerCallback):
+    """Enforce the constraints with the period "epoch" at the end of each epoch."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Enforce them after the epoch's last step, and not in `on_epoch_end`, which follows that step's checkpoint."""
+        if float(state.epoch or 0).is_integer() and "epoch" in _constraint_periods(kwargs["model"]):
+            enforce(kwargs["model"])
+
+
+def finalize_adapters(model: nn.Module) -> None:
+    """Finish the training of every adapter in `model`: round open gates to 0 or 1, and enforce all constraints."""
+    for layer in steering_layers(model).values():
+        for shift in layer.lora_steer.values():
+            if any(parameter.requires_grad for parameter in shift.parameters()):
+                shift.finish()  # type: ignore[operator]
+    if _constraint_periods(model) - {None}:
+        enforce(model)
+
+
+def _constraint_periods(model: nn.Module) -> set[Any]:
+    layers = steering_layers(model).values()
+    return {constraint.period for layer in layers for constraint in layer.constraints.values()}
+
+
+class ProgressBar(TrainerCallback):
+    """Show step, loss, learning rate and remaining time on stderr. The context manager removes the bar on errors."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.metrics: dict[str, str] = {}
+        self.next_line = 1
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show the bar, from the step at which a resumed run continues."""
+        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, metrics="")
+        self.first, self.start = state.global_step, time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Advance the bar."""
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the latest metrics; without a bar, print a line now and then."""
+        for key, name, form in SHOWN_METRICS:
+            if key in kwargs["logs"]:
+                self.metrics[key] = f"{name} {kwargs['logs'][key]:{form}}"
+        metrics = "  ".join(self.metrics.values())
+        self.bar.update(self.task, metrics=metrics)
+        if self.bar.disable and state.global_step >= self.next_line:
+            self.next_line = state.global_step + max(1, state.max_steps // LINES)
+            print(
+                f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {self._time_left(state)}",
+                file=sys.stderr,
+            )
+
+    def _time_left(self, state: TrainerState) -> str:
+        done = state.global_step - self.first
+        seconds = (time.monotonic() - self.start) / max(done, 1) * (state.max_steps - state.global_step)
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
+
+
+def uses_bf16(settings: TrainSettings) -> bool:
+    """Return True if a run computes in bfloat16: on request, or by default on a GPU with hardware support.
+
+    Raises:
+        ActshiftError: bf16 is requested on a GPU without support.
+    """
+    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if settings.precision == "bf16" and torch.cuda.is_available() and not supported:
+        raise ActshiftError(f"{torch.cuda.get_device_name()} does not support bf16; use precision fp32.")
+    return settings.precision == "bf16" or (settings.precision == "auto" and supported)
+
+
+@contextmanager
+def restore_model_after(model: Any) -> Generator[None, None, None]:
+    """Restore the model's `forward` and `use_cache` after training.
+
+    The trainer wraps `forward` with a fused loss and autocast, which would accumulate over runs and break pickling.
+    """
+    inner: Any = unwrap(model)
+    forwards = [(module, module.__dict__.get("forward")) for module in (model, inner)]
+    use_cache = inner.config.use_cache
+    try:
+        yield
+    finally:
+        inner.config.use_cache = use_cache
+        for module, forward in forwards:
+            module.__dict__.pop("forward", None)
+            module.__dict__.pop("_original_forward", None)
+            if forward is not None:
+                module.forward = forward
+
+
+@contextmanager
+def quiet_libraries() -> Generator[None, None, None]:
+    """Hide progress bars, log messages and FutureWarnings of transformers and TRL. Errors are still logged."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,35 +1,25 @@
-"""The PEFT method: the only package that imports peft. Importing it registers the method."""
+"""The PEFT method: configs, steering layers, and attaching, loading and controlling adapters.
 
-from actshift.tuner import peft_patches as _register  # noqa: F401  for its effect
-from actshift.tuner.config import SteeringConfig
-from actshift.tuner.controls import parameter_groups, set_strength, steering_layers, strength
-from actshift.tuner.intervention import Intervention
-from actshift.tuner.joint.config import JointConfig
-from actshift.tuner.joint.halves import halves, save_half, set_halves
-from actshift.tuner.joint.rule import enforce, orthogonality_violations
-from actshift.tuner.layer import SteeringLayer
-from actshift.tuner.loading import attach, load_adapter, read_config, start_from
-from actshift.tuner.model import SteeringModel
-from actshift.tuner.prompt_scope import prompt_lengths
+Importing this package registers the method with PEFT. No other package of actshift imports peft.
+"""
 
-__all__ = [
-    "Intervention",
-    "JointConfig",
-    "SteeringConfig",
-    "SteeringLayer",
-    "SteeringModel",
-    "attach",
-    "enforce",
-    "halves",
-    "load_adapter",
-    "orthogonality_violations",
-    "parameter_groups",
-    "prompt_lengths",
-    "read_config",
-    "save_half",
-    "set_halves",
-    "set_strength",
-    "start_from",
-    "steering_layers",
-    "strength",
-]
+from actshift.tuner import peft_patches as _peft_patches  # noqa: F401  registers the method, so it comes first
+from actshift.tuner.config import SteeringConfig as SteeringConfig
+from actshift.tuner.controls import halves as halves
+from actshift.tuner.controls import parameter_groups as parameter_groups
+from actshift.tuner.controls import save_half as save_half
+from actshift.tuner.controls import set_halves as set_halves
+from actshift.tuner.controls import set_strength as set_strength
+from actshift.tuner.controls import strength as strength
+from actshift.tuner.intervention import Intervention as Intervention
+from actshift.tuner.joint.config import JointConfig as JointConfig
+from actshift.tuner.joint.rule import enforce as enforce
+from actshift.tuner.joint.rule import orthogonality_violations as orthogonality_violations
+from actshift.tuner.layer import SteeringLayer as SteeringLayer
+from actshift.tuner.layer import steering_layers as steering_layers
+from actshift.tuner.loading import attach as attach
+from actshift.tuner.loading import load_adapter as load_adapter
+from actshift.tuner.loading import read_config as read_config
+from actshift.tuner.loading import start_from as start_from
+from actshift.tuner.model import SteeringModel as SteeringModel
+from actshift.tuner.prompt_scope import prompt_lengths as prompt_lengths

@@ -1,4 +1,4 @@
-"""A saved adapter's tensors, by name and shape, read from the header and compared before a model is touched."""
+"""Files of a saved adapter: find them, read the config, and check tensor names and shapes without loading values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -22,25 +22,28 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where an adapter's tensors are stored, and their shapes by the names they have in the bare model."""
+    """The path of an adapter's tensors, and their shapes by the names they have in the bare model."""
 
     path: str
     shapes: Mapping[str, Shape]
 
     def check_fits(self, expected: Mapping[str, Shape], also_allowed: Iterable[str]) -> None:
-        """Raise ActshiftError unless the file holds exactly the `expected` tensors.
+        """Check that the file contains the `expected` tensors and no others.
 
-        `also_allowed` are names of the model's own parameters and modules, which PEFT may save beside the
-        adapter (embeddings of a resized vocabulary, `modules_to_save`).
+        `also_allowed` are names of parameters and modules of the model that PEFT may save with the adapter (embeddings
+        of a resized vocabulary, `modules_to_save`).
+
+        Raises:
+            ActshiftError: for a missing tensor, one that is not allowed, or one of another shape.
         """
         allowed = set(also_allowed)
         missing = [name for name in expected if name not in self.shapes]
-        foreign = [name for name in self.shapes if name not in expected and not _under(name, allowed)]
-        for names, what in ((missing, "lacks"), (foreign, "holds the foreign")):
+        foreign = [name for name in self.shapes if name not in expected and not _is_within(name, allowed)]
+        for names, problem in ((missing, "lacks"), (foreign, "holds the foreign")):
             if names:
+                more = f" and {len(names) - 1} more" if names[1:] else ""
                 raise ActshiftError(
-                    f"{self.path} does not fit this model and config: it {what} tensor {names[0]!r}"
-                    f"{f' and {len(names) - 1} more' if names[1:] else ''}; "
+                    f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}{more}; "
                     "use the base model and the adapter_config.json it was trained with."
                 )
         for name, shape in expected.items():
@@ -51,15 +54,19 @@ class Checkpoint:
                 )
 
 
-def _under(name: str, allowed: set[str]) -> bool:
+def _is_within(name: str, modules: set[str]) -> bool:
+    """Return True if `name` or one of its parents is among the `modules`."""
     parts = name.split(".")
-    return any(".".join(parts[:end]) in allowed for end in range(1, len(parts) + 1))
+    return any(".".join(parts[:end]) in modules for end in range(1, len(parts) + 1))
 
 
 def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Checkpoint:
-    """Return the tensors of the adapter in folder or hub repository `source`, without reading their values.
+    """Return the tensor shapes of the adapter in folder or hub repository `source`, read from the file's header.
 
-    Raises ActshiftError where there is no adapter_model.safetensors, and where it is truncated or damaged.
+    `hub` are keyword arguments of `huggingface_hub.hf_hub_download`, such as `revision`.
+
+    Raises:
+        ActshiftError: if adapter_model.safetensors is missing, truncated or damaged.
     """
     path = fetch(source, SAFETENSORS_WEIGHTS_NAME, subfolder, **hub)
     try:
@@ -69,14 +76,15 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
         raise ActshiftError(
             f"{path} is damaged and cannot be read ({error}); copy or train the adapter again."
         ) from error
-    # Of thousands of adapters the names are the same, and kept once.
+    # Thousands of adapters have the same tensor names; interned, each is kept in memory once.
     return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
 
 
 def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
     """Return adapter_config.json of folder or hub repository `source` as a dict.
 
-    Raises ActshiftError where there is none, it is no JSON object, or it is another kind of adapter's.
+    Raises:
+        ActshiftError: if the file is missing, or is not the config of an adapter.
     """
     path = fetch(source, CONFIG_NAME, subfolder, **hub)
     try:
@@ -84,14 +92,15 @@ def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str
     except (ValueError, OSError) as error:
         raise ActshiftError(f"{path} is damaged: it is not valid JSON ({error}).") from error
     if not isinstance(values, dict) or "peft_type" not in values:
-        raise ActshiftError(f"{path} is not the config of an adapter: it names no peft_type.")
-    return values
+        raise ActshiftError(f"{path} is not the config of an adapter: it has no peft_type.")
+    return cast(dict[str, Any], values)
 
 
 def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> str:
-    """Return the local path of a file of an adapter, from a folder or through the hub's cache.
+    """Return the local path of the file `name` of an adapter, in a folder or in the cache of the hub.
 
-    Raises ActshiftError where the folder or the repository does not hold it, or the hub cannot be reached.
+    Raises:
+        ActshiftError: if the folder or repository lacks the file, or the hub cannot be reached.
     """
     folder = Path(source, subfolder or "")
     if folder.is_dir():
@@ -100,13 +109,13 @@ def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> s
         return str(folder / name)
     try:
         return hf_hub_download(source, name, subfolder=subfolder, **hub)
-    except LocalEntryNotFoundError as error:  # a subclass of the next, which says something else
+    except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError
         raise ActshiftError(
-            f"no adapter at {source!r}: there is no such folder, it is not in the cache, and the hub cannot be reached."
+            f"No adapter at {source!r}: there is no such folder, it is not in the cache, and the hub cannot be reached."
         ) from error
     except EntryNotFoundError as error:
-        raise ActshiftError(f"the hub repository {source!r} is not an adapter: it holds no {name}.") from error
+        raise ActshiftError(f"The hub repository {source!r} is not an adapter: it holds no {name}.") from error
     except (OSError, ValueError) as error:
         raise ActshiftError(
-            f"no adapter at {source!r}: there is no such folder, and the hub did not give it ({first_line(error)})."
+            f"No adapter at {source!r}: there is no such folder, and the hub returned an error ({first_line(error)})."
         ) from error

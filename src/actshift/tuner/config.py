@@ -1,45 +1,52 @@
-"""What a user asks for and what adapter_config.json stores: interventions, by intent and not by module names."""
+"""The config of a steering adapter, which users create and adapter_config.json stores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 from peft import LoraConfig, PeftConfig
+from peft.utils.peft_types import PeftType
 
 from actshift.adapters import Adapter, LowRank
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
 from actshift.tuner.intervention import Intervention, interventions_from
-from actshift.tuner.peft_patches import PEFT_TYPE, extend_peft_type
+
+PEFT_TYPE = "ACTSHIFT"
+"""PEFT's name for the method. transformers finds an adapter's tensors by this word in their names ("actshift")."""
 
 FORMAT = 1
 PEFT_FIELDS = (*(item.name for item in fields(PeftConfig)), "modules_to_save")
 WRITTEN_FIELDS = ("blocks", "format", "d_model", "num_blocks")
+SHORTHAND = ("adapter", "site", "layers", "positions")
+"""The fields of a single intervention, which a config also takes directly."""
 
 
 @dataclass
 class SteeringConfig(LoraConfig):
-    """A PEFT config that steers activations: h ← h + s·Δ(h) at one site of the chosen blocks, or at several.
+    """A PEFT config that steers activations: h ← h + s·Δ(h) at a site of the chosen blocks, or at several sites.
 
-    Without arguments it is the paper's method: nonlinear rank 8 after every block, at every position.
+    Without arguments it is the paper's method: a nonlinear map of rank 8 after every block, at every position.
 
     Args:
         rank, init: shorthand for `adapter=LowRank(rank=…, init=…)`.
-        adapter: what Δ is, `LowRank(...)`, `Vector()`, `LoReFT(...)` or another of `actshift.adapters`.
-        site: "post_block" (after both skips, the default), "post_mlp" or "post_attention" (what that branch adds
-            to its skip), "attention_heads" (what goes into the attention's output projection).
-        layers: the blocks to steer, as a list or range of indices, negative ones from the end; None is all.
+        adapter: the shift Δ: `LowRank(...)`, `Vector()`, `LoReFT(...)` or another class of `actshift.adapters`.
+        site: "post_block" (after both residual additions, the default), "post_mlp" or "post_attention" (the output of
+            that branch before it is added), "attention_heads" (the input of the attention's output projection).
+        layers: a list or range of block indices, negative ones from the end; None is every block.
         positions: the tokens to steer, `Positions.all()` by default.
-        interventions: several `Intervention(adapter, site, layers, positions)`, in place of the four above.
-        blocks: the qualified name of the list of blocks, for a model where it cannot be told.
-        format, d_model, num_blocks: written on saving; a model of another width or depth is refused on loading.
-        task_type, modules_to_save, …: as in every PEFT config. The fields of LoRA are JointConfig's.
+        interventions: a list of `Intervention(adapter, site, layers, positions)`, instead of the four fields above.
+        blocks: the qualified name of the list of blocks, if it cannot be found in the model.
+        format, d_model, num_blocks: written on saving. Loading into a model of another width or depth is an error.
+        task_type, modules_to_save, …: fields of every PEFT config. For LoRA's fields, use JointConfig.
 
-    Raises ActshiftError for an unknown field, site or adapter, a bad rank, and a newer format than this one.
-    Source: arXiv 2603.00425; the sites are its §"post-block", "post-MLP" and "pre-MLP".
+    Raises:
+        ActshiftError: for an unknown field, site or adapter, an invalid rank, or a format that a newer version wrote.
+
+    Source: arXiv 2603.00425; its sites are "post-block", "post-MLP" and "pre-MLP". docs/method.md#sites.
 
     >>> SteeringConfig(rank=4, layers=range(-2, 0)).to_dict()["layers"]
     [-2, -1]
@@ -58,87 +65,83 @@ class SteeringConfig(LoraConfig):
     num_blocks: int | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
-        """Refuse unknown fields here: PEFT would turn the TypeError of `__init__` into a warning and drop them."""
-        if cls is SteeringConfig and "steering" in kwargs:  # PEFT reads every file of ours by this class
-            from actshift.tuner.joint.config import JointConfig
+        """Create the config and refuse unknown fields: PEFT would turn the TypeError of `__init__` into a warning.
 
-            cls = JointConfig
-        by_name = {item.name: item for item in fields(cls)}
-        own = cls.own_fields()
+        PEFT reads every actshift file with this class, so a file with the field `steering` becomes a JointConfig here.
+        """
+        if cls is SteeringConfig and "steering" in kwargs:
+            cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields())
+        inherited = {item.name: item for item in fields(cls)}
+        allowed = cls.own_fields()
         for name, value in kwargs.items():
-            if name not in own and not (name in by_name and value == _default(by_name[name])):
+            if name not in allowed and not (name in inherited and value == _default(inherited[name])):
                 raise ActshiftError(
-                    f"unknown field {name!r} of {cls.__name__}{did_you_mean(name, own)}; it takes "
-                    f"{', '.join(own)}. If a newer actshift wrote the file: pip install -U actshift."
+                    f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, allowed)}; allowed are "
+                    f"{', '.join(allowed)}. If a newer actshift wrote the file: pip install -U actshift."
                 )
         return object.__new__(cls)
 
     @classmethod
     def own_fields(cls) -> list[str]:
-        """Return the names that this config takes, of all that it inherits."""
+        """Return the names of the fields that this class accepts; it inherits more."""
         names = [item.name for item in fields(cls)]
         return [name for name in names if name in PEFT_FIELDS or name not in LoraConfig.__dataclass_fields__]
 
     def __post_init__(self) -> None:
-        """Check every field, and turn the shorthand and stored forms into the typed ones."""
+        """Check every field, and convert shorthand and stored forms to typed ones."""
         if self.format != FORMAT:
             raise ActshiftError(
-                f"this adapter has format {self.format!r} and this actshift reads format {FORMAT}; "
-                "a newer actshift wrote it: pip install -U actshift."
+                f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}. "
+                "A newer actshift wrote it: pip install -U actshift."
             )
         super().__post_init__()  # sets LoRA's peft_type
-        self.peft_type = extend_peft_type()
+        self.peft_type = PeftType(PEFT_TYPE)
         self.all_interventions: tuple[Intervention, ...] = ()
         self._set_interventions()
-        self.stored: Checkpoint | None = None  # the tensors beside the file that the config was read from
+        self.stored: Checkpoint | None = None  # the tensors in the folder that the config was read from
 
     def _set_interventions(self) -> None:
-        shorthand = {"adapter": self.adapter, "site": self.site, "layers": self.layers, "positions": self.positions}
-        shorthand |= {"rank": self.rank, "init": self.init}
-        given: dict[str, Any] = {name: value for name, value in shorthand.items() if value is not None}
+        direct: dict[str, Any] = {name: getattr(self, name) for name in (*SHORTHAND, "rank", "init")}
+        direct = {name: value for name, value in direct.items() if value is not None}
         if self.interventions is None:
-            adapter = _with_shorthand(given.pop("adapter", None), given.pop("rank", None), given.pop("init", None))
-            self.all_interventions = (Intervention(adapter, **given),)
-        elif given:
+            adapter = _with_shorthand(direct.pop("adapter", None), direct.pop("rank", None), direct.pop("init", None))
+            self.all_interventions = (Intervention(adapter, **direct),)
+        elif direct:
             raise ActshiftError(
-                f"interventions say where and how to steer, and so does {', '.join(given)}; give one of the two."
+                f"interventions cannot be combined with {', '.join(direct)}: both say where and how to steer. Pass one "
+                "of the two."
             )
         else:
             self.all_interventions = interventions_from(self.interventions)
-        one = self.all_interventions[0] if len(self.all_interventions) == 1 else None
-        self.interventions = None if one else self.all_interventions
-        for name in ("adapter", "site", "layers", "positions"):
-            setattr(self, name, getattr(one, name, None))
+        single = self.all_interventions[0] if len(self.all_interventions) == 1 else None
+        self.interventions = None if single else self.all_interventions
+        for name in SHORTHAND:
+            setattr(self, name, getattr(single, name, None))
         self.layers = None if self.layers is None else list(self.layers)
         self.rank, self.init = getattr(self.adapter, "rank", None), getattr(self.adapter, "init", None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what adapter_config.json holds: PEFT's own fields and ours, none of LoRA's."""
+        """Return the content of adapter_config.json: the fields of PEFT and actshift, without LoRA's."""
         return {**{name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)}, **self.steering_dict()}
 
     def steering_dict(self) -> dict[str, Any]:
-        """Return the interventions ready for JSON, the only one by the names of its own fields."""
-        stored = [one.to_dict() for one in self.all_interventions]
+        """Return the interventions ready for JSON; a single one is written as its own fields."""
+        stored = [intervention.to_dict() for intervention in self.all_interventions]
         return stored[0] if len(stored) == 1 else {"interventions": stored}
 
 
-def _default(item: Any) -> Any:
-    if item.default_factory is not MISSING:
-        return item.default_factory()
-    return item.default
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _with_shorthand(adapter: Any, rank: int | None, init: str | None) -> Any:
-    given: Any = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
+    shorthand: dict[str, Any] = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
     if adapter is None:
-        return LowRank(**given)
-    for name, value in given.items():
+        return LowRank(**shorthand)
+    for name, value in shorthand.items():
         if value != (adapter.get(name) if isinstance(adapter, dict) else getattr(adapter, name, None)):
             raise ActshiftError(
-                f"{name}={value!r} contradicts adapter={adapter!r}; {name} is shorthand for LowRank({name}=…), "
-                "so give it in one place."
+                f"{name}={value!r} contradicts adapter={adapter!r}. {name} is shorthand for LowRank({name}=…); pass it "
+                "in one place."
             )
     return adapter
-
-
-assert PEFT_TYPE.lower() == "actshift"  # transformers recognises our tensors by this word in their names

@@ -1,45 +1,51 @@
-"""Separate learning rates for the two halves of a jointly adapted model, in any trainer."""
+"""Run-time controls of an adapted model: strength, halves of a joint adapter, and parameter groups."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import nn
 
-from actshift.errors import ActshiftError
-from actshift.tuner.layer import CONTAINER, SteeringLayer
-from actshift.tuner.walking import modules_around_adapters
+from actshift.errors import ActshiftError, did_you_mean
+from actshift.files import check_new_folder
+from actshift.tuner.joint.config import JointConfig
+from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
 
-
-def steering_layers(model: nn.Module) -> dict[str, SteeringLayer]:
-    """Return every steering layer of a model by its qualified name, in forward order."""
-    return {name: module for name, module in modules_around_adapters(model) if isinstance(module, SteeringLayer)}
+Half = Literal["weights", "activations", "both"]
 
 
 def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
-    """Set the run-time strength s of h + s·Δ(h): 1 is as trained, 0 the base model bit for bit.
+    """Set the run-time strength s of h + s·Δ(h): 1 is as trained, and 0 is bit-identical to the base model.
 
-    Works on a PeftModel and on a transformers model with native adapters, for one adapter or, with None, all.
-    Strength is a matter of run time: it is not saved.
+    Strength is not saved with the adapter. `model` is a PeftModel, or a transformers model with native adapters.
+    `adapter_name` None is all adapters.
 
-    Raises ActshiftError for a strength that is not a finite number, a model without steering, an unknown adapter.
+    Raises:
+        ActshiftError: for a strength that is not a finite number, a model without steering, or an unknown adapter.
 
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
     """
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
-        raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
+    number: Any = strength
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ActshiftError(f"strength must be a finite number such as 0.5, got {number!r}.")
     layers = list(steering_layers(model).values())
     known = sorted({name for layer in layers for name in layer.strength})
     if not known:
         raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
     if adapter_name is not None and adapter_name not in known:
-        raise ActshiftError(f"there is no steering adapter {adapter_name!r}; there are {', '.join(known)}.")
+        raise ActshiftError(f"There is no steering adapter {adapter_name!r}; there are {', '.join(known)}.")
     for layer in layers:
         for name in layer.strength:
             if adapter_name in (None, name):
@@ -48,7 +54,9 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
 
 @contextmanager
 def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Iterator[None]:
-    """Set the run-time strength inside a `with` block, and put the former ones back after it.
+    """Set the run-time strength inside a `with` block, and restore the previous strengths after it.
+
+    It takes the arguments of `set_strength` and raises its errors.
 
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
@@ -64,19 +72,113 @@ def strength(model: nn.Module, strength: float, adapter_name: str | None = None)
     try:
         yield
     finally:
-        for layer, former in zip(layers, before, strict=True):
-            layer.strength.update(former)
+        for layer, previous in zip(layers, before, strict=True):
+            layer.strength.update(previous)
+
+
+def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) -> None:
+    """Activate only the `weights` half of joint adapters (LoRA), only the `activations` half (steering), or `both`.
+
+    An inactive half is not computed, so the result is bit-identical to the other half alone. The choice is not saved,
+    and activating an adapter (`set_adapter`) activates both halves again. `adapter_name` None is all joint adapters.
+
+    Raises:
+        ActshiftError: for another word, a model without a joint adapter, or an unknown adapter.
+
+    >>> from actshift import JointConfig, attach
+    >>> from actshift.demo import load_base
+    >>> model = attach(load_base()[0], JointConfig(r=2))
+    >>> set_halves(model, "weights")
+    """
+    if which not in get_args(Half):
+        raise ActshiftError(
+            f"There is no half {which!r}{did_you_mean(which, get_args(Half))}; use {', '.join(get_args(Half))}."
+        )
+    halves = joint_layers(model)
+    joint = set.intersection(*({name for layer in half for name in _adapter_names(layer)} for half in halves.values()))
+    if not joint:
+        raise ActshiftError(f"{type(model).__name__} carries no joint adapter; attach one with JointConfig first.")
+    if adapter_name is not None and adapter_name not in joint:
+        raise ActshiftError(f"There is no joint adapter {adapter_name!r}; there are {', '.join(sorted(joint))}.")
+    active = {name for half in halves.values() for layer in half for name in layer.active_adapters} & joint
+    for name in active if adapter_name is None else active & {adapter_name}:
+        for half, layers in halves.items():
+            for layer in layers:
+                others = [other for other in layer.active_adapters if other != name]
+                activate = which in (half, "both") and name in _adapter_names(layer)
+                layer._active_adapter = [*others, name] if activate else others
+
+
+@contextmanager
+def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Iterator[None]:
+    """Activate one half of joint adapters inside a `with` block, and restore the active adapters after it.
+
+    It takes the arguments of `set_halves` and raises its errors.
+
+    >>> from actshift import JointConfig, attach
+    >>> from actshift.demo import load_base
+    >>> model = attach(load_base()[0], JointConfig(r=2))
+    >>> with halves(model, "activations"):
+    ...     pass
+    """
+    layers = [layer for half in joint_layers(model).values() for layer in half]
+    before = [layer._active_adapter for layer in layers]
+    set_halves(model, which, adapter_name)
+    try:
+        yield
+    finally:
+        for layer, previous in zip(layers, before, strict=True):
+            layer._active_adapter = previous
+
+
+def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: str = "default") -> None:
+    """Save one half of a joint adapter as a separate adapter, in a folder that is new or empty.
+
+    "weights" is a plain LoRA, which PEFT loads and merges without actshift. "activations" is a steering adapter.
+
+    Raises:
+        ActshiftError: for another word, an adapter that is not joint, or a folder that is not empty.
+
+    >>> from actshift import JointConfig, attach
+    >>> from actshift.demo import load_base
+    >>> model = attach(load_base()[0], JointConfig(r=2))
+    >>> save_half(model, "weights", "lora")  # doctest: +SKIP
+    """
+    config: Any = model.peft_config.get(adapter_name)
+    if not isinstance(config, JointConfig):
+        raise ActshiftError(f"The adapter {adapter_name!r} is not a joint one, so it has no halves to save.")
+    if which not in ("weights", "activations"):
+        raise ActshiftError(f"save_half saves weights or activations, got {which!r}.")
+    folder = Path(folder)
+    check_new_folder(folder)
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    tensors = {name: value.contiguous() for name, value in state.items() if _half_of(name) in (which, "both")}
+    half_config = config.activations_config() if which == "activations" else config.weights_config()
+    half_config.inference_mode = True
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(folder / SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
+    half_config.save_pretrained(str(folder))  # last: a folder without a config is not an adapter to any library
+
+
+def joint_layers(model: nn.Module) -> dict[str, list[BaseTunerLayer]]:
+    """Return the layers of each half of a model: LoRA layers as "weights", steering layers as "activations"."""
+    modules = list(model.modules())
+    return {
+        "weights": [module for module in modules if isinstance(module, LoraLayer)],
+        "activations": [module for module in modules if isinstance(module, SteeringLayer)],
+    }
 
 
 def parameter_groups(
     model: nn.Module, learning_rate: float, lora_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
-    """Return what is trained in `model` as parameter groups for a torch optimiser, one a half.
+    """Return the trainable parameters of `model` as groups for a torch optimiser, one for each half.
 
-    The group "activations" holds the shifts, at `learning_rate`; "weights" holds LoRA and all else that is
-    trained, at `lora_learning_rate`, or the same where it is None. A half that has nothing is left out.
+    The group "activations" has the shifts at `learning_rate`. The group "weights" has LoRA and all other parameters at
+    `lora_learning_rate`; None is the same rate. Empty groups are left out.
 
-    Raises ActshiftError where no parameter requires gradients.
+    Raises:
+        ActshiftError: if no parameter requires gradients.
 
     >>> import torch
     >>> from actshift import SteeringConfig, attach
@@ -86,11 +188,22 @@ def parameter_groups(
     >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
     [('activations', 0.001)]
     """
-    halves: dict[str, list[nn.Parameter]] = {"activations": [], "weights": []}
+    groups: dict[str, list[nn.Parameter]] = {"activations": [], "weights": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            halves["activations" if CONTAINER in name else "weights"].append(parameter)
-    if not any(halves.values()):
+            groups["activations" if CONTAINER in name else "weights"].append(parameter)
+    if not any(groups.values()):
         raise ActshiftError(f"No parameter of {type(model).__name__} requires gradients; attach an adapter first.")
     rates = {"activations": learning_rate, "weights": lora_learning_rate or learning_rate}
-    return [{"params": half, "lr": rates[name], "name": name} for name, half in halves.items() if half]
+    return [{"params": group, "lr": rates[name], "name": name} for name, group in groups.items() if group]
+
+
+def _adapter_names(layer: BaseTunerLayer) -> set[str]:
+    return {name for container in layer.adapter_layer_names for name in getattr(layer, container)}
+
+
+def _half_of(tensor: str) -> Half:
+    """Return the half that a saved tensor belongs to, by its name; a classifier's head belongs to both."""
+    if CONTAINER in tensor:
+        return "activations"
+    return "weights" if ".lora_" in tensor else "both"

@@ -1,122 +1,206 @@
-"""Attach a fresh adapter to a model, or a saved one, in one call each."""
+"""Attach fresh adapters and load saved ones, for steering, LoRA or both."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from actshift.adapters import Adapter, LowRank
-from actshift.errors import ActshiftError
-from actshift.tuner.checkpoint import PEFT_PREFIX, read_checkpoint, read_json
-from actshift.tuner.classifier_head import with_head
-from actshift.tuner.config import SteeringConfig
-from actshift.tuner.peft_patches import PEFT_TYPE
+from actshift.errors import ActshiftError, first_line
+from actshift.model_head import TaskType
+from actshift.tuner.checkpoint import PEFT_PREFIX, read_json
+from actshift.tuner.classifier_head import check_head, train_whole_head
+from actshift.tuner.config import PEFT_TYPE, SteeringConfig
+from actshift.tuner.intervention import Intervention
+
+LORA = "LORA"
+"""PEFT's name for LoRA."""
 
 
 def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "default") -> PeftModel:
-    """Return the model with a fresh adapter, a further one if it is a PeftModel already; the base is frozen.
+    """Return the model with a fresh adapter, and freeze the base model.
 
-    The head of a classifier (task_type SEQ_CLS or TOKEN_CLS) is trained too. Raises ActshiftError where the config does
-    not fit the model, which is then untouched.
+    A PeftModel gets one more adapter. The head of a classifier (task_type SEQ_CLS or TOKEN_CLS) is trained too.
+
+    Raises:
+        ActshiftError: if the config does not fit the model, which then stays unchanged.
 
     >>> from actshift.demo import load_base
     >>> model = attach(load_base()[0], SteeringConfig(rank=1))
     >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
     True
     """
-    with_head(model, config)
+    train_whole_head(model, config)
     if isinstance(model, PeftModel):
         model.add_adapter(adapter_name, config)
         return model
     return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config, adapter_name=adapter_name))
 
 
-def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", trainable: bool = False) -> PeftModel:
-    """Return the model with the adapter saved in folder or hub repository `source`, and that adapter active.
+def lora_model(
+    model: nn.Module,
+    r: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Sequence[str] | None = None,
+    task_type: TaskType = "CAUSAL_LM",
+) -> PeftModel:
+    """Return the model with a fresh LoRA of PEFT, the baseline: W ← W + (α/r)·B A.
 
-    Raises ActshiftError where there is no steering adapter, it is damaged, or it does not fit the model, which
-    is then untouched.
+    `targets` are names of linear maps; None is all in the blocks, which excludes the output embedding. The saved folder
+    loads and merges without actshift.
+
+    Raises:
+        ActshiftError: if the model has no linear map of these names.
+
+    Source: Hu et al., arXiv 2106.09685; the implementation is PEFT's.
+
+    >>> from actshift.demo import load_base
+    >>> model = lora_model(load_base()[0], r=2, targets=["q_proj"])
+    >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
+    3072
+    """
+    config = LoraConfig(
+        r=r,
+        lora_alpha=cast(int, alpha),  # LoraConfig accepts any number, despite its annotation
+        lora_dropout=dropout,
+        target_modules=list(targets) if targets else "all-linear",
+        task_type=task_type,
+    )
+    train_whole_head(model, config)
+    try:
+        return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))
+    except ValueError as error:
+        raise ActshiftError(f"LoRA does not fit {type(model).__name__}: {first_line(error)}") from error
+
+
+def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", trainable: bool = False) -> PeftModel:
+    """Return the model with the steering or joint adapter saved in folder or hub repository `source`, and activate it.
+
+    A PeftModel gets one more adapter. The adapter is frozen unless it is `trainable`.
+
+    Raises:
+        ActshiftError: if `source` holds no steering adapter, or it is damaged or does not fit the model, which then
+            stays unchanged.
 
     >>> model = load_adapter(model, "run")  # doctest: +SKIP
     """
     read_config(source)
+    return _load_with_peft(model, source, adapter_name, trainable)
+
+
+def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default") -> PeftModel:
+    """Return the model with the adapter saved in folder or hub repository `source`, active and frozen.
+
+    It may be a steering, joint or LoRA adapter.
+
+    Raises:
+        ActshiftError: if `source` holds no such adapter, it is damaged or does not fit the model, or the model has
+            adapters of the other type.
+    """
+    is_lora = adapter_type(source) == LORA
+    if isinstance(model, PeftModel) and is_lora != (model.peft_type == LORA):
+        this, other = ("LoRA", "steering adapter") if is_lora else ("steering adapter", "LoRA")
+        raise ActshiftError(f"{source} is a {this}, which PEFT cannot load beside a {other}; load one of them.")
+    if not is_lora:
+        return load_adapter(model, source, adapter_name)
+    check_head(model, read_json(source).get("task_type"))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")  # else PEFT leaves them untrained
+            return _load_with_peft(model, source, adapter_name, trainable=False)
+    except (ValueError, RuntimeError, UserWarning) as error:
+        raise ActshiftError(f"The LoRA {source} does not fit {type(model).__name__}: {first_line(error)}") from error
+
+
+def _load_with_peft(model: nn.Module, source: str, adapter_name: str, trainable: bool) -> PeftModel:
     if isinstance(model, PeftModel):
         model.load_adapter(source, adapter_name, is_trainable=trainable)
         model.set_adapter(adapter_name, inference_mode=not trainable)
         return model
-    return PeftModel.from_pretrained(
-        cast(PreTrainedModel, model), source, adapter_name=adapter_name, is_trainable=trainable
-    )
+    base = cast(PreTrainedModel, model)
+    return PeftModel.from_pretrained(base, source, adapter_name=adapter_name, is_trainable=trainable)
 
 
 def read_config(source: str, **hub: Any) -> SteeringConfig:
-    """Return the config of the adapter in folder or hub repository `source`, with its tensors checked to be whole.
+    """Return the config of the steering adapter in folder or hub repository `source`.
 
-    Raises ActshiftError where there is no adapter, it is of another kind, or one of its files is damaged.
+    The header of its tensor file is read too, so a truncated file is an error. `hub` are keyword arguments of
+    `huggingface_hub.hf_hub_download`, such as `revision`.
+
+    Raises:
+        ActshiftError: if `source` holds no steering adapter, or one of its files is damaged.
     """
-    kind = read_json(source, **hub)["peft_type"]
-    if kind != PEFT_TYPE:
-        raise ActshiftError(f"{source} holds an adapter of type {kind!r}, not a steering adapter of actshift.")
-    config = SteeringConfig.from_pretrained(source, **hub)
-    assert isinstance(config, SteeringConfig)
-    return config
+    peft_type = read_json(source, **hub)["peft_type"]
+    if peft_type != PEFT_TYPE:
+        raise ActshiftError(f"{source} holds an adapter of type {peft_type!r}, not a steering adapter of actshift.")
+    return cast(SteeringConfig, SteeringConfig.from_pretrained(source, **hub))
 
 
-def remember_checkpoint(config: Any, source: str, subfolder: str | None, **hub: Any) -> Any:
-    """Note on a config read from `source` which tensors lie beside it, for the check before injection."""
-    if isinstance(config, SteeringConfig):
-        config.stored = read_checkpoint(source, subfolder, **hub)
-    return config
+def adapter_type(source: str) -> str:
+    """Return PEFT's name for the type of the adapter in folder or hub repository `source`."""
+    return str(read_json(source)["peft_type"])
+
+
+def base_model_of(source: str) -> str | None:
+    """Return the base model that the adapter in folder or hub repository `source` names, or None."""
+    return read_json(source).get("base_model_name_or_path")
 
 
 def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> tuple[str, ...]:
-    """Copy the tensors saved in folder or hub repository `source` into an adapter of `model`; return their names.
+    """Copy the adapter saved in folder or hub repository `source` into an adapter of `model`, as its starting point.
 
-    The adapter may steer more blocks than the saved one, which begin as they were; it must be of the same kind, and
-    its positions may be others. To go on with a saved adapter as it is, `load_adapter(..., trainable=True)` is enough.
+    The adapter may steer more blocks than the saved one; these keep their weights. It must have the same kind of shift,
+    and its positions may differ. To continue a saved adapter unchanged, use `load_adapter(..., trainable=True)`.
 
-    Raises ActshiftError where `model` has no such adapter, `source` is none, or the two do not fit, before anything
-    is copied.
+    Returns:
+        The names of the copied tensors.
+
+    Raises:
+        ActshiftError: if `model` has no such adapter, `source` is not an adapter, or the two do not fit. Nothing is
+            copied then.
 
     >>> start_from(attach(model, SteeringConfig(adapter=Vector())), "french")  # doctest: +SKIP
     """
     config = getattr(model, "peft_config", {}).get(adapter_name)
     if not isinstance(model, PeftModel) or config is None:
         raise ActshiftError(
-            f"{type(model).__name__} has no adapter {adapter_name!r} to begin from {source}; attach one."
+            f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}; attach one first."
         )
     saved = read_config(source)
-    assert saved.stored is not None  # read_config compared it with the file's header
-    _check_adapters(source, saved.all_interventions, getattr(config, "all_interventions", ()))
+    assert saved.stored is not None  # set by read_config
+    _check_same_shifts(source, saved.all_interventions, getattr(config, "all_interventions", ()))
     own = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     for name, shape in saved.stored.shapes.items():
-        mine = own.get(PEFT_PREFIX + name)
-        if mine is None or tuple(mine.shape) != shape:
-            here = "none of that name" if mine is None else f"one of shape {list(mine.shape)}"
+        tensor = own.get(PEFT_PREFIX + name)
+        if tensor is None or tuple(tensor.shape) != shape:
+            here = "none of that name" if tensor is None else f"one of shape {list(tensor.shape)}"
             raise ActshiftError(
-                f"{source} cannot begin this adapter: it holds {name} of shape {list(shape)}, and the adapter has "
-                f"{here}; steer at least the same blocks at the same site, of the model that it was made for."
+                f"This adapter cannot start from {source}: the file holds {name} of shape {list(shape)}, and the "
+                f"adapter has {here}; steer at least the same blocks, at the same site, of the same base model."
             )
     set_peft_model_state_dict(model, {**own, **load_file(saved.stored.path)}, adapter_name=adapter_name)
     return tuple(saved.stored.shapes)
 
 
-def _check_adapters(source: str, saved: Any, own: Any) -> None:
-    known = [_without_init(one.adapter) for one in own]
-    for one in saved:
-        if _without_init(one.adapter) not in known:
+def _check_same_shifts(source: str, saved: Sequence[Intervention], own: Sequence[Intervention]) -> None:
+    known = [_without_init(intervention.adapter) for intervention in own]
+    for intervention in saved:
+        if _without_init(intervention.adapter) not in known:
+            adapters = ", ".join(map(repr, dict.fromkeys(intervention.adapter for intervention in own)))
             raise ActshiftError(
-                f"{source} cannot begin this adapter: it is {one.adapter!r}, and the adapter is "
-                f"{', '.join(map(repr, dict.fromkeys(item.adapter for item in own))) or 'no steering adapter'}; "
-                "give both the same adapter."
+                f"This adapter cannot start from {source}: the saved one is {intervention.adapter!r}, and this one is "
+                f"{adapters or 'no steering adapter'}; use the same adapter for both."
             )
 
 
 def _without_init(adapter: Adapter) -> Adapter:
-    """How the weights began says nothing about what they mean."""
+    """Return the adapter with the default init, because the init does not change the meaning of trained weights."""
     return replace(adapter, init="default") if isinstance(adapter, LowRank) else adapter

@@ -1,39 +1,44 @@
-"""What happens around every step of every torch optimiser, so that no trainer has to know of it.
+"""Global torch hooks that add penalties before every optimiser step and enforce constraints after it.
 
-torch calls two global hooks around each `optimizer.step()`. Before the step the adapters' penalties are added to the
-gradients, which is right under gradient accumulation too; after it the adapters restore what they promise, and the
-orthogonality rule is enforced. Only what this optimiser holds and may train is touched.
+torch calls them around each `optimizer.step()`, so no trainer needs a callback. Before the step, the penalties of the
+adapters are added to the gradients, which is also correct with gradient accumulation. After the step, the adapters
+restore their constraints (`Shift.after_step`) and the orthogonality rule is enforced. Only parameters that this
+optimiser trains are changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from actshift.adapters import Shift
-from actshift.tuner.joint.constraint import Constraint, Pair, overlap, project
-
-if TYPE_CHECKING:
-    from actshift.tuner.layer import SteeringLayer
-
+from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, overlap, project
 
 STEPS = "actshift_steps"
-"""Where an optimiser's steps are counted for a rule of every k steps: in its first parameter group, which its state
-dict saves, so that a resumed run goes on counting."""
+"""Key of the step count of an optimiser, for a rule that projects every k steps. It is kept in the first parameter
+group, which the optimiser's state dict saves, so a resumed run continues the count."""
 
-_layers: WeakValueDictionary[int, SteeringLayer] = WeakValueDictionary()  # in order, so that sums repeat to the bit
+
+class WatchedLayer(Protocol):
+    """The attributes of a steering layer that the hooks use."""
+
+    lora_steer: nn.ModuleDict
+    constraints: dict[str, Constraint]
+
+
+_layers: WeakValueDictionary[int, WatchedLayer] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
 _stepping: WeakSet[Optimizer] = WeakSet()  # a subclass that calls super().step() runs the hooks twice
 
 
-def watch(layer: SteeringLayer) -> None:
-    """Look after this layer's adapters at every optimiser step from now on, for as long as the layer lives."""
+def watch(layer: WatchedLayer) -> None:
+    """Apply the hooks to the adapters of this layer for as long as the layer exists."""
     _register_hooks()
     _layers[id(layer)] = layer
 
@@ -44,61 +49,81 @@ def _register_hooks() -> None:
     register_optimizer_step_post_hook(after_step)
 
 
-@dataclass(frozen=True, eq=False)
-class _Adapter:
-    """One adapter of one layer, seen by one optimiser."""
-
-    shift: Shift
-    columns: list[Tensor]
-    constraint: Constraint | None
-    trained: list[Tensor]
-    """The shift's parameters that this optimiser trains; none where it trains only the LoRA-B's."""
-
-    @property
-    def period(self) -> Any:
-        """When its rule projects, None for never."""
-        return self.constraint.period if self.constraint else None
-
-    def pair(self) -> Pair:
-        """Return the constraint's two sides, without the rows of frozen parameters."""
-        assert self.constraint is not None
-        return Pair([rows for rows in self.constraint.rows(self.shift) if _parameter(rows).requires_grad], self.columns)
-
-
 def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-    """Global pre-hook: add the penalties to the gradients, or to what the step's closure will compute."""
+    """Global pre-hook: add the penalties to the gradients, or to the gradients that the step's closure computes."""
     if not _layers or optimizer in _stepping:
         return None
     _stepping.add(optimizer)
-    adapters = [adapter for adapter in _adapters_in(optimizer) if adapter.trained]
+    adapters = [adapter for adapter in _adapters_in(optimizer) if adapter.parameters]
     closure = args[1] if len(args) > 1 else kwargs.get("closure")
     if closure is None:
         _add_penalties(optimizer, adapters)
         return None
-    return args[:1], {**kwargs, "closure": _penalised(closure, optimizer, adapters)}
+    return args[:1], {**kwargs, "closure": _with_penalties(closure, optimizer, adapters)}
 
 
 @torch.no_grad()
 def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Global post-hook: let the adapters restore what they promise, then project where the rule is due."""
+    """Global post-hook: restore the constraints of the adapters, then project if the rule is due."""
     if not _layers:
         return
     first = optimizer in _stepping
     _stepping.discard(optimizer)
     adapters = list(_adapters_in(optimizer))
     if first:
-        kinds: dict[type[Shift], list[Shift]] = {}
+        shifts_by_class: dict[type[Shift], list[Shift]] = {}
         for adapter in adapters:
-            if adapter.trained:
-                kinds.setdefault(type(adapter.shift), []).append(adapter.shift)
-        for kind, shifts in kinds.items():
-            kind.after_step_of_all(shifts)
-    due = _due(optimizer, {adapter.period for adapter in adapters}, count=first)
+            if adapter.parameters:
+                shifts_by_class.setdefault(type(adapter.shift), []).append(adapter.shift)
+        for shift_class, shifts in shifts_by_class.items():
+            shift_class.after_step_of_all(shifts)
+    due = _due_periods(optimizer, {adapter.period for adapter in adapters}, count=first)
     project(adapter.pair() for adapter in adapters if adapter.period in due)
 
 
-def _due(optimizer: Optimizer, periods: set[Any], count: bool) -> set[Any]:
-    """Return which of the periods are over at this step of the optimiser."""
+@dataclass(frozen=True, eq=False)
+class _TrainedAdapter:
+    """One adapter of one layer that an optimiser trains, or whose LoRA-B matrices it trains."""
+
+    shift: Shift
+    columns: list[Tensor]
+    constraint: Constraint | None
+    parameters: list[Tensor]
+    """The parameters of the shift that the optimiser trains; empty if it trains only the LoRA-B matrices."""
+
+    @property
+    def period(self) -> Any:
+        """How often the rule projects (`Constraint.period`), or None for never."""
+        return self.constraint.period if self.constraint else None
+
+    def pair(self) -> OrthogonalPair:
+        """Return both sides of the constraint, without the rows of frozen parameters."""
+        assert self.constraint is not None
+        rows = [rows for rows in self.constraint.rows(self.shift) if _parameter_of(rows).requires_grad]
+        return OrthogonalPair(rows, self.columns)
+
+
+def _adapters_in(optimizer: Optimizer) -> Iterator[_TrainedAdapter]:
+    optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+
+    def trained(tensors: Iterable[Tensor]) -> list[Tensor]:
+        return [tensor for tensor in tensors if tensor.requires_grad and id(tensor) in optimized]
+
+    for layer in list(_layers.values()):
+        for name, module in layer.lora_steer.items():
+            shift, constraint = cast(Shift, module), layer.constraints.get(name)
+            columns = constraint.columns(name) if constraint else []
+            parameters = trained(shift.parameters())
+            if parameters or trained(map(_parameter_of, columns)):
+                yield _TrainedAdapter(shift, columns, constraint, parameters)
+
+
+def _parameter_of(view: Tensor) -> Tensor:
+    return view if view._base is None else view._base
+
+
+def _due_periods(optimizer: Optimizer, periods: set[Any], count: bool) -> set[Any]:
+    """Return the periods that end at this step, and count the step if `count`."""
     steps = periods - {1, "epoch", None}
     if steps:
         group = optimizer.param_groups[0]
@@ -107,28 +132,10 @@ def _due(optimizer: Optimizer, periods: set[Any], count: bool) -> set[Any]:
     return steps | (periods & {1})
 
 
-def _adapters_in(optimizer: Optimizer) -> Iterator[_Adapter]:
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-
-    def trained(tensors: Any) -> list[Tensor]:
-        return [tensor for tensor in tensors if tensor.requires_grad and id(tensor) in held]
-
-    for layer in list(_layers.values()):
-        for name, shift in layer.lora_steer.items():
-            assert isinstance(shift, Shift)
-            constraint = layer.constraints.get(name)
-            columns = constraint.columns(name) if constraint else []
-            own = trained(shift.parameters())
-            if own or trained(map(_parameter, columns)):
-                yield _Adapter(shift, columns, constraint, own)
-
-
-def _parameter(view: Tensor) -> Tensor:
-    return view if view._base is None else view._base
-
-
-def _penalised(closure: Callable[[], Any], optimizer: Optimizer, adapters: list[_Adapter]) -> Callable[[], Any]:
-    # A closure clears the gradients and computes them again, so the penalties go in behind it, at each of its calls.
+def _with_penalties(
+    closure: Callable[[], Any], optimizer: Optimizer, adapters: list[_TrainedAdapter]
+) -> Callable[[], Any]:
+    # A closure clears and recomputes the gradients, so the penalties are added after each of its calls.
     def with_penalties() -> Any:
         loss = closure()
         penalty = _add_penalties(optimizer, adapters)
@@ -138,24 +145,24 @@ def _penalised(closure: Callable[[], Any], optimizer: Optimizer, adapters: list[
 
 
 @torch.enable_grad()
-def _add_penalties(optimizer: Optimizer, adapters: list[_Adapter]) -> Tensor | None:
-    """Add the gradients of all penalties to `.grad`, and return their sum, or None where there is none."""
+def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Tensor | None:
+    """Add the gradients of all penalties to `.grad`. Return the sum of the penalties, or None without penalties."""
     terms = [term for adapter in adapters if (term := adapter.shift.penalty()) is not None]
-    soft: dict[float, list[Pair]] = {}
+    pairs_by_weight: dict[float, list[OrthogonalPair]] = {}
     for adapter in adapters:
         rule = adapter.constraint and adapter.constraint.orthogonality
         if rule and rule.penalty:
-            soft.setdefault(rule.penalty, []).append(adapter.pair())
-    for weight, pairs in soft.items():
+            pairs_by_weight.setdefault(rule.penalty, []).append(adapter.pair())
+    for weight, pairs in pairs_by_weight.items():
         terms += [weight * term for term in overlap(pairs)]
     terms = [term for term in terms if term.requires_grad]
     if not terms:
         return None
     total = torch.stack([term.to(terms[0]) for term in terms]).sum()
-    parameters = [parameter for adapter in adapters for parameter in adapter.trained]
-    scale = getattr(optimizer, "grad_scale", None)  # a fused optimiser gets its gradients still scaled by GradScaler
+    parameters = [parameter for adapter in adapters for parameter in adapter.parameters]
+    scale = getattr(optimizer, "grad_scale", None)  # gradients of a fused optimiser are still scaled by GradScaler
     for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True):
-        if gradient is None:
+        if cast(Tensor | None, gradient) is None:
             continue
         scaled = gradient if scale is None else gradient * scale.to(gradient.device)
         if parameter.grad is None:

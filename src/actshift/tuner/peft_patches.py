@@ -1,14 +1,13 @@
-"""Makes the method known to PEFT; imported for this effect, by `actshift.tuner` or right after peft itself.
+"""Every global object that actshift changes in other libraries, and the registration of its PEFT method.
 
-`PeftType` is a closed enum, and `register_peft_method` accepts only its members, so the member is added in
-memory first. A type of its own is a matter of safety: under the type LORA, a load without `import actshift`
-would succeed and give wrong logits; under ours it fails with a KeyError.
+`PATCHES` lists the changes. The functions that make them are in this file, unless that would close an import
+circle; the list names the module of each. Importing this module registers the method and applies the PEFT patches.
 """
 
 from __future__ import annotations
 
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import peft
 from packaging.version import Version
@@ -17,16 +16,72 @@ from peft.utils.peft_types import PeftType
 
 from actshift.errors import ActshiftError
 
-PEFT_TYPE = "ACTSHIFT"
 SUPPORTED = (Version("0.21"), Version("0.22"))
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
-def check_peft_version() -> None:
-    """Raise ActshiftError outside the range of peft releases that the tuner is tested with.
+class Patch(NamedTuple):
+    """A change to a global object of another library, or to a method of a user's model."""
 
-    Before 0.21 peft freezes and drops one half of an adapter in silence, so an older one is refused, and so is
-    a newer one, whose internals nobody has tested.
+    target: str
+    applied_by: str
+    reason: str
+    remove_when: str
+
+
+PATCHES = (
+    Patch(
+        "sys.meta_path",
+        "actshift._post_import.after_import",
+        "Importing peft registers the method. Importing actshift must not import peft, which takes seconds. The finder "
+        "removes itself once peft is imported.",
+        "PEFT discovers third-party methods, for example through entry points.",
+    ),
+    Patch(
+        "peft.utils.peft_types.PeftType",
+        "actshift.tuner.peft_patches.extend_peft_type",
+        "register_peft_method accepts only members of this closed enum. With the existing type LORA, loading without "
+        "actshift would succeed and give wrong logits; with a type of its own it raises a KeyError.",
+        "register_peft_method accepts new names.",
+    ),
+    Patch(
+        "peft.config.PeftConfig.from_pretrained",
+        "actshift.tuner.peft_patches.patch_config_from_pretrained",
+        "The tensors of an adapter must be checked before it changes the model. transformers' load_adapter reads the "
+        "config by this method, injects it, and only logs missing tensors. Only this method knows the folder.",
+        "PEFT and transformers raise for missing and unexpected tensors before injection.",
+    ),
+    Patch(
+        "peft.peft_model.PeftModel.load_adapter",
+        "actshift.tuner.peft_patches.patch_load_adapter",
+        "PEFT traverses all attached adapters about two dozen times to load one (see hide_other_adapters).",
+        "The time PEFT takes to load an adapter does not depend on how many are attached.",
+    ),
+    Patch(
+        "torch.optim.Optimizer.step",
+        "actshift.tuner.optimizer_hooks.watch",
+        "Penalties and constraints belong to the adapter, so a bare loop and every trainer must apply them. The hooks "
+        "are registered with the first steering layer, through torch's public functions.",
+        "PEFT calls its tuners around optimiser steps.",
+    ),
+    Patch(
+        "generate of the adapted model instance",
+        "actshift.tuner.prompt_scope.patch_generate",
+        "forward cannot tell an uncached step, a chunk of the prefill or a check of candidates from a new prompt. The "
+        "patch exists while an adapter that steers only some tokens is attached.",
+        "transformers tells forward which tokens are the prompt.",
+    ),
+)
+"""All patches: the changed object, the function that changes it, the reason, and the condition for removing it."""
+
+
+def check_peft_version() -> None:
+    """Check that the tuner was tested with the installed release of peft.
+
+    Before 0.21, peft silently freezes and drops one half of a joint adapter. Internals of later releases are untested.
+
+    Raises:
+        ActshiftError: if the release is outside the supported range.
     """
     low, high = SUPPORTED
     if not low <= Version(peft.__version__) < high:
@@ -36,75 +91,68 @@ def check_peft_version() -> None:
         )
 
 
-def extend_peft_type() -> Any:
-    """Return the enum member PeftType.ACTSHIFT, which is made on the first call."""
-    if PEFT_TYPE not in PeftType.__members__:
-        member = str.__new__(PeftType, PEFT_TYPE)
-        member._name_ = PEFT_TYPE
-        member._value_ = PEFT_TYPE
-        PeftType._member_names_.append(PEFT_TYPE)
-        PeftType._member_map_[PEFT_TYPE] = member
-        PeftType._value2member_map_[PEFT_TYPE] = member
-    return PeftType(PEFT_TYPE)
+def extend_peft_type(name: str) -> PeftType:
+    """Return the member `name` of the enum PeftType; add it on the first call."""
+    if name not in PeftType.__members__:
+        enum: Any = PeftType
+        member: Any = str.__new__(PeftType, name)
+        member._name_ = member._value_ = name
+        enum._member_names_.append(name)
+        enum._member_map_[name] = enum._value2member_map_[name] = member
+    return PeftType(name)
 
 
-def register() -> None:
-    """Register config and tuner with PEFT; a second call changes nothing."""
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-
-    check_peft_version()
-    peft_type = extend_peft_type()
-    if peft_type in PEFT_TYPE_TO_TUNER_MAPPING:
-        return
+def patch_config_from_pretrained() -> None:
+    """Make every actshift config that PEFT reads remember the tensors in its folder, for the check before injection."""
+    from actshift.tuner.checkpoint import read_checkpoint
     from actshift.tuner.config import SteeringConfig
-    from actshift.tuner.model import SteeringModel
 
-    register_peft_method(
-        name=PEFT_TYPE.lower(),
-        config_cls=SteeringConfig,
-        model_cls=SteeringModel,
-        prefix=SteeringModel.prefix,
-    )
-    _look_beside_the_config()
-    _load_alone()
+    original = cast(Any, peft.PeftConfig.from_pretrained).__func__
 
-
-def _look_beside_the_config() -> None:
-    """Let every config of ours know which tensors lie beside its file.
-
-    transformers' own `load_adapter` reads a config through `PeftConfig.from_pretrained`, injects, and only logs
-    what was missing or foreign. The tensors must be compared before that, and this is the one place that knows
-    the folder.
-    """
-    from actshift.tuner.loading import remember_checkpoint
-
-    original = peft.PeftConfig.from_pretrained.__func__
-
+    @wraps(original)
     def from_pretrained(cls: Any, source: str, subfolder: str | None = None, **kwargs: Any) -> Any:
         config = original(cls, source, subfolder=subfolder, **kwargs)
-        hub = {name: value for name, value in kwargs.items() if name in HUB_ARGUMENTS}
-        return remember_checkpoint(config, source, subfolder, **hub)
+        if isinstance(config, SteeringConfig):
+            hub = {name: value for name, value in kwargs.items() if name in HUB_ARGUMENTS}
+            config.stored = read_checkpoint(source, subfolder, **hub)
+        return config
 
-    from_pretrained.__doc__ = original.__doc__
-    peft.PeftConfig.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
+    cast(Any, peft.PeftConfig).from_pretrained = classmethod(from_pretrained)
 
 
-def _load_alone() -> None:
-    """Let `PeftModel.load_adapter` walk through no other adapter of ours than the one that it loads."""
-    from actshift.tuner.alone import alone
+def patch_load_adapter() -> None:
+    """Hide all other steering adapters from `PeftModel.load_adapter` while it loads one."""
+    from actshift.tuner.traversal import hide_other_adapters
 
     original = peft.PeftModel.load_adapter
 
     @wraps(original)
     def load_adapter(self: Any, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         training = self.training
-        with alone(self, adapter_name):
+        with hide_other_adapters(self, adapter_name):
             result = original(self, model_id, adapter_name, *args, **kwargs)
         if self.training != training:
-            self.train(self.training)  # those that were out of sight too
+            self.train(self.training)  # the hidden adapters too
         return result
 
     peft.PeftModel.load_adapter = load_adapter
+
+
+def register() -> None:
+    """Register the config and the tuner with PEFT and apply the patches; a second call has no effect."""
+    check_peft_version()  # before the imports below, which need internals of a supported peft
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    from actshift.tuner.config import PEFT_TYPE, SteeringConfig
+    from actshift.tuner.model import SteeringModel
+
+    if extend_peft_type(PEFT_TYPE) in PEFT_TYPE_TO_TUNER_MAPPING:
+        return
+    register_peft_method(
+        name=PEFT_TYPE.lower(), config_cls=SteeringConfig, model_cls=SteeringModel, prefix=SteeringModel.prefix
+    )
+    patch_config_from_pretrained()
+    patch_load_adapter()
 
 
 register()

@@ -1,9 +1,11 @@
-"""Who is prompt and who is generated, for adapters that steer not every token."""
+"""Track which tokens belong to the prompt and which were generated, for adapters that steer only some tokens."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -11,43 +13,41 @@ from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
-from actshift.tuner.controls import steering_layers
-from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, Tokens, forget_generate, note_generate
+from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPositions, unknown_prompt
+from actshift.tuner.layer import steering_layers
 
-SCOPE = "_actshift_prompts"  # where a module that is hooked keeps its scope
+SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _eager(function: F) -> F:
-    return cast(F, torch.compiler.disable(function))  # what runs now is no constant that may be compiled in
+    return cast(F, torch.compiler.disable(function))  # the values change with each call and must not be compiled in
 
 
 class PromptScope:
-    """What the layers of one stack of blocks know of the tokens that they see.
+    """State of the tokens in the current forward pass, shared by the layers of one stack of blocks.
 
-    The last forward is kept until the next, since checkpointed blocks run once more during the backward pass.
+    It is kept until the next forward pass, because checkpointed blocks run again during the backward pass.
     """
 
     def __init__(self, generative: bool, encoder: bool) -> None:
         self.generative, self.encoder = generative, encoder
-        self.generate: GeneratePrompt | None = None  # what the running `generate` was called with
-        self.lengths: Tensor | None = None  # what `prompt_lengths` says
+        self.generate: GeneratePrompt | None = None  # the prompt of the running `generate` call
+        self.lengths: Tensor | None = None  # set by `prompt_lengths`
         self.inputs: ForwardInputs | None = None
-        self.tokens: Tokens | None = None
+        self.tokens: TokenPositions | None = None
         self.running = False
         self.handles: list[Any] = []
 
     @_eager
     def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
-        """Return which tokens of `x [batch, seq, d]` (or `[batch * seq, d]`) are steered, `[..., 1]` bool.
+        """Return a bool mask `[..., 1]` of the steered tokens of `x [batch, seq, d]` or `[batch * seq, d]`.
 
-        Raises ActshiftError where it cannot be told which tokens are the prompt.
+        Raises:
+            ActshiftError: if the prompt is unknown.
         """
         if not self.running and not in_backward():
-            raise ActshiftError(
-                f"which tokens are the prompt is not known, as the blocks run outside of a call of the whole model; "
-                f"call the model that was adapted, or steer at Positions.all() instead of at the {positions}."
-            )
+            raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
         if self.tokens is None:
             assert self.inputs is not None
             self.tokens = self.inputs.tokens(x)
@@ -55,41 +55,41 @@ class PromptScope:
 
 
 class GeneratedScope:
-    """The decoder of an encoder-decoder: all that it sees is generated."""
+    """Scope of the decoder in an encoder-decoder model: every token is generated."""
 
     def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
-        """Return a mask `[..., 1]` bool for `x [..., d]`, all True or all False."""
+        """Return a bool mask `[..., 1]` for `x [..., d]`, all True or all False."""
         return torch.full((*x.shape[:-1], 1), positions.where in ("all", "generated"), device=x.device)
 
 
-def install(root: nn.Module) -> None:
-    """Give every steering layer of `root` a scope as its `prompts`, and hook on to what `root` is called with.
+def install_prompt_scopes(root: nn.Module) -> None:
+    """Give every steering layer of `root` a scope as its `prompts`, and hook the calls of `root` that update it.
 
-    `root` is the model that a user calls, without its PEFT wrapper. May be called again after more layers came.
+    `root` is the model that a user calls, without its PEFT wrapper. Call again after adding layers.
     """
     layers = steering_layers(root).values()
     config = getattr(root, "config", None)
     if getattr(config, "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
-        encoder: nn.Module = root.get_encoder()  # type: ignore[operator]
-        scope, inside = _hooked(encoder, encoder=True), {id(module) for module in encoder.modules()}
+        encoder = cast(nn.Module, cast(Any, root).get_encoder())
+        scope, inside = _scope_of(encoder, encoder=True), {id(module) for module in encoder.modules()}
         decoder = GeneratedScope()
         for layer in layers:
             layer.prompts = scope if id(layer) in inside else decoder
         return
     can_generate: Any = getattr(root, "can_generate", lambda: False)
-    scope = _hooked(root, generative=bool(can_generate()))
+    scope = _scope_of(root, generative=bool(can_generate()))
     if scope.generative:
-        note_generate(root, scope)
+        patch_generate(root, scope)
     for layer in layers:
         layer.prompts = scope
 
 
-def remove(root: nn.Module) -> None:
-    """Undo `install`."""
+def remove_prompt_scopes(root: nn.Module) -> None:
+    """Undo `install_prompt_scopes`."""
     for module in root.modules():
         scope = module.__dict__.pop(SCOPE, None)
         if scope is not None:
-            forget_generate(module)
+            unpatch_generate(module)
             for handle in scope.handles:
                 handle.remove()
     for layer in steering_layers(root).values():
@@ -98,12 +98,13 @@ def remove(root: nn.Module) -> None:
 
 @contextmanager
 def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterator[None]:
-    """Say how many tokens of each row are the prompt, for forwards over prompt and completion without labels.
+    """Set the prompt length of each row, for forward passes over prompt and completion without labels.
 
-    That is what a loss of one's own on the logits needs. `lengths [batch]` counts the attended tokens, in a row with
-    a KV cache from its very start. Adapters that steer every token ignore it, and so do encoder-decoders.
+    A custom loss on the logits needs this. Adapters that steer every token ignore it, and so do encoder-decoders.
+    `lengths [batch]` are the numbers of attended prompt tokens. With a KV cache, count from the start of the row.
 
-    Raises ActshiftError for a model without steering, and for lengths that are no whole numbers from 0 up.
+    Raises:
+        ActshiftError: for a model without steering, or lengths that are not whole numbers from 0 up.
 
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
@@ -115,51 +116,54 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
     layers = steering_layers(model).values()
     if not layers:
         raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
-    given = torch.as_tensor(lengths)
-    if given.ndim != 1 or given.is_floating_point() or given.dtype == torch.bool or bool((given < 0).any()):
+    counts = torch.as_tensor(lengths)
+    if counts.ndim != 1 or counts.is_floating_point() or counts.dtype == torch.bool or bool((counts < 0).any()):
         raise ActshiftError(
             f"lengths must be one whole number from 0 up for each row, such as [5, 7], got {lengths!r}."
         )
-    known = {id(layer.prompts): layer.prompts for layer in layers}.values()
-    scopes = [scope for scope in known if isinstance(scope, PromptScope) and not scope.encoder]
+    distinct = {id(layer.prompts): layer.prompts for layer in layers}.values()
+    scopes = [scope for scope in distinct if isinstance(scope, PromptScope) and not scope.encoder]
     before = [scope.lengths for scope in scopes]
     for scope in scopes:
-        scope.lengths = given
+        scope.lengths = counts
     try:
         yield
     finally:
-        for scope, former in zip(scopes, before, strict=True):
-            scope.lengths = former
+        for scope, previous in zip(scopes, before, strict=True):
+            scope.lengths = previous
 
 
 @_eager
 def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Forward pre-hook: note what the model is called with; nothing is computed unless a layer asks."""
+    """Forward pre-hook: store the model's inputs. Nothing is computed until a layer asks for a mask."""
     scope: PromptScope = module.__dict__[SCOPE]
     if getattr(module, "_is_replica", False):
         raise ActshiftError(
-            "positions do not work under torch.nn.DataParallel, whose threads share what is known of the prompt; run "
-            "one process a GPU (accelerate launch), or make one visible (CUDA_VISIBLE_DEVICES=0)."
+            "Positions do not work with torch.nn.DataParallel, whose threads share the state of the prompt; run one "
+            "process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)."
         )
-    scope.inputs = ForwardInputs.of(
-        module, args, kwargs, generative=scope.generative, lengths=scope.lengths, generate=scope.generate
-    )
+    if args:
+        kwargs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+    trains = scope.generative and module.training and torch.is_grad_enabled()
+    scope.inputs = ForwardInputs(kwargs, scope.generative, trains, scope.lengths, scope.generate)
     scope.tokens, scope.running = None, True
 
 
 @_eager
 def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    """Forward hook: let the inputs go, and have the backward pass of this forward find its own tokens."""
+    """Forward hook: release the inputs, and make the backward pass restore the tokens of this forward pass."""
     scope: PromptScope = module.__dict__[SCOPE]
     scope.inputs, scope.running = None, False
     if module.training and torch.is_grad_enabled():
-        for tensor in _tensors(output):
+        for tensor in _tensors_in(output):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                tensor.register_hook(_Resume(scope, scope.tokens))
+                tensor.register_hook(_RestoreTokens(scope, scope.tokens))
 
 
-class _Resume:
-    def __init__(self, scope: PromptScope, tokens: Tokens | None) -> None:
+class _RestoreTokens:
+    """Backward hook on a model's outputs. A second forward pass may have replaced the tokens of the first."""
+
+    def __init__(self, scope: PromptScope, tokens: TokenPositions | None) -> None:
         self.scope, self.tokens = scope, tokens
 
     def __call__(self, gradient: Tensor) -> None:
@@ -167,11 +171,12 @@ class _Resume:
 
 
 def in_backward() -> bool:
-    """Whether autograd's engine runs this code, which is how checkpointed blocks are computed again."""
+    """Return True if autograd runs this code, which it does to recompute checkpointed blocks."""
     return torch._C._current_graph_task_id() != -1
 
 
-def _hooked(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:
+def _scope_of(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:
+    """Return the scope of a module; create it and register the hooks on the first call."""
     scope = module.__dict__.get(SCOPE)
     if scope is None:
         scope = PromptScope(generative, encoder)
@@ -181,9 +186,74 @@ def _hooked(module: nn.Module, generative: bool = False, encoder: bool = False) 
     return scope
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def _tensors_in(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, dict | list | tuple):
         for value in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(value)
+            yield from _tensors_in(value)
+
+
+def patch_generate(root: nn.Module, scope: PromptScope) -> None:
+    """Replace `root.generate` with one that stores its prompt in the scope while it runs.
+
+    The attribute is set on the instance, so calls by a user, PEFT and trainers all use it.
+    """
+    own = root.__dict__.get("generate")
+    if not isinstance(own, _PatchedGenerate):
+        setattr(root, "generate", _PatchedGenerate(_generate, root, scope, own))  # noqa: B010
+
+
+def unpatch_generate(root: nn.Module) -> None:
+    """Undo `patch_generate`."""
+    own = root.__dict__.get("generate")
+    if isinstance(own, _PatchedGenerate):
+        del root.generate
+        original = own.args[2]
+        if original is not None:
+            root.generate = original
+
+
+class _PatchedGenerate(partial[Any]):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
+    pass
+
+
+def _generate(
+    root: Any, scope: PromptScope, original: Any, inputs: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Any:
+    generate = original or partial(type(root).generate, root)
+    if scope.generate is not None:  # in assisted generation the model drafts its own candidates with `generate`
+        return generate(inputs, *args, **kwargs)
+    ids = inputs if inputs is not None else kwargs.get("input_ids")
+    mask = kwargs.get("attention_mask")
+    if mask is None:
+        mask = _mask_without_padding(root, ids, args, kwargs)
+        if mask is not None and not bool(mask.all()):
+            kwargs["attention_mask"] = mask
+    if mask is None:
+        embeds = kwargs.get("inputs_embeds")
+        mask = torch.ones(embeds.shape[:2] if embeds is not None else (1, 1))
+    scope.generate = GeneratePrompt(mask != 0, ids)
+    try:
+        return generate(inputs, *args, **kwargs)
+    finally:
+        scope.generate = None
+
+
+def _mask_without_padding(
+    root: Any, ids: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor | None:
+    """Return the default attention mask of transformers: it excludes padding tokens that are not end-of-text tokens."""
+    if ids is None or ids.shape[1] == 0:
+        return None
+    config = kwargs.get("generation_config") or (args[0] if args else None)
+
+    def setting(name: str) -> Any:
+        values = (kwargs.get(name), getattr(config, name, None), getattr(root.generation_config, name, None))
+        return next((value for value in values if value is not None), None)
+
+    pad, end = setting("pad_token_id"), setting("eos_token_id")
+    ends = torch.as_tensor(end).flatten().tolist() if end is not None else []
+    if pad is None or pad in ends:
+        return torch.ones_like(ids)
+    return (ids != pad).long()

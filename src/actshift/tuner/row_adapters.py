@@ -1,4 +1,4 @@
-"""A batch whose rows have adapters of their own: one batched product for all of them, not a pass for each."""
+"""Batches in which each row has its own adapter, computed as one batched product."""
 
 from __future__ import annotations
 
@@ -15,73 +15,46 @@ from actshift.adapters.functional import add_shift, stacked
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 
-
-def usable_factors(adapter: Any) -> Factors | None:
-    """Return the adapter's tensors, or None where it must be called instead.
-
-    That is where it is no low-rank map, where somebody hooks on to its calls, where an offloader puts its tensors in
-    place for the call only, and under a compiler, which fuses the plain formula by itself.
-    """
-    factors = None if torch.compiler.is_compiling() else adapter.factors()
-    return None if factors is None or factors.down.is_meta else factors
-
-
-def shift_of(adapter: nn.Module, x: Tensor, strength: float) -> Tensor:
-    """Return s·Δ(x) in the dtype of `x`, by calling the adapter; it may only broadcast to the shape of `x`."""
-    wanted = x if torch.is_autocast_enabled(x.device.type) else x.to(next(adapter.parameters()).dtype)
-    shift = adapter(wanted)
-    return (shift if strength == 1 else strength * shift).to(x.dtype)
-
-
-def apply_shift(base: Tensor, adapter: nn.Module, x: Tensor, strength: float) -> Tensor:
-    """Return `base + s·Δ(x)`, both `[..., d]`."""
-    factors = usable_factors(adapter)
-    return base + shift_of(adapter, x, strength) if factors is None else add_shift(base, x, factors, strength)
-
-
 MaskFor = Callable[[Positions, Tensor], Tensor]
+"""Returns a bool mask `[..., 1]` of the tokens of `x [..., d]` at the given positions."""
 
 
 class ActiveAdapter(NamedTuple):
-    """An adapter that acts, in every row or in some."""
+    """The module that computes an adapter's shift at one layer, with its strength and positions."""
 
     name: str
-    adapter: nn.Module
+    shift: nn.Module
     strength: float
     positions: Positions
 
-    @property
-    def everywhere(self) -> bool:
-        """Whether it steers every token."""
-        return self.positions.where == "all"
-
 
 class RowAdapters:
-    """The adapters of a batch's rows at one layer, as they are when it is made: for one call of the model.
+    """The adapters of a batch's rows at one layer, for one call of the model.
 
-    Adapters of one activation, positions and dtype are one product over all rows, with zeros in the rows of others;
-    what is no low-rank map is called, on its rows alone. Runs of rows that share an adapter count as one long row.
+    Adapters with the same activation, positions and dtype are computed as one product over all rows, with zeros in the
+    other rows. An adapter that is not a low-rank map is called on its own rows. Consecutive rows with the same adapter
+    are merged into one long row.
     """
 
-    def __init__(self, names: Sequence[str], members: Sequence[ActiveAdapter]) -> None:
-        self.given = len(names)
+    def __init__(self, names: Sequence[str], adapters: Sequence[ActiveAdapter]) -> None:
+        self.batch = len(names)
         self.run = gcd(*(len(list(run)) for _, run in groupby(names)))
         self.names = list(names[:: self.run])
         self.called: dict[str, ActiveAdapter] = {}
-        kinds: dict[Any, dict[int, tuple[Factors, float]]] = {}
-        for member in members:
-            factors = usable_factors(member.adapter)
+        groups: dict[Any, dict[int, tuple[Factors, float]]] = {}
+        for adapter in adapters:
+            factors = usable_factors(adapter.shift)
             if factors is None:
-                self.called[member.name] = member
+                self.called[adapter.name] = adapter
                 continue
-            kind = kinds.setdefault((member.positions, factors.activation, factors.down.dtype), {})
-            kind |= {row: (factors, member.strength) for row, own in enumerate(self.names) if own == member.name}
-        self.products = [(kind[0], stacked(rows, len(self.names))) for kind, rows in kinds.items()]
+            group = groups.setdefault((adapter.positions, factors.activation, factors.down.dtype), {})
+            group |= {row: (factors, adapter.strength) for row, name in enumerate(self.names) if name == adapter.name}
+        self.products = [(key[0], stacked(rows, len(self.names))) for key, rows in groups.items()]
 
     def steer(self, x: Tensor, mask_for: MaskFor) -> Tensor:
-        """Return `x [rows, ..., d]`, or `[rows · tokens, d]`, with each row's shift added."""
-        chosen = self._chosen(x.shape[0])
-        names = self.names if chosen is None else [self.names[row] for row in chosen]
+        """Return `x [rows, ..., d]` or `[rows * tokens, d]` with the shift of each row added."""
+        selected = self._selected_rows(x.shape[0])
+        names = self.names if selected is None else [self.names[row] for row in selected]
         rows = x.reshape(len(names), -1, x.shape[-1])
         steered = rows
 
@@ -89,29 +62,52 @@ class RowAdapters:
             return None if positions.where == "all" else mask_for(positions, x).reshape(len(names), -1, 1)
 
         for positions, product in self.products:
-            shifted = (product if chosen is None else product.of_rows(chosen)).add(steered, rows)
+            shifted = (product if selected is None else product.of_rows(selected)).add(steered, rows)
             where = mask(positions)
             steered = shifted if where is None else torch.where(where, shifted, steered)
-        for name, member in self.called.items():
+        for name, adapter in self.called.items():
             index = torch.tensor([row for row, own in enumerate(names) if own == name], device=x.device)
-            shift = shift_of(member.adapter, rows[index], member.strength).expand(len(index), *rows.shape[1:])
-            where = mask(member.positions)
+            shift = _scaled_shift(adapter.shift, rows[index], adapter.strength).expand(len(index), *rows.shape[1:])
+            where = mask(adapter.positions)
             if where is not None:
                 shift = torch.where(where[index], shift, torch.zeros_like(shift))
             steered = steered.index_add(0, index, shift)
         return steered.reshape(x.shape)
 
-    def _chosen(self, count: int) -> list[int] | None:
-        """Which rows of ours the `count` leading entries of an activation are, None for all of them.
+    def _selected_rows(self, count: int) -> list[int] | None:
+        """Return which merged rows the `count` leading entries of an activation belong to; None means all in order.
 
-        Hosts may see tokens for rows (OPT flattens batch and seq before its MLP), and under beam search an encoder
-        sees each prompt once while the names are already repeated for the beams.
+        `count` can differ from the batch size. OPT flattens batch and sequence before its MLP. Under beam search the
+        encoder sees each prompt once, but the names are already repeated for the beams.
         """
-        if count % self.given and self.given % count:
+        if count % self.batch and self.batch % count:
             raise ActshiftError(
-                f"adapter_names has {self.given} entries for a batch of {count} rows; give one name a row ('__base__' "
-                "for none)."
+                f"adapter_names has {self.batch} entries for a batch of {count} rows; give one name for each row "
+                f"('__base__' for no adapter)."
             )
         if count % len(self.names) == 0:
             return None
-        return [row * (self.given // count) // self.run for row in range(count)]
+        return [row * (self.batch // count) // self.run for row in range(count)]
+
+
+def apply_shift(base: Tensor, shift: nn.Module, x: Tensor, strength: float) -> Tensor:
+    """Return `base + s·Δ(x)` for `base` and `x` of shape `[..., d]`."""
+    factors = usable_factors(shift)
+    return base + _scaled_shift(shift, x, strength) if factors is None else add_shift(base, x, factors, strength)
+
+
+def usable_factors(shift: Any) -> Factors | None:
+    """Return the tensors of a shift, or None if the module must be called instead.
+
+    It must be called if it is not a low-rank map, if it has hooks, if an offloader loads its tensors only for the
+    call, and under torch.compile, which fuses the plain formula itself.
+    """
+    factors = None if torch.compiler.is_compiling() else shift.factors()
+    return None if factors is None or factors.down.is_meta else factors
+
+
+def _scaled_shift(shift: nn.Module, x: Tensor, strength: float) -> Tensor:
+    """Return s·Δ(x) in the dtype of `x`, by calling the module; its shape broadcasts to the shape of `x`."""
+    inputs = x if torch.is_autocast_enabled(x.device.type) else x.to(next(shift.parameters()).dtype)
+    shifted = shift(inputs)
+    return (shifted if strength == 1 else strength * shifted).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Yes or no: hard strings."""
+"""The scorer boolean on difficult strings."""
 
 from __future__ import annotations
 
@@ -86,21 +86,21 @@ NEITHER = [
     ("prediction", "answer"),
     [*((text, "yes") for text in YES), *((text, "no") for text in NO), *((text, None) for text in NEITHER)],
 )
-def test_reads(prediction: str, answer: str | None) -> None:
+def test_the_answer_is_yes_no_or_neither(prediction: str, answer: str | None) -> None:
     assert boolean.extract(prediction, {}) == answer
     assert [gold for gold in ("yes", "no") if boolean(prediction, {"answer": gold})] == ([answer] if answer else [])
 
 
 @pytest.mark.parametrize("gold", ["yes", "true", "True", True])
-def test_gold_answers_may_be_written_either_way(gold: object) -> None:
+def test_a_gold_answer_may_be_yes_or_true(gold: object) -> None:
     assert boolean("Yes", {"answer": gold})
     assert not boolean("No", {"answer": gold})
 
 
-def test_the_completion_stands_in_for_an_answer() -> None:
+def test_the_completion_replaces_a_missing_answer() -> None:
     assert boolean("No.", {"completion": " no"})
 
 
-def test_a_gold_answer_that_is_neither_is_refused() -> None:
+def test_a_gold_answer_that_is_neither_raises() -> None:
     with pytest.raises(ActshiftError, match="an answer of yes, no, true or false, got 'maybe'"):
         boolean("yes", {"answer": "maybe"})

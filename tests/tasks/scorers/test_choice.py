@@ -1,4 +1,4 @@
-"""One of several choices: hard strings, by letter, by number and by text."""
+"""The scorer choice on difficult strings: answers by letter, by number and by text."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ PEOPLE = ["Sarah", "Maria"]
         ("-15.", "B", ["15", "-15", "+15"]),
     ],
 )
-def test_right(prediction: str, answer: str, choices: list[str]) -> None:
+def test_a_prediction_with_the_gold_choice_is_right(prediction: str, answer: str, choices: list[str]) -> None:
     assert choice(prediction, {"answer": answer, "choices": choices})
 
 
@@ -152,27 +152,27 @@ def test_right(prediction: str, answer: str, choices: list[str]) -> None:
         ("B", "2", PEOPLE),
         ("Mariana", "2", PEOPLE),
         ("Sarah and Maria", "2", PEOPLE),
-        ("4/5", "C", ["1/2", "2/3", "4/5", "6/11", "4/5"]),  # two choices read the same
+        ("4/5", "C", ["1/2", "2/3", "4/5", "6/11", "4/5"]),  # two choices have the same text
     ],
 )
-def test_wrong(prediction: str, answer: str, choices: list[str]) -> None:
+def test_a_prediction_with_another_choice_is_wrong(prediction: str, answer: str, choices: list[str]) -> None:
     assert not choice(prediction, {"answer": answer, "choices": choices})
 
 
-def test_extracts_the_label() -> None:
+def test_extract_returns_the_key_of_the_choice() -> None:
     assert choice.extract("It is a cat.", {"answer": "A", "choices": PETS}) == "B"
     assert choice.extract("Sarah", {"answer": "2", "choices": PEOPLE}) == "1"
     assert choice.extract("A or B", {"answer": "A", "choices": PETS}) is None
 
 
 @pytest.mark.parametrize("answer", ["E", "5", "0", "a whale", ""])
-def test_an_answer_that_is_no_choice_is_refused(answer: str) -> None:
+def test_a_gold_answer_that_is_not_a_choice_raises(answer: str) -> None:
     with pytest.raises(ActshiftError, match=f"needs an answer that is one of A, B, C, D.*got '{answer}'"):
         choice("A", {"answer": answer, "choices": PETS})
 
 
-def test_a_number_that_is_one_choices_place_and_anothers_text_is_refused() -> None:
-    with pytest.raises(ActshiftError, match="'2' is the number of one choice and the text of another; give letters"):
+def test_a_gold_number_that_is_also_the_text_of_another_choice_raises() -> None:
+    with pytest.raises(ActshiftError, match="'2' is the number of one choice and the text of another; use letters"):
         choice("2", {"answer": "2", "choices": ["2", "4"]})
 
 
@@ -182,7 +182,7 @@ texts = st.lists(st.text(st.characters(exclude_categories=["C"]), max_size=12), 
 @given(
     choices=texts, data=st.data(), template=st.sampled_from(["{}", "({})", "{}.", "Answer: {}", "The answer is {}."])
 )
-def test_the_gold_letter_scores_and_no_other_does(choices: list[str], data: st.DataObject, template: str) -> None:
+def test_only_the_gold_letter_scores(choices: list[str], data: st.DataObject, template: str) -> None:
     letters = "ABCDEF"[: len(choices)]
     answer = data.draw(st.sampled_from(letters))
     row = {"answer": answer, "choices": choices}

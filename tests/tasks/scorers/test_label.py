@@ -1,4 +1,4 @@
-"""One label out of a set: hard strings."""
+"""The scorer label on difficult strings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ RTE = ["entailment", "not_entailment"]
         ("US", "US", ["US", "us"]),
     ],
 )
-def test_right(prediction: str, answer: str, labels: list[str]) -> None:
+def test_a_prediction_with_the_gold_label_is_right(prediction: str, answer: str, labels: list[str]) -> None:
     assert label(prediction, {"answer": answer, "choices": labels})
     assert label_scorer(labels)(prediction, {"answer": answer})
 
@@ -88,21 +88,21 @@ def test_right(prediction: str, answer: str, labels: list[str]) -> None:
         ("c+", "c++", ["c", "c++"]),
     ],
 )
-def test_wrong(prediction: str, answer: str, labels: list[str]) -> None:
+def test_a_prediction_with_another_label_is_wrong(prediction: str, answer: str, labels: list[str]) -> None:
     assert not label(prediction, {"answer": answer, "choices": labels})
 
 
-def test_a_gold_answer_outside_the_labels_is_refused() -> None:
+def test_a_gold_answer_outside_the_labels_raises() -> None:
     with pytest.raises(ActshiftError, match=r"'neutrl' of a row is none of its labels.*did you mean 'neutral'"):
         label("neutral", {"answer": "neutrl", "choices": MNLI})
 
 
-def test_a_row_without_labels_is_refused() -> None:
-    with pytest.raises(ActshiftError, match="in the row's column choices, or by label_scorer"):
+def test_a_row_without_labels_raises() -> None:
+    with pytest.raises(ActshiftError, match="add the column choices to the rows, or use label_scorer"):
         label("neutral", {"answer": "neutral"})
 
 
 @given(labels=st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), min_size=1, unique=True))
-def test_every_label_scores_itself_and_no_other(labels: list[str]) -> None:
+def test_every_label_scores_only_for_itself(labels: list[str]) -> None:
     for name in labels:
         assert [gold for gold in labels if label(f" {name}\n", {"answer": gold, "choices": labels})] == [name]

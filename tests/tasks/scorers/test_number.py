@@ -1,4 +1,4 @@
-"""The final number of a text: hard strings, and properties of every number."""
+"""The scorer number on difficult strings, and properties of all numbers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ number = get_scorer("number")
         ("42 thousand people", "42,000"),
     ],
 )
-def test_right(prediction: str, answer: str) -> None:
+def test_a_prediction_with_the_gold_number_is_right(prediction: str, answer: str) -> None:
     assert number(prediction, {"answer": answer})
 
 
@@ -172,7 +172,7 @@ def test_right(prediction: str, answer: str) -> None:
         ("0.0000", "0.00001"),
     ],
 )
-def test_wrong(prediction: str, answer: str) -> None:
+def test_a_prediction_with_another_final_number_is_wrong(prediction: str, answer: str) -> None:
     assert not number(prediction, {"answer": answer})
 
 
@@ -187,15 +187,15 @@ def test_wrong(prediction: str, answer: str) -> None:
         ("3 million", "3000000"),
     ],
 )
-def test_extracts_the_canonical_form(prediction: str, extracted: str | None) -> None:
+def test_extract_returns_the_canonical_form(prediction: str, extracted: str | None) -> None:
     assert number.extract(prediction, {}) == extracted
 
 
-def test_the_completion_stands_in_for_an_answer() -> None:
+def test_the_completion_replaces_a_missing_answer() -> None:
     assert number("It is 42.", {"completion": " 20 + 22 = 42\n#### 42"})
 
 
-def test_a_gold_answer_that_is_no_number_is_refused() -> None:
+def test_a_gold_answer_that_is_not_a_number_raises() -> None:
     with pytest.raises(ActshiftError, match="needs an answer that is a number, got 'B'"):
         number("42", {"answer": "B"})
 
@@ -220,7 +220,7 @@ templates = st.sampled_from(
 
 
 @given(value=numbers, template=templates)
-def test_a_formatted_number_scores_against_itself(value: Decimal, template: str) -> None:
+def test_a_formatted_number_equals_itself(value: Decimal, template: str) -> None:
     assert number(template.format(value), {"answer": str(value)})
 
 
@@ -238,5 +238,5 @@ def test_two_numbers_score_only_if_they_are_equal(a: Decimal, b: Decimal) -> Non
 
 
 @given(st.text())
-def test_no_text_makes_it_fail(text: str) -> None:
+def test_no_text_raises(text: str) -> None:
     number(text, {"answer": "42"})

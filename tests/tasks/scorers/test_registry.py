@@ -1,4 +1,4 @@
-"""Scorers by name, what a row must have, and the exact scorer."""
+"""Scorers by name, the columns that they need, and the exact scorer."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from actshift.errors import ActshiftError
 from actshift.tasks.scorers import SCORERS, get_scorer
 
 
-def test_the_names() -> None:
-    assert tuple(SCORERS) == ("exact", "number", "choice", "boolean", "label")
+def test_every_scorer_of_the_package_is_registered_by_its_name() -> None:
+    assert sorted(SCORERS) == ["boolean", "choice", "exact", "label", "number"]
     assert all(get_scorer(name).name == name for name in SCORERS)
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_name_raises_and_suggests_the_nearest() -> None:
     with pytest.raises(ActshiftError, match=r"no scorer 'numbers' \(did you mean 'number'\?\); the scorers are exact,"):
         get_scorer("numbers")
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_a_row_without_gold_is_refused(name: str) -> None:
+def test_a_row_without_a_gold_answer_raises(name: str) -> None:
     with pytest.raises(ActshiftError, match="needs the column answer or completion, and has prompt, choices"):
         get_scorer(name)("A", {"prompt": "?", "choices": ["A", "B"]})
 
 
 @pytest.mark.parametrize("name", sorted(SCORERS.keys() - {"number"}))
-def test_a_scorer_can_be_sent_to_another_process(name: str) -> None:
+def test_a_scorer_can_be_pickled_for_another_process(name: str) -> None:
     assert pickle.loads(pickle.dumps(get_scorer(name)))("yes", {"answer": "yes", "choices": ["no", "yes"]}) is True
 
 
 @pytest.mark.parametrize("name", SCORERS)
 @pytest.mark.parametrize("text", ["1 ", "- ", "the answer is ", "= ", "A, ", "not the ", "(", "1,", "yes or "])
-def test_a_long_text_takes_little_time(name: str, text: str) -> None:
+def test_a_long_text_is_scored_quickly(name: str, text: str) -> None:
     row = {"answer": {"boolean": "yes", "number": "42"}.get(name, "A"), "choices": ["A", "1, 1", "no or yes"]}
     start = time.process_time()
     get_scorer(name)(text * 1_000, row)
@@ -56,7 +56,7 @@ def test_a_long_text_takes_little_time(name: str, text: str) -> None:
         ("142", {"answer": "42"}, False),
     ],
 )
-def test_exact(prediction: str, row: dict[str, str], right: bool) -> None:
+def test_the_exact_scorer_compares_the_whole_completion(prediction: str, row: dict[str, str], right: bool) -> None:
     exact = get_scorer("exact")
     assert exact(prediction, row) is right
     assert exact.extract(prediction, row) == prediction.strip()

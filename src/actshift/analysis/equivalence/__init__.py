@@ -1,4 +1,4 @@
-"""Weight updates as activation shifts, and shifts as weight updates."""
+"""Weight updates expressed as activation shifts, and the part that steering could copy."""
 
 from actshift.analysis.equivalence.measure import Update, check_twins, equivalence, update_between
 from actshift.analysis.equivalence.report import EquivalenceReport, LayerEquivalence, Remainder

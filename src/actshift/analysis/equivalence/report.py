@@ -1,45 +1,27 @@
-"""What a comparison of a weight update with activation shifts found, by layer."""
+"""The result of `equivalence`, and the sections that show it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Column, Table
+from actshift.analysis.figures import ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
+from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, percent, span, table
 
-from actshift.analysis.render import (
-    ELSEWHERE,
-    OTHER,
-    POST_BLOCK,
-    WEIGHTS,
-    Plain,
-    Section,
-    blocks,
-    finish,
-    listed,
-    new_figure,
-    opacity,
-    percent,
-    span,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-SMALL = 0.1
-"""Up to this scale of an update the slope of the remainder is taken; above it, further orders show."""
+SMALL_SCALE = 0.1
+"""The slope of the remainder is fitted up to this scale of the update; above it, higher orders contribute."""
+MOST, CLOSE, ALIKE = 0.5, 0.1, 0.02
+"""More than half of an output is most of it; a remainder below a tenth is close; shares within two points are alike."""
 
 
 @dataclass(frozen=True)
 class Remainder:
-    """A shift, and what its first-order prediction leaves of it, as the cause is scaled by `scales`.
+    """A shift and the error of its first-order prediction, for several `scales` of its cause.
 
-    `shift`, `predicted` and `left` are root mean squares over tokens of the norms, one for each scale; `share` is the
-    shift at the largest scale over the output that it shifts.
+    `shift`, `predicted` and `left`, the shift minus its prediction, are root mean square norms over tokens for each
+    scale. `share` is the shift at the largest scale relative to the output that it changes.
     """
 
     scales: tuple[float, ...]
@@ -50,38 +32,37 @@ class Remainder:
 
     @property
     def relative(self) -> tuple[float, ...]:
-        """The remainder over the shift, at each scale."""
+        """The remainder relative to the shift, for each scale."""
         return tuple(left / shift if shift else 0.0 for left, shift in zip(self.left, self.shift, strict=True))
 
     @property
     def slope(self) -> float | None:
-        """The slope of log(remainder) over log(scale) at the scales up to 0.1: 2 where the first order is right.
+        """The slope of log(remainder) over log(scale) up to scale 0.1, which is 2 if the first order is right.
 
-        None where there is no remainder, as when only a linear last map changed, or too few small scales.
+        None without a remainder, for example if only a linear last map changed, and with too few small scales.
         """
-        scale = max(self.shift, default=0.0)
+        largest = max(self.shift, default=0.0)
         points = [
-            (math.log(s), math.log(left))
-            for s, left in zip(self.scales, self.left, strict=True)
-            if s <= SMALL and left > 1e-13 * scale
+            (math.log(scale), math.log(left))
+            for scale, left in zip(self.scales, self.left, strict=True)
+            if scale <= SMALL_SCALE and left > 1e-13 * largest
         ]
         if len(points) < 2:
             return None
-        x, y = ([point[axis] for point in points] for axis in (0, 1))
-        mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-        across = sum((one - mean_x) ** 2 for one in x)
-        return sum((one - mean_x) * (other - mean_y) for one, other in points) / across
+        mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+        across = sum((x - mean_x) ** 2 for x, _ in points)
+        return sum((x - mean_x) * (y - mean_y) for x, y in points) / across
 
 
 @dataclass(frozen=True)
 class LayerEquivalence:
-    """One block: its branches' shifts, and what steering could copy of them.
+    """The shifts of one block, and the part of them that steering could copy.
 
-    `skip_share` is the mean of ‖skip‖ / (‖skip‖ + ‖MLP branch‖) at the block's output, None without a known MLP branch.
+    `skip_share` is the mean of ‖skip‖ / (‖skip‖ + ‖MLP‖) in the block's output; None if the MLP branch is unknown.
     `pre_mlp` is the share of the squared norm of the MLP's first-order shift that lies in col A(x), token by token,
-    and `effort` how large the shift of the MLP's input is for it, over that input. `post_mlp` and `post_block` are
-    the shares of the block's shift, on held-out rows, that the best affine map of each rank from that activation gives;
-    rank 0 is a vector.
+    and `effort` the norm of the shift of the MLP's input that this takes, relative to the input. `post_mlp` and
+    `post_block` are, for each rank, the share of the block's shift on held-out rows that the best affine map of that
+    activation predicts. Rank 0 is a vector.
     """
 
     layer: int
@@ -96,11 +77,14 @@ class LayerEquivalence:
 
 
 @dataclass(frozen=True)
-class EquivalenceReport(Plain):
-    """A weight update as activation shifts, by layer; it prints as a table, draws itself, and goes to JSON.
+class EquivalenceReport(SectionReport):
+    """A weight update as activation shifts, by block.
 
-    `outside` are the changed weights that no block holds, which no shift in a block can stand for.
+    `outside` are changed weights outside the blocks, which no shift in a block can replace. `left_out` are the reasons
+    why branches of the blocks are unknown.
     """
+
+    figure_size = (11.0, 3.4)
 
     model: str
     tokens: int
@@ -110,236 +94,198 @@ class EquivalenceReport(Plain):
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON, with the slopes."""
+        """Return all values, ready for JSON, with the relative remainders and the slopes."""
         values = asdict(self)
-        for layer, one in zip(values["layers"], self.layers, strict=True):
-            for kind in ("attention", "mlp", "steering"):
-                if (remainder := getattr(one, kind)) is not None:
-                    layer[kind] |= {"relative": remainder.relative, "slope": remainder.slope}
+        for stored, layer in zip(values["layers"], self.layers, strict=True):
+            for branch in ("attention", "mlp", "steering"):
+                if (remainder := getattr(layer, branch)) is not None:
+                    stored[branch] |= {"relative": remainder.relative, "slope": remainder.slope}
         return values
 
-    def figure(self) -> Figure:
-        """Draw the remainder by scale, the shares by layer, and the skip's share (needs matplotlib)."""
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """The shares that steering could copy, and the first-order remainder if there is one."""
+        return (_copy_section(self), *([_remainder_section(self)] if self.remainders else []))
 
-        return draw(self)
+    @property
+    def plots(self) -> tuple[Plot, ...]:
+        """The remainder by scale, and the copied and the skip's shares by block."""
+        return self.plot_remainder, self.plot_copied, self.plot_skip
 
-    def __rich__(self) -> RenderableType:
-        """Return the table for a terminal."""
+    def branch(self, name: str) -> dict[int, Remainder]:
+        """Return the shifts of the branch "attention" or "mlp", by block, if its first order leaves a remainder."""
+        shifts = {layer.layer: getattr(layer, name) for layer in self.layers}
+        return {layer: shift for layer, shift in shifts.items() if shift is not None and any(shift.left)}
 
-        return table(self)
+    @property
+    def remainders(self) -> dict[int, Remainder]:
+        """The remainders to draw: of the MLP or, if it has none, of the attention."""
+        return self.branch("mlp") or self.branch("attention")
 
+    @property
+    def skip_shares(self) -> dict[int, float]:
+        """The known shares of the skip connection, by block."""
+        return {layer.layer: layer.skip_share for layer in self.layers if layer.skip_share is not None}
 
-def table(report: EquivalenceReport) -> RenderableType:
-    """Return a row a layer, and what the columns mean."""
-    rank = report.ranks[-1]
-    shown = Table(
-        "layer",
-        *(Column(name, justify="right") for name in ("skip", "attn", "left", "MLP", "left", "slope")),
-        *(Column(name, justify="right") for name in ("pre-MLP", "effort")),
-        *(Column(name, justify="right", no_wrap=True) for name in ("post-MLP", "post-block")),
-        box=None,
-        pad_edge=False,
-    )
-    for one in report.layers:
-        shown.add_row(
-            str(one.layer),
-            _cell(one.skip_share),
-            *_two(one.attention),
-            *_two(one.mlp),
-            "" if one.mlp is None or one.mlp.slope is None else f"{one.mlp.slope:.2f}",
-            _cell(one.pre_mlp),
-            "" if one.effort is None else f"{one.effort:.3g}",
-            _cell(None if one.post_mlp is None else one.post_mlp[rank]),
-            _cell(one.post_block[rank]),
+    def plot_remainder(self, axes: Any) -> None:
+        """Draw the relative remainder over the scale of the update, one line for each block."""
+        for layer, shift in self.remainders.items():
+            style = {"color": POST_BLOCK, "alpha": opacity(layer, self.layers[-1].layer + 1)}
+            axes.plot(shift.scales, shift.relative, "o-", **style, markersize=3, linewidth=1)
+        if self.remainders:
+            axes.set(xscale="log", yscale="log")
+        branch = "MLP" if self.branch("mlp") else "attention"
+        finish(axes, "scale of the update", "remainder / shift", f"Remainder of the {branch} (later blocks darker)")
+
+    def plot_copied(self, axes: Any) -> None:
+        """Draw the share of the shift that steering at each site could copy, by block."""
+        numbers, rank = [layer.layer for layer in self.layers], self.ranks[-1]
+        lines = (
+            (f"post-block r={rank}", POST_BLOCK, [layer.post_block[rank] for layer in self.layers]),
+            (f"post-MLP r={rank}", ELSEWHERE, [layer.post_mlp and layer.post_mlp[rank] for layer in self.layers]),
+            ("pre-MLP, any shift", OTHER, [layer.pre_mlp for layer in self.layers]),
         )
+        for label, colour, shares in lines:
+            if None not in shares:
+                axes.plot(numbers, shares, "o-", color=colour, label=label, markersize=3, linewidth=1)
+        axes.set_ylim(-0.03, 1.03)
+        axes.legend(fontsize=8, frameon=False)
+        finish(axes, "block", "share of the shift", "What steering could copy")
+
+    def plot_skip(self, axes: Any) -> None:
+        """Draw the share of the skip connection in the output, by block."""
+        axes.bar(list(self.skip_shares), list(self.skip_shares.values()), color=WEIGHTS, width=0.7)
+        axes.set_ylim(0, 1)
+        finish(axes, "block", "‖skip‖ / (‖skip‖ + ‖MLP‖)", "Share of the skip connection")
+
+
+def outside_note(names: tuple[str, ...]) -> str:
+    """Return a note about changed weights outside the blocks, or an empty string."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 1} more" if names[1:] else ""
+    return f"Changed outside the blocks, where steering cannot reach: {names[0]}{more}."
+
+
+def _copy_section(report: EquivalenceReport) -> Section:
+    rank, skip_shares = report.ranks[-1], report.skip_shares
     notes = [
-        f"{report.model}, {report.tokens:,} tokens. attn, MLP: their shift over their output; left: what the first "
-        "order misses of them. Slope: 2 where it is right. pre-MLP: the share of the MLP's shift in col A(x), and the "
-        f"effort ‖Δx‖/‖x‖ it takes; post-: the share of the block's shift that an affine map of rank {rank} copies.",
+        f"{report.model}, {report.tokens:,} tokens.",
+        "Attention and MLP: the shift relative to the output of the branch.",
+        f"Post-MLP and post-block: the share of the block's shift that an affine map of rank {rank} copies, on "
+        "held-out rows.",
+        "Pre-MLP: the share of the MLP's first-order shift in col A(x), and the effort ‖Δx‖ / ‖x‖ that it takes.",
+        outside_note(report.outside),
+        *report.left_out,
     ]
-    if report.outside:
-        more = f" and {len(report.outside) - 1} more" if report.outside[1:] else ""
-        notes.append(f"Changed outside the blocks, where no shift reaches: {report.outside[0]}{more}.")
-    return Group(shown, "", *notes, *report.left_out)
-
-
-def _cell(share: float | None) -> str:
-    """Return a share of 1 in percent, or nothing."""
-    return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _two(remainder: Remainder | None) -> tuple[str, str]:
-    if remainder is None:
-        return "", ""
-    return f"{100 * remainder.share:.3g} %", f"{100 * remainder.relative[-1]:.3g} %"
-
-
-def draw(report: EquivalenceReport) -> Figure:
-    """Draw the first-order remainder by scale, what each site could copy by layer, and the skip's share by layer.
-
-    Raises ActshiftError where matplotlib is not installed.
-    """
-    figure = new_figure(11, 3.4)
-    left, middle, right = figure.subplots(1, 3)
-    remainder(left, report)
-    shares(middle, report)
-    skip(right, report)
-    return figure
-
-
-def remainder(axes: Any, report: EquivalenceReport) -> None:
-    """Draw the relative remainder of each layer's MLP over the scale of the update, both on log scales."""
-    found = [one for one in report.layers if one.mlp is not None and any(one.mlp.left)]
-    for one in found:
-        assert one.mlp is not None
-        full = opacity(one.layer, report.layers[-1].layer + 1)
-        axes.plot(one.mlp.scales, one.mlp.relative, "o-", color=POST_BLOCK, alpha=full, markersize=3, linewidth=1)
-    if found:
-        axes.set(xscale="log", yscale="log")
-    finish(axes, "scale of the update", "remainder / shift", "First-order remainder of the MLP, by layer")
-
-
-def shares(axes: Any, report: EquivalenceReport) -> None:
-    """Draw the share of the update's shift that steering at each site could copy, by layer."""
-    layers, rank = [one.layer for one in report.layers], report.ranks[-1]
-    lines = {
-        f"post-block r={rank}": (POST_BLOCK, [one.post_block[rank] for one in report.layers]),
-        f"post-MLP r={rank}": (ELSEWHERE, [one.post_mlp[rank] if one.post_mlp else None for one in report.layers]),
-        "pre-MLP, any shift": (OTHER, [one.pre_mlp for one in report.layers]),
-    }
-    for label, (colour, values) in lines.items():
-        if None not in values:
-            axes.plot(layers, values, "o-", color=colour, label=label, markersize=3, linewidth=1)
-    axes.set_ylim(-0.03, 1.03)
-    axes.legend(fontsize=8, frameon=False)
-    finish(axes, "block", "share of the shift", "What steering could copy")
-
-
-def skip(axes: Any, report: EquivalenceReport) -> None:
-    """Draw the share of the block's output that the skip carries, by layer."""
-    found = [(one.layer, one.skip_share) for one in report.layers if one.skip_share is not None]
-    axes.bar([layer for layer, _ in found], [share for _, share in found], color=WEIGHTS, width=0.7)
-    axes.set_ylim(0, 1)
-    finish(axes, "block", "‖skip‖ / (‖skip‖ + ‖MLP‖)", "The skip's share of the block's output")
-
-
-HALF, CLOSE, ALIKE = 0.5, 0.1, 0.02
-"""Over half of an output is most of it, a remainder under a tenth is close, and shares within two points are alike."""
-
-
-def sections(report: EquivalenceReport) -> Iterator[Section]:
-    """Give the sections that a comparison of weights fills; a model whose MLPs are not known fills none."""
-    if any(one.skip_share is not None for one in report.layers):
-        yield _skip(report)
-    if any(one.mlp is not None and any(one.mlp.left) for one in report.layers):
-        yield _remainder(report)
-
-
-def _skip(report: EquivalenceReport) -> Section:
-    shares = {one.layer: one.skip_share for one in report.layers if one.skip_share is not None}
-    rank = report.ranks[-1]
+    skip = span(skip_shares.values()) if skip_shares else ""
     return Section(
         key="skip",
-        title="What the skip carries",
-        reading="Each bar is the mean of ‖skip‖ / (‖skip‖ + ‖MLP‖) in a block's output: what steering after the MLP "
-        "does not see, and steering after the block does.",
-        advice=_seen(report, shares),
-        alt=f"Bars by block: the skip carries {span(shares.values())} of the block's output.",
-        columns=("block", "skip's share", f"after the MLP, r={rank}", f"after the block, r={rank}", "before the MLP"),
-        rows=tuple(
-            (
-                str(one.layer),
-                percent(one.skip_share),
-                percent(one.post_mlp[rank] if one.post_mlp else None),
-                percent(one.post_block[rank]),
-                percent(one.pre_mlp),
-            )
-            for one in report.layers
+        title="What the skip connection carries" if skip else "What steering could copy",
+        how_to_read="The share of the skip is the mean of ‖skip‖ / (‖skip‖ + ‖MLP‖) in a block's output, which "
+        "steering after the MLP misses and steering after the block includes."
+        if skip
+        else "Each share is the part of the update's shift that steering at one site could copy.",
+        **table(
+            report.layers,
+            ("block", lambda layer: str(layer.layer)),
+            ("skip", lambda layer: percent(layer.skip_share)),
+            ("attention", lambda layer: dash(layer.attention and 100 * layer.attention.share, ".3g", " %")),
+            ("MLP", lambda layer: dash(layer.mlp and 100 * layer.mlp.share, ".3g", " %")),
+            (f"post-MLP r={rank}", lambda layer: percent(layer.post_mlp[rank] if layer.post_mlp else None)),
+            (f"post-block r={rank}", lambda layer: percent(layer.post_block[rank])),
+            ("pre-MLP", lambda layer: percent(layer.pre_mlp)),
+            ("effort", lambda layer: dash(layer.effort, ".3g")),
         ),
-        draw=lambda: _drawn(skip, report),
+        advice=_site_advice(report) if skip else "Steer after the block: the MLP of this architecture is unknown.",
+        note=" ".join(note for note in notes if note),
+        alt=f"Bars by block: the skip connection carries {skip} of the block's output."
+        if skip
+        else "Lines by block: the share of the shift that steering at each site could copy.",
+        plot=report.plot_skip if skip else report.plot_copied,
     )
 
 
-def _seen(report: EquivalenceReport, shares: dict[int, float]) -> str:
-    rank = report.ranks[-1]
-    most = [layer for layer, share in shares.items() if share > HALF]
+def _site_advice(report: EquivalenceReport) -> str:
+    """Recommend steering after the block or after the MLP."""
+    rank, shares = report.ranks[-1], report.skip_shares
+    most = [layer for layer, share in shares.items() if share > MOST]
+    largest = percent(max(shares.values()))
     carried = (
-        f"the skip carries more than half of the output in {blocks(most)}, up to {percent(max(shares.values()))}"
+        f"the skip connection carries more than half of the output in {blocks(most)}, up to {largest}"
         if most
-        else f"the MLP carries more than half in every block, the skip {percent(max(shares.values()))} at most"
+        else f"the MLP carries more than half of the output in every block, and the skip connection {largest} at most"
     )
-    both = [(one.post_block[rank], one.post_mlp[rank]) for one in report.layers if one.post_mlp]
-    if not both:
+    pairs = [(layer.post_block[rank], layer.post_mlp[rank]) for layer in report.layers if layer.post_mlp]
+    if not pairs:
         return f"Steer after the {'block' if most else 'MLP'}: {carried}."
-    block, mlp = (sum(one) / len(both) for one in zip(*both, strict=True))
+    block, mlp = (fmean(values) for values in zip(*pairs, strict=True))
+    carried = f"{carried[0].upper()}{carried[1:]}."
     copied = (
         f"an affine map of rank {rank} copies {percent(block)} of this update's shift after the block and "
         f"{percent(mlp)} after the MLP, on held-out rows"
     )
     if abs(block - mlp) < ALIKE:
-        return f"Choose between block and MLP by training after both: {copied}, though {carried}."
+        return f"Choose between block and MLP by training after both: {copied}. {carried}"
     if block > mlp:
-        return f"Steer after the block: {copied}, and {carried}."
-    return f"Try steering after the MLP: {copied}, though {carried}."
+        return f"Steer after the block: {copied}. {carried}"
+    return f"Try steering after the MLP: {copied}. {carried}"
 
 
-def _remainder(report: EquivalenceReport) -> Section:
-    found = {one.layer: one.mlp for one in report.layers if one.mlp is not None and any(one.mlp.left)}
-    scales = next(iter(found.values())).scales
-    slopes = [one.slope for one in found.values() if one.slope is not None]
-    fall = f", which here is the power {_range(slopes)}" if slopes else ""
-    attention = {one.layer: one.attention.relative[-1] for one in report.layers if one.attention is not None}
-    full = [one.relative[-1] for one in found.values()]
+def _remainder_section(report: EquivalenceReport) -> Section:
+    drawn, other = ("mlp", "attention") if report.branch("mlp") else ("attention", "mlp")
+    labels = {"mlp": "MLP", "attention": "attention"}
+    remainders = report.remainders
+    scales = next(iter(remainders.values())).scales
+
+    def error(layer: LayerEquivalence, branch: str, index: int) -> str:
+        shift = getattr(layer, branch)
+        return "–" if shift is None else f"{100 * shift.relative[index]:.2g} %"
+
+    slopes = sorted(shift.slope for shift in remainders.values() if shift.slope is not None)
+    measured = " to ".join(dict.fromkeys(f"{slope:.2f}" for slope in (slopes[0], slopes[-1]))) if slopes else "unknown"
     return Section(
         key="remainder",
         title="How far the first order holds",
-        reading="Each line is the MLP of a block, stronger for later ones: what the prediction from ΔW misses, over "
-        f"the shift, as the update is scaled; where the theory holds, the miss itself falls with the square{fall}.",
-        advice=_trusted(report, scales),
-        alt=f"Lines by block on log axes: the remainder falls with the scale, and is {span(full)} of the shift at full "
-        "size.",
-        columns=("block", *(f"scale {scale:g}" for scale in scales), "power", f"attention, scale {scales[-1]:g}"),
-        rows=tuple(
-            (
-                str(layer),
-                *(f"{100 * value:.2g} %" for value in one.relative),
-                "–" if one.slope is None else f"{one.slope:.2f}",
-                percent(attention.get(layer)),
-            )
-            for layer, one in found.items()
+        how_to_read=f"Each line is the {labels[drawn]} of a block: the error of the prediction from ΔW relative to the "
+        "shift, as the update is scaled.",
+        **table(
+            report.layers,
+            ("block", lambda layer: str(layer.layer)),
+            *(
+                (f"scale {scale:g}", lambda layer, index=index: error(layer, drawn, index))
+                for index, scale in enumerate(scales)
+            ),
+            ("power", lambda layer: dash(remainders[layer.layer].slope if layer.layer in remainders else None, ".2f")),
+            (f"{labels[other]}, scale {scales[-1]:g}", lambda layer: error(layer, other, -1)),
         ),
-        draw=lambda: _drawn(remainder, report),
+        advice=_first_order_advice(report),
+        note="If the first order is right, the error falls with the power 2 of the scale; here the power is "
+        f"{measured}.",
+        alt="Lines by block on log axes: the remainder falls with the scale, and is "
+        f"{span(shift.relative[-1] for shift in remainders.values())} of the shift at full size.",
+        plot=report.plot_remainder,
     )
 
 
-def _range(values: list[float]) -> str:
-    return " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(values), max(values))))
-
-
-def _trusted(report: EquivalenceReport, scales: tuple[float, ...]) -> str:
-    """Say up to which share of the update first-order figures are close, in the MLP and in the attention."""
-    branches = {
-        name: [one for layer in report.layers if (one := getattr(layer, kind)) is not None and any(one.left)]
-        for kind, name in (("mlp", "MLPs'"), ("attention", "attention's"))
-    }
-    branches = {name: lines for name, lines in branches.items() if lines}
-    full = listed(f"{span(one.relative[-1] for one in lines)} of the {name} shift" for name, lines in branches.items())
-    missed = f"at its full size the first order misses {full}"
-    worst = [
-        max(values) for values in zip(*(one.relative for lines in branches.values() for one in lines), strict=True)
-    ]
-    held = [scale for scale, miss in zip(scales, worst, strict=True) if miss < CLOSE]
+def _first_order_advice(report: EquivalenceReport) -> str:
+    """Say up to which scale of the update the first-order prediction is close in every block."""
+    branches = {"MLPs'": report.branch("mlp"), "attention's": report.branch("attention")}
+    shifts = [shift for branch in branches.values() for shift in branch.values()]
+    missed = listed(
+        f"{span(shift.relative[-1] for shift in branch.values())} of the {name} shift"
+        for name, branch in branches.items()
+        if branch
+    )
+    worst = [max(values) for values in zip(*(shift.relative for shift in shifts), strict=True)]
+    close = [scale for scale, error in zip(shifts[0].scales, worst, strict=True) if error < CLOSE]
     if worst[-1] < CLOSE:
-        return f"Trust first-order figures for an update of this size: {missed}."
-    if not held:
-        return f"Trust first-order figures for a direction alone, and train to know the rest: {missed}."
-    return (
-        f"Trust first-order figures for the first {percent(max(held))} of this update, where they miss less than a "
-        f"tenth in every block, and train to know the rest: {missed}."
-    )
-
-
-def _drawn(draw: Callable[[Any, EquivalenceReport], None], report: EquivalenceReport) -> Figure:
-    figure = new_figure(4.9, 3.1)
-    draw(figure.subplots(), report)
-    return figure
+        trusted = "for an update of this size"
+    elif close:
+        trusted = (
+            f"for the first {percent(max(close))} of this update, with an error below a tenth in every block, and "
+            "train to know the rest"
+        )
+    else:
+        trusted = "for a direction alone, and train to know the rest"
+    return f"Trust first-order figures {trusted}: at its full size the first order misses {missed}."

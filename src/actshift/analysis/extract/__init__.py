@@ -1,26 +1,12 @@
-"""From a fine-tuned checkpoint to an adapter."""
+"""Extract an adapter from a fine-tuned checkpoint."""
 
-from actshift.analysis.extract.distill import distill, held_out_kl
-from actshift.analysis.extract.extract import Extraction, check_same_tokenizer, extract
-from actshift.analysis.extract.fit import config_for, fit_layers, uniform, within
-from actshift.analysis.extract.model_pair import ModelPair
-from actshift.analysis.extract.oracle import oracle
-from actshift.analysis.extract.report import ExtractReport, LayerFit, LayerOracle, OracleReport
-
-__all__ = [
-    "ExtractReport",
-    "Extraction",
-    "LayerFit",
-    "LayerOracle",
-    "ModelPair",
-    "OracleReport",
-    "check_same_tokenizer",
-    "config_for",
-    "distill",
-    "extract",
-    "fit_layers",
-    "held_out_kl",
-    "oracle",
-    "uniform",
-    "within",
-]
+from actshift.analysis.extract.distill import distill as distill
+from actshift.analysis.extract.extract import Extraction as Extraction
+from actshift.analysis.extract.extract import check_same_tokenizer as check_same_tokenizer
+from actshift.analysis.extract.extract import extract as extract
+from actshift.analysis.extract.model_pair import ModelPair as ModelPair
+from actshift.analysis.extract.oracle import oracle as oracle
+from actshift.analysis.extract.report import ExtractReport as ExtractReport
+from actshift.analysis.extract.report import LayerFit as LayerFit
+from actshift.analysis.extract.report import LayerOracle as LayerOracle
+from actshift.analysis.extract.report import OracleReport as OracleReport

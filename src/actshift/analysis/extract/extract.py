@@ -1,4 +1,4 @@
-"""A fine-tuned checkpoint becomes an adapter of its base."""
+"""Extract an adapter of a base model from its fine-tuned version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batch, check_tokens
-from actshift.analysis.extract.distill import distill, held_out_kl
-from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, uniform, within
+from actshift.analysis.extract.distill import distill, validation_kl
+from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, ranks_within
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit, OracleReport
-from actshift.analysis.render import ProgressCallback, progress_counter
+from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
 from actshift.model_head import head_of
@@ -33,103 +34,13 @@ from actshift.tuner.layer import CONTAINER
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTokenizerBase) -> None:
-    """Raise ActshiftError unless both tokenizers give every token the same number.
-
-    >>> from actshift.demo import load_base
-    >>> check_same_tokenizer(load_base()[1], load_base()[1])
-    """
-    ours, theirs = base.get_vocab(), finetuned.get_vocab()
-    if ours == theirs:
-        return
-    token = next(token for token in {**ours, **theirs} if ours.get(token) != theirs.get(token))
-    raise ActshiftError(
-        f"the fine-tuned model has another tokenizer: {token!r} is {ours.get(token, 'no token')} in the base and "
-        f"{theirs.get(token, 'no token')} there, so their activations cannot be compared token by token."
-    )
-
-
-FILE = "unfinished.safetensors"
-
-
-@dataclass(frozen=True)
-class FittedBlocks:
-    """The fits of an extraction in one file of its folder; `key` names the models, the text and the ranks."""
-
-    folder: Path
-    key: str
-
-    @classmethod
-    def of(
-        cls, folder: str | Path, batches: Sequence[Batch], settings: Mapping[str, Any], resume: bool
-    ) -> FittedBlocks:
-        """Open the folder of an extraction.
-
-        Raises ActshiftError where it holds something and is not to be resumed, or is that of another extraction.
-        """
-        text = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        for batch in batches:
-            text.update(batch["input_ids"].cpu().numpy().tobytes())
-        store = cls(Path(folder), text.hexdigest())
-        if not resume:
-            check_new_folder(store.folder)
-        elif not (store.folder / FILE).is_file():
-            raise ActshiftError(f"{folder} holds no unfinished extraction to go on with; leave --resume out.")
-        elif store._stored()["key"] != store.key:
-            raise ActshiftError(
-                f"{folder} holds an extraction with other models, text or ranks; give what it began with, or another "
-                "folder."
-            )
-        return store
-
-    def load(self, model: nn.Module) -> dict[int, LayerFit]:
-        """Put the stored fits into the model's adapters, and return their figures by layer."""
-        if not (self.folder / FILE).is_file():
-            return {}
-        tensors = _tensors(model)
-        with safe_open(self.folder / FILE, framework="pt") as stored:
-            for name in stored.keys():  # noqa: SIM118  it is no mapping
-                tensors[name].data.copy_(stored.get_tensor(name))
-        return {one["layer"]: LayerFit(**one) for one in self._stored()["fits"]}
-
-    def save(self, model: nn.Module, fits: Mapping[int, LayerFit]) -> None:
-        """Write the adapters and the figures of the layers that are fitted, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".{FILE}.{os.getpid()}.part"
-        about = {"key": self.key, "fits": [asdict(fit) for fit in fits.values()]}
-        try:
-            save_file(
-                {n: t.detach().contiguous() for n, t in _tensors(model).items()}, part, {"about": json.dumps(about)}
-            )
-            part.replace(self.folder / FILE)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        """Take the file away: the adapter is written."""
-        (self.folder / FILE).unlink(missing_ok=True)
-
-    def _stored(self) -> dict[str, Any]:
-        try:
-            with safe_open(self.folder / FILE, framework="pt") as stored:
-                return json.loads(stored.metadata()["about"])
-        except Exception as error:
-            raise ActshiftError(f"{self.folder / FILE} is damaged; delete it and start again.") from error
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{layer.layer_index}.{name}": tensor
-        for layer in steering_layers(model).values()
-        for shift in layer.lora_steer.values()
-        for name, tensor in shift.named_parameters()
-    }
+UNFINISHED = "unfinished.safetensors"
+"""File in the output folder with the adapters that are already fitted. It is deleted at the end."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """A steered model, the base with the extracted adapter, and what was found on the way."""
+    """The base model with the extracted adapter, and the report of the extraction."""
 
     model: Any
     report: ExtractReport
@@ -150,101 +61,203 @@ def extract(
     resume: bool = False,
     heard: ProgressCallback = lambda phase, done, total: None,
 ) -> Extraction:
-    """Return the base with a linear post-block adapter that stands for what fine-tuning changed.
+    """Attach a linear post-block adapter to the base model that approximates its fine-tuned version.
 
-    The adapter is fitted in closed form, block by block, on any unlabelled text, and with `distill_steps` trained on KL
-    after. `rank` is every block's; a `budget` of parameters is spent unevenly instead, where the oracle is largest.
-    With `linear` the same is tried at full rank, to see what any linear map could. In `folder` each fit is kept, and
-    `resume` goes on from there. `heard` is told the phase, and how many of its steps are done. A classifier's base is
-    given the head of the fine-tuned one, which is saved with the adapter.
+    Block by block, the adapter Δ(h) = W_up W_down h + b minimises the ridge-penalised error
 
-    Raises ActshiftError where the two are not versions of one model, there is too little text, or activations are
-    not finite.
-    Source: the oracle is arXiv 2603.00425's; the extraction is [ours], METHOD §3.
+        mean_t ‖h_finetuned,t - h_t - Δ(h_t)‖² + λ ‖W_up W_down‖²    with W_down [r, d], W_up [d, r], b [d],
+
+    where h_t is the block's output at token t on the stream that is already steered at earlier blocks. The solution has
+    a closed form. It is computed in float64 and stored in the base's dtype. λ has the least error on validation rows
+    (every third). With `distill_steps`, the adapter is then trained on KL(fine-tuned ‖ steered).
+
+    Args:
+        base: The base model. It carries the adapter afterwards; a classifier also receives the fine-tuned head, which
+            is saved with the adapter.
+        finetuned: A version of the base with other weights, of any dtype. It is not changed.
+        batches: Unlabelled batches with `input_ids` and `attention_mask`, `[batch, seq]`, from any text;
+            `actshift.token_batches` builds them.
+        rank: The rank r at every block.
+        budget: Number of parameters to distribute over the blocks according to the oracle, instead of `rank`.
+        distill_steps: Optimiser steps of distillation, one batch each, at `learning_rate`.
+        linear: Report the KL with linear maps of full rank too, the best that any rank could reach.
+        ranks: The ranks at which the report describes the oracle; those above the width d are ignored.
+        nonlinear_steps: Steps to train the report's nonlinear maps; 0 skips them.
+        folder: A new folder for the adapter. Finished fits are stored there while the extraction runs.
+        resume: Continue the unfinished extraction in `folder`.
+        heard: Called with the phase, its finished steps and the total number of steps.
+
+    Raises:
+        ActshiftError: The models are not versions of one model, the rank or budget is unusable, there are too few
+            tokens, an activation is not finite, or `folder` cannot be used.
+
+    Source: arXiv 2603.00425 (oracle steering); the extraction is this project's, docs/method.md#extraction.
+
+    >>> from copy import deepcopy
+    >>> from actshift.analysis.batches import token_batches
+    >>> from actshift.demo import load_base
+    >>> base, tokenizer = load_base()
+    >>> finetuned = deepcopy(base)
+    >>> _ = finetuned.get_submodule("model.layers.5.mlp.down_proj").weight.data.mul_(1.5)
+    >>> texts = ["what is the largest of three and four ?"] * 6
+    >>> extraction = extract(base, finetuned, token_batches(texts, tokenizer, 2), rank=2, nonlinear_steps=0)
+    >>> extraction.report.kl["closed_form"] < extraction.report.kl["base"]
+    True
     """
     check_tokens(batches, 4, "the extraction")
     share_head(base, finetuned)
-    twins = ModelPair.of(base, finetuned)
-    width = resolve(base, layers=[0])[0].width
+    pair = ModelPair.of(base, finetuned)
+    width, layers = resolve(base, layers=[0])[0].width, range(len(pair.blocks))
     check_rank(rank, width)
+    # The keys are part of the hash that an unfinished extraction is recognised by.
     settings = {"rank": rank, "budget": budget, "twins": [_name(base), _name(finetuned)], "width": width}
-    store = FittedBlocks.of(folder, batches, settings, resume) if folder is not None else None
-    measured = [one for one in ranks if one <= width]
-    steps = nonlinear_steps + 2 * len(batches) if nonlinear_steps else len(batches)
-    nonlinear_rank = min(8, max(measured))
-    found = oracle(
-        twins, batches, measured, nonlinear_rank, nonlinear_steps, progress_counter(heard, "The oracle's shifts", steps)
-    )
-    kl = {"base": found.kl_base, "oracle": found.kl_oracle}
-    layers = range(len(twins.blocks))
+    store = FitStore.open(folder, batches, settings, resume) if folder is not None else None
+    oracle_report = _measure_oracle(pair, batches, [r for r in ranks if r <= width], nonlinear_steps, heard)
+    kl = {"base": oracle_report.kl_base, "oracle": oracle_report.kl_oracle}
     if linear:
-        kl["linear"] = _linear(twins, batches, uniform(width, layers), heard)
-    chosen = within(budget, found, width) if budget is not None else uniform(rank, layers)
+        kl["linear"] = _full_rank_kl(pair, batches, dict.fromkeys(layers, width), heard)
+    chosen = dict.fromkeys(layers, rank) if budget is None else ranks_within(budget, oracle_report, width)
     model = attach(base, config_for(chosen, head_of(base) or "CAUSAL_LM"))
-    twins = replace(twins, base=model)
-    fits = _fitted(twins, batches, chosen, store, heard)
-    kl["closed_form"] = held_out_kl(twins, batches)
+    pair = replace(pair, base=model)
+    done = store.load(model) if store is not None else {}
+    on_layer = partial(store.save, model) if store is not None else None
+    on_batch = progress_counter(heard, "Fitting the adapter", (len(chosen) - len(done)) * len(batches))
+    fits = fit_layers(pair, batches, chosen, done, on_layer, on_batch)
+    kl["closed_form"] = validation_kl(pair, batches)
     if distill_steps:
-        kl["distilled"] = distill(
-            twins, batches, distill_steps, learning_rate, progress_counter(heard, "Distillation", distill_steps)
-        )
+        on_step = progress_counter(heard, "Distilling", distill_steps)
+        kl["distilled"] = distill(pair, batches, distill_steps, learning_rate, on_step)
     if store is not None:
-        model.save_pretrained(str(store.folder), save_embedding_layers=False)
-        name_classes(store.folder, finetuned)
-        store.finish()
-    return Extraction(model, _report(twins, batches, fits, kl, distill_steps, found))
-
-
-def _linear(twins: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard: ProgressCallback) -> float:
-    """Return the KL that remains with a linear map of every rank at every block; the base is left as it was."""
-    grads = {name: p.requires_grad for name, p in twins.base.named_parameters()}
-    model = attach(twins.base, config_for(ranks, head_of(twins.base) or "CAUSAL_LM"))
-    tried = replace(twins, base=model)
-    try:
-        fit_layers(tried, batches, ranks, on_batch=progress_counter(heard, "Linear maps", len(ranks) * len(batches)))
-        return held_out_kl(tried, batches)
-    finally:
-        model.unload()
-        for name, parameter in twins.base.named_parameters():
-            parameter.requires_grad_(grads[name])
-
-
-def _fitted(
-    twins: ModelPair, batches: Sequence[Batch], ranks: Ranks, store: FittedBlocks | None, heard: ProgressCallback
-) -> list[LayerFit]:
-    done = store.load(twins.base) if store is not None else {}
-    fits = dict(done)
-
-    def keep(fit: LayerFit) -> None:
-        fits[fit.layer] = fit
-        if store is not None:
-            store.save(twins.base, fits)
-
-    count = (len(ranks) - len(done)) * len(batches)
-    return fit_layers(twins, batches, ranks, done, keep, progress_counter(heard, "The adapter", count))
-
-
-def _report(
-    twins: ModelPair,
-    batches: Sequence[Batch],
-    fits: list[LayerFit],
-    kl: dict[str, float],
-    distill_steps: int,
-    found: OracleReport,
-) -> ExtractReport:
-    mine = sum(p.numel() for name, p in twins.base.named_parameters() if CONTAINER in name)
-    return ExtractReport(
-        model=_name(twins.base),
-        finetuned=_name(twins.finetuned),
+        store.finish(model, finetuned)
+    report = ExtractReport(
+        model=_name(model),
+        finetuned=_name(finetuned),
         tokens=sum(int(batch["attention_mask"].sum()) for batch in batches),
-        parameters=mine,
-        checkpoint=sum(p.numel() for p in twins.finetuned.parameters()),
+        parameters=sum(p.numel() for name, p in model.named_parameters() if CONTAINER in name),
+        checkpoint=sum(p.numel() for p in finetuned.parameters()),
         layers=tuple(fits),
         kl=kl,
         distill_steps=distill_steps,
-        oracle=found,
+        oracle=oracle_report,
     )
+    return Extraction(model, report)
+
+
+def _measure_oracle(
+    pair: ModelPair, batches: Sequence[Batch], ranks: Sequence[int], steps: int, heard: ProgressCallback
+) -> OracleReport:
+    passes = steps + 2 * len(batches) if steps else len(batches)
+    on_batch = progress_counter(heard, "Measuring the oracle", passes)
+    return oracle(pair, batches, ranks, min(8, max(ranks)), steps, on_batch)
+
+
+def _full_rank_kl(pair: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard: ProgressCallback) -> float:
+    """Return the KL with linear maps of full rank at every block, and leave the base unchanged."""
+    requires_grad = {name: p.requires_grad for name, p in pair.base.named_parameters()}
+    model = attach(pair.base, config_for(ranks, head_of(pair.base) or "CAUSAL_LM"))
+    steered = replace(pair, base=model)
+    try:
+        on_batch = progress_counter(heard, "Fitting linear maps", len(ranks) * len(batches))
+        fit_layers(steered, batches, ranks, on_batch=on_batch)
+        return validation_kl(steered, batches)
+    finally:
+        model.unload()
+        for name, parameter in pair.base.named_parameters():
+            parameter.requires_grad_(requires_grad[name])
 
 
 def _name(model: Any) -> str:
     return getattr(model.config, "name_or_path", "") or type(model).__name__
+
+
+@dataclass(frozen=True)
+class FitStore:
+    """The finished fits of an extraction in one file. `key` is a hash of the models, the text and the ranks."""
+
+    folder: Path
+    key: str
+
+    @classmethod
+    def open(cls, folder: str | Path, batches: Sequence[Batch], settings: Mapping[str, Any], resume: bool) -> FitStore:
+        """Open the folder of an extraction.
+
+        Raises:
+            ActshiftError: The folder is not empty, or with `resume`, contains no extraction with this key.
+        """
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for batch in batches:
+            digest.update(batch["input_ids"].cpu().numpy().tobytes())
+        store = cls(Path(folder), digest.hexdigest())
+        if not resume:
+            check_new_folder(store.folder)
+        elif not store._file.is_file():
+            raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
+        elif store._metadata()["key"] != store.key:
+            raise ActshiftError(
+                f"{folder} holds an extraction with other models, text or ranks; use the same ones, or another folder."
+            )
+        return store
+
+    def load(self, model: nn.Module) -> dict[int, LayerFit]:
+        """Fill the adapters of the model from the file, and return the stored fits by layer."""
+        if not self._file.is_file():
+            return {}
+        tensors = _adapter_tensors(model)
+        with safe_open(self._file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118  not a mapping
+                tensors[name].data.copy_(stored.get_tensor(name))
+        return {fit["layer"]: LayerFit(**fit) for fit in self._metadata()["fits"]}
+
+    def save(self, model: nn.Module, fits: Mapping[int, LayerFit]) -> None:
+        """Write the adapters and fits atomically."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{UNFINISHED}.{os.getpid()}.part"
+        about = {"key": self.key, "fits": [asdict(fit) for fit in fits.values()]}
+        tensors = {name: tensor.detach().contiguous() for name, tensor in _adapter_tensors(model).items()}
+        try:
+            save_file(tensors, part, {"about": json.dumps(about)})
+            part.replace(self._file)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def finish(self, model: Any, finetuned: nn.Module) -> None:
+        """Save the adapter, with the class names of a classifier, and delete the file."""
+        model.save_pretrained(str(self.folder), save_embedding_layers=False)
+        name_classes(self.folder, finetuned)
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / UNFINISHED
+
+    def _metadata(self) -> dict[str, Any]:
+        try:
+            with safe_open(self._file, framework="pt") as stored:
+                return json.loads(stored.metadata()["about"])
+        except Exception as error:
+            raise ActshiftError(f"{self._file} is damaged; delete it and start again.") from error
+
+
+def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        f"{layer.layer_index}.{name}": tensor
+        for layer in steering_layers(model).values()
+        for shift in layer.lora_steer.values()
+        for name, tensor in shift.named_parameters()
+    }
+
+
+def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTokenizerBase) -> None:
+    """Raise ActshiftError unless both tokenizers have the same id for every token.
+
+    >>> from actshift.demo import load_base
+    >>> check_same_tokenizer(load_base()[1], load_base()[1])
+    """
+    ids, finetuned_ids = base.get_vocab(), finetuned.get_vocab()
+    if ids == finetuned_ids:
+        return
+    token = next(token for token in {**ids, **finetuned_ids} if ids.get(token) != finetuned_ids.get(token))
+    raise ActshiftError(
+        f"The fine-tuned model has another tokenizer: {token!r} is {ids.get(token, 'no token')} in the base and "
+        f"{finetuned_ids.get(token, 'no token')} there. Activations of different tokens cannot be compared."
+    )

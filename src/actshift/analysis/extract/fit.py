@@ -1,18 +1,18 @@
-"""The adapter in closed form: one regression a block, in order, on the stream that is steered already."""
+"""Fit low-rank adapters in closed form: one regression per block, in order, on the stream that is already steered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, split_tokens, unmasked
+from actshift.analysis.capture import Batch, inference, row_offsets, split_tokens, unmasked
 from actshift.analysis.extract.model_pair import ModelPair
-from actshift.analysis.extract.report import LayerFit, OracleReport
-from actshift.analysis.regression import Affine, Fit, Moments, best_fit
+from actshift.analysis.extract.report import LayerFit, LayerOracle, OracleReport
+from actshift.analysis.regression import Affine, Moments, best_fit
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
 from actshift.tuner import Intervention, SteeringConfig, steering_layers
@@ -21,8 +21,38 @@ Ranks = dict[int, int]
 """The rank of each steered layer."""
 
 
+def ranks_within(budget: int, report: OracleReport, width: int) -> Ranks:
+    """Distribute a budget of parameters as ranks over the layers with the largest oracle shifts relative to the stream.
+
+    One rank costs 2d + 1 parameters, and the first rank of a layer d more for the bias. Ranks are bought greedily, the
+    one that adds most of the oracle's energy relative to the activation's energy first.
+
+    Raises:
+        ActshiftError: The budget buys no rank.
+    """
+    offers = [(layer.size**2 * gain, layer.layer, rank) for layer in report.layers for rank, gain in _rank_gains(layer)]
+    ranks: Ranks = {}
+    remaining = budget
+    for gain, layer, rank in sorted(offers, reverse=True):
+        cost = (rank - ranks.get(layer, 0)) * (2 * width + 1) + (0 if layer in ranks else width)
+        if gain > 0 and rank > ranks.get(layer, 0) and cost <= remaining:
+            ranks[layer], remaining = rank, remaining - cost
+    if not ranks:
+        raise ActshiftError(f"A budget of {budget:,} parameters buys no rank; the cheapest costs {3 * width + 1:,}.")
+    return ranks
+
+
+def _rank_gains(layer: LayerOracle) -> Iterator[tuple[int, float]]:
+    """Yield each rank up to the largest measured one, with the mean energy that it adds."""
+    last, reached = 0, 0.0
+    for rank, energy in layer.energy.items():
+        for step in range(last + 1, rank + 1):
+            yield step, (energy - reached) / (rank - last)
+        last, reached = rank, energy
+
+
 def config_for(ranks: Ranks, task_type: TaskType = "CAUSAL_LM") -> SteeringConfig:
-    """Return the config of a linear post-block adapter with biases, of these ranks by layer, for a model's head."""
+    """Return the config of a linear post-block adapter with biases and these ranks."""
     return SteeringConfig(
         interventions=[
             Intervention(
@@ -36,45 +66,50 @@ def config_for(ranks: Ranks, task_type: TaskType = "CAUSAL_LM") -> SteeringConfi
 
 
 def fit_layers(
-    twins: ModelPair,
+    pair: ModelPair,
     batches: Sequence[Batch],
     ranks: Ranks,
-    done: dict[int, LayerFit] | None = None,
-    on_layer: Callable[[LayerFit], None] = lambda fit: None,
+    done: Mapping[int, LayerFit] | None = None,
+    on_layer: Callable[[Mapping[int, LayerFit]], None] | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> list[LayerFit]:
-    """Fit the fresh adapters of `twins.base` block by block, each from the already steered h to h_finetuned - h.
+    """Fit the fresh adapters of `pair.base` block by block, from the steered activation h to h_finetuned - h.
 
-    Each is the reduced-rank ridge regression, its ridge the one with the least error on held-out rows. Layers that
-    are `done` are kept. A block takes a pass over the batches, up to that block. `on_layer` hears each new fit, when
-    its adapter holds it.
+    Each fit is a reduced-rank ridge regression. Its ridge has the least error on validation rows. Every block takes one
+    pass over the batches, up to that block.
 
-    Source: [ours], METHOD §3.
+    Args:
+        done: Fits of an interrupted run, whose adapters are already filled; they are kept.
+        on_layer: Called with all fits by layer, after the adapter of a new one is filled.
+        on_batch: Called after each batch of each block.
+
+    Source: this project, docs/method.md#extraction.
     """
     fits = dict(done or {})
-    layers = {layer.layer_index: layer for layer in steering_layers(twins.base).values()}
-    with inference(twins.base, twins.finetuned):
+    layers = {layer.layer_index: layer for layer in steering_layers(pair.base).values()}
+    with inference(pair.base, pair.finetuned):
         for index, rank in sorted(ranks.items()):
             if index in fits:
                 continue
-            seen, held_out, rows = Moments(), Moments(), 0
-            for batch in batches:
-                h, wanted = twins.after(index, batch)
-                for moments, mask in zip((seen, held_out), split_tokens(batch, rows), strict=True):
-                    moments.add(unmasked(h, mask), unmasked(wanted - h, mask))
-                rows += len(batch["input_ids"])
+            fitted, validation = Moments(), Moments()
+            for batch, offset in zip(batches, row_offsets(batches), strict=True):
+                h, target = pair.block_outputs(index, batch)
+                for moments, mask in zip((fitted, validation), split_tokens(batch, offset), strict=True):
+                    moments.add(unmasked(h, mask), unmasked(target - h, mask))
                 on_batch()
-            fit = best_fit(seen, held_out, [rank])[rank]
-            put(next(iter(layers[index].lora_steer.values())), fit.map)
-            fits[index] = described(index, rank, fit, held_out)
-            on_layer(fits[index])
+            fit = best_fit(fitted, validation, [rank])[rank]
+            _fill(next(iter(layers[index].lora_steer.values())), fit.map)
+            r2 = 1 - fit.error / validation.variance if validation.variance else 0.0
+            fits[index] = LayerFit(index, rank, fit.ridge, r2)
+            if on_layer is not None:
+                on_layer(fits)
     return [fits[index] for index in sorted(fits)]
 
 
-def put(shift: Any, fitted: Affine) -> None:
-    """Write a fitted map into an adapter, balanced so that both its factors have the same norm."""
+def _fill(shift: Any, affine: Affine) -> None:
+    """Write an affine map into an adapter, and balance the norms of its two factors."""
     assert isinstance(shift, LowRankShift)
-    up, down = fitted.up, fitted.down
+    up, down = affine.up, affine.down
     scale = (down.norm() / up.norm().clamp(min=1e-30)).sqrt().clamp(min=1e-6)
     with torch.no_grad():
         shift.down.weight.zero_()
@@ -82,43 +117,4 @@ def put(shift: Any, fitted: Affine) -> None:
         shift.down.weight[: len(down)].copy_(down / scale)
         shift.up.weight[:, : len(down)].copy_(up * scale)
         shift.down.bias.zero_()
-        shift.up.bias.copy_(fitted.bias)
-
-
-def described(layer: int, rank: int, fit: Fit, held_out: Moments) -> LayerFit:
-    """Return a fit's figures."""
-    return LayerFit(layer, rank, fit.ridge, 1 - fit.error / held_out.variance if held_out.variance else 0.0)
-
-
-def uniform(rank: int, layers: Iterable[int]) -> Ranks:
-    """Return the same rank for every layer."""
-    return dict.fromkeys(layers, rank)
-
-
-def within(budget: int, found: OracleReport, width: int) -> Ranks:
-    """Return the ranks that spend a budget of parameters where the oracle holds most energy for the stream's size.
-
-    A rank costs 2d + 1, and a layer's first one d more for the bias. One after the other, the rank is bought that
-    adds most of the oracle's energy, over that of the activation, for what it costs.
-
-    Raises ActshiftError for a budget under the cheapest rank.
-    """
-    offers = [(layer.size**2 * gain, layer.layer, rank) for layer in found.layers for rank, gain in _steps(layer)]
-    ranks: Ranks = {}
-    left = budget
-    for worth, layer, rank in sorted(offers, reverse=True):
-        cost = (rank - ranks.get(layer, 0)) * (2 * width + 1) + (0 if layer in ranks else width)
-        if worth > 0 and rank > ranks.get(layer, 0) and cost <= left:
-            ranks[layer], left = rank, left - cost
-    if not ranks:
-        raise ActshiftError(f"a budget of {budget:,} parameters buys no rank, which takes {3 * width + 1:,}.")
-    return ranks
-
-
-def _steps(layer: Any) -> list[tuple[int, float]]:
-    """The mean energy that each rank of a layer adds, up to every rank that was measured."""
-    steps, before, reached = [], 0, 0.0
-    for rank, energy in layer.energy.items():
-        steps += [(one, (energy - reached) / (rank - before)) for one in range(before + 1, rank + 1)]
-        before, reached = rank, energy
-    return steps
+        shift.up.bias.copy_(affine.bias)

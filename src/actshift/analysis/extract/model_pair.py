@@ -1,9 +1,8 @@
-"""A base model and its fine-tuned twin, run on the same tokens."""
+"""A base model and its fine-tuned version, run on the same tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actshift.analysis.capture import Batch, hidden_states, inputs_of, observe, unmasked
+from actshift.analysis.capture import Batch, Call, observe, output_hooks, unlabelled_inputs, unmasked
 from actshift.analysis.equivalence import check_twins
-from actshift.data.encode import SCALE, unit_means
+from actshift.data.pairs import SCALE, unit_means
 from actshift.errors import ActshiftError
-from actshift.sites import find_blocks, with_hidden
+from actshift.sites import find_blocks
 from actshift.sites.blocks import unwrap
+
+VisitShift = Callable[[int, Tensor, Tensor], None]
+"""Receives a layer, its activation h and the shift h_finetuned - h, `[batch, seq, d]` both."""
 
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Two models of one architecture, with their blocks."""
+    """Two models of one architecture with their blocks. `outside` names the changed weights that no block contains."""
 
     base: Any
     finetuned: Any
@@ -31,67 +33,57 @@ class ModelPair:
 
     @classmethod
     def of(cls, base: nn.Module, finetuned: nn.Module) -> ModelPair:
-        """Check that one can stand for the other.
+        """Check that both are versions of one model, and pair them.
 
-        Raises ActshiftError for models of different architecture, width, depth or vocabulary, or of the same weights.
+        Raises:
+            ActshiftError: They differ in architecture, width, depth or vocabulary, or have the same weights.
         """
-        ours, theirs = (
+        weights, updated = (
             {name: p for name, p in unwrap(model).named_parameters() if "lora_" not in name}
             for model in (base, finetuned)
         )
-        check_twins(ours, theirs)
-        found = find_blocks(base)
-        changed = [name for name, p in ours.items() if not torch.equal(p.cpu(), theirs[name].to(p).cpu())]
+        check_twins(weights, updated)
+        changed = [name for name, p in weights.items() if not torch.equal(p.cpu(), updated[name].to(p).cpu())]
         if not changed:
-            raise ActshiftError("the two models have the same weights, so there is nothing to extract.")
-        outside = [name for name in changed if not any(name.startswith(f"{block}.") for block, _ in found)]
-        blocks, others = ([block for _, block in find_blocks(model)] for model in (base, finetuned))
-        return cls(base, finetuned, tuple(blocks), tuple(others), tuple(outside))
+            raise ActshiftError("The two models have the same weights, so there is nothing to extract.")
+        named_blocks = find_blocks(base)
+        return cls(
+            base,
+            finetuned,
+            blocks=tuple(block for _, block in named_blocks),
+            finetuned_blocks=tuple(block for _, block in find_blocks(finetuned)),
+            outside=tuple(name for name in changed if not name.startswith(tuple(f"{b}." for b, _ in named_blocks))),
+        )
 
-    def after(self, layer: int, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return what a block returns in the base, steered as it is now, and in its twin, `[batch, seq, d]` both."""
-        [ours] = observe(self.base, batch, [self.blocks[layer]], stop=True)
-        [theirs] = observe(self.finetuned, batch, [self.finetuned_blocks[layer]], stop=True)
-        return ours.output, theirs.output.to(ours.output)
+    def block_outputs(self, layer: int, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the outputs `[batch, seq, d]` of a block in the base, with its current steering, and fine-tuned."""
+        [base] = observe(self.base, batch, [self.blocks[layer]], stop=True)
+        [finetuned] = observe(self.finetuned, batch, [self.finetuned_blocks[layer]], stop=True)
+        return base.output, finetuned.output.to(base.output)
 
-    def with_oracle(self, batch: Batch, look: Callable[[int, Tensor, Tensor], None]) -> Tensor:
-        """Return the base's logits with every block shifted by its oracle; `look` hears layer, activation and shift.
+    def oracle_logits(self, batch: Batch, visit: VisitShift) -> Tensor:
+        """Return the logits of the base when the oracle shifts every block's output to the fine-tuned one.
 
-        Each shift is computed on the stream that the oracle has steered already.
+        `visit` receives each shift, computed on the stream that the oracle has already shifted at earlier blocks.
         """
         calls = observe(self.finetuned, batch, self.finetuned_blocks)
-        with _hooked(self.blocks, lambda layer, x: _told(look, layer, x, calls[layer].output.to(x))):
+
+        def steer(layer: int, call: Call) -> Tensor:
+            target = calls[layer].output.to(call.output)
+            visit(layer, call.output, target - call.output)
+            return target
+
+        with output_hooks(self.blocks, steer):
             return logits(self.base, batch)
 
 
-def _told(look: Callable[[int, Tensor, Tensor], None], layer: int, x: Tensor, wanted: Tensor) -> Tensor:
-    look(layer, x, wanted - x)
-    return wanted
-
-
-@contextmanager
-def _hooked(blocks: Sequence[nn.Module], change: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-    def hook(layer: int) -> Any:
-        def after(module: nn.Module, args: Any, output: Any) -> Any:
-            return with_hidden(output, change(layer, hidden_states(module, output)))
-
-        return after
-
-    handles = [block.register_forward_hook(hook(layer)) for layer, block in enumerate(blocks)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def logits(model: Any, batch: Batch) -> Tensor:
-    """Return the logits of a batch: `[batch, seq, vocabulary or classes]`, of a class a text `[batch, classes]`.
+    """Return the logits of a batch: `[batch, seq, vocabulary or tags]`, or `[batch, classes]` of a text classifier.
 
-    A model without a head predicts what its vectors are trained to: which text of the batch is near, `[batch, batch]`,
-    by 20 times the cosines of the texts' mean vectors.
+    A model without a head predicts which text of the batch is near, `[batch, batch]`: 20 times the cosines of the
+    texts' mean vectors, as in its training.
     """
-    inputs = inputs_of(model, batch)
+    inputs = unlabelled_inputs(model, batch)
     output = model(**inputs)
     if "logits" in output:
         return output.logits
@@ -99,12 +91,11 @@ def logits(model: Any, batch: Batch) -> Tensor:
     return SCALE * vectors @ vectors.T
 
 
-def divergence(wanted: Tensor, given: Tensor, batch: Batch) -> Tensor:
-    """Return KL(wanted ‖ given) of the predicted distributions, in nats: for every real token, or every text."""
-    wanted, given = (F.log_softmax(_predicted(one, batch).float(), dim=-1) for one in (wanted, given))
-    return (wanted.exp() * (wanted - given)).sum(-1)
+def divergence(reference: Tensor, predicted: Tensor, batch: Batch) -> Tensor:
+    """Return KL(reference ‖ predicted) of two logits in nats, for every unmasked token, or every text with one."""
+    p, q = (F.log_softmax(_of_unmasked(logits, batch).float(), dim=-1) for logits in (reference, predicted))
+    return (p.exp() * (p - q)).sum(-1)
 
 
-def _predicted(logits: Tensor, batch: Batch) -> Tensor:
-    """The predictions that count: of the real tokens, or of the texts that have any."""
+def _of_unmasked(logits: Tensor, batch: Batch) -> Tensor:
     return unmasked(logits, batch) if logits.ndim == 3 else logits[batch["attention_mask"].any(1).to(logits.device)]

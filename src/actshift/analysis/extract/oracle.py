@@ -1,8 +1,9 @@
-"""The oracle: the shifts that turn a base model into its fine-tuned twin, and how simple they are."""
+"""The oracle: the shifts that turn a base model into its fine-tuned version, and how simple they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,163 +11,183 @@ from torch.nn import functional as F
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, split_tokens, unmasked
+from actshift.analysis.capture import Batch, inference, row_offsets, split_tokens, unmasked
 from actshift.analysis.extract.model_pair import ModelPair, divergence, logits
 from actshift.analysis.extract.report import LayerOracle, OracleReport
-from actshift.analysis.regression import Affine, Moments, best_fit
+from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 
 RANKS = (1, 4, 8, 16, 32)
 NONLINEAR_STEPS = 100
 NONLINEAR_RATE = 1e-3
 SPREAD = 0.2
-"""How far the code of a fresh nonlinear fit spreads: SiLU is nearly linear there, so it starts as the linear fit."""
+"""Standard deviation of the code of a fresh nonlinear map. SiLU is nearly linear at this scale."""
+
+
+@dataclass(frozen=True)
+class LayerMoments:
+    """Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and validation tokens."""
+
+    all: Moments = field(default_factory=Moments)
+    fitted: Moments = field(default_factory=Moments)
+    validation: Moments = field(default_factory=Moments)
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """The root mean variances of a coordinate of the activation and of the shift, over the tokens to fit."""
+        xx, _, yy = self.fitted.covariances()
+        x, y = (covariance.diagonal().mean().clamp(min=1e-30).sqrt().item() for covariance in (xx, yy))
+        return x, y
 
 
 def oracle(
-    twins: ModelPair,
+    pair: ModelPair,
     batches: Sequence[Batch],
     ranks: Sequence[int] = RANKS,
     nonlinear_rank: int = 8,
     steps: int = NONLINEAR_STEPS,
     on_batch: Callable[[], None] = lambda: None,
 ) -> OracleReport:
-    """Return what the oracle shifts Δh = h_finetuned - h are like: spectrum, predictability, and what they reproduce.
+    """Measure the oracle shifts Δh = h_finetuned - h: their spectrum, predictability and effect on the predictions.
 
-    Each is computed on the stream that the oracle has steered up to there. R² is on held-out rows, of the best
-    linear map, of that of each rank, and of a SiLU map of `nonlinear_rank`, trained from the linear one for `steps`
-    batches. KL is of the next-token distributions, in nats a token, from the fine-tuned model's.
+    Each shift is computed on the stream that the oracle has already shifted at earlier blocks. R² and KL are measured
+    on every third row, and the maps are fitted on the others. R² is reported for the best linear map of each rank and
+    of full rank, and for a SiLU map of `nonlinear_rank`, which is trained for `steps` batches from the linear one
+    (0 skips it). KL is measured from the fine-tuned model's predictions, in nats per token. `on_batch` is called after
+    each pass over a batch.
 
-    Raises ActshiftError for too few tokens, and for activations that are not finite.
-    Source: arXiv 2603.00425, oracle steering.
+    Raises:
+        ActshiftError: There are too few tokens, or activations are not finite.
+
+    Source: arXiv 2603.00425, oracle steering; docs/method.md#oracle.
     """
-    sums = [(Moments(), Moments(), Moments()) for _ in twins.blocks]
-    kl_base, kl_oracle, rows = [], [], 0
-    with inference(twins.base, twins.finetuned):
-        for batch in batches:
-            masks = (batch, *split_tokens(batch, rows))
-
-            def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
-                for moments, mask in zip(sums[layer], masks, strict=True):
-                    moments.add(unmasked(x, mask), unmasked(shift, mask))
-
-            steered = twins.with_oracle(batch, add)
-            wanted = logits(twins.finetuned, batch)
-            kl_oracle.append(divergence(wanted, steered, masks[2]))
-            kl_base.append(divergence(wanted, logits(twins.base, batch), masks[2]))
-            rows += len(batch["input_ids"])
-            on_batch()
-        fits = [best_fit(seen, held_out, (*ranks, nonlinear_rank, width_of(sums))) for _, seen, held_out in sums]
-        starts = [fit[nonlinear_rank].map for fit in fits] if steps else []
-        nonlinear = _nonlinear(twins, batches, starts, sums, steps, on_batch) if steps else [None] * len(sums)
-    layers = []
-    for layer, ((whole, _, held_out), fit, error) in enumerate(zip(sums, fits, nonlinear, strict=True)):
-        spectrum = whole.spectrum()
-        total = sum(spectrum) or 1.0
-
-        def r2(missed: float, against: float = held_out.variance) -> float:
-            return 1 - missed / against if against else 0.0
-
-        layers.append(
-            LayerOracle(
-                layer=layer,
-                size=(whole.energy / _stream(whole)) ** 0.5,
-                energy={rank: sum(spectrum[:rank]) / total for rank in ranks},
-                r2={rank: r2(fit[rank].error) for rank in ranks},
-                r2_linear=r2(fit[width_of(sums)].error),
-                r2_nonlinear=None if error is None else r2(error),
-            )
-        )
-    base, steered = (torch.cat(one).mean().item() for one in (kl_base, kl_oracle))
-    return OracleReport(tuple(layers), tuple(ranks), nonlinear_rank, base, steered, twins.outside)
+    moments = [LayerMoments() for _ in pair.blocks]
+    with inference(pair.base, pair.finetuned):
+        kl_base, kl_oracle = _measure_shifts(pair, batches, moments, on_batch)
+        width = len(moments[0].all.mean_x)
+        fits = [best_fit(layer.fitted, layer.validation, (*ranks, nonlinear_rank, width)) for layer in moments]
+        linear = [fit[nonlinear_rank].map for fit in fits]
+        errors = _nonlinear_errors(pair, batches, linear, moments, steps, on_batch) if steps else [None] * len(moments)
+    layers = tuple(
+        _layer_oracle(index, layer, {rank: fit[rank] for rank in ranks}, fit[width], error)
+        for index, (layer, fit, error) in enumerate(zip(moments, fits, errors, strict=True))
+    )
+    return OracleReport(layers, tuple(ranks), nonlinear_rank, kl_base, kl_oracle, pair.outside)
 
 
-def width_of(sums: Sequence[tuple[Moments, ...]]) -> int:
-    """Return the width d of the stream."""
-    return len(sums[0][0].mean_x)
+def _measure_shifts(
+    pair: ModelPair, batches: Sequence[Batch], moments: Sequence[LayerMoments], on_batch: Callable[[], None]
+) -> tuple[float, float]:
+    """Add all batches to the moments; return the mean KL on validation rows of the base without and with the oracle."""
+    kl_base: list[Tensor] = []
+    kl_oracle: list[Tensor] = []
+    for batch, offset in zip(batches, row_offsets(batches), strict=True):
+        masks = (batch, *split_tokens(batch, offset))
+
+        def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
+            sums = moments[layer]
+            for part, mask in zip((sums.all, sums.fitted, sums.validation), masks, strict=True):
+                part.add(unmasked(x, mask), unmasked(shift, mask))
+
+        steered = pair.oracle_logits(batch, add)
+        finetuned = logits(pair.finetuned, batch)
+        kl_oracle.append(divergence(finetuned, steered, masks[2]))
+        kl_base.append(divergence(finetuned, logits(pair.base, batch), masks[2]))
+        on_batch()
+    return torch.cat(kl_base).mean().item(), torch.cat(kl_oracle).mean().item()
 
 
-def _stream(moments: Moments) -> float:
-    return (moments.covariances()[0].trace() + moments.mean_x.square().sum()).clamp(min=1e-30).item()
+def _layer_oracle(
+    index: int, moments: LayerMoments, fits: dict[int, Fit], linear: Fit, nonlinear_error: float | None
+) -> LayerOracle:
+    spectrum, variance = moments.all.spectrum(), moments.validation.variance
+    total = sum(spectrum) or 1.0
+    stream = moments.all.covariances()[0].trace() + moments.all.mean_x.square().sum()
+
+    def r2(error: float) -> float:
+        return 1 - error / variance if variance else 0.0
+
+    return LayerOracle(
+        layer=index,
+        size=(moments.all.energy / stream.clamp(min=1e-30).item()) ** 0.5,
+        energy={rank: sum(spectrum[:rank]) / total for rank in fits},
+        r2={rank: r2(fit.error) for rank, fit in fits.items()},
+        r2_linear=r2(linear.error),
+        r2_nonlinear=None if nonlinear_error is None else r2(nonlinear_error),
+    )
 
 
-def _nonlinear(
-    twins: ModelPair,
+def _nonlinear_errors(
+    pair: ModelPair,
     batches: Sequence[Batch],
-    starts: Sequence[Affine],
-    sums: Sequence[tuple[Moments, ...]],
+    linear: Sequence[Affine],
+    moments: Sequence[LayerMoments],
     steps: int,
     on_batch: Callable[[], None],
 ) -> list[float]:
-    """Train a map at every layer at once, a step a batch; return the mean squared errors on held-out rows."""
-    maps = [_started(start, moments[1]) for start, moments in zip(starts, sums, strict=True)]
-    maps = [one.to(next(twins.base.parameters()).device) for one in maps]
-    optimiser = torch.optim.Adam([p for one in maps for p in one.parameters()], lr=NONLINEAR_RATE)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    units = [(_unit(moments[1].covariances()[0]), _unit(moments[1].covariances()[2])) for moments in sums]
-    places, offset = [], 0
-    for batch in batches:
-        places.append(offset)
-        offset += len(batch["input_ids"])
+    """Train SiLU maps for all layers together, and return their mean squared errors on validation rows."""
+    device, offsets = next(pair.base.parameters()).device, row_offsets(batches)
+    units = [layer.units for layer in moments]
+    maps = [
+        _silu_map(affine, layer.fitted, *unit).to(device)
+        for affine, layer, unit in zip(linear, moments, units, strict=True)
+    ]
+    optimizer = torch.optim.Adam([p for silu_map in maps for p in silu_map.parameters()], lr=NONLINEAR_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        batch, start = batches[step % len(batches)], places[step % len(batches)]
-        mask, losses = split_tokens(batch, start)[0], []
+        index = step % len(batches)
+        mask, _ = split_tokens(batches[index], offsets[index])
+        losses: list[Tensor] = []
 
         def learn(layer: int, x: Tensor, shift: Tensor, mask: Batch = mask, losses: list[Tensor] = losses) -> None:
             (unit_x, unit_y), x, shift = units[layer], unmasked(x, mask).float(), unmasked(shift, mask).float()
             with torch.enable_grad():
                 losses.append((maps[layer](x / unit_x) - shift / unit_y).square().mean())
 
-        twins.with_oracle(batch, learn)
+        pair.oracle_logits(batches[index], learn)
         with torch.enable_grad():
             torch.stack([loss for loss in losses if loss.isfinite()]).sum().backward()
-        optimiser.step()
-        rate.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
         on_batch()
-    return _solved(twins, batches, places, maps, [unit for unit, _ in units], on_batch)
+    return _refitted_errors(pair, batches, maps, [unit_x for unit_x, _ in units], on_batch)
 
 
-def _solved(
-    twins: ModelPair,
+def _silu_map(affine: Affine, fitted: Moments, unit_x: float, unit_y: float) -> LowRankShift:
+    """Return a SiLU map close to an affine one, with a code small enough for φ(z) ≈ z/2.
+
+    Its inputs and outputs are in units of the typical coordinate, so one learning rate suits every layer.
+    """
+    silu_map = LowRank(rank=len(affine.down), bias=True).build(affine.down.shape[1])
+    assert isinstance(silu_map, LowRankShift)
+    code = affine.down @ fitted.covariances()[0] @ affine.down.T
+    scale = SPREAD / code.diagonal().clamp(min=1e-30).sqrt()
+    with torch.no_grad():
+        silu_map.down.weight.copy_(unit_x * scale[:, None] * affine.down)
+        silu_map.down.bias.copy_(-scale * (affine.down @ fitted.mean_x))
+        silu_map.up.weight.copy_(2 * affine.up / scale / unit_y)
+        silu_map.up.bias.copy_(fitted.mean_y / unit_y)
+    return silu_map
+
+
+def _refitted_errors(
+    pair: ModelPair,
     batches: Sequence[Batch],
-    places: Sequence[int],
     maps: Sequence[LowRankShift],
     units: Sequence[float],
     on_batch: Callable[[], None],
 ) -> list[float]:
-    """Return the errors on held-out rows, with the best W_up and bias for the codes that were trained."""
+    """Return the errors on validation rows with the best W_up and bias for the trained codes."""
     sums = [(Moments(), Moments()) for _ in maps]
-    for batch, start in zip(batches, places, strict=True):
-        masks = split_tokens(batch, start)
+    for batch, offset in zip(batches, row_offsets(batches), strict=True):
+        masks = split_tokens(batch, offset)
 
         def add(layer: int, x: Tensor, shift: Tensor, masks: Sequence[Batch] = masks) -> None:
             for moments, mask in zip(sums[layer], masks, strict=True):
                 code = F.silu(maps[layer].down(unmasked(x, mask).float() / units[layer]))
                 moments.add(code, unmasked(shift, mask))
 
-        twins.with_oracle(batch, add)
+        pair.oracle_logits(batch, add)
         on_batch()
-    ranks = [len(one.down.weight) for one in maps]
-    return [best_fit(seen, held, [r])[r].error for (seen, held), r in zip(sums, ranks, strict=True)]
-
-
-def _unit(covariance: Tensor) -> float:
-    return covariance.diagonal().mean().clamp(min=1e-30).sqrt().item()
-
-
-def _started(start: Affine, seen: Moments) -> LowRankShift:
-    """Return a SiLU map that begins close to an affine one, with a code small enough for φ(z) ≈ z/2.
-
-    It takes and gives multiples of the typical coordinate, so that one learning rate suits every layer.
-    """
-    made = LowRank(rank=len(start.down), bias=True).build(start.down.shape[1])
-    assert isinstance(made, LowRankShift)
-    code = start.down @ seen.covariances()[0] @ start.down.T
-    scale = SPREAD / code.diagonal().clamp(min=1e-30).sqrt()
-    with torch.no_grad():
-        unit_x, unit_y = (_unit(seen.covariances()[which]) for which in (0, 2))
-        made.down.weight.copy_(unit_x * scale[:, None] * start.down)
-        made.down.bias.copy_(-scale * (start.down @ seen.mean_x))
-        made.up.weight.copy_(2 * start.up / scale / unit_y)
-        made.up.bias.copy_(seen.mean_y / unit_y)
-    return made
+    ranks = [len(silu_map.down.weight) for silu_map in maps]
+    return [best_fit(*moments, [rank])[rank].error for moments, rank in zip(sums, ranks, strict=True)]

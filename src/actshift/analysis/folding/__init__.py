@@ -1,15 +1,7 @@
-"""Fold what steering adds into a model's own weights, where that is exact."""
+"""Fold the shifts of an adapter into the weights of a model, if that is exact."""
 
-from actshift.analysis.folding.merge import WeightUpdate, WeightUpdates, merged, weight_updates
-from actshift.analysis.folding.plan import AffineShift, Fold, affine_of, plan_folds
-
-__all__ = [
-    "AffineShift",
-    "Fold",
-    "WeightUpdate",
-    "WeightUpdates",
-    "affine_of",
-    "merged",
-    "plan_folds",
-    "weight_updates",
-]
+from actshift.analysis.folding.merge import WeightUpdate as WeightUpdate
+from actshift.analysis.folding.merge import WeightUpdates as WeightUpdates
+from actshift.analysis.folding.merge import merged as merged
+from actshift.analysis.folding.merge import weight_updates as weight_updates
+from actshift.analysis.folding.plan import plan_folds as plan_folds

@@ -1,4 +1,4 @@
-"""An ordinary model that does what a steered one does."""
+"""Merge an adapter into an ordinary model, and describe the weight updates that this takes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,37 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from actshift.analysis.folding.plan import Fold, plan_folds
-from actshift.analysis.render import Plain
+from actshift.analysis.sections import Plain
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
-from actshift.tuner.joint.halves import joint_layers
+from actshift.tuner.controls import joint_layers
 
-SWITCHES = ("attention_bias", "mlp_bias", "use_bias", "bias")
-"""Fields of a config that give linear maps a bias."""
+BIAS_SWITCHES = ("attention_bias", "mlp_bias", "use_bias", "bias")
+"""Config fields that give linear maps a bias."""
+RANK_TOLERANCE = 1e-6
+"""Singular values below this share of the largest do not count for the rank."""
 
 
 def merged(model: Any) -> PreTrainedModel:
-    """Return an ordinary transformers model with the same logits as a steered one, which is taken apart for it.
+    """Fold the active adapters of a steered model into its weights, and return the plain transformers model.
 
-    The active adapters count, at their strengths; a LoRA is merged by PEFT, and before the steering. A constant needs
-    a bias: where the map has none, the config is asked for one, and all others that come with it are zero.
+    An affine shift Δ(y) = M y + c after a linear map y = W m + b is absorbed as
 
-    Raises ActshiftError, with the model untouched, where the steering cannot be folded exactly (see `plan_folds`), or
-    the architecture has no bias to give.
-    Source: [ours].
+        W ← (I + M) W,    b ← (I + M) b + c,
+
+    with W `[outputs, inputs]`, and at the input of a map as W ← W (I + M), b ← b + W c. Updates are computed in float64
+    and stored in the model's dtype, so the logits do not change up to rounding. Strengths are
+    included. PEFT merges the LoRA half of a joint adapter first. If a map needs a bias that the architecture lacks, the
+    config is changed to have one, and the other biases that this adds are zero.
+
+    Args:
+        model: A PEFT model with active steering adapters. It is consumed: do not use it afterwards.
+
+    Raises:
+        ActshiftError: A shift cannot be folded exactly (see `plan_folds`), or the architecture cannot have the bias
+            that it needs. The model is then unchanged.
+
+    Source: this project, docs/method.md#folding.
 
     >>> from actshift import SteeringConfig, Vector, attach
     >>> from actshift.demo import load_base
@@ -44,66 +57,71 @@ def merged(model: Any) -> PreTrainedModel:
         for layer in joint_layers(model)["weights"]:
             cast(Any, layer).merge(adapter_names=list(layer.active_adapters))
         for fold in folds:
-            apply(fold)
+            _apply(fold)
     plain = cast(PreTrainedModel, model.unload())
-    return plain if config is None else _rebuilt(plain, config)
+    return plain if config is None else _rebuild(plain, config)
 
 
-def apply(fold: Fold) -> None:
-    """Change the weight and the bias of a fold's linear map, in their dtype, computed in float64."""
+def _apply(fold: Fold) -> None:
+    """Change the weight and the bias of a linear map, computed in float64 and stored in their dtype."""
     module: Any = fold.module
-    weight = as_linear(module, module.weight).detach().double().cpu()
+    weight, matrix, constant = _weight(fold), fold.shift.matrix, fold.shift.constant
     bias = torch.zeros(len(weight), dtype=torch.float64) if module.bias is None else module.bias.detach().double().cpu()
-    matrix, constant = fold.shift.matrix, fold.shift.constant
-    if fold.at_input:
-        bias = bias + weight @ constant
-        weight = weight + weight @ matrix
-    else:
-        weight = weight + matrix @ weight
-        bias = bias + matrix @ bias + constant
-    module.weight.copy_(as_linear(module, weight))
+    bias = bias + weight @ constant if fold.at_input else bias + matrix @ bias + constant
+    module.weight.copy_(_as_linear(module, weight + effective_update(fold)))
     if module.bias is not None:
         module.bias.copy_(bias)
     elif bias.any():
         module.bias = nn.Parameter(bias.to(module.weight.device, module.weight.dtype), requires_grad=False)
 
 
-def as_linear(module: Any, weight: Tensor) -> Tensor:
-    """Turn a weight from or into `[outputs, inputs]`; that of GPT-2's Conv1D is the other way round."""
+def effective_update(fold: Fold) -> Tensor:
+    """Return ΔW_eff of a fold, `[outputs, inputs]` in float64: M W, or W M at the input of a map."""
+    weight, matrix = _weight(fold), fold.shift.matrix
+    return weight @ matrix if fold.at_input else matrix @ weight
+
+
+def _weight(fold: Fold) -> Tensor:
+    return _as_linear(fold.module, fold.module.get_parameter("weight")).detach().double().cpu()
+
+
+def _as_linear(module: nn.Module, weight: Tensor) -> Tensor:
+    """Convert a weight to or from `[outputs, inputs]`. Only GPT-2's Conv1D stores it transposed."""
     return weight.T if type(module).__name__ == "Conv1D" else weight
 
 
 def _config_with_biases(base: Any, folds: Sequence[Fold]) -> PreTrainedConfig | None:
-    """Return a config whose model has every bias that the folds need, or None where the model has them already."""
-    wanted = [fold.name for fold in folds if cast(Any, fold.module).bias is None and fold.shift.constant.any()]
-    if not wanted:
+    """Return a config whose model has every bias that the folds need, or None if the model has them already."""
+    needed = [fold.name for fold in folds if cast(Any, fold.module).bias is None and fold.shift.constant.any()]
+    if not needed:
         return None
     config = deepcopy(base.config)
-    for switch in SWITCHES:
+    for switch in BIAS_SWITCHES:
         if getattr(config, switch, None) is False:
-            without = deepcopy(config)
+            unchanged = deepcopy(config)
             setattr(config, switch, True)
-            if not _lacking(base, config, wanted):
+            missing = _missing_biases(base, config, needed)
+            if not missing:
                 return config
-            if len(_lacking(base, config, wanted)) == len(_lacking(base, without, wanted)):
-                config = without  # it does nothing for these
+            if len(missing) == len(_missing_biases(base, unchanged, needed)):
+                config = unchanged  # the switch has no effect on these maps
     raise ActshiftError(
-        f"{_lacking(base, config, wanted)[0]} has no bias, and the config of {type(base).__name__} has no switch for "
-        "one, so a constant shift has nowhere to go; train an adapter without a bias to merge it."
+        f"{_missing_biases(base, config, needed)[0]} has no bias, and the config of {type(base).__name__} has no "
+        "switch for one, so a constant shift cannot be merged; train an adapter without a bias to merge it."
     )
 
 
-def _lacking(base: Any, config: PreTrainedConfig, wanted: Sequence[str]) -> list[str]:
+def _missing_biases(base: Any, config: PreTrainedConfig, names: Sequence[str]) -> list[str]:
     with torch.device("meta"):
         skeleton = type(base)(config)
-    return [name for name in wanted if getattr(skeleton.get_submodule(name), "bias", None) is None]
+    return [name for name in names if getattr(skeleton.get_submodule(name), "bias", None) is None]
 
 
-def _rebuilt(plain: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """Return the model anew by a config with more biases, of which those that the model lacks are zero."""
+def _rebuild(plain: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the model rebuilt from a config with more biases. The added biases are zero."""
     first = next(plain.parameters())
-    kind: Any = type(plain)
-    model = kind(config).to(device=first.device, dtype=first.dtype)
+    model_class: Any = type(plain)
+    model = model_class(config).to(device=first.device, dtype=first.dtype)
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and all(name.endswith(".bias") for name in missing), (missing, unexpected)
     with torch.no_grad():
@@ -114,12 +132,9 @@ def _rebuilt(plain: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedMode
     return cast(PreTrainedModel, model.eval())
 
 
-RANK = 1e-6
-
-
 @dataclass(frozen=True)
 class WeightUpdate:
-    """ΔW_eff of one map: its Frobenius norm, that over ‖W‖, its rank, and the norm of the constant at the bias."""
+    """ΔW_eff of one map: Frobenius norm, that norm over ‖W‖, rank, and the norm of the constant added to the bias."""
 
     layer: int
     site: str
@@ -132,53 +147,49 @@ class WeightUpdate:
 
 @dataclass(frozen=True)
 class WeightUpdates(Plain):
-    """The weight updates that an adapter amounts to; they print as a table and go to JSON."""
+    """The weight updates that are equivalent to an adapter. They print as a table and convert to JSON."""
 
     updates: tuple[WeightUpdate, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
+        """Return all fields as JSON values."""
         return asdict(self)
 
     def __rich__(self) -> RenderableType:
         """Return the table for a terminal."""
         right = [Column(name, justify="right") for name in ("‖ΔW_eff‖", "over ‖W‖", "rank", "‖constant‖")]
         table = Table("layer", "site", Column("weight", overflow="fold"), *right, box=None, pad_edge=False)
-        for one in self.updates:
-            figures = f"{one.norm:.4g}", f"{one.share:.2%}", str(one.rank), f"{one.constant:.4g}"
-            table.add_row(str(one.layer), one.site, one.weight, *figures)
+        for update in self.updates:
+            figures = f"{update.norm:.4g}", f"{update.share:.2%}", str(update.rank), f"{update.constant:.4g}"
+            table.add_row(str(update.layer), update.site, update.weight, *figures)
         return table
 
 
 def weight_updates(model: Any) -> WeightUpdates:
-    """Return the weight update that each active adapter of a model amounts to, as `plan_folds` derives it.
+    """Return the weight update that is equivalent to each active adapter of a model.
 
-    Raises what `plan_folds` raises: for a shift that no weight update gives exactly.
-    Source: arXiv 2603.00425, §3: LoReFT at the MLP's output is ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb.
+    Raises:
+        ActshiftError: No weight update equals a shift exactly, as in `plan_folds`.
+
+    Source: arXiv 2603.00425, §3: LoReFT after the MLP is ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb.
 
     >>> from actshift import LoReFT, SteeringConfig, attach
     >>> from actshift.demo import load_base
     >>> weight_updates(attach(load_base()[0], SteeringConfig(adapter=LoReFT(2), site="post_mlp"))).updates
     ()
     """
-    return WeightUpdates(tuple(_described(fold) for fold in plan_folds(model)))
+    return WeightUpdates(tuple(_describe(fold) for fold in plan_folds(model)))
 
 
-def effective_update(fold: Fold) -> Tensor:
-    """Return ΔW_eff of a fold, `[outputs, inputs]` in float64: M W, or W M at a map's input."""
-    weight = as_linear(fold.module, fold.module.weight).detach().double().cpu()  # type: ignore[arg-type]
-    return weight @ fold.shift.matrix if fold.at_input else fold.shift.matrix @ weight
-
-
-def _described(fold: Fold) -> WeightUpdate:
-    update, weight = effective_update(fold), fold.module.weight.detach().double()  # type: ignore[operator]
+def _describe(fold: Fold) -> WeightUpdate:
+    update = effective_update(fold)
     values = torch.linalg.svdvals(update)
     return WeightUpdate(
         layer=fold.layer,
         site=fold.site,
         weight=fold.name,
         norm=update.norm().item(),
-        share=(update.norm() / weight.norm().cpu()).item(),
-        rank=int((values > RANK * values[0]).sum()) if values[0] > 0 else 0,
+        share=(update.norm() / _weight(fold).norm()).item(),
+        rank=int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > 0 else 0,
         constant=fold.shift.constant.norm().item(),
     )

@@ -1,7 +1,9 @@
-"""Which weight can take over what a steering layer adds, or why none can."""
+"""Find the linear map that can absorb the shift of each steering layer, or the reason why none can."""
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -9,61 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.analysis.capture import inference, observe
+from actshift.analysis.capture import Call, inference, observe
 from actshift.errors import ActshiftError
 from actshift.sites import Host, OutputMap, Positions, find_blocks, mlp_outputs, resolve
 from actshift.sites.blocks import unwrap
 from actshift.tuner import SteeringLayer, steering_layers
 
-ALIKE = 1e-9
+TOLERANCE = 1e-9
+PROBE = torch.arange(3, 11)[None]
+"""Arbitrary token ids for one forward pass, to compare the outputs of modules."""
 
 
 @dataclass(frozen=True)
 class AffineShift:
-    """Δ(x) = M x + c, with `matrix` M `[d, d]` and `constant` c `[d]`, float64."""
+    """The shift Δ(x) = M x + c, with `matrix` M `[d, d]` and `constant` c `[d]`, in float64."""
 
     matrix: Tensor
     constant: Tensor
 
 
-def affine_of(layer: SteeringLayer) -> AffineShift | None:
-    """Return what a layer's active adapters add together, strengths included; None where that is not affine.
-
-    It is read off the adapters' values: c = Δ(0), M = Δ(1) - c on the unit vectors, and the sum is tried on random x.
-
-    >>> from actshift import SteeringConfig, attach
-    >>> from actshift.demo import load_base
-    >>> model = attach(load_base()[0], SteeringConfig(rank=2))  # SiLU, and W_up = 0 still
-    >>> from actshift.tuner import steering_layers
-    >>> affine_of(next(iter(steering_layers(model).values()))).matrix.any().item()
-    False
-    """
-    matrix = torch.zeros(layer.width, layer.width, dtype=torch.float64)
-    constant = torch.zeros(layer.width, dtype=torch.float64)
-    tried = 3 * torch.randn(16, layer.width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    given = torch.zeros_like(tried)
-    for name in layer.active_adapters:
-        strength = layer.strength.get(name, 0.0)
-        if not strength or layer.disable_adapters:
-            continue
-        shift: nn.Module = deepcopy(layer.lora_steer[name]).double().cpu().eval()
-        with torch.no_grad():
-            still = shift(torch.zeros(1, layer.width, dtype=torch.float64)).reshape(-1)
-            columns = shift(torch.eye(layer.width, dtype=torch.float64)).expand(layer.width, -1) - still
-            given += strength * shift(tried)
-        constant += strength * still
-        matrix += strength * columns.T
-    missed = given - (tried @ matrix.T + constant)
-    return AffineShift(matrix, constant) if missed.norm() <= ALIKE * given.norm() else None
-
-
-PROBE = torch.arange(3, 11)[None]
-"""Token ids to run once, to see what a module returns; any will do."""
-
-
 @dataclass(frozen=True)
 class Fold:
-    """A linear map `module` called `name` that takes over a shift of its output, or of its input (`at_input`)."""
+    """A linear map `module` called `name` that absorbs a shift of its output, or of its input (`at_input`)."""
 
     layer: int
     site: str
@@ -74,86 +43,122 @@ class Fold:
 
 
 def plan_folds(model: Any) -> list[Fold]:
-    """Return how every steering layer of a model can be folded, exactly, into the linear map before it.
+    """Return for every active steering layer the linear map before it, which can absorb its shift exactly.
 
-    y = W m + b with the shift Δ(y) = M y + c becomes (I + M) W m + (I + M) b + c; at a map's input, W (I + M) and
-    b + W c. A constant after the block joins the bias of the MLP's last map.
+    With the map y = W m + b, the shift Δ(y) = M y + c results in (I + M) W m + (I + M) b + c. At the input of a map,
+    the new weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last
+    map.
 
-    Raises ActshiftError where a shift is not affine, acts on some tokens only, stands after the block and is no
-    constant, or does not stand right behind a linear map.
-    Source: arXiv 2603.00425, §3, for ReFT at the MLP's output: ΔW_d = (RᵀW - RᵀR) W_d, and the constant Rᵀb.
+    Raises:
+        ActshiftError: A shift is not affine, acts on some tokens only, depends on h after the block, or does not
+            directly follow a linear map.
+
+    Source: arXiv 2603.00425, §3, for LoReFT after the MLP: ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb;
+    docs/method.md#folding.
     """
     base = unwrap(model)
-    folds = [_fold(base, name, layer) for name, layer in steering_layers(model).items()]
+    folds = [_fold(base, layer) for layer in steering_layers(model).values()]
     return [fold for fold in folds if fold.shift.matrix.any() or fold.shift.constant.any()]
 
 
-def _fold(base: nn.Module, name: str, layer: SteeringLayer) -> Fold:
+def _fold(base: nn.Module, layer: SteeringLayer) -> Fold:
     where = f"{layer.site} of block {layer.layer_index}"
-    acting = [one for one in layer.active_adapters if layer.strength.get(one)]
-    if any(layer.positions[one] != Positions.all() for one in acting):
-        raise ActshiftError(f"{where} is steered at some tokens only, and a weight acts on all; it cannot be merged.")
+    active = [name for name in layer.active_adapters if layer.strength.get(name)]
+    if any(layer.positions[name] != Positions.all() for name in active):
+        raise ActshiftError(
+            f"The adapter at {where} steers at some tokens only, but a weight acts on all; it cannot be merged."
+        )
     shift = affine_of(layer)
     if shift is None:
         raise ActshiftError(
-            f"the adapter at {where} is not linear, so no weight equals it; train one with activation=None to merge it."
+            f"The adapter at {where} is not linear, so no weight equals it; train one with activation=None to merge it."
         )
     if layer.site == "post_block" and shift.matrix.any():
         raise ActshiftError(
-            f"the adapter at {where} cannot be merged: it maps the whole residual stream, most of which the skip "
-            "carries past every weight of the block; only a vector can be merged there. Steer post_mlp, or keep it."
+            f"The adapter at {where} cannot be merged: it maps the whole residual stream, most of which the skip "
+            "carries past every weight of the block. Only a vector can be merged there; steer post_mlp instead."
         )
-    blocks, chosen = _blocks(base), [layer.layer_index]
-    if layer.at_input:
-        host = resolve(base, layer.site, chosen, blocks)[0]
-        return Fold(layer.layer_index, layer.site, host.name, linear(host.module, host.name), True, shift)
+    configs: Any = getattr(base, "peft_config", {})
+    blocks = next((config.blocks for config in configs.values() if getattr(config, "blocks", None)), None)
     site = "post_mlp" if layer.site == "post_block" else layer.site
-    host = resolve(base, site, chosen, blocks)[0]
-    name, module = _last_map(base, host, where, blocks)
+    [host] = resolve(base, site, [layer.layer_index], blocks)
+    name, module = (host.name, host.module) if layer.at_input else _last_map(base, host, where, blocks)
     if layer.site == "post_block":
         _check_sum(base, layer.layer_index, where, blocks)
-    return Fold(layer.layer_index, layer.site, name, linear(module, name), False, shift)
+    return Fold(layer.layer_index, layer.site, name, _plain_linear(module, name), layer.at_input, shift)
 
 
-def _blocks(base: nn.Module) -> str | None:
-    configs: Any = getattr(base, "peft_config", {})
-    return next((config.blocks for config in configs.values() if getattr(config, "blocks", None)), None)
+def affine_of(layer: SteeringLayer) -> AffineShift | None:
+    """Return the total shift of a layer's active adapters at their strengths, or None if it is not affine.
+
+    It is read off values of the adapters: c = Δ(0), and M = Δ(1) - c on the unit vectors. The result is then checked at
+    random x.
+
+    >>> from actshift import SteeringConfig, attach
+    >>> from actshift.demo import load_base
+    >>> from actshift.tuner import steering_layers
+    >>> model = attach(load_base()[0], SteeringConfig(rank=2))  # SiLU, but W_up is still 0
+    >>> affine_of(next(iter(steering_layers(model).values()))).matrix.any().item()
+    False
+    """
+    matrix = torch.zeros(layer.width, layer.width, dtype=torch.float64)
+    constant = torch.zeros(layer.width, dtype=torch.float64)
+    x = 3 * torch.randn(16, layer.width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros_like(x)
+    for name in () if layer.disable_adapters else layer.active_adapters:
+        strength = layer.strength.get(name, 0.0)
+        if not strength:
+            continue
+        shift: nn.Module = deepcopy(layer.lora_steer[name]).double().cpu().eval()
+        with torch.no_grad():
+            at_zero = shift(torch.zeros(1, layer.width, dtype=torch.float64)).reshape(-1)
+            columns = shift(torch.eye(layer.width, dtype=torch.float64)).expand(layer.width, -1) - at_zero
+            expected += strength * shift(x)
+        constant += strength * at_zero
+        matrix += strength * columns.T
+    error = expected - (x @ matrix.T + constant)
+    return AffineShift(matrix, constant) if error.norm() <= TOLERANCE * expected.norm() else None
 
 
 def _last_map(base: nn.Module, host: Host, where: str, blocks: str | None) -> tuple[str, nn.Module]:
-    """Return the linear map whose output is the host's output, by what both return in one forward."""
+    """Return the linear map whose output is the host's output, checked in one forward pass."""
     if host.site == "post_mlp":
         maps = mlp_outputs(base, [host.layer], blocks)
     else:
-        heads = resolve(base, "attention_heads", [host.layer], blocks)[0]
+        [heads] = resolve(base, "attention_heads", [host.layer], blocks)
         maps = [OutputMap(heads.layer, heads.name, heads.module, None, host.width)]
     if len(maps) > 1 or maps[0].parameter is not None:
-        raise ActshiftError(f"{where} sums the outputs of experts, weighed token by token; it cannot be merged.")
-    if maps[0].module is host.module:
-        return maps[0].name, host.module
-    with inference(base), _Unsteered(base):
-        given, last = observe(base, {"input_ids": PROBE}, [host.module, maps[0].module])
-    if not torch.equal(given.output.flatten(), last.output.flatten()):
         raise ActshiftError(
-            f"{where} comes after a norm or a scale that follows {maps[0].name}, and no weight gives the same; keep "
-            "the adapter attached."
+            f"The output at {where} sums the outputs of experts, weighted token by token; the adapter cannot be merged."
         )
-    return maps[0].name, maps[0].module
+    name, module = maps[0].name, maps[0].module
+    if module is not host.module:
+        at_host, at_map = _probe(base, [host.module, module])
+        if not torch.equal(at_host.output.flatten(), at_map.output.flatten()):
+            raise ActshiftError(
+                f"The adapter at {where} comes after a norm or a scale that follows {name}, and no weight gives the "
+                "same output; keep the adapter attached."
+            )
+    return name, module
 
 
 def _check_sum(base: nn.Module, layer: int, where: str, blocks: str | None) -> None:
-    """Raise unless the block adds its MLP's branch to the skip as the last thing it does."""
+    """Raise ActshiftError unless the block ends with the sum of its MLP's branch and the skip."""
     block = find_blocks(base, blocks)[layer][1]
     hosts = [resolve(base, site, [layer], blocks)[0].module for site in ("post_attention", "post_mlp")]
-    with inference(base), _Unsteered(base):
-        whole, attention, mlp = observe(base, {"input_ids": PROBE}, [block, *hosts])
+    whole, attention, mlp = _probe(base, [block, *hosts])
     total = whole.args[0] + attention.output.reshape(whole.output.shape) + mlp.output.reshape(whole.output.shape)
     if not torch.allclose(total, whole.output, rtol=1e-3, atol=1e-3 * whole.output.abs().max().item()):
-        raise ActshiftError(f"{where} comes after a norm of the sum with the skip; it cannot be merged.")
+        raise ActshiftError(f"The adapter at {where} comes after a norm of the sum with the skip; it cannot be merged.")
 
 
-def linear(module: nn.Module, name: str) -> nn.Module:
-    """Return a linear map itself, out of a LoRA round it; raise ActshiftError for quantised and other weights."""
+def _probe(base: nn.Module, modules: Sequence[nn.Module]) -> list[Call]:
+    with inference(base), _steering_off(base):
+        return observe(base, {"input_ids": PROBE}, modules)
+
+
+def _plain_linear(module: nn.Module, name: str) -> nn.Module:
+    """Return the linear map inside a LoRA layer; raise ActshiftError if its weight is quantised or not a matrix."""
     inner = getattr(module, "base_layer", module)
     weight = getattr(inner, "weight", None)
     if weight is None or weight.ndim != 2 or not weight.is_floating_point():
@@ -161,17 +166,15 @@ def linear(module: nn.Module, name: str) -> nn.Module:
     return inner
 
 
-class _Unsteered:
-    """Switch steering layers off for a while."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.layers = list(steering_layers(model).values())
-
-    def __enter__(self) -> None:
-        self.before = [layer._disable_adapters for layer in self.layers]
-        for layer in self.layers:
-            layer._disable_adapters = True
-
-    def __exit__(self, *_: object) -> None:
-        for layer, former in zip(self.layers, self.before, strict=True):
-            layer._disable_adapters = former
+@contextmanager
+def _steering_off(model: nn.Module) -> Generator[None]:
+    # PEFT's public switch would also reset which adapters are trainable.
+    layers: list[Any] = list(steering_layers(model).values())
+    disabled = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, disabled, strict=True):
+            layer._disable_adapters = value

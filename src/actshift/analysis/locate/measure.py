@@ -1,4 +1,4 @@
-"""Run the backward passes, and read gains off what the taps hold."""
+"""Run the backward passes of `locate`, and compute gains from the recorded gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.locate.report import LocateReport, SiteGain
+from actshift.analysis.locate.gains import SiteGain
+from actshift.analysis.locate.report import LocateReport
 from actshift.errors import ActshiftError
 from actshift.gradients import (
     BackwardStats,
@@ -30,7 +31,7 @@ from actshift.sites.blocks import unwrap
 RESIDUAL = ("post_block", "post_mlp", "post_attention")
 GROUPS = 8
 SKETCHED_RANK = SIZE // 2
-"""The largest rank asked of a sketch: the errors of its last singular values are as large as they are."""
+"""The largest rank that a sketch supports. The errors of its further singular values are as large as the values."""
 
 
 def locate(
@@ -43,22 +44,31 @@ def locate(
     blocks: str | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> LocateReport:
-    """Return where a small change would lower the loss most, to first order, from one backward pass a batch.
+    """Estimate how much a small change at each site would lower the loss, from one backward pass per batch.
 
-    At each site and layer G = Σ_t g_t x_tᵀ is summed over tokens, x an activation and g = ∂L/∂x of the mean loss L over
-    all targets; a step W_up W_down of rank r and Frobenius norm ε there lowers L by at most ε √(σ_1² + … + σ_r²), a
-    vector of norm ε by ε ‖Σ g‖, and LoRA on a linear map as G does with that map's input and its output's gradient.
-    A norm is not a unit that sites share: activations are larger after the block than in its branches. How far the
-    ranking foresees what training reaches, docs/results/locate.md measures: in part on one model, not on another.
+    At each site and layer, G = Σ_t g_t x_tᵀ is summed over tokens, with the activation x and the gradient g = ∂L/∂x of
+    the mean loss L over all targets. A step W_up W_down of rank r and Frobenius norm ε lowers L by at most
+    ε √(σ_1² + … + σ_r²), and a vector of norm ε by at most ε ‖Σ g‖. For LoRA on a linear map, x is the input of the
+    map and g the gradient at its output. Gradients above 512 × 512 are sketched.
 
-    `batches` are mappings of what the model is called with, labels among them (`actshift.token_batches` makes them).
-    `sites` are by default the three of the residual stream that the model has; `weights` are the linear maps of its
-    blocks. Of a matrix above 512 × 512 a sketch is summed. Nothing is trained, and the model is left as it was; one
-    that is steered already, or has LoRA, is looked at as it is, and the gains are those of a further change.
-    `on_batch` hears the number of batches done.
+    Nothing is trained, and the model is restored. If it is already steered or has LoRA, the gains belong to a
+    further change. Activations differ in size between sites, so gains at different sites share no unit.
+    docs/results/locate.md measures how well the ranking predicts the result of training.
 
-    Raises ActshiftError for unknown sites, layers, ranks, and for data that gives no finite gradient.
-    Source: [ours], METHOD §3; the sites are those of arXiv 2603.00425.
+    Args:
+        model: A model with a loss.
+        batches: Keyword arguments of the model, with labels, as `actshift.token_batches` returns them.
+        sites: The sites to measure; by default the sites of the residual stream that the model has.
+        layers: Indices of blocks; all by default.
+        rank: The largest rank to measure.
+        weights: Measure LoRA on the linear maps of the blocks too.
+        blocks: Name of the list of blocks, if it cannot be found automatically.
+        on_batch: Called with the number of finished batches.
+
+    Raises:
+        ActshiftError: A site, layer or rank is invalid, or a gradient is not finite.
+
+    Source: this project, docs/method.md#gain-per-parameter; the sites are from arXiv 2603.00425.
 
     >>> from actshift.analysis.batches import token_batches
     >>> from actshift.demo import load_base
@@ -70,60 +80,61 @@ def locate(
     check_rank(rank)
     hosts, left_out = _hosts(model, sites, layers, blocks)
     maps = linear_maps(model, layers, blocks) if weights else []
-    clock = BatchGroup(GROUPS)
-    tapped = [Tapped(Tap(f"{one.site} of block {one.layer}"), one) for one in hosts]
-    tapped += [Tapped(Tap(f"{one.part} of block {one.layer}"), one) for one in maps]
-    _check_width(tapped, rank)
-    seen = backward(model, batches, [one.tap for one in tapped], clock, [one.attach(clock) for one in tapped], on_batch)
+    group = BatchGroup(GROUPS)
+    targets = [TapTarget(Tap(f"{host.site} of block {host.layer}"), host) for host in hosts]
+    targets += [TapTarget(Tap(f"{linear.part} of block {linear.layer}"), linear) for linear in maps]
+    _check_ranks(targets, rank)
+    handles = [target.attach(group) for target in targets]
+    stats = backward(model, batches, [target.tap for target in targets], group, handles, on_batch)
     base: Any = unwrap(model)
     return LocateReport(
         model=getattr(base.config, "name_or_path", "") or type(base).__name__,
-        parameters=sum(one.numel() for name, one in base.named_parameters() if "lora_" not in name),
+        parameters=sum(parameter.numel() for name, parameter in base.named_parameters() if "lora_" not in name),
         rank=rank,
-        loss=seen.loss,
-        targets=sum(seen.targets),
-        batches=seen.batches,
-        groups=sum(count > 0 for count in seen.targets),
-        places=tuple(one.place(seen, rank) for one in tapped),
+        loss=stats.loss,
+        targets=sum(stats.targets),
+        batches=stats.batches,
+        groups=sum(count > 0 for count in stats.targets),
+        places=tuple(target.site_gain(stats, rank) for target in targets),
         left_out=left_out,
     )
 
 
 @dataclass(frozen=True)
-class Tapped:
-    """A host or a linear map with its tap."""
+class TapTarget:
+    """A host or a linear map, and the tap that sums its gradient."""
 
     tap: Tap
-    where: Host | LinearMap
+    host: Host | LinearMap
 
-    def attach(self, clock: BatchGroup) -> Any:
-        """Hook the tap on to its module."""
-        if isinstance(self.where, Host):
-            return tap_host(self.tap, self.where, clock)
-        return tap_map(self.tap, self.where.module, clock)
+    def attach(self, group: BatchGroup) -> Any:
+        """Hook the tap to its module, and return the handle."""
+        if isinstance(self.host, Host):
+            return tap_host(self.tap, self.host, group)
+        return tap_map(self.tap, self.host.module, group)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The outputs and inputs of G."""
-        if isinstance(self.where, Host):
-            return self.where.width, self.where.width
-        return self.where.outputs, self.where.inputs
+        """The outputs and the inputs of G."""
+        if isinstance(self.host, Host):
+            return self.host.width, self.host.width
+        return self.host.outputs, self.host.inputs
 
-    def place(self, seen: BackwardStats, rank: int) -> SiteGain:
-        """Read the gains off what the tap holds."""
-        tap, weight = self.tap, isinstance(self.where, LinearMap)
+    def site_gain(self, stats: BackwardStats, rank: int) -> SiteGain:
+        """Return the gain from the sums of the tap."""
+        tap, weight = self.tap, isinstance(self.host, LinearMap)
         outputs, inputs = self.shape
-        shares = [seen.shares, *seen.without()]
-        if tap.matrix is None or tap.vector is None:  # the loss does not depend on it: an expert that no token chose
+        shares = [stats.shares, *stats.without()]
+        if tap.matrix is None or tap.vector is None:  # the loss does not depend on an expert that no token chose
             values, means = [(0.0,) * rank] * len(shares), [0.0] * len(shares)
         else:
             matrix, vector = tap.matrix, tap.vector.double().cpu()
             values = [tuple(matrix.values(share, rank).tolist()) for share in shares]
             means = [(share @ vector).norm().item() for share in shares]
         return SiteGain(
-            site=self.where.part if isinstance(self.where, LinearMap) else self.where.site,
-            layer=self.where.layer,
-            module=self.where.name,
+            site=self.host.part if isinstance(self.host, LinearMap) else self.host.site,
+            layer=self.host.layer,
+            module=self.host.name,
             inputs=inputs,
             outputs=outputs,
             weight=weight,
@@ -132,13 +143,13 @@ class Tapped:
             mean=None if weight else means[0],
             singular_values_without=tuple(values[1:]),
             mean_without=() if weight else tuple(means[1:]),
-            held_out=_held_out(tap, seen, rank),
+            held_out=_held_out_gains(tap, stats, rank),
         )
 
 
-def _held_out(tap: Tap, seen: BackwardStats, rank: int) -> tuple[float, ...]:
-    """By rank: what the best step over all groups but one takes off the loss of that one, the mean over groups."""
-    pairs = list(zip(seen.without(), seen.alone(), strict=False))  # of one group alone nothing is left out
+def _held_out_gains(tap: Tap, stats: BackwardStats, rank: int) -> tuple[float, ...]:
+    """Return, for each rank, the mean gain on one group of the best step over all other groups."""
+    pairs = list(zip(stats.without(), stats.alone(), strict=False))  # `without` is empty for a single group
     if tap.matrix is None or not pairs:
         return ()
     sums = torch.zeros(rank, dtype=torch.float64)
@@ -152,6 +163,7 @@ def _held_out(tap: Tap, seen: BackwardStats, rank: int) -> tuple[float, ...]:
 def _hosts(
     model: nn.Module, sites: Sequence[str] | None, layers: Sequence[int] | None, blocks: str | None
 ) -> tuple[list[Host], tuple[str, ...]]:
+    """Return the hosts of the sites, and the reasons why default sites are left out."""
     if sites is not None:
         if isinstance(sites, str) or not sites or len(set(sites)) < len(sites):
             raise ActshiftError(
@@ -160,7 +172,7 @@ def _hosts(
         for site in sites:
             check_site(site)
         return [host for site in sites for host in resolve(model, site, layers, blocks)], ()
-    hosts, left_out = resolve(model, RESIDUAL[0], layers, blocks), []
+    hosts, left_out = resolve(model, RESIDUAL[0], layers, blocks), list[str]()
     for site in RESIDUAL[1:]:
         try:
             hosts += resolve(model, site, layers, blocks)
@@ -169,11 +181,12 @@ def _hosts(
     return hosts, tuple(left_out)
 
 
-def _check_width(tapped: Sequence[Tapped], rank: int) -> None:
-    for one in tapped:
-        check_rank(rank, min(one.shape))
-        if rank > SKETCHED_RANK and one.shape[0] * one.shape[1] > one.tap.exact_area:
+def _check_ranks(targets: Sequence[TapTarget], rank: int) -> None:
+    for target in targets:
+        outputs, inputs = target.shape
+        check_rank(rank, min(outputs, inputs))
+        if rank > SKETCHED_RANK and outputs * inputs > target.tap.exact_area:
             raise ActshiftError(
-                f"Rank {rank} is too high for {one.tap.name}, whose {one.shape[0]} × {one.shape[1]} gradient is "
-                f"sketched; use a rank up to {SKETCHED_RANK}."
+                f"Rank {rank} is too high for {target.tap.name}, because its {outputs} × {inputs} gradient is "
+                f"sketched. Use a rank up to {SKETCHED_RANK}."
             )

@@ -1,129 +1,43 @@
-"""What a location found: at every place, how much the loss would fall for one small step."""
+"""The result of `locate`, and the sections that show it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from actshift.adapters import LowRank
-from actshift.analysis.render import Plain
-from actshift.errors import ActshiftError
+from actshift.adapters.low_rank import Activation, LowRank
+from actshift.analysis.figures import panels
+from actshift.analysis.locate.gains import (
+    MethodGain,
+    SiteGain,
+    allocate_ranks,
+    combined_gain,
+    method_gains,
+    parse_budget,
+)
+from actshift.analysis.locate.plots import HeatMap, plot_methods
+from actshift.analysis.sections import Section, SectionReport, blocks, listed, percent, table
 from actshift.tuner import Intervention, SteeringConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
+
+ENOUGH_HELD_OUT = 0.8
+"""The fraction of the gains that should hold on other batches."""
+WORTHWHILE = 1.02
+"""An uneven allocation must gain 2 % more than an even one to be recommended."""
+TERMINAL_METHODS = 12
+BARS = 14
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value over all groups of batches, and the same `without` each group in turn: the delete-a-group jackknife.
+class LocateReport(SectionReport):
+    """First-order gains of small changes, by site, block and rank.
 
-    Source: Efron, Stein, Annals of Statistics 9 (1981).
-
-    >>> round(Estimate(2.0, (1.9, 2.1)).error, 3)
-    0.1
-    """
-
-    value: float
-    without: tuple[float, ...] = ()
-
-    @property
-    def error(self) -> float | None:
-        """The standard error, or None where there is one group alone."""
-        n = len(self.without)
-        if n < 2:
-            return None
-        mean = sum(self.without) / n
-        return math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in self.without))
-
-    def minus(self, other: Estimate) -> Estimate:
-        """Return the difference, whose error is smaller than those of its sides where data moves both alike."""
-        pairs = zip(self.without, other.without, strict=True)
-        return Estimate(self.value - other.value, tuple(one - two for one, two in pairs))
-
-    def over(self, number: float) -> Estimate:
-        """Return the estimate over a number."""
-        return Estimate(self.value / number, tuple(value / number for value in self.without))
-
-    @property
-    def clear(self) -> bool:
-        """Whether it differs from 0 by more than two standard errors; unknown is not clear."""
-        return self.error is not None and abs(self.value) > 2 * self.error
-
-
-def together(estimates: Sequence[Estimate]) -> Estimate:
-    """Return the gain of one unit step that is shared by several places: the root of the sum of squares.
-
-    >>> together([Estimate(3.0), Estimate(4.0)]).value
-    5.0
-    """
-    columns = zip(*(one.without for one in estimates), strict=True)
-    return Estimate(math.hypot(*(one.value for one in estimates)), tuple(math.hypot(*column) for column in columns))
-
-
-@dataclass(frozen=True)
-class SiteGain:
-    """A site of a block, or a linear map in it (`weight`), and the gradient there, of the mean loss over all targets.
-
-    `singular_values` σ_1 ≥ σ_2 ≥ … are those of G = Σ g xᵀ `[outputs, inputs]`; `mean` is ‖Σ g‖, None at a weight.
-    `singular_values_without` and `mean_without` leave out one group of batches each. `held_out` is, by rank, what the
-    best step over all groups but one takes off the loss of that one, the mean over groups: it falls short of the gain
-    by what that owes to chance. `sketched` says that G was too large to be summed itself.
-    """
-
-    site: str
-    layer: int
-    module: str
-    inputs: int
-    outputs: int
-    weight: bool
-    sketched: bool
-    singular_values: tuple[float, ...]
-    mean: float | None
-    singular_values_without: tuple[tuple[float, ...], ...]
-    mean_without: tuple[float, ...]
-    held_out: tuple[float, ...] = ()
-
-    def gain(self, rank: int) -> Estimate:
-        """Return √(σ_1² + … + σ_r²): what a small step of rank r and Frobenius norm ε takes off the loss, over ε."""
-        return Estimate(
-            _norm(self.singular_values[:rank]), tuple(_norm(v[:rank]) for v in self.singular_values_without)
-        )
-
-    @property
-    def vector_gain(self) -> Estimate:
-        """‖Σ g‖: what a shift by one small vector of norm ε takes off the loss, over ε."""
-        assert self.mean is not None
-        return Estimate(self.mean, self.mean_without)
-
-    def parameters(self, rank: int) -> int:
-        """Return what rank r costs here: r (inputs + outputs), which is 2dr at a site."""
-        return rank * (self.inputs + self.outputs)
-
-
-@dataclass(frozen=True)
-class MethodGain:
-    """One way to spend parameters in every block: at a site by a vector or by rank r, or by LoRA on a kind of map."""
-
-    label: str
-    parameters: int
-    gain: Estimate
-
-    @property
-    def per_parameter(self) -> Estimate:
-        """The gain over the parameters that it takes."""
-        return self.gain.over(self.parameters)
-
-
-@dataclass(frozen=True)
-class LocateReport(Plain):
-    """Where a small change lowers the loss most, to first order; it prints as tables, draws itself, and goes to JSON.
-
-    `loss` is the mean over all targets in nats, `rank` the largest rank that was looked at, `parameters` the model's,
-    `groups` of batches those that the ± is over, `left_out` the sites that the model does not have, with the reason.
+    `parameters` counts the model's parameters, `rank` is the largest rank that was measured, and `loss` the mean over
+    all targets in nats. The standard errors are over `groups` of batches. `left_out` has a reason for each site that
+    the model does not have.
     """
 
     model: str
@@ -138,157 +52,238 @@ class LocateReport(Plain):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The ranks that tables and JSON speak of: the powers of two up to the largest, and that one."""
+        """The ranks in tables and JSON: the powers of two below the largest rank, and the largest rank."""
         powers = [2**power for power in range(self.rank.bit_length()) if 2**power < self.rank]
         return (*powers, self.rank)
 
     @property
     def held_out(self) -> float | None:
-        """The part of the gains at the largest rank that holds on batches left out; None where there is one group."""
-        found = [place.held_out[-1] for place in self.places if place.held_out]
-        return sum(found) / sum(place.gain(self.rank).value for place in self.places) if found else None
+        """The fraction of the gains at the largest rank that remains on other batches; None for a single group."""
+        gains = [place.held_out[-1] for place in self.places if place.held_out]
+        return sum(gains) / sum(place.gain(self.rank).value for place in self.places) if gains else None
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The sites that can be steered, in their order."""
-        return tuple(dict.fromkeys(place.site for place in self.places if not place.weight))
+        """The sites that can be steered, in order."""
+        return tuple(dict.fromkeys(place.site for place in self._steerable))
 
     def at(self, site: str) -> tuple[SiteGain, ...]:
-        """Return the places of a site, or of a kind of map, by layer."""
+        """Return the gains at one site, or at one linear map, by block."""
         return tuple(place for place in self.places if place.site == site)
 
     @property
     def methods(self) -> tuple[MethodGain, ...]:
-        """The ways to spend parameters in all blocks that were looked at, the largest gain per parameter first."""
-        methods = []
-        for site in dict.fromkeys(place.site for place in self.places):
-            places = self.at(site)
-            if places[0].weight:
-                methods += [_method(f"LoRA {site} r={rank}", places, rank) for rank in self.ranks]
-            else:
-                vectors = together([place.vector_gain for place in places])
-                methods.append(MethodGain(f"{site} vector", sum(place.outputs for place in places), vectors))
-                methods += [_method(f"{site} r={rank}", places, rank) for rank in self.ranks]
-        return tuple(sorted(methods, key=lambda method: -method.per_parameter.value))
+        """The methods in all measured blocks, with the largest gain per parameter first."""
+        return method_gains(self.places, self.ranks)
 
-    def to_config(self, budget: float, activation: str | None = "silu", **config: Any) -> SteeringConfig:
-        """Return a SteeringConfig that spends `budget` where the first-order gain is greatest; see `spend`.
+    def to_config(self, budget: float, activation: Activation | None = "silu", **config: Any) -> SteeringConfig:
+        """Return a config that allocates a budget of parameters by first-order gain.
 
-        `budget` is a share of the model's parameters below 1, or a number of parameters. `activation` is that of
-        every adapter, and further fields are SteeringConfig's.
+        Args:
+            budget: A number of parameters, or a fraction of the model's parameters below 1.
+            activation: Activation of every adapter; None for a linear one.
+            config: Further fields of `SteeringConfig`. `init` is the initialisation of every adapter.
 
-        Raises ActshiftError for a budget that is no such number, or too small for one rank anywhere.
+        Raises:
+            ActshiftError: The budget is not such a number, or does not pay for rank 1 at any site.
+
+        Source: this project, docs/method.md#gain-per-parameter.
 
         >>> report.to_config(budget=0.0004)  # doctest: +SKIP
         """
-
-        return spend(self, budget, activation, **config)
+        init = config.pop("init", "default")
+        layers: dict[tuple[str, int], list[int]] = {}
+        for place, rank in allocate_ranks(self._steerable, parse_budget(budget, self.parameters), self.parameters):
+            layers.setdefault((place.site, rank), []).append(place.layer)
+        interventions = [
+            Intervention(LowRank(rank=rank, activation=activation, init=init), site=site, layers=tuple(sorted(chosen)))
+            for (site, rank), chosen in sorted(layers.items(), key=lambda item: (item[0][0], -item[0][1]))
+        ]
+        return SteeringConfig(interventions=interventions, **config)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON, with the gains by rank."""
+        """Return all values, ready for JSON, with the gains by rank."""
         values = {name: value for name, value in asdict(self).items() if name != "places"}
-        places = [{**asdict(place), "gains": _gains(place, self.ranks)} for place in self.places]
-        methods = [
-            {"label": method.label, "parameters": method.parameters, **_figures(method.gain, method.parameters)}
-            for method in self.methods
-        ]
-        return {**values, "places": places, "methods": methods}
+        places = [place.to_dict(self.ranks) for place in self.places]
+        return {**values, "places": places, "methods": [method.to_dict() for method in self.methods]}
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """Where to steer, where to put LoRA, and the gain per parameter."""
+        notes, maps = _notes(self), self._maps
+        return (
+            *([_steering_section(self, self._steerable, notes)] if self.sites else []),
+            *([_lora_section(self, maps, "" if self.sites else notes)] if maps else []),
+            _methods_section(self),
+        )
 
     def figure(self) -> Figure:
-        """Draw layers × places at the largest rank, darker where the gain is greater (needs matplotlib)."""
-        from actshift.analysis.locate.rendering import heat_map
+        """Return heat maps of the sites and of the linear maps at the largest rank.
 
-        return heat_map(self)
+        Raises:
+            ActshiftError: matplotlib is not installed.
+        """
+        maps = [HeatMap.of(places, self.rank) for places in (self._steerable, self._maps) if places]
+        widths = [len(heat_map.names) for heat_map in maps]
+        size = 1 + 0.75 * sum(widths) + 1.2 * len(maps), max(heat_map.height for heat_map in maps)
+        figure = panels(*size, *(heat_map.plot for heat_map in maps), ratios=widths)
+        for axes, heat_map in zip(figure.axes, maps, strict=True):
+            axes.set_title("LoRA on a linear map" if heat_map.weight else "Steering", fontsize=9, loc="left")
+        figure.suptitle(f"First-order decrease of the loss per unit step of rank {self.rank}", x=0.02, ha="left")
+        return figure
 
-    def __rich__(self) -> RenderableType:
-        """Return the tables for a terminal."""
-        from actshift.analysis.locate.rendering import tables
+    @property
+    def _steerable(self) -> list[SiteGain]:
+        return [place for place in self.places if not place.weight]
 
-        return tables(self)
-
-
-def _norm(values: Sequence[float]) -> float:
-    return sum(value * value for value in values) ** 0.5
+    @property
+    def _maps(self) -> list[SiteGain]:
+        return [place for place in self.places if place.weight]
 
 
-def _method(label: str, places: Sequence[SiteGain], rank: int) -> MethodGain:
-    return MethodGain(
-        label, sum(place.parameters(rank) for place in places), together([one.gain(rank) for one in places])
+def _notes(report: LocateReport) -> str:
+    spread = (
+        f"± is the standard error over {report.groups} groups of batches."
+        if report.groups > 1
+        else "One batch gives no standard error; use more batches."
+    )
+    notes = [
+        f"{report.targets:,} targets in {report.batches} batches, mean loss {report.loss:.4f} nats.",
+        "A gain is the first-order decrease of the loss per ε, for a step of Frobenius norm ε.",
+        spread,
+    ]
+    if report.held_out is not None:
+        chance = "." if report.held_out >= ENOUGH_HELD_OUT else "; the rest is chance: give more rows."
+        notes.append(f"{percent(max(report.held_out, 0))} of the gains hold on other batches{chance}")
+    if any(place.sketched for place in report.places):
+        notes.append("Gradients above 512 × 512 are sketched.")
+    return " ".join([*notes, *(f"Left out: {reason}" for reason in report.left_out)])
+
+
+def _steering_section(report: LocateReport, places: Sequence[SiteGain], notes: str) -> Section:
+    best = _best(places, report.rank)
+    advice = f"Start at {best}."
+    if report.held_out is not None and report.held_out < ENOUGH_HELD_OUT:
+        held_out = percent(max(report.held_out, 0))
+        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then start at {best}."
+    return _heat_map_section(
+        HeatMap.of(places, report.rank),
+        best,
+        key="where",
+        title="Where to steer",
+        how_to_read=f"Each cell is the gain of a step of rank {report.rank} and norm 1, in nats; a star marks gains "
+        "that match the largest one within the noise.",
+        advice=f"{advice} {_allocation_advice(report, places)}",
+        note=f"Activations differ in size between sites, so compare within a column rather than across. {notes}",
     )
 
 
-def _gains(place: SiteGain, ranks: Sequence[int]) -> dict[str, Any]:
-    gains = {str(rank): _figures(place.gain(rank), place.parameters(rank)) for rank in ranks}
-    return gains if place.weight else {"vector": _figures(place.vector_gain, place.outputs), **gains}
+def _allocation_advice(report: LocateReport, places: Sequence[SiteGain]) -> str:
+    """Compare an even spread over the blocks at one site with the best allocation of as many parameters."""
+    even = report.at("post_block") or report.at(report.sites[0])
+    budget = sum(place.parameters(report.rank) for place in even)
+    allocation = allocate_ranks(places, budget, report.parameters)
+    best, spread = (_total(gains) for gains in (allocation, [(place, report.rank) for place in even]))
+    cost = f"the {budget:,} parameters of {even[0].site} rank {report.rank} in every block"
+    if best < WORTHWHILE * spread or not spread:
+        return f"Spread them evenly: {cost} gain no more in any other allocation."
+    spent: dict[str, int] = {}
+    for place, rank in allocation:
+        spent[place.site] = spent.get(place.site, 0) + place.parameters(rank)
+    shares = listed(f"{percent(spent[site] / sum(spent.values()))} at {site}" for site in report.sites if site in spent)
+    return (
+        f"Spent by `actshift locate --rank {report.rank} --budget {budget}`, {cost} gain {best / spread:.2f} times as "
+        f"much, to first order: {shares}."
+    )
 
 
-def _figures(gain: Estimate, parameters: int) -> dict[str, Any]:
-    return {"gain": gain.value, "error": gain.error, "per_parameter": gain.value / parameters}
+def _lora_section(report: LocateReport, places: Sequence[SiteGain], notes: str) -> Section:
+    heat_map = HeatMap.of(places, report.rank)
+    squares = {
+        label: _total([(place, report.rank) for place in report.at(name)]) ** 2
+        for name, label in zip(heat_map.names, heat_map.labels, strict=True)
+    }
+    total, covered, targets = sum(squares.values()), 0.0, list[str]()
+    for label in sorted(squares, key=lambda label: -squares[label]):
+        if targets and covered >= total / 2:
+            break
+        targets.append(label)
+        covered += squares[label]
+    best = _best(places, report.rank)
+    return _heat_map_section(
+        heat_map,
+        best,
+        key="maps",
+        title="Where to put LoRA",
+        how_to_read=f"Each cell is the gain of LoRA of rank {report.rank} on one linear map, for a step of norm 1 in "
+        "its weights.",
+        advice=f"If you train LoRA, target {listed(targets)} first, with {percent(covered / total if total else 0)} "
+        f"of the squared gain of all maps. The best one is {best}.",
+        note=notes,
+    )
 
 
-def spend(report: LocateReport, budget: float, activation: str | None = "silu", **config: Any) -> SteeringConfig:
-    """Return the config of uneven sites, layers and ranks that a budget buys.
+def _heat_map_section(heat_map: HeatMap, best: str, **words: Any) -> Section:
+    columns = len(heat_map.names)
+    return Section(
+        **words,
+        columns=("block", *heat_map.labels),
+        rows=heat_map.rows(),
+        shades=heat_map.shades(),
+        alt=f"Heat map with {columns} columns and {len(heat_map.layers)} blocks; the largest gain is at {best}.",
+        plot=heat_map.plot,
+        size=(0.9 + max(0.55, 3.0 / columns) * columns, heat_map.height),
+    )
 
-    Chosen are ranks r_p ≥ 0 at the places p that can be steered, so that Σ_p (σ_{p,1}² + … + σ_{p,r_p}²) is greatest
-    within Σ_p r_p · 2d ≤ budget: the square of what one unit step, shared by all of them, takes off the loss. Ranks are
-    bought one by one by σ² per parameter, the greatest first, which is the optimum where all cost alike, as the sites
-    of the residual stream do. No place gets more than the report's rank.
 
-    Raises ActshiftError as `LocateReport.to_config` does.
-    Source: [ours], METHOD §3.
-    """
-    left = parameters_of(budget, report.parameters)
-    places = [place for place in report.places if not place.weight]
-    if not places:
-        raise ActshiftError("The report has linear maps alone, and a budget is spent on sites; locate some.")
-    cheapest = min(place.parameters(1) for place in places)
-    if left < cheapest:
-        raise ActshiftError(
-            f"A budget of {left:,} parameters buys nothing: rank 1 at one place takes {cheapest:,}, "
-            f"which is {cheapest / report.parameters:.3g} of the model; give at least that."
+def _methods_section(report: LocateReport) -> Section:
+    methods = report.methods
+    drawn = methods[:BARS]
+    return Section(
+        key="gain",
+        title="Gain per parameter",
+        how_to_read="Each line is a method in every block, with its gain per 1,000 parameters and one standard error.",
+        **table(
+            methods,
+            ("in every block", lambda method: method.label),
+            ("parameters", lambda method: f"{method.parameters:,}"),
+            ("share", lambda method: f"{method.parameters / report.parameters:.3%}"),
+            ("gain", lambda method: str(method.gain)),
+            ("gain per 1,000", lambda method: str(method.per_1000)),
+        ),
+        advice=_method_advice(methods),
+        note="Low ranks lead, because each further rank costs the same and gains less.",
+        alt=f"Bars of the {len(drawn)} methods with the largest gain per parameter, from {drawn[0].label} at "
+        f"{drawn[0].per_1000} to {drawn[-1].label} at {drawn[-1].per_1000}.",
+        plot=lambda axes: plot_methods(axes, drawn),
+        size=(4.9, 0.9 + 0.25 * len(drawn)),
+        preview=TERMINAL_METHODS,
+    )
+
+
+def _method_advice(methods: Sequence[MethodGain]) -> str:
+    steering, lora = ([method for method in methods if method.weight is weight] for weight in (False, True))
+    if not steering or not lora:
+        return f"If parameters are few, train {methods[0].label}, which gains {methods[0].per_1000} per 1,000."
+    ahead, behind = sorted((steering[0], lora[0]), key=lambda method: -method.per_parameter.value)
+    pair = f"{ahead.per_1000} against {behind.per_1000} per 1,000 parameters"
+    difference = ahead.per_parameter.minus(behind.per_parameter)
+    if difference.error is None:
+        return f"Give more rows: {ahead.label} and {behind.label} gain {pair}, but one batch gives no standard error."
+    if not difference.clear:
+        return (
+            f"Choose between {ahead.label} and {behind.label} by other criteria, such as merging into the weights: "
+            f"within the noise they gain alike, {pair}."
         )
-    ranks = dict.fromkeys(range(len(places)), 0)
-    for _, index in _offers(places):
-        cost = places[index].parameters(1)
-        if cost <= left:
-            ranks[index] += 1
-            left -= cost
-    chosen = [(places[index], rank) for index, rank in ranks.items() if rank]
-    return SteeringConfig(interventions=_interventions(chosen, activation, config.pop("init", "default")), **config)
+    ratio = ahead.per_parameter.value / (behind.per_parameter.value or float("nan"))
+    return f"If parameters are few, prefer {ahead.label} to {behind.label}: it gains {ratio:.1f} times as much, {pair}."
 
 
-def parameters_of(budget: float, whole: int) -> int:
-    """Return the number of parameters that a budget is, given as such or as a share of `whole`.
-
-    >>> parameters_of(0.01, 1000), parameters_of(250, 1000)
-    (10, 250)
-    """
-    number = not isinstance(budget, bool) and isinstance(budget, int | float)
-    if number and 0 < budget < 1:
-        return int(budget * whole)
-    if number and budget >= 1 and budget % 1 == 0:
-        return int(budget)
-    raise ActshiftError(
-        f"A budget is a share of the model's parameters, between 0 and 1, or a whole number of them; got {budget!r}."
-    )
+def _total(allocation: Sequence[tuple[SiteGain, int]]) -> float:
+    return combined_gain([place.gain(rank) for place, rank in allocation]).value
 
 
-def _offers(places: Sequence[SiteGain]) -> list[tuple[float, int]]:
-    """Every rank of every place that gains anything, by σ² per parameter, as (its value, the place's index)."""
-    offers = [
-        (value * value / place.parameters(1), index)
-        for index, place in enumerate(places)
-        for value in place.singular_values
-        if value > 0
-    ]
-    return sorted(offers, key=lambda offer: (-offer[0], offer[1]))
-
-
-def _interventions(chosen: Sequence[tuple[SiteGain, int]], activation: Any, init: Any) -> list[Intervention]:
-    layers: dict[tuple[str, int], list[int]] = {}
-    for place, rank in chosen:
-        layers.setdefault((place.site, rank), []).append(place.layer)
-    return [
-        Intervention(LowRank(rank=rank, activation=activation, init=init), site=site, layers=tuple(sorted(of)))
-        for (site, rank), of in sorted(layers.items(), key=lambda item: (item[0][0], -item[0][1]))
-    ]
+def _best(places: Sequence[SiteGain], rank: int) -> str:
+    """Return the position of the largest gain, and the gain, in words."""
+    place = max(places, key=lambda place: place.gain(rank).value)
+    return f"{place.site.rpartition('.')[2]} of {blocks([place.layer])}, which gains {place.gain(rank)}"

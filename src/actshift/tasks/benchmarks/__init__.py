@@ -1,1 +1,1 @@
-"""The tasks, one a file, each of which defines `TASK`; a new file is a new task."""
+"""Benchmarks, one file each. Every module-level `Task` in a file of this package is registered by its name."""

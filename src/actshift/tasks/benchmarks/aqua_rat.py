@@ -1,4 +1,4 @@
-"""AQuA-RAT: algebra with five choices, reasoned before it is answered.
+"""AQuA-RAT: algebra with five choices, and reasoning before the answer.
 
 Ling et al., *Program Induction by Rationale Generation*, ACL 2017. The completion is the rationale, then the letter.
 """
@@ -7,34 +7,36 @@ from __future__ import annotations
 
 import re
 
-from actshift.tasks.formatting import LETTERS, lettered
+from actshift.data.readers import Row
+from actshift.tasks.formatting import LETTERS, Example, lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice
+from actshift.tasks.source import Folder, Hub, whole_splits
 from actshift.tasks.task import Task
 
 LETTER = re.compile(r"^\s*\(?[A-E]\)\s*")
-"""What an option begins with: `A)` on the hub, `(A)` in FLAN's copy."""
+"""The start of an option: `A)` on the hub, and `(A)` in the copy of FLAN."""
 
 
 def _example(row: Row) -> Example:
     options = [LETTER.sub("", option) for option in row["options"]]
-    plain = lettered(f"Question: {row['question'].strip()}", options, LETTERS.index(row["correct"]))
-    prompt = plain.prompt.removesuffix("Answer:") + "Solution:"
-    return Example(prompt, f" {row['rationale'].strip()}\nAnswer: {plain.answer}", plain.answer, plain.choices)
+    choice = lettered(f"Question: {row['question'].strip()}", options, LETTERS.index(row["correct"]))
+    prompt = choice.prompt.removesuffix("Answer:") + "Solution:"
+    return Example(prompt, f" {row['rationale'].strip()}\nAnswer: {choice.answer}", choice.answer, choice.choices)
 
 
 TASK = Task(
     name="aqua_rat",
-    title="Algebra, five choices",
+    title="Algebra with five choices",
+    description=__doc__,
     source=Hub(
         "deepmind/aqua_rat",
-        "raw",
-        "33301c6a050c96af81f63cad5562cb5363e88971",
-        parts={"train": SplitSlice("train"), "validation": SplitSlice("validation"), "test": SplitSlice("test")},
-        rows={"train": 97467, "validation": 254, "test": 254},
+        revision="33301c6a050c96af81f63cad5562cb5363e88971",
+        config="raw",
+        slices=whole_splits(train="train", validation="validation", test="test"),
+        sizes={"train": 97467, "validation": 254, "test": 254},
     ),
     local=Folder(
-        {"train": SplitSlice("train_flan_cot"), "validation": SplitSlice("dev"), "test": SplitSlice("test")},
+        slices=whole_splits(train="train_flan_cot", validation="dev", test="test"),
         layout=lambda row: {**row, "rationale": row["answer"]["rationale"], "correct": row["answer"]["final"]},
     ),
     example=_example,

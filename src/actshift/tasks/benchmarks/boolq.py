@@ -1,14 +1,15 @@
-"""BoolQ: yes or no, by a passage.
+"""BoolQ: yes-or-no questions about a passage.
 
-Clark et al., *BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions*, NAACL 2019. The hub has no
-labelled test split: validation and test are halves of its validation split.
+Clark et al., *BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions*, NAACL 2019. The hub has no test
+split with labels, so validation and test are the two halves of its validation split.
 """
 
 from __future__ import annotations
 
-from actshift.tasks.formatting import label_name
+from actshift.data.readers import Row
+from actshift.tasks.formatting import Example, label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
+from actshift.tasks.source import Folder, Hub, halves
 from actshift.tasks.task import Task
 
 LABELS = ("no", "yes")
@@ -23,21 +24,17 @@ def _example(row: Row) -> Example:
 
 TASK = Task(
     name="boolq",
-    title="Yes or no, by a passage",
+    title="Yes-or-no questions",
+    description=__doc__,
     source=Hub(
         "google/boolq",
-        None,
-        "35b264d03638db9f4ce671b711558bf7ff0f80d5",
-        parts={"train": SplitSlice("train"), **split_by_hash("validation", validation=0.5, test=0.5)},
-        rows={"train": 9427, "validation": 3270},
+        revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
+        slices=halves("validation"),
+        sizes={"train": 9427, "validation": 3270},
     ),
-    local=Folder({"train": SplitSlice("train_passage_part"), **split_by_hash("dev", validation=0.5, test=0.5)}),
+    local=Folder(slices=halves("dev", train="train_passage_part")),
     example=_example,
-    sample={
-        "question": "do owls sleep by day",
-        "passage": "Most owls hunt at night and rest during the day.",
-        "answer": True,
-    },
+    sample={"question": "do owls sleep by day", "passage": "Most owls hunt at night.", "answer": True},
     scorer=get_scorer("boolean"),
     settings={"epochs": 1, "max_length": 256},
     max_new_tokens=8,

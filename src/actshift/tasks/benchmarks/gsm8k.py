@@ -1,17 +1,18 @@
-"""GSM8K: grade-school maths, solved in words.
+"""GSM8K: grade-school maths problems with worked solutions.
 
-Cobbe et al., *Training Verifiers to Solve Math Word Problems*, 2021 (arXiv 2110.14168). The hub has two splits:
-validation and test are halves of its test split. The completion is the worked solution, without the calculator's
-annotations such as ``<<48/2=24>>``; it ends with ``#### 72``.
+Cobbe et al., *Training Verifiers to Solve Math Word Problems*, 2021 (arXiv 2110.14168). The hub has two splits, so
+validation and test are the two halves of its test split. The completion is the worked solution without the calculator
+annotations such as ``<<48/2=24>>``. It ends with ``#### 72``.
 """
 
 from __future__ import annotations
 
 import re
 
-from actshift.tasks.formatting import number_text
+from actshift.data.readers import Row
+from actshift.tasks.formatting import Example, number_text
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
+from actshift.tasks.source import Folder, Hub, halves
 from actshift.tasks.task import Task
 
 ANNOTATION = re.compile(r"<<[^<>]*>>")
@@ -26,17 +27,15 @@ def _example(row: Row) -> Example:
 TASK = Task(
     name="gsm8k",
     title="Grade-school maths",
+    description=__doc__,
     source=Hub(
         "openai/gsm8k",
-        "main",
-        "740312add88f781978c0658806c59bc2815b9866",
-        parts={"train": SplitSlice("train"), **split_by_hash("test", validation=0.5, test=0.5)},
-        rows={"train": 7473, "test": 1319},
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        config="main",
+        slices=halves("test"),
+        sizes={"train": 7473, "test": 1319},
     ),
-    local=Folder(
-        {"train": SplitSlice("train"), **split_by_hash("test", validation=0.5, test=0.5)},
-        layout=lambda row: {**row, "answer": row["answer"]["text"]},
-    ),
+    local=Folder(slices=halves("test"), layout=lambda row: {**row, "answer": row["answer"]["text"]}),
     example=_example,
     sample={
         "question": "A box holds 6 eggs. How many eggs are in 3 boxes, if 2 are broken and thrown away?",

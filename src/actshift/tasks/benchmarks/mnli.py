@@ -1,14 +1,15 @@
-"""MNLI: does a premise entail a hypothesis, contradict it, or neither.
+"""MNLI: decide whether a premise entails a hypothesis, contradicts it, or does neither.
 
-Williams et al., NAACL 2018, as in GLUE. The hub's test split has no labels: validation and test are halves of
-validation_matched. The local files have that split alone, which is cut in three.
+Williams et al., NAACL 2018, as in GLUE. The test split on the hub has no labels, so validation and test are the two
+halves of validation_matched. The local files only have that split, which is divided into three.
 """
 
 from __future__ import annotations
 
-from actshift.tasks.formatting import label_name
+from actshift.data.readers import Row
+from actshift.tasks.formatting import Example, label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
+from actshift.tasks.source import Folder, Hub, halves, split_by_hash
 from actshift.tasks.task import Task
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -23,24 +24,18 @@ def _example(row: Row) -> Example:
 
 TASK = Task(
     name="mnli",
-    title="Entailment of sentences",
+    title="Textual entailment",
+    description=__doc__,
     source=Hub(
         "nyu-mll/glue",
-        "mnli",
-        "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-        parts={"train": SplitSlice("train"), **split_by_hash("validation_matched", validation=0.5, test=0.5)},
-        rows={"train": 392702, "validation_matched": 9815},
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        config="mnli",
+        slices=halves("validation_matched"),
+        sizes={"train": 392702, "validation_matched": 9815},
     ),
-    local=Folder(
-        split_by_hash("dev_matched", train=0.8, validation=0.1, test=0.1),
-        layout=lambda row: {**row, "label": row["answer"]},
-    ),
+    local=Folder(slices=split_by_hash("dev_matched"), layout=lambda row: {**row, "label": row["answer"]}),
     example=_example,
-    sample={
-        "premise": "The shop closes at six every day.",
-        "hypothesis": "The shop is open at midnight.",
-        "label": 2,
-    },
+    sample={"premise": "The shop closes at six every day.", "hypothesis": "It is open at midnight.", "label": 2},
     scorer=get_scorer("label"),
     settings={"epochs": 1, "max_length": 256},
     max_new_tokens=8,

@@ -1,15 +1,16 @@
-"""Social IQa: what people in a situation feel, want or do.
+"""Social IQa: questions about the feelings, wishes and actions of people in a situation.
 
-Sap et al., *Social IQa: Commonsense Reasoning about Social Interactions*, EMNLP 2019. The hub has two splits:
-validation and test are halves of its validation split. The dataset is a loading script there; the commit pinned is
-of its conversion to Parquet.
+Sap et al., *Social IQa: Commonsense Reasoning about Social Interactions*, EMNLP 2019. The hub has two splits, so
+validation and test are the two halves of its validation split. The dataset on the hub is a loading script. The pinned
+commit is its conversion to Parquet.
 """
 
 from __future__ import annotations
 
-from actshift.tasks.formatting import LETTERS, lettered
+from actshift.data.readers import Row
+from actshift.tasks.formatting import LETTERS, Example, lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
+from actshift.tasks.source import Folder, Hub, halves
 from actshift.tasks.task import Task
 
 
@@ -21,17 +22,15 @@ def _example(row: Row) -> Example:
 TASK = Task(
     name="social_iqa",
     title="Social situations",
+    description=__doc__,
     source=Hub(
         "allenai/social_i_qa",
-        "default",
-        "537a2ec8ec565adc0b70b70752893e59e024df26",
-        parts={"train": SplitSlice("train"), **split_by_hash("validation", validation=0.5, test=0.5)},
-        rows={"train": 33410, "validation": 1954},
+        revision="537a2ec8ec565adc0b70b70752893e59e024df26",
+        config="default",
+        slices=halves("validation"),
+        sizes={"train": 33410, "validation": 1954},
     ),
-    local=Folder(
-        {"train": SplitSlice("train"), **split_by_hash("dev", validation=0.5, test=0.5)},
-        layout=lambda row: {**row, "label": LETTERS.index(row["answer"]) + 1},
-    ),
+    local=Folder(slices=halves("dev"), layout=lambda row: {**row, "label": LETTERS.index(row["answer"]) + 1}),
     example=_example,
     sample={
         "context": "Robin carried the heavy bags of an old neighbour up the stairs.",

@@ -1,15 +1,16 @@
-"""SST-2: is a phrase of a film review negative or positive.
+"""SST-2: decide whether a phrase of a film review is negative or positive.
 
-Socher et al., EMNLP 2013, as in GLUE (Wang et al., ICLR 2019). The test split of the hub has no labels, so the
-validation split is the test here, touched once, and 2 % of the training rows validate [ours]. These are phrases of
-sentences whose other phrases are trained on: their accuracy flatters.
+Socher et al., EMNLP 2013, as in GLUE (Wang et al., ICLR 2019). The test split on the hub has no labels. This
+project therefore tests on the validation split, and validates on 2 % of the training rows. These rows are phrases of
+sentences whose other phrases are in the training split, so accuracy on them is too high.
 """
 
 from __future__ import annotations
 
-from actshift.tasks.formatting import label_name
+from actshift.data.readers import Row
+from actshift.tasks.formatting import Example, label_name
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
+from actshift.tasks.source import Folder, Hub, SplitSlice, split_by_hash
 from actshift.tasks.task import Task
 
 LABELS = ("negative", "positive")
@@ -23,16 +24,17 @@ def _example(row: Row) -> Example:
 
 TASK = Task(
     name="sst2",
-    title="Film reviews, sentiment",
+    title="Sentiment of film reviews",
+    description=__doc__,
     source=Hub(
         "nyu-mll/glue",
-        "sst2",
-        "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
-        parts={**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("validation")},
-        rows={"train": 67349, "validation": 872},
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        config="sst2",
+        slices={**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("validation")},
+        sizes={"train": 67349, "validation": 872},
     ),
     local=Folder(
-        {**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("dev")},
+        slices={**split_by_hash("train", train=0.98, validation=0.02), "test": SplitSlice("dev")},
         layout=lambda row: {**row, "label": row["answer"]},
     ),
     example=_example,

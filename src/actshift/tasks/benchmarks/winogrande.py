@@ -1,14 +1,15 @@
-"""WinoGrande, debiased: which of two words fills the blank.
+"""WinoGrande, debiased: choose the word that fills a blank.
 
-Sakaguchi et al., *WinoGrande: An Adversarial Winograd Schema Challenge at Scale*, AAAI 2020. The test split of the
-hub has no answers: validation and test are halves of its validation split.
+Sakaguchi et al., *WinoGrande: An Adversarial Winograd Schema Challenge at Scale*, AAAI 2020. The test split on the hub
+has no answers, so validation and test are the two halves of its validation split.
 """
 
 from __future__ import annotations
 
-from actshift.tasks.formatting import lettered
+from actshift.data.readers import Row
+from actshift.tasks.formatting import Example, lettered
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Example, Folder, Hub, Row, SplitSlice, split_by_hash
+from actshift.tasks.source import Folder, Hub, halves
 from actshift.tasks.task import Task
 
 
@@ -19,15 +20,16 @@ def _example(row: Row) -> Example:
 
 TASK = Task(
     name="winogrande",
-    title="Which word fits a blank",
+    title="Fill in the blank",
+    description=__doc__,
     source=Hub(
         "allenai/winogrande",
-        "winogrande_debiased",
-        "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
-        parts={"train": SplitSlice("train"), **split_by_hash("validation", validation=0.5, test=0.5)},
-        rows={"train": 9248, "validation": 1267},
+        revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+        config="winogrande_debiased",
+        slices=halves("validation"),
+        sizes={"train": 9248, "validation": 1267},
     ),
-    local=Folder({"train": SplitSlice("train_debiased"), **split_by_hash("dev", validation=0.5, test=0.5)}),
+    local=Folder(slices=halves("dev", train="train_debiased")),
     example=_example,
     sample={
         "sentence": "The cup did not fit in the drawer because the _ was too small.",

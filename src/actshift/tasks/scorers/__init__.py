@@ -1,4 +1,4 @@
-"""Scorers: read the answer out of a completion, and tell whether it is the gold one. Strict: no partial credit."""
+"""Scorers, which read the answer in a completion and compare it with the gold answer, without partial credit."""
 
 from actshift.tasks.scorers.base import Scorer
 from actshift.tasks.scorers.choice import label_scorer

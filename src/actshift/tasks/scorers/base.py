@@ -1,22 +1,29 @@
-"""The whole completion, white space at its ends apart."""
+"""The interface of a scorer, the gold answer of a row, and the exact scorer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from operator import eq
 
+from actshift.data.readers import Row
 from actshift.errors import ActshiftError
 
-Row = Mapping[str, Any]
+Extract = Callable[[str, Row], str | None]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Two functions of a prediction and its row: is it right, and which answer does it give.
+    """A strict judge of completions, without partial credit.
 
-    The row holds `answer`, the gold in canonical form, or else `completion`; and `choices` (texts) where there are
-    some. `extract` returns the answer in canonical form, or None where there is none or more than one.
+    A row has the gold answer in canonical form as `answer`, or else a `completion`, and may have `choices` (texts).
+
+    Attributes:
+        name: the name that users type.
+        correct: a function from a prediction and its row to whether the prediction has the gold answer.
+        extract: a function from a prediction and its row to its answer in canonical form, or to None if the
+            prediction does not have exactly one answer.
 
     >>> from actshift.tasks.scorers import get_scorer
     >>> number = get_scorer("number")
@@ -26,17 +33,18 @@ class Scorer:
 
     name: str
     correct: Callable[[str, Row], bool]
-    extract: Callable[[str, Row], str | None]
+    extract: Extract
 
     def __call__(self, prediction: str, row: Row) -> bool:
-        """Tell whether `prediction` gives the gold answer of `row`."""
+        """Return whether a prediction has the gold answer of its row."""
         return self.correct(prediction, row)
 
 
 def gold_of(row: Row) -> str:
-    """Return the row's `answer`, or else its `completion`, without white space at the ends.
+    """Return the `answer` of a row, or else its `completion`, without white space at the ends.
 
-    Raises ActshiftError where it has neither.
+    Raises:
+        ActshiftError: the row has neither.
 
     >>> gold_of({"completion": " 42"}), gold_of({"completion": " so 42", "answer": 42})
     ('42', '42')
@@ -47,12 +55,34 @@ def gold_of(row: Row) -> str:
     raise ActshiftError(f"A row to score needs the column answer or completion, and has {', '.join(row) or 'none'}.")
 
 
-def _extract(prediction: str, row: Row) -> str:
+def answer_scorer(
+    name: str, extract: Extract, read_gold: Callable[[Row], str] = gold_of, same: Callable[[str, str], bool] = eq
+) -> Scorer:
+    """Return a scorer that compares the extracted answer of a prediction with the gold answer.
+
+    Args:
+        name: the name that users type.
+        extract: as in `Scorer`.
+        read_gold: a function from a row to its gold answer in canonical form. It raises `ActshiftError` if the row
+            has no valid gold answer.
+        same: a function that compares an answer with the gold answer.
+
+    >>> answer_scorer("lower", lambda prediction, row: prediction.lower())("YES", {"answer": "yes"})
+    True
+    """
+    return Scorer(name, partial(_has_gold_answer, extract=extract, read_gold=read_gold, same=same), extract)
+
+
+def _has_gold_answer(
+    prediction: str, row: Row, extract: Extract, read_gold: Callable[[Row], str], same: Callable[[str, str], bool]
+) -> bool:
+    gold, answer = read_gold(row), extract(prediction, row)
+    return answer is not None and same(answer, gold)
+
+
+def _strip(prediction: str, row: Row) -> str:
     return prediction.strip()
 
 
-def _correct(prediction: str, row: Row) -> bool:
-    return prediction.strip() == gold_of(row)
-
-
-EXACT = Scorer("exact", _correct, _extract)
+EXACT = answer_scorer("exact", _strip)
+"""The scorer that compares the whole completion, except white space at its ends."""

@@ -1,4 +1,4 @@
-"""Answers where a text names them, and which of several it settles on."""
+"""Find the answers that a text mentions, and decide which one is its final answer."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 
 class Mention(NamedTuple):
-    """An answer that `text[start:end]` names; its value is None where it cannot be read as one answer."""
+    """An answer at `text[start:end]`. Its value is None if the text there is not exactly one answer."""
 
     start: int
     end: int
     value: str | None
 
 
-_MARK = re.compile(
+_ANNOUNCEMENT = re.compile(
     r"#{4}|\\boxed\s*\{|"
     r"\b(?:answers?|(?:correct|right|best)\s+(?:option|choice|label))\b"
     r"(?:\s*\([^()\n]*\)|\s+(?:to|of|for)\b[^.:=\n]{0,80}?)?"
     r"\s*(?:\b(?:is|are|was|(?:will|would|should|must)\s+be)\b\s*[:=,]?|[:=])",
     re.IGNORECASE,
 )
-"""What announces a final answer: `####`, `\\boxed{`, `the answer is`, `Answer:`, `the correct option is`."""
+"""Text before a final answer: `####`, `\\boxed{`, `the answer is`, `Answer:`, `the correct option is`."""
 
 FILLER = re.compile(
     r"(?:[\s*_\"'“”‘’`$(\[{]|\\[(\[]|\\text|"
@@ -30,77 +30,75 @@ FILLER = re.compile(
     r"approximately|about)\b)*",
     re.IGNORECASE,
 )
-"""What may stand between the mark and the answer."""
+"""Text that may stand between an announcement and its answer."""
 
 _NEGATION = re.compile(
     r"(?:\bnot|n['’]t|\brather\s+than|\binstead\s+of)\s+(?:(?:the|an?|options?|choice)\s+)?[\"'“‘(*]*$", re.IGNORECASE
 )
 NEGATION_REACH = 40
-"""How many characters before an answer a denial of it can begin."""
+"""The number of characters before an answer in which its negation may start."""
 
 _JOIN = re.compile(r"[\W_]*(?:[,/&]|\b(?:or|and|nor|to)\b)[\W_]*", re.IGNORECASE)
+_LEFT_EDGE = r"(?<![\w−-])(?<!\w['’/])(?<!\d[.,])(?<!^\.)(?<!\s\.)"
+_RIGHT_EDGE = r"(?!\w|['’/^-]\w|[.,]\d|\s?%)"
 
 
-def asserted(text: str, mentions: Iterable[Mention]) -> list[Mention]:
-    """Leave out the mentions that the text denies: those right after `not`, `n't`, `rather than`, `instead of`."""
-    return [m for m in mentions if not _NEGATION.search(text[max(0, m.start - NEGATION_REACH) : m.start])]
+def final_answer(text: str, mentions: Iterable[Mention]) -> str | None:
+    """Return the announced answer of a text, or else the only one that it mentions without a negation, or None.
 
-
-def marked(text: str, mentions: Sequence[Mention], filler: re.Pattern[str] = FILLER) -> Mention | None:
-    """Return the mention that the last mark announces, or None where no mark is followed by one.
-
-    A mention joined to another answer (`the answer is B or C`) has no value. Marks that nothing follows at once
-    (`the answer is not B`) are passed over.
-    """
-    for mark in reversed(list(_MARK.finditer(text))):
-        after = [m for m in mentions if m.start >= mark.end() and filler.fullmatch(text, mark.end(), m.start)]
-        if after:
-            final = next((mention for mention in after if mention.value is not None), after[0])
-            others = [m for m in mentions if m.start >= final.end and _JOIN.fullmatch(text, final.end, m.start)]
-            return final if all(m.value == final.value for m in others) else final._replace(value=None)
-    return None
-
-
-def settle(text: str, mentions: Iterable[Mention]) -> str | None:
-    """Return the one answer of a text: the marked one, or else the only one that it names and does not deny.
-
-    >>> settle("Not x, but y.", [Mention(4, 5, "x"), Mention(11, 12, "y")])
+    >>> final_answer("Not x, but y.", [Mention(4, 5, "x"), Mention(11, 12, "y")])
     'y'
     """
-    kept = asserted(text, mentions)
-    final = marked(text, kept)
+    kept = drop_negated(text, mentions)
+    final = announced(text, kept)
     if final is not None:
         return final.value
     values = {mention.value for mention in kept}
     return values.pop() if len(values) == 1 else None
 
 
-_LEFT = r"(?<![\w−-])(?<!\w['’/])(?<!\d[.,])(?<!^\.)(?<!\s\.)"
-_RIGHT = r"(?!\w|['’/^-]\w|[.,]\d|\s?%)"
+def drop_negated(text: str, mentions: Iterable[Mention]) -> list[Mention]:
+    """Drop the mentions that directly follow `not`, `n't`, `rather than` or `instead of`."""
+    return [m for m in mentions if not _NEGATION.search(text[max(0, m.start - NEGATION_REACH) : m.start])]
+
+
+def announced(text: str, mentions: Sequence[Mention], filler: re.Pattern[str] = FILLER) -> Mention | None:
+    """Return the mention after the last announcement, or None if no announcement is followed by a mention.
+
+    A mention that is joined to a different answer (`the answer is B or C`) has no value. An announcement without a
+    mention directly after it (`the answer is not B`) is skipped.
+    """
+    for mark in reversed(list(_ANNOUNCEMENT.finditer(text))):
+        after = [m for m in mentions if m.start >= mark.end() and filler.fullmatch(text, mark.end(), m.start)]
+        if after:
+            final = next((mention for mention in after if mention.value is not None), after[0])
+            joined = [m for m in mentions if m.start >= final.end and _JOIN.fullmatch(text, final.end, m.start)]
+            return final if all(m.value == final.value for m in joined) else final._replace(value=None)
+    return None
 
 
 def find_names(text: str, names: Iterable[tuple[str, str | None]]) -> list[Mention]:
-    """Return where `text` has one of the (name, value) pairs, in order; of two that overlap, the longer.
+    """Return the mentions of (name, value) pairs in a text, in order. Of two that overlap, the longer one is kept.
 
-    Case does not matter, nor whether spaces, hyphens or underscores part the words. A part of a word is no
-    mention of it, nor a part of a number: `positively` is not `positive`, and `4.2` is not `2`.
+    Letter case does not matter. Spaces, hyphens and underscores between words are equivalent. Part of a word or of a
+    number does not count: `positively` is not `positive`, and `4.2` is not `2`.
 
     >>> names = [("entailment", "yes"), ("not entailment", "no")]
     >>> [mention.value for mention in find_names("Not_entailment, surely", names)]
     ['no']
     """
     lower = text.lower()
-    found = [
+    mentions = [
         Mention(match.start(), match.end(), value)
         for name, value in names
-        if name.strip(" .") and _first_word(name) in lower  # which is much quicker than to compile a pattern
-        for match in re.finditer(f"{_LEFT}{_pattern(name)}{_RIGHT}", text, re.IGNORECASE)
+        if name.strip(" .") and _first_word(name) in lower  # much faster than compiling the pattern
+        for match in re.finditer(f"{_LEFT_EDGE}{_pattern(name)}{_RIGHT_EDGE}", text, re.IGNORECASE)
     ]
-    return without_parts(found)
+    return drop_overlaps(mentions)
 
 
-def without_parts(mentions: Iterable[Mention]) -> list[Mention]:
-    """Leave out the mentions that overlap a longer one, and sort the others by where they stand."""
+def drop_overlaps(mentions: Iterable[Mention]) -> list[Mention]:
+    """Drop the mentions that overlap a longer one, and sort the others by position."""
     kept: list[Mention] = []
     for mention in sorted(mentions, key=lambda m: m.start - m.end):
         length = mention.end - mention.start

@@ -1,9 +1,10 @@
-"""The final number of a text: after `####`, in `the answer is 42`, or else the last.
+"""The scorer for numbers: the final number of a text, compared exactly with the gold number.
 
-Numbers are compared exactly: thousands separators, currencies, units and needless zeros apart, `1080.50` is
-`$1,080.5`. A gold number with five decimals or more was cut off (`1.8333333333333335`), and a prediction of at least
-four decimals is right where both round to the same at the fewer of their digits: `1.8333` is, `1.83` and `1.8334` are
-not. A fraction counts where the gold is no whole number, a percentage for the number before its sign.
+The final number is the one after `####` or in `the answer is 42`, or else the last. Thousands separators, currencies,
+units and trailing zeros do not count: `$1,080.50` equals `1080.5`. A gold number with five or more decimals
+(`1.8333333333333335`) is treated as truncated. A prediction of such a number needs at least four decimals, and both
+must round to the same value at the number of digits of the shorter one: `1.8333` is right, and `1.83` and `1.8334` are
+wrong. A fraction is accepted if the gold number is not an integer. A percentage counts as the number before its sign.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Iterator
 from decimal import Context, Decimal
 from fractions import Fraction
 
+from actshift.data.readers import Row
 from actshift.errors import ActshiftError
-from actshift.tasks.scorers.base import Row, Scorer, gold_of
-from actshift.tasks.scorers.mention import FILLER, Mention, asserted, marked
+from actshift.tasks.formatting import plain_decimal
+from actshift.tasks.scorers.base import answer_scorer, gold_of
+from actshift.tasks.scorers.mention import FILLER, Mention, announced, drop_negated
 
 _TOKEN = re.compile(r"-?\\[dt]?frac\{[^{}]*\}\{[^{}]*\}|(?:[^\s=<>()\[\]{}|\\#:;\"“”`—≈~]|(?<=[0-9]):(?=[0-9]))+")
 _FRACTION = re.compile(r"(-?)\\[dt]?frac\{(.*)\}\{(.*)\}")
@@ -31,50 +34,98 @@ _POWER = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 1
 _JOIN = re.compile(r"\s*(?:[-+*×÷/·^–]|\b(?:x|or|to|and)\b)\s*", re.IGNORECASE)
 _DETACHED_SIGN = re.compile(r"[-–]\s+$")
 
+TRUNCATED_DECIMALS = 5
+"""The number of decimals from which a gold number is treated as truncated."""
+MIN_DECIMALS = 4
+"""The number of decimals that a prediction of a truncated number needs."""
+FLOAT_DIGITS = 15
+"""The number of significant digits that are exact in a gold number from a float."""
+_EQUATION = re.compile(rf"(?:(?:[^=\nA-Za-z]|\b[A-Za-z]\b){{1,60}}=)*{FILLER.pattern}", re.IGNORECASE)
+"""Text between an announcement and its number. `the answer is 6 * 7 = 42` announces 42."""
+
+
+def _extract(prediction: str, row: Row) -> str | None:
+    text = prediction.replace("−", "-")
+    mentions = drop_negated(text, find_numbers(text))
+    final = announced(text, mentions, _EQUATION) or (mentions[-1] if mentions else None)
+    return final.value if final else None
+
+
+def _gold(row: Row) -> str:
+    gold = _extract(gold_of(row), row)
+    if gold is None:
+        raise ActshiftError(f"The scorer number needs an answer that is a number, got {gold_of(row)!r}.")
+    return gold
+
+
+def _same(answer: str, gold: str) -> bool:
+    """Return whether two numbers in canonical form are equal, up to the digits of a truncated gold number."""
+    if "/" in answer and Fraction(gold).denominator == 1:
+        return False  # an answer of 84/2 has not computed 42
+    if Fraction(answer) == Fraction(gold):
+        return True
+    a, b = _decimal(answer), _decimal(gold)
+    if _decimals(b) < TRUNCATED_DECIMALS or _decimals(a) < MIN_DECIMALS or "/" in gold:
+        return False
+    rounding = Context(prec=min(FLOAT_DIGITS, len(a.as_tuple().digits), len(b.as_tuple().digits)))
+    return rounding.plus(a) == rounding.plus(b)
+
+
+def _decimal(value: str) -> Decimal:
+    numerator, _, denominator = value.partition("/")
+    return Decimal(numerator) / Decimal(denominator) if denominator else Decimal(numerator)
+
+
+def _decimals(number: Decimal) -> int:
+    return -int(number.as_tuple().exponent)
+
+
+NUMBER = answer_scorer("number", _extract, _gold, _same)
+
 
 def find_numbers(text: str) -> list[Mention]:
-    """Return the numbers of `text` in canonical form: `1080.5` or `5/6`; a minus is the hyphen.
+    """Return the numbers of a text in canonical form, such as `1080.5`, `-3` or `5/6`.
 
-    What is malformed (`1,23`, `10-4`, `3:45`), joined to another number (`3 + 4`, `3 or 4`), or parted from its sign
-    is there without a value. A word with a digit in it (`42nd`, `COVID-19`) is no number.
+    A number that is malformed (`1,23`, `10-4`, `3:45`), joined to another number (`3 + 4`, `3 or 4`) or separated
+    from its sign has the value None. A word with a digit (`42nd`, `COVID-19`) is not a number.
 
     >>> [mention.value for mention in find_numbers("$1,080.50 for the 3rd of 1 1/2 kg, or 10-4")]
     ['1080.5', '3/2', None]
     """
-    found: list[Mention] = []
-    for mention in _tokens(text):
-        before = found[-1] if found else None
+    numbers: list[Mention] = []
+    for mention in _read_tokens(text):
+        before = numbers[-1] if numbers else None
         gap = text[before.end if before else 0 : mention.start]
-        if before and gap.isspace() and (mixed := _mixed(before.value, mention.value)):
-            found[-1] = Mention(before.start, mention.end, mixed)
+        if before and gap.isspace() and (mixed := _mixed_number(before.value, mention.value)):
+            numbers[-1] = Mention(before.start, mention.end, mixed)
             continue
         if before and _JOIN.fullmatch(gap):
-            found[-1], mention = before._replace(value=None), mention._replace(value=None)
+            numbers[-1], mention = before._replace(value=None), mention._replace(value=None)
         elif _DETACHED_SIGN.search(gap):
             mention = mention._replace(value=None)
-        found.append(mention)
-    return found
+        numbers.append(mention)
+    return numbers
 
 
-def _tokens(text: str) -> Iterator[Mention]:
+def _read_tokens(text: str) -> Iterator[Mention]:
     for token in _TOKEN.finditer(text):
-        whole = token[0]
-        if not any(digit in whole for digit in "0123456789"):
+        word = token[0]
+        if not any(digit in word for digit in "0123456789"):
             continue
-        number = _NUMBER.fullmatch(_FRACTION.sub(r"\1\2/\3", whole).lstrip("*_'").rstrip(_ENDING))
+        number = _NUMBER.fullmatch(_FRACTION.sub(r"\1\2/\3", word).lstrip("*_'").rstrip(_ENDING))
         if number is None:
-            if not re.search("[A-Za-z]", whole):
+            if not re.search("[A-Za-z]", word):
                 yield Mention(token.start(), token.end(), None)
             continue
-        value, end = _canonical(number), token.end() - len(whole) + len(whole.rstrip(_ENDING))
+        value, end = _canonical(number), token.end() - len(word) + len(word.rstrip(_ENDING))
         scale = _SCALE.match(text, end)
         if scale and not number["below"]:
-            value, end = _plain(Decimal(value).scaleb(_POWER[scale[1].lower()])), scale.end()
+            value, end = plain_decimal(Decimal(value).scaleb(_POWER[scale[1].lower()])), scale.end()
         yield Mention(token.start(), end, value)
 
 
-def _mixed(whole: str | None, part: str | None) -> str | None:
-    """Return `3/2` for `1` and `1/2`, and None where the two are no mixed number."""
+def _mixed_number(whole: str | None, part: str | None) -> str | None:
+    """Return `3/2` for `1` and `1/2`, or None if the two are not a mixed number."""
     if not (whole and part) or "/" not in part or part.startswith("-") or not whole.lstrip("-").isdigit():
         return None
     sign = -1 if whole.startswith("-") else 1
@@ -83,61 +134,5 @@ def _mixed(whole: str | None, part: str | None) -> str | None:
 
 def _canonical(number: re.Match[str]) -> str:
     sign = "-" if "-" in number[0][: number.start("digits")] else ""
-    value = _plain(Decimal(number["digits"].replace(",", "")))
+    value = plain_decimal(Decimal(number["digits"].replace(",", "")))
     return sign * (value != "0") + value + (number["below"] or "")
-
-
-def _plain(number: Decimal) -> str:
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-CUT_DECIMALS = 5
-"""A gold number with so many decimals was cut off; one with fewer is exact."""
-LEAST_DECIMALS = 4
-"""What a prediction must give of a number that was cut off."""
-FLOAT_DIGITS = 15
-"""So many significant digits of a gold number that was a float are true."""
-
-_EQUATION = re.compile(rf"(?:(?:[^=\nA-Za-z]|\b[A-Za-z]\b){{1,60}}=)*{FILLER.pattern}", re.IGNORECASE)
-"""`the answer is 6 * 7 = 42` announces 42."""
-
-
-def _extract(prediction: str, row: Row) -> str | None:
-    text = prediction.replace("−", "-")
-    mentions = asserted(text, find_numbers(text))
-    final = marked(text, mentions, _EQUATION) or (mentions[-1] if mentions else None)
-    return final.value if final else None
-
-
-def _correct(prediction: str, row: Row) -> bool:
-    gold = _extract(gold_of(row), row)
-    if gold is None:
-        raise ActshiftError(f"The scorer number needs an answer that is a number, got {gold_of(row)!r}.")
-    found = _extract(prediction, row)
-    return found is not None and _same(found, gold)
-
-
-def _same(found: str, gold: str) -> bool:
-    """Tell whether two numbers in canonical form are equal, or the same as far as a gold that was cut off goes."""
-    if "/" in found and Fraction(gold).denominator == 1:
-        return False  # 84/2 is a sum not done, where the answer is 42
-    if Fraction(found) == Fraction(gold):
-        return True
-    a, b = _decimal(found), _decimal(gold)
-    if _decimals(b) < CUT_DECIMALS or _decimals(a) < LEAST_DECIMALS or "/" in gold:
-        return False
-    rounding = Context(prec=min(FLOAT_DIGITS, len(a.as_tuple().digits), len(b.as_tuple().digits)))
-    return rounding.plus(a) == rounding.plus(b)
-
-
-def _decimal(value: str) -> Decimal:
-    above, _, below = value.partition("/")
-    return Decimal(above) / Decimal(below) if below else Decimal(above)
-
-
-def _decimals(number: Decimal) -> int:
-    return -int(number.as_tuple().exponent)
-
-
-NUMBER = Scorer("number", _correct, _extract)

@@ -1,20 +1,20 @@
-"""Scorers by name."""
+"""Scorers by name. Every module-level `Scorer` in this package is registered."""
 
 from __future__ import annotations
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.tasks.scorers.base import EXACT, Scorer
-from actshift.tasks.scorers.choice import BOOLEAN, CHOICE, LABEL
-from actshift.tasks.scorers.number import NUMBER
+from actshift.tasks.discovery import instances_in
+from actshift.tasks.scorers.base import Scorer
 
-SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in (EXACT, NUMBER, CHOICE, BOOLEAN, LABEL)}
-"""Every scorer by its name."""
+SCORERS = {scorer.name: scorer for scorer in instances_in("actshift.tasks.scorers", Scorer)}
+"""All scorers by name."""
 
 
 def get_scorer(name: str) -> Scorer:
     """Return the scorer of this name.
 
-    Raises ActshiftError for an unknown name, with the nearest one.
+    Raises:
+        ActshiftError: the name is unknown.
 
     >>> get_scorer("choice")("(B)", {"answer": "B", "choices": ["oak", "pear"]})
     True

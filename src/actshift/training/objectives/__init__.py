@@ -1,14 +1,11 @@
-"""What a run can be trained to do: one file adds one."""
+"""Training objectives. A module of this package that registers an objective adds it everywhere."""
 
-from __future__ import annotations
+from importlib import import_module
+from pkgutil import iter_modules
 
-from actshift.training.objectives.classify import Classify, Embed, Tag
-from actshift.training.objectives.dpo import Dpo
-from actshift.training.objectives.grpo import Grpo
-from actshift.training.objectives.objective import Objective
-from actshift.training.objectives.sft import Sft
+from actshift.training.objectives.objective import OBJECTIVES, Examples, Objective
 
-OBJECTIVES: dict[str, Objective] = {one.name: one for one in (Sft(), Dpo(), Grpo(), Classify(), Tag(), Embed())}
-"""Every objective, by its name."""
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["OBJECTIVES", "Objective"]
+__all__ = ["OBJECTIVES", "Examples", "Objective"]

@@ -1,88 +1,102 @@
-"""Classification of texts and tagging of words: cross-entropy over the head's classes, by transformers' own Trainer."""
+"""Objectives of encoders with transformers' Trainer: classes of texts, tags of words, similarity of text pairs."""
 
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actshift.data.collate import padded
-from actshift.data.encode import Encoded, Example, partner_loss, sides
+from actshift.data.encode import Encoded, Example
+from actshift.data.pairs import partner_loss, sides
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
-from actshift.training.objectives.objective import Objective
+from actshift.training.objectives.objective import Examples, Objective, register_objective
 from actshift.training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
+
+@register_objective
 class Classify(Objective):
-    """Learn the class of a text, or of a pair of texts; the head is trained beside the adapter."""
+    """Cross-entropy on the class of a text or of a pair of texts. The head is trained together with the adapter."""
 
     name = "classify"
-    task_type: TaskType = "SEQ_CLS"
+    summary = "classify texts"
+    task_type: ClassVar[TaskType] = "SEQ_CLS"
     kinds = (("text", "label"),)
     form = "labels"
 
-    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return transformers' settings."""
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return transformers' arguments."""
         from transformers import TrainingArguments
 
         return TrainingArguments(**common)
 
     def trainer_class(self) -> Any:
-        """Return the trainer's class: transformers' own."""
+        """Return transformers' Trainer."""
         import transformers
 
         return transformers.Trainer
 
-    def given(self, job: Any, arguments: Any) -> dict[str, Any]:
-        """Return the examples, and our way to make batches of them."""
-        return {**super().given(job, arguments), "data_collator": partial(padded, tokenizer=job.tokenizer)}
+    def trainer_kwargs(
+        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
+    ) -> dict[str, Any]:
+        """Return the datasets and a collator that pads."""
+        collator = partial(padded, tokenizer=examples.tokenizer)
+        return {**super().trainer_kwargs(examples, settings, arguments), "data_collator": collator}
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
-        """Return its trainer, which averages the loss over gradient accumulation."""
-        trainer = super().trainer(model, job, arguments, callbacks)
-        trainer.model_accepts_loss_kwargs = False  # its forward takes any, but its loss is a mean over the batch
+    def build_trainer(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the trainer, which averages the loss over gradient accumulation."""
+        trainer = super().build_trainer(*args, **kwargs)
+        # The forward accepts num_items_in_batch but ignores it: its loss is a mean over the batch.
+        trainer.model_accepts_loss_kwargs = False
         return trainer
 
 
+@register_objective
 class Tag(Classify):
-    """Learn the tag of each word of a text, at the word's first token."""
+    """Cross-entropy on the tag of each word, at the word's first token."""
 
     name = "tag"
-    task_type = "TOKEN_CLS"
+    summary = "tag words"
+    task_type: ClassVar[TaskType] = "TOKEN_CLS"
     kinds = (("tokens", "tags"),)
 
 
+@register_objective
 class Embed(Classify):
-    """Learn to tell each text's partner from those of the other rows in its batch; no head is trained."""
+    """Contrastive loss on pairs of texts, with the other rows of the batch as negatives. No head is trained."""
 
     name = "embed"
-    task_type: TaskType = "FEATURE_EXTRACTION"
+    summary = "embed pairs of texts close to each other"
+    task_type: ClassVar[TaskType] = "FEATURE_EXTRACTION"
     kinds = (("text", "text_pair"),)
 
-    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any) -> Encoded:
+    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any, config: Any = None) -> Encoded:
         """Return both texts of each row as token ids.
 
-        Raises ActshiftError for batches of one row, without another's, and for batches that are to come again.
+        Raises:
+            ActshiftError: the batch size is 1, which leaves no negatives, or `cache_prefix` is on.
         """
         if settings.cache_prefix != "off":
             raise ActshiftError(
-                "embed learns from the other rows of a batch, which are others in every epoch, so that no batch comes "
-                "again; leave cache_prefix off."
+                "embed draws new batches in every epoch, so cache_prefix would never reuse one; leave cache_prefix off."
             )
         if settings.batch_size < 2:
-            raise ActshiftError("embed tells a text's partner from those of its batch; use a batch_size of 2 or more.")
-        return super().encode(rows, tokenizer, settings, head)
+            raise ActshiftError("embed needs other rows of the batch as negatives; use a batch_size of 2 or more.")
+        return super().encode(rows, tokenizer, settings, head, config)
 
-    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return transformers' settings: a loss is all that an evaluation is to compute."""
-        return super().arguments(settings, **common, prediction_loss_only=True, remove_unused_columns=False)
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return transformers' arguments for an evaluation that computes the loss only."""
+        return super().training_arguments(settings, **common, prediction_loss_only=True, remove_unused_columns=False)
 
-    def read(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
+    def model_inputs(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
         """Return the first text of each pair."""
         return [sides(example)[0] for example in encoded.examples]
 
     def trainer_class(self) -> Any:
-        """Return transformers' Trainer with the loss of pairs."""
+        """Return transformers' Trainer with the contrastive loss."""
         return _pair_trainer()
 
 
@@ -92,16 +106,18 @@ def _pair_trainer() -> Any:
     import transformers
 
     class PairTrainer(transformers.Trainer):
-        """Its loss is `partner_loss`, in training and in evaluation."""
+        """A trainer with `partner_loss` in training and in evaluation."""
 
-        in_batch_negatives = True  # so each epoch draws its batches anew
+        in_batch_negatives = True  # so each epoch needs new batches
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             loss = partner_loss(model, inputs)
             return (loss, {}) if return_outputs else loss
 
         def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """Return the loss alone: there are no labels, by which the Trainer tells that there is one."""
+            """Return the loss only. The Trainer computes a loss only for batches with labels."""
             with torch.no_grad():
                 return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 

@@ -1,92 +1,119 @@
-"""Direct preference optimisation, by TRL: of two completions, the chosen one becomes likelier than the other.
+"""Direct preference optimisation with TRL (Rafailov et al., arXiv 2305.18290).
 
-Rafailov et al., *Direct Preference Optimization*, 2023 (arXiv 2305.18290). How far the model may go is measured from
-the model as it was before: with an adapter, the same model with the adapter switched off.
+The reference model is the model before training: with an adapter, the same model with the adapter switched off.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actshift.data import PREFERENCES
 from actshift.data.encode import Encoded, Example, encode, short_enough
 from actshift.errors import ActshiftError
-from actshift.training.objectives.limits import check_room, check_settings
-from actshift.training.objectives.objective import Objective
+from actshift.training.objectives.objective import (
+    Objective,
+    check_context,
+    check_no_sft_settings,
+    register_objective,
+    remove_reference_copy,
+)
 from actshift.training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
 BETA = 0.1
-"""The paper's, and TRL's."""
+"""The default of the paper and of TRL."""
 
 
 @dataclass(frozen=True)
 class Preferences(Encoded):
-    """Rows as `prompt_ids`, `chosen_ids` and `rejected_ids`, which TRL puts together."""
+    """Rows with `prompt_ids`, `chosen_ids` and `rejected_ids`, which TRL concatenates."""
 
     @property
     def longest(self) -> int:
-        """The length in tokens of the longest prompt with one of its completions."""
+        """The tokens of the longest prompt with one of its completions."""
         return max(_length(example) for example in self.examples)
 
 
+@register_objective
 class Dpo(Objective):
-    """Learn to prefer the chosen completion of each prompt to the rejected one."""
+    """Prefer the chosen completion of each prompt to the rejected one."""
 
     name = "dpo"
+    summary = "prefer one of two completions"
     kinds = PREFERENCES
-    figures: ClassVar = {"rewards/margins": "margin", "rewards/accuracies": "preferred right"}
+    metrics: ClassVar = {"rewards/margins": "margin", "rewards/accuracies": "preference_accuracy"}
 
-    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any) -> Preferences:
-        """Return prompts and completions as token ids, each as supervised training would read it.
+    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any, config: Any = None) -> Preferences:
+        """Return prompts and completions as token ids, encoded as in supervised training.
 
-        Raises ActshiftError for rows without preferences, rows all too long, and settings that do not fit.
+        Raises:
+            ActshiftError: the rows have no preferences or are all too long, or settings do not fit.
         """
-        check_settings(settings)
+        check_no_sft_settings(settings)
         if settings.beta == 0:
-            raise ActshiftError("beta 0 makes DPO's loss the same for every model; give a number above 0, such as 0.1.")
+            raise ActshiftError("beta 0 makes the loss of dpo constant; give a number above 0, such as 0.1.")
         if "chosen" not in rows.column_names:
             raise ActshiftError("dpo needs rows of prompt, chosen and rejected, which no task has; give --data.")
-        chosen, rejected = (encode(_rows(rows, name), tokenizer, sys.maxsize) for name in ("chosen", "rejected"))
+        chosen, rejected = (encode(_side(rows, name), tokenizer, sys.maxsize) for name in ("chosen", "rejected"))
         pairs = zip(chosen.examples, rejected.examples, strict=True)
-        whole = [_example(number, *pair) for number, pair in enumerate(pairs, start=1)]
-        kept = [whole[place] for place in short_enough([_length(example) for example in whole], settings.max_length)]
-        check_room([_length(example) for example in kept], "their completions", settings, tokenizer)
-        return Preferences(kept, left_out=len(whole) - len(kept))
+        examples = [_example(number, *pair) for number, pair in enumerate(pairs, start=1)]
+        kept = [examples[row] for row in short_enough([_length(row) for row in examples], settings.max_length)]
+        check_context([_length(example) for example in kept], "their completions", tokenizer, config)
+        return Preferences(kept, left_out=len(examples) - len(kept))
 
-    def read(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
+    def model_inputs(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
         """Return the prompts with their chosen completions."""
-        return [{"input_ids": one["prompt_ids"] + one["chosen_ids"]} for one in encoded.examples]
+        return [{"input_ids": example["prompt_ids"] + example["chosen_ids"]} for example in encoded.examples]
 
-    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return TRL's settings; where every weight is trained, what the model says at the start is kept in numbers."""
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return TRL's arguments. If every weight is trained, the reference log-probabilities are precomputed."""
         from trl.trainer.dpo_config import DPOConfig
 
         return DPOConfig(
             beta=BETA if settings.beta is None else settings.beta,
-            max_length=None,  # rows too long are left out already
+            max_length=None,  # long rows are left out already
             disable_dropout=settings.lora_dropout == 0,
             precompute_ref_log_probs=settings.method == "full",
             **common,
         )
 
     def trainer_class(self) -> Any:
-        """Return TRL's DPOTrainer, whose reference is the model without its adapter."""
-        from actshift.training.objectives.trl_trainers import PreferenceTrainer
-
-        return PreferenceTrainer
+        """Return TRL's DPOTrainer for rows that are tokenized already."""
+        return _preference_trainer()
 
 
-def _rows(rows: Any, name: str) -> Any:
-    """Return one side of preferences as rows for supervised learning: a text after its prompt, or a whole chat."""
+@cache
+def _preference_trainer() -> Any:
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    class PreferenceTrainer(DPOTrainer):
+        """A DPOTrainer for token ids, whose reference is the model with its adapter switched off."""
+
+        def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(model, *args, **kwargs)
+            remove_reference_copy(model)
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    return PreferenceTrainer
+
+
+def _side(rows: Any, name: str) -> Any:
+    """Return one side of the preferences as supervised rows: prompt and completion, or messages."""
     if isinstance(rows[0][name], str):
         return rows.select_columns(["prompt", name]).rename_column(name, "completion")
     return rows.select_columns([name]).rename_column(name, "messages")
 
 
 def _example(number: int, chosen: Example, rejected: Example) -> Example:
-    start = next(place for place, label in enumerate(chosen["labels"]) if label >= 0)  # the end token, at the least
+    # The end-of-text token always has a label, so there is a first one.
+    start = next(index for index, label in enumerate(chosen["labels"]) if label >= 0)
     ids, other = chosen["input_ids"], rejected["input_ids"]
     if ids[:start] != other[:start]:
         raise ActshiftError(f"Row {number} has two chats that differ before their last turn.")

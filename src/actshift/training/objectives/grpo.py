@@ -1,30 +1,41 @@
-"""Reinforcement learning by TRL's GRPO: of several sampled completions of a prompt, those of more reward get likelier.
+"""Reinforcement learning with TRL's GRPO (Shao et al., *DeepSeekMath*, arXiv 2402.03300).
 
-Shao et al., *DeepSeekMath*, 2024 (arXiv 2402.03300). With an adapter the reference policy, if there is one, is the
-same model with the adapter switched off.
+The reference policy, if there is one, is the model before training: the same model with its adapter switched off.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
 from actshift.data.encode import Encoded, Example, short_enough
 from actshift.errors import ActshiftError
 from actshift.tasks import Scorer, completion_length
-from actshift.training.objectives.limits import check_room, check_settings
-from actshift.training.objectives.objective import Objective
-from actshift.training.rewards import rewards_of, scorer_of, try_rewards
+from actshift.training.objectives.objective import (
+    Examples,
+    Objective,
+    check_context,
+    check_no_sft_settings,
+    register_objective,
+    remove_reference_copy,
+)
+from actshift.training.rewards import run_rewards, run_scorer, try_rewards
 from actshift.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
 @dataclass(frozen=True)
 class Prompts(Encoded):
-    """Rows as text: `prompt` and what else a row holds, its own completion as `reference`, and an `answer` if known.
+    """Rows as text: `prompt`, the row's other columns, its own completion as `reference`, and `answer` if known.
 
-    `tokens` is the length of the longest prompt with the longest completion; `rendered` says whether a chat template
-    wrote the prompts.
+    Attributes:
+        tokens: the length of the longest prompt with the longest possible completion.
+        rendered: True if a chat template wrote the prompts.
     """
 
     tokens: int
@@ -32,49 +43,51 @@ class Prompts(Encoded):
 
     @property
     def longest(self) -> int:
-        """The tokens of the longest prompt, and as many as a completion may have."""
+        """The tokens of the longest prompt plus the maximum of a completion."""
         return self.tokens
 
 
+@register_objective
 class Grpo(Objective):
-    """Learn to complete prompts for a reward."""
+    """Raise the probability of those sampled completions that have a higher reward than the others of their prompt."""
 
     name = "grpo"
+    summary = "maximise a reward"
     kinds = (("prompt", "completion"), ("messages",), *PROMPTS)
-    figures: ClassVar = {"reward": "reward"}
+    metrics: ClassVar = {"reward": "reward"}
 
-    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any) -> Prompts:
-        """Return prompts with what rewards go by; every reward is tried on the first two rows.
+    def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any, config: Any = None) -> Prompts:
+        """Return prompts with the columns that rewards read. Every reward is called on the first two rows.
 
-        Raises ActshiftError for a prompt that leaves no room for a completion, a row without an answer that a reward
-        needs, a reward that fails, and settings that do not fit.
+        Raises:
+            ActshiftError: a prompt leaves no room for a completion, a row lacks an answer that a reward needs, a
+                reward fails, or settings do not fit.
         """
-        check_settings(settings)
+        check_no_sft_settings(settings)
         _check_batches(settings)
-        scorer, rewards = scorer_of(settings), rewards_of(settings)
+        scorer, rewards = run_scorer(settings), run_rewards(settings)
         rendered = "messages" in rows.column_names
         rows = to_prompt_completion(rows, tokenizer)
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:
-            raise ActshiftError(f"The prompt of row {ids.index([]) + 1} is empty, and its tokenizer adds nothing.")
+            raise ActshiftError(f"The prompt of row {ids.index([]) + 1} is empty; give every row a prompt.")
         kept = short_enough([len(prompt) for prompt in ids], settings.max_length, "prompt")
-        lengths = [len(ids[place]) + completion_length(settings.max_new_tokens, settings.task) for place in kept]
-        check_room(
-            lengths, f"{completion_length(settings.max_new_tokens, settings.task)} new tokens", settings, tokenizer
-        )
+        new_tokens = completion_length(settings.max_new_tokens, settings.task)
+        lengths = [len(ids[row]) + new_tokens for row in kept]
+        check_context(lengths, f"{new_tokens} new tokens", tokenizer, config)
         whole = [_example(row, scorer) for row in rows]
         _check_answers(whole, settings)
-        examples = [whole[place] for place in kept]
+        examples = [whole[row] for row in kept]
         try_rewards(rewards, examples[:2])
         return Prompts(examples, len(ids) - len(kept), max(lengths), rendered)
 
-    def read(self, encoded: Any, tokenizer: Any) -> list[Example]:
+    def model_inputs(self, encoded: Any, tokenizer: Any) -> list[Example]:
         """Return the prompts."""
         texts = [example["prompt"] for example in encoded.examples]
         return [{"input_ids": ids} for ids in token_ids(tokenizer, texts, add_special_tokens=not encoded.rendered)]
 
-    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return TRL's settings; where a run is evaluated, the state of most reward is kept."""
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return TRL's arguments. With evaluation, the checkpoint of the highest reward is kept."""
         from trl.trainer.grpo_config import GRPOConfig
 
         if common["eval_strategy"] != "no":
@@ -90,38 +103,68 @@ class Grpo(Objective):
         )
 
     def trainer_class(self) -> Any:
-        """Return TRL's GRPOTrainer, whose reference is the model without its adapter."""
-        from actshift.training.objectives.trl_trainers import RewardTrainer
+        """Return TRL's GRPOTrainer."""
+        return _reward_trainer()
 
-        return RewardTrainer
-
-    def given(self, job: Any, arguments: Any) -> dict[str, Any]:
-        """Return the rewards, and the rows as often as fill a batch: it trains on whole ones only."""
-        datasets = super().given(job, arguments)
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
+        """Return the rewards and the datasets. Rows are repeated to fill a batch: TRL drops an incomplete one."""
+        datasets = super().trainer_kwargs(examples, settings, arguments)
         rows, prompts = datasets["train_dataset"], arguments.generation_batch_size // arguments.num_generations
-        enough = [place % len(rows) for place in range(max(prompts, len(rows)))]
-        return {**datasets, "train_dataset": rows.select(enough), "reward_funcs": rewards_of(job.settings)}
+        repeated = [index % len(rows) for index in range(max(prompts, len(rows)))]
+        return {**datasets, "train_dataset": rows.select(repeated), "reward_funcs": run_rewards(settings)}
 
-    def trainer(self, model: Any, job: Any, arguments: Any, callbacks: Any) -> Any:
-        """Return its trainer, which reads prompts as everything else here does."""
-        from actshift.training.objectives.trl_trainers import Reader
-
-        trainer = super().trainer(model, job, arguments, callbacks)
-        trainer.processing_class = Reader(job.tokenizer, job.examples.train.rendered)
+    def build_trainer(self, model: Any, examples: Any, settings: Any, arguments: Any, callbacks: Any) -> Any:
+        """Return the trainer, with a tokenizer that encodes prompts as in the rest of actshift."""
+        trainer = super().build_trainer(model, examples, settings, arguments, callbacks)
+        trainer.processing_class = PromptTokenizer(examples.tokenizer, examples.train.rendered)
         return trainer
 
 
+@cache
+def _reward_trainer() -> Any:
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    class RewardTrainer(GRPOTrainer):
+        """A GRPOTrainer whose reference is the model with its adapter switched off."""
+
+        def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(model, *args, **kwargs)
+            remove_reference_copy(model)
+
+    return RewardTrainer
+
+
+class PromptTokenizer:
+    """Replaces the tokenizer of a GRPOTrainer: it encodes prompts with `token_ids` and is never saved."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rendered: bool) -> None:
+        self.tokenizer = tokenizer
+        self.rendered = rendered
+
+    def __call__(self, text: Sequence[str]) -> dict[str, list[list[int]]]:
+        """Return the ids of prompts; a chat template has added the special tokens already."""
+        return {"input_ids": token_ids(self.tokenizer, text, add_special_tokens=not self.rendered)}
+
+    def batch_decode(self, ids: list[list[int]], skip_special_tokens: bool = True) -> list[str]:
+        """Return the texts of completions."""
+        return list(self.tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def save_pretrained(self, folder: str) -> None:
+        """Do nothing: checkpoints contain no tokenizer."""
+
+
 def _check_batches(settings: TrainSettings) -> None:
-    together = settings.batch_size * settings.gradient_accumulation
-    if together % settings.generations:
+    completions = settings.batch_size * settings.gradient_accumulation
+    if completions % settings.generations:
         raise ActshiftError(
             f"A step takes batch_size {settings.batch_size} × gradient_accumulation {settings.gradient_accumulation} = "
-            f"{together} completions, which is no multiple of {settings.generations} generations a prompt; change one."
+            f"{completions} completions, which is not a multiple of {settings.generations} generations per prompt; "
+            "change one of them."
         )
     if settings.beta and settings.method == "full":
         raise ActshiftError(
-            "beta keeps the model near what it was, which needs a second copy of it where every weight is trained; "
-            "leave beta out, or train an adapter."
+            "beta needs a second copy of the model as the reference when every weight is trained; leave beta out, or "
+            "train an adapter."
         )
 
 
@@ -139,6 +182,6 @@ def _check_answers(examples: list[dict[str, Any]], settings: TrainSettings) -> N
         return
     if missing := [number for number, example in enumerate(examples, start=1) if example.get("answer") is None]:
         raise ActshiftError(
-            f"Row {missing[0]} has no answer, by which right_answer judges; add a column answer to the rows, or a "
-            f"completion in which the scorer {scorer_of(settings).name} finds one."
+            f"Row {missing[0]} has no answer, which right_answer needs; add a column answer to the rows, or a "
+            f"completion in which the scorer {run_scorer(settings).name} finds one."
         )

@@ -1,10 +1,11 @@
-"""What a run is trained to do: the rows that it reads, the head that it needs, and the trainer that lowers its loss."""
+"""The base class of training objectives, their registry, and checks that several of them share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from actshift.data.encode import Encoded, Example, class_names, encode
 from actshift.data.rows import Columns
@@ -16,61 +17,166 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
-    from actshift.training.fit import Job
+REFERENCE_COPY = "ref"
+"""TRL's name for its frozen copy of the trained adapter, which it uses as the reference model."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The encoded rows for training and evaluation, and their tokenizer; `held_out` is None without evaluation."""
+
+    train: Encoded
+    held_out: Encoded | None
+    tokenizer: PreTrainedTokenizerBase
+
+    def datasets(self) -> dict[str, Dataset | None]:
+        """Return the rows under the names of a trainer's arguments."""
+        from datasets import Dataset
+
+        held_out = Dataset.from_list(self.held_out.examples) if self.held_out else None
+        return {"train_dataset": Dataset.from_list(self.train.examples), "eval_dataset": held_out}
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of all examples."""
+        return self.train.digest + (self.held_out.digest if self.held_out else "")
 
 
 class Objective(ABC):
-    """One objective, of which there is one object; what a subclass leaves out is that of supervised learning."""
+    """A training objective: the rows it reads, the model head it needs, and the trainer that minimises its loss.
+
+    The methods with a default implement supervised fine-tuning. Subclasses call `register_objective`.
+
+    Attributes:
+        name: the value of the setting `objective`. Write it as a literal: `settings` reads it from the source.
+        summary: a few words for the help text, also a literal.
+        task_type: PEFT's name of the model head.
+        kinds: the sets of columns that its rows may have.
+        form: the form in which tasks provide rows for it: texts (or messages, for chat templates) or labels.
+        metrics: the trainer's log entries that a result reports besides the loss, each with its name there.
+    """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
     task_type: ClassVar[TaskType] = "CAUSAL_LM"
     kinds: ClassVar[Sequence[Columns]]
-    """The columns that its rows may have."""
     form: ClassVar[Literal["text", "labels"]] = "text"
-    """How a task gives its rows: as text (or messages, by the chat template), or as labels."""
-    figures: ClassVar[Mapping[str, str]] = {}
-    """What its trainer logs that a run is judged by, beside the loss, with a name for each."""
+    metrics: ClassVar[Mapping[str, str]] = {}
 
     def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
-        """Return the head that a model needs for `rows`; `labels` are the names of its classes where these are known.
+        """Return the head that a model needs for `rows`; by default its class names are collected from the rows.
 
-        Raises ActshiftError for a classifier of fewer than two classes.
+        Raises:
+            ActshiftError: a classifier has fewer than two classes.
         """
         named = tuple(labels) or class_names(rows)
         head = Head(self.task_type, named if self.task_type in CLASSIFIERS else ())
         if head.classifies and len(head.labels) < 2:
-            raise ActshiftError(f"All rows have the label {', '.join(head.labels)!r}; there is nothing to tell apart.")
+            raise ActshiftError(
+                f"All rows have the label {', '.join(head.labels)!r}; a classifier needs at least two classes."
+            )
         return head
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, head: Head) -> Encoded:
-        """Return rows as what its trainer reads; raise ActshiftError where they cannot be."""
+    def encode(
+        self,
+        rows: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: TrainSettings,
+        head: Head,
+        config: Any = None,
+    ) -> Encoded:
+        """Return rows in the form that the trainer reads; `config` is the model's, for its context length.
+
+        Raises:
+            ActshiftError: the rows or the settings do not fit the objective.
+        """
         return encode(rows, tokenizer, settings.max_length, head.labels)
 
-    def read(self, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-        """Return what `encode` gave as token ids that one forward pass reads: what an adapter is measured on."""
+    def model_inputs(self, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+        """Return encoded rows as inputs of one forward pass, on which an adapter can be measured."""
         return encoded.examples
 
     @abstractmethod
-    def arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
-        """Return what its trainer is told: `common`, which is the same for all, and what is its own."""
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return the trainer's arguments: `common`, plus arguments specific to the objective."""
 
     @abstractmethod
     def trainer_class(self) -> Any:
-        """Return the class of its trainer, one of transformers' or TRL's."""
+        """Return the trainer class, from transformers or TRL."""
 
-    def given(self, job: Job, arguments: TrainingArguments) -> dict[str, Any]:
-        """Return what its trainer is given beside what all are: the job's examples, and what makes batches of them."""
-        return job.examples.datasets()
+    def trainer_kwargs(
+        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
+    ) -> dict[str, Any]:
+        """Return the keyword arguments of the trainer that depend on the objective: datasets, collator, rewards."""
+        return {**examples.datasets()}
 
-    def trainer(self, model: Any, job: Job, arguments: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> Any:
-        """Return the trainer of `model` on the job's examples, told of the learning rates of the halves."""
-        from actshift.training.trainer import trainer_of
+    def build_trainer(
+        self,
+        model: Any,
+        examples: Examples,
+        settings: TrainSettings,
+        arguments: TrainingArguments,
+        callbacks: Sequence[TrainerCallback],
+    ) -> Any:
+        """Return the trainer of `model` on `examples`."""
+        from actshift.training.trainer import with_mixin
 
-        return trainer_of(self.trainer_class())(
+        return with_mixin(self.trainer_class())(
             model,
             args=arguments,
-            lora_learning_rate=job.settings.lora_learning_rate,
-            processing_class=job.tokenizer,
+            lora_learning_rate=settings.lora_learning_rate,
+            processing_class=examples.tokenizer,
             callbacks=callbacks,
-            **self.given(job, arguments),
+            **self.trainer_kwargs(examples, settings, arguments),
         )
+
+
+OBJECTIVES: dict[str, Objective] = {}
+"""Every objective by its name, filled by `register_objective`."""
+
+ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
+
+
+def register_objective(cls: type[ObjectiveT]) -> type[ObjectiveT]:
+    """Add an objective to `OBJECTIVES`; a class decorator."""
+    OBJECTIVES[cls.name] = cls()
+    return cls
+
+
+def check_no_sft_settings(settings: TrainSettings) -> None:
+    """Check that no setting is used that needs the completions of supervised rows.
+
+    Raises:
+        ActshiftError: `init`, `group_by_length` or `cache_prefix` is not at its default.
+    """
+    for name, default in (("init", "default"), ("group_by_length", False), ("cache_prefix", "off")):
+        value = getattr(settings, name)
+        if value != default and value != "reference":
+            raise ActshiftError(
+                f"{name} {value} needs the completions of sft rows; leave it out for {settings.objective}."
+            )
+
+
+def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
+    """Check that rows of these lengths in tokens fit into the model's context.
+
+    Without the model's `config` only the tokenizer's limit counts. The message names the `parts` of a row.
+
+    Raises:
+        ActshiftError: a row is longer than the context.
+    """
+    from actshift.loading import context_length
+
+    context = tokenizer.model_max_length if config is None else context_length(config, tokenizer)
+    if too_long := [row for row, length in enumerate(lengths, start=1) if length > context]:
+        raise ActshiftError(
+            f"{len(too_long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {parts}; the "
+            f"first is row {too_long[0]}, with {lengths[too_long[0] - 1]}. Shorten them, or lower max_length to skip "
+            "them."
+        )
+
+
+def remove_reference_copy(model: Any) -> None:
+    """Remove TRL's copy of the adapter. A new adapter is the identity, so the model without it is the reference."""
+    if REFERENCE_COPY in getattr(model, "peft_config", {}):
+        model.delete_adapter(REFERENCE_COPY)

@@ -1,22 +1,27 @@
-"""Supervised fine-tuning of a causal language model, by TRL: the loss counts completions only, a text whole."""
+"""Supervised fine-tuning of a causal language model with TRL."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actshift.data import LANGUAGE
-from actshift.training.objectives.objective import Objective
+from actshift.training.objectives.objective import Examples, Objective, register_objective
 from actshift.training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
+
+@register_objective
 class Sft(Objective):
-    """Learn to write the completions of prompts."""
+    """Cross-entropy on the completions of prompts; plain text counts whole."""
 
     name = "sft"
+    summary = "write the completions"
     kinds = LANGUAGE
 
-    def arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return TRL's settings; the rows are token ids already."""
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+        """Return TRL's arguments for rows that are tokenized already."""
         from trl.trainer.sft_config import SFTConfig
 
         return SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **common)
@@ -27,11 +32,13 @@ class Sft(Objective):
 
         return SFTTrainer
 
-    def given(self, job: Any, arguments: Any) -> dict[str, Any]:
-        """Return the examples, and TRL's way to make batches of them."""
+    def trainer_kwargs(
+        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
+    ) -> dict[str, Any]:
+        """Return the datasets and TRL's collator."""
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
         from actshift.loading import pad_id
 
-        collator = DataCollatorForLanguageModeling(pad_token_id=pad_id(job.tokenizer))
-        return {**super().given(job, arguments), "data_collator": collator}
+        collator = DataCollatorForLanguageModeling(pad_token_id=pad_id(examples.tokenizer))
+        return {**super().trainer_kwargs(examples, settings, arguments), "data_collator": collator}

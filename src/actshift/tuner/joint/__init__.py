@@ -1,1 +1,1 @@
-"""Joint adaptation: LoRA and steering in one adapter, what keeps them apart, and each half alone."""
+"""Joint adaptation: LoRA and steering in one adapter, and the orthogonality rule between them."""

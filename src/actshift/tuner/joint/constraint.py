@@ -1,9 +1,9 @@
-"""The orthogonality rule on one steering layer: which tensors it binds, and the projection of many layers at once."""
+"""The orthogonality rule at one steering layer: the tensors that it constrains, and their projection in batches."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,101 +13,110 @@ from torch import Tensor, nn
 from actshift.adapters import Shift
 from actshift.orthogonality import Orthogonality, parseval_frame, project_away
 
-AT_ONCE = 2**23
-"""How many numbers of B are worked on at a time: with 128 experts a layer, all of them would take gigabytes."""
+MAX_BATCH_ELEMENTS = 2**23
+"""Number of elements of B to process in one batch. With 128 experts in a layer, all of B would take gigabytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Constraint:
-    """The rule on one adapter of one steering layer, and the LoRA layers whose B the adapter is kept apart from.
+    """The rule for one adapter of one steering layer, and the LoRA layers whose B it must be orthogonal to.
 
-    Held as `layer.constraints[adapter_name]`. Tensors are looked up through the modules each time, since FSDP replaces
-    parameters, and so that a deep copy of the model points at the copy's own. With `orthogonality=None` nothing is
-    enforced, and the overlap can still be measured.
+    It is stored as `layer.constraints[adapter_name]`. It refers to modules and looks up their tensors on each use,
+    because FSDP replaces parameters, and because a deep copy of the model must refer to its own tensors. With
+    `orthogonality=None` nothing is enforced, but the overlap can still be measured.
     """
 
     orthogonality: Orthogonality | None
     writers: Sequence[nn.Module]
     width: int | None = None
-    """d, where it must be told which side of LoRA writes to the stream: PEFT takes Llama-4's experts the other way."""
+    """d, if needed to tell which LoRA matrix writes to the residual stream; PEFT swaps them for Llama-4's experts."""
 
     @property
     def period(self) -> int | Literal["epoch"] | None:
-        """When the rule projects: `every`, or None where it is kept by a penalty, or not at all."""
+        """How often the rule projects (its `every`); None if it uses a penalty, or without a rule."""
         rule = self.orthogonality
         return None if rule is None or rule.penalty is not None else rule.every
 
     def columns(self, adapter_name: str) -> list[Tensor]:
-        """Return what the weights' half of the block writes with: every writer's `B [d, r]`.
+        """Return the matrices `[d, r]` through which LoRA writes in this block, one for each writer.
 
-        The B of stacked experts is one tensor `[d, r · experts]`, whose columns span what all of them write.
+        The B of stacked experts is one tensor `[d, r * experts]`; its columns span the writes of all experts.
         """
-        found = []
+        columns: list[Tensor] = []
         for writer in self.writers:
             lora_a: Any = writer.lora_A
             lora_b: Any = writer.lora_B
             if adapter_name in lora_b:
-                columns = lora_b[adapter_name].weight
-                straight = self.width in (None, columns.shape[0])
-                found.append(columns if straight else lora_a[adapter_name].weight.mT)
-        return found
+                weight = lora_b[adapter_name].weight
+                writes = self.width in (None, weight.shape[0])
+                columns.append(weight if writes else lora_a[adapter_name].weight.mT)
+        return columns
 
     def rows(self, shift: Shift) -> list[Tensor]:
-        """Return what the rule binds, each as rows `[n, d]`: views, so that writing to them writes to the adapter."""
+        """Return the constrained tensors of a shift as rows `[n, d]`, which are views of its parameters."""
         rule = self.orthogonality or Orthogonality()
-        bound = list(shift.reads()) if rule.reads else []
+        rows = list(shift.reads()) if rule.reads else []
         if rule.writes:
-            bound += [tensor.unsqueeze(0) if tensor.ndim == 1 else tensor.mT for tensor in shift.writes()]
-        return bound
+            rows += [tensor.unsqueeze(0) if tensor.ndim == 1 else tensor.mT for tensor in shift.writes()]
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """The two sides of one constraint at this moment: `rows [n, d]` to be orthogonal to `columns [d, r]`."""
+class OrthogonalPair:
+    """The two sides of a constraint: each tensor of `rows [n, d]` should be orthogonal to all `columns [d, r]`."""
 
     rows: list[Tensor]
     columns: list[Tensor]
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """Return the rows as one `[n, d]` and the columns as one `[d, r]`, whole where they are sharded."""
-        rows, columns = torch.cat([whole(t) for t in self.rows]), torch.cat([whole(t) for t in self.columns], dim=1)
+        """Return all rows as one `[n, d]` and all columns as one `[d, r]`, gathered if they are sharded."""
+        rows = torch.cat([whole(tensor) for tensor in self.rows])
+        columns = torch.cat([whole(tensor) for tensor in self.columns], dim=1)
         return rows, columns.to(rows.device)
 
 
 @torch.no_grad()
-def project(pairs: Iterable[Pair]) -> None:
-    """Project the rows of every pair away from its columns, in place; pairs of one shape are computed together."""
-    for members, rows, columns in _by_shape(pairs):
+def project(pairs: Iterable[OrthogonalPair]) -> None:
+    """Remove from the rows of each pair their component in the span of its columns, in place.
+
+    Pairs of the same shape are processed in one batch.
+    Source: arXiv 2603.00425, joint adaptation; docs/method.md#joint-rule.
+    """
+    for members, rows, columns in _batches(pairs):
         projected = project_away(rows, columns)
         for pair, result in zip(members, projected, strict=True):
-            for view, part in zip(pair.rows, result.split([len(view) for view in pair.rows]), strict=True):
-                view.copy_(_sharded_like(view, part))
+            for view, values in zip(pair.rows, result.split([len(view) for view in pair.rows]), strict=True):
+                view.copy_(_sharded_like(view, values))
 
 
-def overlap(pairs: Iterable[Pair]) -> list[Tensor]:
-    """Return ‖W Q‖²_F for the pairs of each shape: W the rows, Q a basis of the columns, which counts as constant."""
-    terms = []
-    for _, rows, columns in _by_shape(pairs):
+def overlap(pairs: Iterable[OrthogonalPair]) -> list[Tensor]:
+    """Return one ‖W Q‖²_F for each batch of pairs: W are the rows, and Q is an orthonormal basis of the columns.
+
+    Gradients flow to W only.
+    """
+    terms: list[Tensor] = []
+    for _, rows, columns in _batches(pairs):
         frame = parseval_frame(columns.detach())
         terms.append((rows @ frame.to(rows)).square().sum())
     return terms
 
 
-def _by_shape(pairs: Iterable[Pair]) -> Iterable[tuple[list[Pair], Tensor, Tensor]]:
-    groups: dict[Any, list[tuple[Pair, Tensor, Tensor]]] = defaultdict(list)
+def _batches(pairs: Iterable[OrthogonalPair]) -> Iterator[tuple[list[OrthogonalPair], Tensor, Tensor]]:
+    """Yield pairs of the same shape, device and dtype, with their rows `[batch, n, d]` and columns `[batch, d, r]`."""
+    groups: dict[Any, list[tuple[OrthogonalPair, Tensor, Tensor]]] = defaultdict(list)
     for pair in pairs:
         if pair.rows and pair.columns:
             rows, columns = pair.stacked()
             groups[rows.shape, columns.shape, rows.device, rows.dtype].append((pair, rows, columns))
     for group in groups.values():
-        together = max(1, AT_ONCE // group[0][2].numel())
-        for start in range(0, len(group), together):
-            members, rows, columns = zip(*group[start : start + together], strict=True)
+        batch_size = max(1, MAX_BATCH_ELEMENTS // group[0][2].numel())
+        for start in range(0, len(group), batch_size):
+            members, rows, columns = zip(*group[start : start + batch_size], strict=True)
             yield list(members), torch.stack(rows), torch.stack(columns)
 
 
 def whole(tensor: Any) -> Tensor:
-    """Return a tensor, gathered where FSDP2 keeps it in shards."""
+    """Return a tensor, gathered from its shards if FSDP2 has sharded it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

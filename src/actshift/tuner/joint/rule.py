@@ -1,4 +1,4 @@
-"""The orthogonality rule of a joint adapter, tied to one model: what LoRA writes in each steered block."""
+"""The orthogonality rule of a joint adapter on one model: set it up, enforce it and measure it."""
 
 from __future__ import annotations
 
@@ -12,78 +12,88 @@ from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.orthogonality import Orthogonality, violation
 from actshift.sites import OutputMap, mlp_outputs
-from actshift.tuner.controls import steering_layers
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
-from actshift.tuner.joint.constraint import Constraint, Pair, project
-from actshift.tuner.layer import build_shift, layer_at
+from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, project
+from actshift.tuner.layer import build_shift, layer_at, steering_layers
+
+CONSTRAINED_SITES = ("post_block", "post_mlp")
+"""The sites whose activation contains what the MLP's output map writes."""
+
+Writers = dict[int, list[OutputMap]]
+"""The MLP output maps that LoRA adapts, by block index."""
 
 
 def enforce(model: nn.Module, adapter_name: str | None = None) -> None:
-    """Project the joint adapters of a model now, whatever their rule's `every` says: W_down ← W_down (I − QQᵀ).
+    """Project the joint adapters of a model: W_down ← W_down (I - QQᵀ).
 
-    Training does this by itself; call it after editing weights by hand, and at the end of training under a rule of
-    every k steps or epochs. One adapter, or with None all; frozen ones too. A soft rule (`penalty`) is left alone.
+    Training does this automatically. Call it after you edit weights by hand, and at the end of training under a rule
+    that projects every k steps or epochs. It ignores rules with a `penalty`. `adapter_name` None is all adapters,
+    including frozen ones.
 
-    Raises ActshiftError where there is no rule.
+    Raises:
+        ActshiftError: if the model or the adapter has no orthogonality rule.
+
+    Source: arXiv 2603.00425, joint adaptation; docs/method.md#joint-rule.
 
     >>> enforce(model)  # doctest: +SKIP
     """
-    found = [(constraint, pair) for _, constraint, pair in _pairs(model, adapter_name) if constraint.orthogonality]
-    if not found:
-        what = type(model).__name__ if adapter_name is None else f"adapter {adapter_name!r}"
-        raise ActshiftError(f"{what} carries no orthogonality rule; attach a JointConfig with one.")
-    project(pair for constraint, pair in found if constraint.period)
+    constrained = [(rule, pair) for _, rule, pair in _constrained_pairs(model, adapter_name) if rule.orthogonality]
+    if not constrained:
+        owner = type(model).__name__ if adapter_name is None else f"The adapter {adapter_name!r}"
+        raise ActshiftError(f"{owner} has no orthogonality rule; attach a JointConfig with one.")
+    project(pair for constraint, pair in constrained if constraint.period)
 
 
 def orthogonality_violations(model: nn.Module) -> dict[str, float]:
-    """Return for each steering layer how far its rule is from holding, 0 (orthogonal) to 1, by the layer's name.
+    """Return for each steering layer, by name, how much its adapters violate the rule: 0 (orthogonal) to 1.
 
-    The figure is `actshift.orthogonality.violation`: the largest share of a row of W_down that lies in col(B), of a
-    layer's adapters the worst. Under `orthogonality=None` it is that of the paper's rule, which nothing then enforces.
+    The figure is `actshift.orthogonality.violation`: the largest share of a row of W_down that lies in col(B), for the
+    worst adapter of the layer. For `orthogonality=None` it is measured for the paper's rule, which is not enforced.
 
-    Raises ActshiftError for a model without joint adapters.
+    Raises:
+        ActshiftError: if the model has no joint adapter.
+
+    Source: this project, docs/method.md#joint-rule.
 
     >>> max(orthogonality_violations(model).values())  # doctest: +SKIP
     1.4e-08
     """
     figures: dict[str, float] = {}
-    for name, _, pair in _pairs(model):
+    for name, _, pair in _constrained_pairs(model):
         figure = violation(*pair.stacked()) if pair.rows and pair.columns else 0.0
-        figures[name] = figure if figure != figure else max(figures.get(name, 0.0), figure)  # NaN stays
+        figures[name] = figure if figure != figure else max(figures.get(name, 0.0), figure)  # keep NaN
     if not figures:
-        raise ActshiftError(f"{type(model).__name__} carries no joint adapter; attach a JointConfig.")
+        raise ActshiftError(f"{type(model).__name__} has no joint adapter; attach one with JointConfig.")
     return figures
 
 
-def _pairs(model: nn.Module, wanted: str | None = None) -> Iterator[tuple[str, Constraint, Pair]]:
-    for name, layer in steering_layers(model).items():
-        for adapter_name, constraint in layer.constraints.items():
-            if wanted in (None, adapter_name):
-                shift = cast(Shift, layer.lora_steer[adapter_name])
-                yield name, constraint, Pair(constraint.rows(shift), constraint.columns(adapter_name))
-
-
-CONSTRAINED_SITES = ("post_block", "post_mlp")
-"""The sites that what the MLP's output map writes flows through."""
-
-Writers = dict[int, list[OutputMap]]
-"""By layer, the MLP output maps that LoRA adapts."""
+def _constrained_pairs(
+    model: nn.Module, adapter_name: str | None = None
+) -> Iterator[tuple[str, Constraint, OrthogonalPair]]:
+    for layer_name, layer in steering_layers(model).items():
+        for name, constraint in layer.constraints.items():
+            if adapter_name in (None, name):
+                shift = cast(Shift, layer.lora_steer[name])
+                yield layer_name, constraint, OrthogonalPair(constraint.rows(shift), constraint.columns(name))
 
 
 def find_writers(
     model: nn.Module, config: JointConfig, targets: list[Target], adapts: Callable[[str], bool]
 ) -> Writers:
-    """Return which MLP output maps of the steered blocks LoRA adapts.
+    """Return the MLP output maps of the steered blocks that LoRA adapts.
 
-    Raises ActshiftError where a rule has nothing to hold: a site or an adapter that it does not concern, or no
-    steered block with LoRA on its MLP output map. A block that lacks it, beside others that have it, is a warning.
-    Without a rule nothing is asked, and what can be found is returned.
+    `model` is not adapted yet, and `adapts` returns True for the name of a module that LoRA will adapt. Warns if LoRA
+    adapts the maps of some steered blocks only. Without a rule nothing is checked.
+
+    Raises:
+        ActshiftError: if the rule cannot apply: a site that it does not constrain, an adapter without a matrix to
+            constrain, no steered block with LoRA on its MLP output map, or LoRA columns that span the whole width.
     """
     rule = config.rule
     if rule is not None:
         for target in targets:
-            _check_concerned(target, rule)
+            _check_constrainable(target, rule)
     layers = sorted({target.host.layer for target in targets if target.host.site in CONSTRAINED_SITES})
     try:
         maps = mlp_outputs(model, layers, config.blocks) if layers else []
@@ -93,76 +103,76 @@ def find_writers(
         raise
     experts = tuple(config.target_parameters or ())
     writers: Writers = {}
-    for one in maps:
-        if one.name.endswith(experts) if one.parameter else adapts(one.name):
-            writers.setdefault(one.layer, []).append(one)
+    for output in maps:
+        if output.name.endswith(experts) if output.parameter else adapts(output.name):
+            writers.setdefault(output.layer, []).append(output)
     if rule is not None:
         _check_covered(layers, writers, maps[0])
-        _check_room(config, writers)
+        _check_rank_leaves_room(config, writers)
     return writers
 
 
 def constrain(
     model: nn.Module, adapter_name: str, config: JointConfig, targets: list[Target], writers: Writers
 ) -> None:
-    """Tie every steered layer to the LoRA layers it is kept apart from, and enforce the rule on the fresh weights."""
-    rule = config.rule
+    """Give every steering layer its constraint to the LoRA layers of its block, and enforce it on the fresh weights."""
     for target in targets:
-        if target.host.layer in writers and target.host.site in CONSTRAINED_SITES:
-            modules = [_lora_layer(model, one) for one in writers[target.host.layer]]
-            layer_at(target.host).constraints[adapter_name] = Constraint(rule, modules, target.host.width)
+        host = target.host
+        if host.layer in writers and host.site in CONSTRAINED_SITES:
+            modules = [_lora_layer(model, output) for output in writers[host.layer]]
+            layer_at(host).constraints[adapter_name] = Constraint(config.rule, modules, host.width)
     on_meta = any(parameter.is_meta for parameter in model.parameters())
-    if rule is not None and not on_meta:
+    if config.rule is not None and not on_meta:
         enforce(model, adapter_name)
 
 
-def _check_concerned(target: Target, rule: Orthogonality) -> None:
+def _check_constrainable(target: Target, rule: Orthogonality) -> None:
     if target.host.site not in CONSTRAINED_SITES:
-        raise ActshiftError(
-            f"the orthogonality rule concerns {' and '.join(CONSTRAINED_SITES)}, which the MLP's output map writes to, "
-            f"and this adapter steers {target.host.site}; steer one of these, or give orthogonality=None."
+        raise _no_rule(
+            f"the rule applies to {' and '.join(CONSTRAINED_SITES)}, and this adapter steers {target.host.site}",
+            "Steer one of these sites",
         )
     shift = build_shift(target)
-    for bound, tensors, what in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
-        if bound and not tensors:
-            raise ActshiftError(
-                f"{target.intervention.adapter} {what} through no matrix that could be kept orthogonal; use LowRank, "
-                f"{'Orthogonality(side=...)' if shift.reads() or shift.writes() else 'another adapter'}, or "
-                "orthogonality=None."
-            )
+    for constrained, tensors, verb in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
+        if constrained and not tensors:
+            side = "Orthogonality(side=...)" if shift.reads() or shift.writes() else "another adapter"
+            raise _no_rule(f"{target.intervention.adapter} {verb} through no matrix", f"Use LowRank or {side}")
 
 
 def _check_covered(layers: list[int], writers: Writers, example: OutputMap) -> None:
     if not writers:
-        where = "target_parameters" if example.parameter else "target_modules"
-        raise ActshiftError(
-            f"there is nothing to be orthogonal to: no steered block has LoRA on its MLP output map, here "
-            f"{example.name}; add it to {where}, or give orthogonality=None."
+        field = "target_parameters" if example.parameter else "target_modules"
+        raise _no_rule(
+            f"there is nothing to be orthogonal to, as no steered block has LoRA on its MLP output map, {example.name}",
+            f"Add it to {field}",
         )
     if free := [str(layer) for layer in layers if layer not in writers]:
         warnings.warn(
-            f"the orthogonality rule leaves out the blocks {', '.join(free)}, which have no LoRA on their MLP output "
+            f"The orthogonality rule does not apply to blocks {', '.join(free)}: they have no LoRA on their MLP output "
             "map.",
             stacklevel=2,
         )
 
 
-def _check_room(config: JointConfig, writers: Writers) -> None:
-    """What LoRA may write must leave directions to read: with many experts it soon is all there is."""
+def _check_rank_leaves_room(config: JointConfig, writers: Writers) -> None:
+    """Check that the columns of LoRA cannot span the whole width, which happens with many experts."""
     for layer, maps in writers.items():
-        columns = sum(
-            config.r * len(one.module.get_parameter(one.parameter)) if one.parameter else config.r for one in maps
-        )
+        experts = [len(output.module.get_parameter(output.parameter)) if output.parameter else 1 for output in maps]
+        columns = config.r * sum(experts)
         if columns >= maps[0].width:
-            raise ActshiftError(
-                f"LoRA of rank {config.r} on the MLP output maps of block {layer} may write {columns} directions of "
-                f"{maps[0].width}, which leaves nothing to be orthogonal in; lower r, take the experts out of "
-                "target_parameters, or give orthogonality=None."
+            raise _no_rule(
+                f"LoRA of rank {config.r} on the MLP output maps of block {layer} can write {columns} directions of "
+                f"{maps[0].width}, so no direction is left",
+                "Lower r, remove the experts from target_parameters",
             )
 
 
+def _no_rule(problem: str, fix: str) -> ActshiftError:
+    return ActshiftError(f"The orthogonality rule cannot apply: {problem}. {fix}, or pass orthogonality=None.")
+
+
 def _lora_layer(model: nn.Module, output: OutputMap) -> nn.Module:
-    """The LoRA layer round a map; round a module of experts PEFT nests one wrapper for each parameter it adapts."""
+    """Return the LoRA layer around a map. PEFT nests one wrapper for each adapted parameter of a module of experts."""
     if output.parameter is None:
         return model.get_submodule(output.name)
     module: Any = model.get_submodule(output.name.rpartition(".")[0])

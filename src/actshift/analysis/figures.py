@@ -1,0 +1,62 @@
+"""Colours and helpers for matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actshift.errors import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POST_BLOCK, ELSEWHERE, WEIGHTS, OTHER = "#c2410c", "#2563eb", "#6b7280", "#0f766e"
+"""Colours of steering after the block, steering at another site, a weight update, and a second variant of any."""
+INK, EDGE, ON_COLOUR = "#111827", "#9ca3af", "#fffffe"
+"""Colours of text, axis lines, and text on a dark cell. The last differs from white, the colour of the page."""
+
+Plot = Callable[[Any], None]
+"""A function that draws on matplotlib axes."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches. It needs no display.
+
+    Raises:
+        ActshiftError: matplotlib is not installed.
+    """
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(width, height), dpi=150, layout="constrained")
+    require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:
+    """Return a figure of a size in inches with the plots side by side, in panels of equal or of relative widths.
+
+    Raises:
+        ActshiftError: matplotlib is not installed.
+    """
+    figure = new_figure(width, height)
+    all_axes: Any = figure.subplots(1, len(plots), squeeze=False, width_ratios=ratios)
+    for axes, plot in zip(all_axes[0], plots, strict=True):
+        plot(axes)
+    return figure
+
+
+def finish(axes: Any, x: str, y: str, title: str = "") -> None:
+    """Label the axes and remove the top and right border."""
+    axes.set_xlabel(x, fontsize=9.5, color=INK)
+    axes.set_ylabel(y, fontsize=9.5, color=INK)
+    axes.set_title(title, fontsize=9.5, loc="left", color=INK)
+    axes.tick_params(labelsize=8.5, labelcolor=INK, color=EDGE)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(EDGE)
+
+
+def opacity(index: int, count: int) -> float:
+    """Return the opacity of line `index` among `count` lines. Later lines are more opaque.
+
+    >>> opacity(0, 3), opacity(2, 3)
+    (0.25, 1.0)
+    """
+    return 0.25 + 0.75 * index / max(1, count - 1)

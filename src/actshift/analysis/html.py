@@ -1,0 +1,158 @@
+"""Show the sections of a report as one HTML page that needs no other file and no network."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from actshift.analysis.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, POST_BLOCK, WEIGHTS
+from actshift.analysis.sections import Section
+from actshift.errors import require
+
+COLOURS = {
+    INK: "ink",
+    "#000000": "ink",
+    EDGE: "edge",
+    ON_COLOUR: "on-colour",
+    POST_BLOCK: "post-block",
+    ELSEWHERE: "elsewhere",
+    WEIGHTS: "weights",
+    OTHER: "other",
+}
+"""The CSS variable of the page that replaces each colour of a figure."""
+PIXELS_PER_POINT = 96 / 72
+_COLOUR = re.compile("|".join(COLOURS))
+_FONT = re.compile(r"'DejaVu Sans'[^;]*")
+_REFERENCE = re.compile(r"#([\w.-]+)")
+_SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<link rel="icon" href="data:,"/>
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+<dl>{about}</dl>
+</header>
+<nav aria-label="Figures"><ul>{links}</ul></nav>
+<main>
+{sections}
+</main>
+<footer>{footer}</footer>
+</body>
+</html>
+"""
+
+SECTION = """<section id="{key}" aria-labelledby="{key}-head">
+<h2 id="{key}-head">{title}</h2>
+<figure>{svg}</figure>
+<div class="words">{words}</div>
+<details><summary>Show as a table</summary>
+<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table></div></details>
+</section>"""
+
+
+def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], made: Mapping[str, str]) -> str:
+    """Return the page, which is also well-formed XML.
+
+    Args:
+        title: Title and heading of the page.
+        about: Facts for the header, such as the model and the data.
+        sections: The sections of the page.
+        made: Facts for the footer: how the page was made.
+
+    Raises:
+        ActshiftError: matplotlib is not installed.
+    """
+    return PAGE.format(
+        title=escape(title),
+        style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+        about="".join(f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in about.items()),
+        links="".join(f'<li><a href="#{section.key}">{escape(section.title)}</a></li>' for section in sections),
+        sections="\n".join(map(_section, sections)),
+        footer="<br/>".join(f"{escape(name)}: {escape(fact)}" for name, fact in made.items()),
+    )
+
+
+def _section(section: Section) -> str:
+    words = [f"<p><b>How to read it</b> {_marked_up(section.how_to_read)}</p>"]
+    words += [f"<p><b>What to do</b> {_marked_up(section.advice)}</p>"] if section.advice else []
+    words += [f'<p class="note">{_marked_up(section.note)}</p>'] if section.note else []
+    return SECTION.format(
+        key=section.key,
+        title=escape(section.title),
+        svg=_svg(section) if section.plot else "",
+        words="".join(words),
+        head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
+        rows="\n".join(map(_row, section.rows)),
+    )
+
+
+def _marked_up(text: str) -> str:
+    """Escape a text, keep numbers and their units on one line, and turn `backticks` into code."""
+    text = re.sub(r" (?=[%±])|(?<=±) ", "\u00a0", text)
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *rest = map(escape, cells)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+
+
+def _svg(section: Section) -> str:
+    """Return the figure of a section as an `<svg>` element that scales with the page, up to the size of the figure.
+
+    Ids must be unique on the page. Those that the figure refers to are hashes salted with the section's key, and all
+    others are removed.
+    """
+    settings = {"svg.fonttype": "none", "svg.hashsalt": f"actshift {section.key}"}  # reproducible, with text as text
+    with require("matplotlib", "plot").rc_context(settings), io.BytesIO() as file:
+        section.draw().savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        root = ET.fromstring(file.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
+                parent.remove(child)
+    values = [value for element in root.iter() for value in element.attrib.values()]
+    referenced = {name for value in values for name in _REFERENCE.findall(value)}
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        element.attrib = {
+            name.removeprefix(_LINK): _themed(value)
+            for name, value in element.attrib.items()
+            if name != "id" or value in referenced
+        }
+    width = float(root.attrib["width"].removesuffix("pt")) * PIXELS_PER_POINT
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "role": "img",
+        "aria-labelledby": f"{section.key}-title {section.key}-alt",
+        "style": f"max-width: {width:.0f}px",
+    }
+    for tag, suffix, text in (("desc", "alt", section.alt), ("title", "title", section.title)):
+        label = ET.Element(tag, {"id": f"{section.key}-{suffix}"})
+        label.text = text
+        root.insert(0, label)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _themed(value: str) -> str:
+    """Replace the colours and fonts in an attribute by those of the page."""
+    value = _COLOUR.sub(lambda match: f"var(--{COLOURS[match[0]]})", value)
+    return _FONT.sub("system-ui, sans-serif", value)

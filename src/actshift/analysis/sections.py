@@ -1,0 +1,250 @@
+"""Sections of a report, each with a table, a figure and an explanation, and their output in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from actshift.analysis.figures import Plot, panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
+
+PLAIN_WIDTH = 160
+GAP = 2
+
+
+@dataclass(frozen=True)
+class Section:
+    """One result of an analysis, for the terminal and for the HTML page.
+
+    Attributes:
+        key: Anchor of the section on the page, and stem of its image files.
+        title: Heading.
+        how_to_read: One sentence that explains the table and the figure.
+        columns: Headings of the table.
+        rows: Rows of the table. The first cell of a row names it.
+        advice: Recommended next step; empty if the result suggests none.
+        note: Facts that the table and the figure leave out; empty if nothing is missing.
+        alt: Description of the figure for screen readers.
+        plot: Function that draws the figure on axes; None for a table alone.
+        size: Width and height of the figure in inches.
+        shades: For each row, the colour strength (0 to 1) of every cell after the first; empty for no colours.
+        preview: Number of rows that the terminal shows; None for all.
+    """
+
+    key: str
+    title: str
+    how_to_read: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    advice: str = ""
+    note: str = ""
+    alt: str = ""
+    plot: Plot | None = None
+    size: tuple[float, float] = (4.9, 3.1)
+    shades: tuple[tuple[float, ...], ...] = ()
+    preview: int | None = None
+
+    def draw(self) -> Figure:
+        """Return a new figure.
+
+        Raises:
+            ActshiftError: matplotlib is not installed.
+        """
+        assert self.plot is not None
+        return panels(*self.size, self.plot)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the words and the table, ready for JSON."""
+        return {
+            "key": self.key,
+            "title": self.title,
+            "reading": self.how_to_read,
+            "advice": self.advice,
+            "note": self.note,
+            "alt": self.alt,
+            "columns": list(self.columns),
+            "rows": [list(row) for row in self.rows],
+        }
+
+
+class Plain:
+    """Mixin that converts a report with `__rich__` to plain text, without colours and 160 columns wide."""
+
+    def __str__(self) -> str:
+        console = Console(width=PLAIN_WIDTH, no_color=True, highlight=False)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+class SectionReport(Plain):
+    """Base class of a report, which is a dataclass, that prints as its sections."""
+
+    figure_size = (8.0, 3.2)
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """The results of the analysis, in reading order."""
+        raise NotImplementedError
+
+    @property
+    def plots(self) -> tuple[Plot, ...]:
+        """The panels of `figure`."""
+        return tuple(section.plot for section in self.sections if section.plot)
+
+    def figure(self) -> Figure:
+        """Return a figure of the report.
+
+        Raises:
+            ActshiftError: matplotlib is not installed.
+        """
+        return panels(*self.figure_size, *self.plots)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values, ready for JSON."""
+        return asdict(cast(Any, self))
+
+    def __rich__(self) -> RenderableType:
+        """Return the sections for a terminal."""
+        return to_terminal(self.sections)
+
+
+def to_terminal(sections: Iterable[Section]) -> RenderableType:
+    """Return titles, tables and explanations of sections, for rich to print.
+
+    >>> section = Section("size", "Size", "Each row is a block.", ("block", "size"), (("0", "1.5"),))
+    >>> Console(width=40, highlight=False).print(to_terminal([section]))
+    Size
+    block  size
+    0       1.5
+    How to read it: Each row is a block.
+    """
+    parts: list[RenderableType] = []
+    for section in sections:
+        hidden = 0 if section.preview is None else max(0, len(section.rows) - section.preview)
+        parts += ["", Text(section.title, style="bold"), _SectionTable(section)]
+        lines = [
+            f"… and {hidden} more." if hidden else "",
+            f"How to read it: {section.how_to_read}",
+            f"What to do: {section.advice}" if section.advice else "",
+            section.note,
+        ]
+        parts += [Text(line) for line in lines if line]
+    return Group(*parts[1:])
+
+
+class _SectionTable:
+    """The table of a section. If it is wider than the terminal, its columns are split into several tables."""
+
+    def __init__(self, section: Section) -> None:
+        self.section = section
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        columns, rows = self.section.columns, self.section.rows[: self.section.preview]
+        widths = [max(cell_len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+        for group in _column_groups(widths, options.max_width):
+            headings = [Column(columns[index], justify="right", no_wrap=True) for index in group]
+            table = Table(Column(columns[0], overflow="fold"), *headings, box=None, pad_edge=False)
+            for number, row in enumerate(rows):
+                table.add_row(row[0], *(self._cell(number, index) for index in group))
+            yield table
+
+    def _cell(self, row: int, column: int) -> Text:
+        text = Text(self.section.rows[row][column])
+        if self.section.shades:
+            level = self.section.shades[row][column - 1]
+            dark, light = (round(255 - level * (255 - end)) for end in (30, 160))
+            text.style = f"{'white' if level > 0.6 else 'black'} on rgb({dark},{light},{255 - round(40 * level)})"
+        return text
+
+
+def _column_groups(widths: Sequence[int], available: int) -> list[list[int]]:
+    """Return the columns after the first one in groups that fit next to it, at least one column in each."""
+    groups: list[list[int]] = [[]]
+    used = widths[0]
+    for index, width in enumerate(widths[1:], start=1):
+        if groups[-1] and used + GAP + width > available:
+            groups.append([])
+            used = widths[0]
+        groups[-1].append(index)
+        used += GAP + width
+    return groups
+
+
+def table(items: Iterable[T], *columns: tuple[str, Callable[[T], str]]) -> dict[str, Any]:
+    """Return the `columns` and `rows` of a section, with one row for each item.
+
+    Args:
+        items: The items.
+        columns: Pairs of a heading and a function that returns the cell of an item.
+
+    >>> table([1.5, 2.0], ("value", str), ("half", lambda value: f"{value / 2:g}"))
+    {'columns': ('value', 'half'), 'rows': (('1.5', '0.75'), ('2.0', '1'))}
+    """
+    headings = tuple(heading for heading, _ in columns)
+    return {"columns": headings, "rows": tuple(tuple(cell(item) for _, cell in columns) for item in items)}
+
+
+def percent(share: float | None) -> str:
+    """Return a fraction of 1 in percent, with one decimal close to 0 and to 1, and a dash for None.
+
+    >>> percent(0.417), percent(0.9934), percent(None)
+    ('42 %', '99.3 %', '–')
+    """
+    if share is None:
+        return "–"
+    return f"{100 * share:.{0 if 0.1 <= share < 0.985 or share in (0, 1) else 1}f} %"
+
+
+def span(shares: Iterable[float]) -> str:
+    """Return the range of several fractions in percent.
+
+    >>> span([0.25, 0.5]), span([0.5])
+    ('25 % to 50 %', '50 %')
+    """
+    values = list(shares)
+    low, high = percent(min(values)), percent(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def blocks(numbers: Iterable[int]) -> str:
+    """Return the names of blocks in a sentence, with neighbours as a range.
+
+    >>> blocks([3]), blocks([0, 1, 2, 5])
+    ('block 3', 'blocks 0 to 2 and 5')
+    """
+    runs = [
+        [number for _, number in run] for _, run in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    ]
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} {'to' if len(run) > 2 else 'and'} {run[-1]}" for run in runs]
+    return f"block{'s' if sum(map(len, runs)) > 1 else ''} {listed(words)}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a list in a sentence.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def dash(value: float | None, spec: str, unit: str = "") -> str:
+    """Return a number in a format and with a unit, and a dash for None.
+
+    >>> dash(0.25, ".3f"), dash(2, ".3g", " %"), dash(None, ".3f")
+    ('0.250', '2 %', '–')
+    """
+    return "–" if value is None else f"{value:{spec}}{unit}"

@@ -1,0 +1,60 @@
+"""Pairs of related texts: split a batch into its two sides, pool hidden states, and compute the contrastive loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAIR = "pair_"
+"""The prefix of the second text's fields, as in `pair_input_ids`."""
+SCALE = 20.0
+"""The factor of cosines before the softmax: the default of sentence-transformers, a temperature of 0.05."""
+
+
+def sides(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of the first and of the second text of an example or a batch, under the model's names.
+
+    >>> sides({"input_ids": [5], "pair_input_ids": [6]})
+    ({'input_ids': [5]}, {'input_ids': [6]})
+    """
+    first = {name: value for name, value in batch.items() if not name.startswith(PAIR)}
+    return first, {name.removeprefix(PAIR): value for name, value in batch.items() if name.startswith(PAIR)}
+
+
+def unit_means(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of hidden states over the tokens of a mask, normalized to length 1.
+
+    The dot product of two such vectors is their cosine.
+
+    Args:
+        hidden: hidden states [batch, seq, d].
+        mask: 1 for tokens to average and 0 for others [batch, seq].
+
+    Returns:
+        Vectors [batch, d] in the dtype of `hidden`.
+
+    >>> import torch
+    >>> unit_means(torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]]))
+    tensor([[0.6000, 0.8000]])
+    """
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    means = (hidden * weights).sum(1) / weights.sum(1)
+    return means / means.norm(dim=-1, keepdim=True)
+
+
+def partner_loss(model: Any, batch: Mapping[str, Tensor], scale: float = SCALE) -> Tensor:
+    """Return the mean over i of -log softmax_j(scale · cos(u_i, v_j)) at j = i.
+
+    u and v are the `unit_means` of the model's hidden states for the two texts of each row. The second texts of the
+    other rows in the batch are the negatives.
+
+    Source: InfoNCE, van den Oord et al., arXiv 1807.03748; with in-batch negatives Henderson et al., arXiv 1705.00652.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    u, v = (unit_means(model(**side).last_hidden_state.float(), side["attention_mask"]) for side in sides(batch))
+    return F.cross_entropy(scale * u @ v.T, torch.arange(len(u), device=u.device))

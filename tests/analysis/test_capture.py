@@ -1,0 +1,110 @@
+"""Capturing activations: which calls are returned, and what the model looks like afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from actshift import ActshiftError
+from actshift.analysis.capture import (
+    check_tokens,
+    inference,
+    observe,
+    output_hooks,
+    row_offsets,
+    split_tokens,
+    unmasked,
+)
+from actshift.sites import find_blocks
+from tests.zoo import ARCHITECTURES, LAYERS, example_inputs
+
+BATCH = example_inputs("llama")
+
+
+@pytest.fixture
+def model():
+    return ARCHITECTURES["llama"]()
+
+
+def _blocks(model) -> list[nn.Module]:
+    return [block for _, block in find_blocks(model)]
+
+
+def _hooks(model) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gpt2", "falcon"])
+def test_observe_returns_inputs_and_outputs_of_modules_in_their_given_order(name):
+    model = ARCHITECTURES[name]()
+    batch = example_inputs(name)
+    states = model(**batch, output_hidden_states=True).hidden_states
+    calls = observe(model, batch, _blocks(model)[::-1])[::-1]
+    for block in range(LAYERS - 1):  # the last hidden state is normalised
+        assert torch.equal(calls[block].args[0], states[block])
+        assert torch.equal(calls[block].output, states[block + 1])
+
+
+def test_observe_stops_after_the_last_module(model):
+    model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head was called"))
+    assert len(observe(model, BATCH, _blocks(model)[:2], stop=True)) == 2
+
+
+def test_observe_ignores_labels_and_names_a_module_that_is_not_called(model):
+    assert observe(model, {**BATCH, "labels": torch.full((2, 7), 10**6)}, _blocks(model)[:1])
+    with pytest.raises(ActshiftError, match="LlamaForCausalLM does not call its Linear"):
+        observe(model, BATCH, [nn.Linear(1, 1)])
+
+
+@torch.no_grad()
+def test_a_tensor_from_a_visit_replaces_the_output(model):
+    seen = []
+    with output_hooks(_blocks(model), lambda index, call: seen.append(index) or torch.zeros_like(call.output)):
+        logits = model(**BATCH).logits
+    assert seen == list(range(LAYERS))
+    assert torch.equal(logits, torch.zeros_like(logits))
+    assert not torch.equal(model(**BATCH).logits, logits)
+
+
+def test_hooks_are_removed_after_an_error(model):
+    before = _hooks(model)
+    with pytest.raises(KeyError), output_hooks(_blocks(model), lambda index, call: {}[index]):
+        model(**BATCH)
+    assert _hooks(model) == before
+
+
+def test_inference_restores_the_mode_of_each_module(model):
+    model.train()
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    with inference(model):
+        assert not any(module.training for module in model.modules()) and not torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_every_third_row_is_for_validation_across_batches():
+    batches = [{"input_ids": torch.ones(rows, 2), "attention_mask": torch.tensor([[1, 0]] * rows)} for rows in (2, 3)]
+    assert row_offsets(batches) == [0, 2]
+    assert row_offsets([]) == []
+    rows = []
+    for batch, offset in zip(batches, row_offsets(batches), strict=True):
+        fitted, validation = (mask["attention_mask"] for mask in split_tokens(batch, offset))
+        assert torch.equal(fitted | validation, batch["attention_mask"].bool()) and not (fitted & validation).any()
+        rows += validation[:, 0].tolist()
+    assert rows == [False, True, False, False, True]
+
+
+def test_unmasked_accepts_flattened_tokens():
+    hidden, mask = torch.arange(6.0).reshape(1, 3, 2), torch.tensor([[1, 0, 1]])
+    for shape in ((1, 3, 2), (3, 2)):
+        assert unmasked(hidden.reshape(shape), {"attention_mask": mask}).tolist() == [[0, 1], [4, 5]]
+
+
+def test_too_little_text_is_rejected_with_the_least_amount():
+    check_tokens([BATCH], 4, "the analysis")
+    with pytest.raises(ActshiftError, match=r"The analysis needs at least 15 tokens in 2 rows, but there are 14 in 2"):
+        check_tokens([BATCH], 15, "the analysis")
+    with pytest.raises(ActshiftError, match="there are no rows"):
+        check_tokens([], 4, "the analysis")

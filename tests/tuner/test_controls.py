@@ -1,0 +1,84 @@
+"""Run-time strength, and parameter groups for an optimiser."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actshift import ActshiftError, JointConfig, SteeringConfig, Vector, attach, set_strength, strength
+from actshift.tuner import parameter_groups
+from actshift.tuner.loading import lora_model
+from tests.contract.cases import randomise, run
+from tests.zoo import ARCHITECTURES
+
+
+def test_strength_per_adapter(two, base_folder):
+    base = run(AutoModelForCausalLM.from_pretrained(base_folder), "llama")
+    full = run(two, "llama")
+    with strength(two, 0.5, "first"):
+        half = run(two, "llama")
+    with strength(two, 0, "second"):
+        assert torch.equal(run(two, "llama"), full)  # the other one's strength is another matter
+    assert not torch.allclose(half, full) and not torch.allclose(half, base)
+    two.set_strength(0.0)
+    assert torch.equal(run(two, "llama"), base)
+    two.set_strength(1, "first")
+    assert torch.equal(run(two, "llama"), full)
+
+
+def test_strength_scales_the_shift_linearly(base):
+    model = attach(base, SteeringConfig(adapter=Vector(), layers=[-1]))
+    randomise(model)
+    block, seen = base.model.layers[-1], []
+    block.register_forward_hook(lambda module, args, output: seen.append(output))
+    for s in (0, 1, 2, -0.5):
+        with strength(model, s):
+            run(model, "llama")
+    zero, one, two, back = seen
+    torch.testing.assert_close(two - zero, 2 * (one - zero))
+    torch.testing.assert_close(back - zero, -0.5 * (one - zero))
+
+
+def test_strength_refusals(two, base_folder):
+    for bad in (float("nan"), float("inf"), "1", None, True):
+        with pytest.raises(ActshiftError, match="strength must be a finite number"):
+            set_strength(two, bad)
+    with pytest.raises(ActshiftError, match="There is no steering adapter 'third'; there are first, second"):
+        two.set_strength(1, "third")
+    with pytest.raises(ActshiftError, match="carries no steering adapter"):
+        set_strength(AutoModelForCausalLM.from_pretrained(base_folder), 1)
+
+
+def test_groups_of_a_joint_model_contain_every_trainable_parameter() -> None:
+    model = attach(ARCHITECTURES["llama"](), JointConfig(r=2))
+    activations, weights = parameter_groups(model, 1e-2, 1e-4)
+    names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert (activations["lr"], weights["lr"]) == (1e-2, 1e-4)
+    assert all("lora_steer" in names[id(parameter)] for parameter in activations["params"])
+    assert all("lora_steer" not in names[id(parameter)] for parameter in weights["params"])
+    assert len(activations["params"]) + len(weights["params"]) == len(names)
+
+
+def test_both_groups_use_one_rate_by_default() -> None:
+    groups = parameter_groups(attach(ARCHITECTURES["llama"](), JointConfig(r=2)), 1e-2)
+    assert [group["lr"] for group in groups] == [1e-2, 1e-2]
+
+
+def test_empty_group_is_left_out() -> None:
+    [group] = parameter_groups(lora_model(ARCHITECTURES["llama"](), r=2), 1e-2, 1e-4)
+    assert (group["name"], group["lr"]) == ("weights", 1e-4)
+
+
+def test_groups_work_with_an_optimiser() -> None:
+    model = attach(ARCHITECTURES["llama"](), JointConfig(r=2))
+    optimizer = torch.optim.SGD(parameter_groups(model, 1e-2, 1e-4), lr=1)
+    ids = torch.tensor([[1, 5, 6, 7]])
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-4]
+
+
+def test_groups_without_trainable_parameters_are_refused() -> None:
+    with pytest.raises(ActshiftError, match="No parameter of LlamaForCausalLM requires gradients"):
+        parameter_groups(ARCHITECTURES["llama"]().requires_grad_(False), 1e-2)

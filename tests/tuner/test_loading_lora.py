@@ -1,0 +1,72 @@
+"""LoRA adapters of PEFT: created, loaded, and refused if they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from actshift import ActshiftError
+from actshift.tuner.loading import base_model_of, load_any_adapter, lora_model
+from tests.contract.cases import randomise
+from tests.tiny import save_adapter
+from tests.zoo import ARCHITECTURES
+
+IDS = torch.tensor([[3, 5, 6, 7]])
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    model = lora_model(ARCHITECTURES["llama"](), r=2)
+    randomise(model)
+    model.save_pretrained(str(tmp_path / "lora"))
+    return tmp_path / "lora"
+
+
+def test_fresh_lora_is_a_no_op_and_trains_every_linear_map_of_the_blocks() -> None:
+    base = ARCHITECTURES["llama"]()
+    before = base(IDS).logits
+    model = lora_model(base, r=2)
+    assert torch.equal(model(IDS).logits, before)
+    maps = {name.split(".lora_")[0].rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad}
+    assert maps == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
+
+
+def test_several_saved_loras_load_into_one_model(lora: Path) -> None:
+    model = load_any_adapter(ARCHITECTURES["llama"](), str(lora))
+    once = model(IDS).logits
+    with model.disable_adapter():
+        assert not torch.equal(model(IDS).logits, once)
+    load_any_adapter(model, str(lora), "second")
+    assert set(model.peft_config) == {"default", "second"}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_load_any_adapter_loads_a_steering_adapter(tmp_path: Path) -> None:
+    ARCHITECTURES["llama"]().save_pretrained(tmp_path / "base")
+    folder = save_adapter(tmp_path / "steer", tmp_path / "base", rank=2)
+    assert "default" in load_any_adapter(ARCHITECTURES["llama"](), str(folder)).peft_config
+    assert base_model_of(str(folder)) == str(tmp_path / "base")
+
+
+def test_lora_and_steering_adapters_cannot_be_loaded_together(lora: Path, tmp_path: Path) -> None:
+    ARCHITECTURES["llama"]().save_pretrained(tmp_path / "base")
+    folder = save_adapter(tmp_path / "steer", tmp_path / "base", rank=2)
+    steered = load_any_adapter(ARCHITECTURES["llama"](), str(folder))
+    with pytest.raises(ActshiftError, match="is a LoRA, which PEFT cannot load beside a steering adapter"):
+        load_any_adapter(steered, str(lora), "lora")
+    with_lora = load_any_adapter(ARCHITECTURES["llama"](), str(lora))
+    with pytest.raises(ActshiftError, match="is a steering adapter, which PEFT cannot load beside a LoRA"):
+        load_any_adapter(with_lora, str(folder), "steer")
+
+
+def test_lora_that_does_not_fit_is_refused(lora: Path) -> None:
+    with pytest.raises(ActshiftError, match=r"The LoRA .* does not fit LlamaForCausalLM"):
+        load_any_adapter(ARCHITECTURES["llama"](hidden_size=64), str(lora))
+    config = json.loads((lora / "adapter_config.json").read_text())
+    config["target_modules"] = ["nope"]
+    (lora / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ActshiftError, match=r"The LoRA .* does not fit LlamaForCausalLM"):
+        load_any_adapter(ARCHITECTURES["llama"](), str(lora))
