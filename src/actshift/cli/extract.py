@@ -25,9 +25,7 @@ def extract(
     split: options.Split = None,
     limit: options.Limit = 1024,
     rank: Annotated[int, Option(min=1, help="Rank of the adapter in every block.")] = 8,
-    budget: Annotated[
-        int | None, Option(min=1, help="Parameters to spend on the largest shifts, instead of --rank.")
-    ] = None,
+    budget: Annotated[int | None, Option(min=1, help="Parameters to spend, instead of --rank.")] = None,
     distill_steps: Annotated[int, Option(min=0, help="Training steps on the KL divergence after the closed form.")] = 0,
     learning_rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
     linear: Annotated[bool, Option(help="Also fit full-rank linear maps, which bound every rank.")] = True,

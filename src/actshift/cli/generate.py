@@ -44,7 +44,7 @@ def generate(
     from actshift.evaluation import generate_completions
 
     name_of = {**({BASE: BASE} if compare or not sources else {}), **dict(zip(sources, names, strict=True))}
-    how = {"temperature": temperature, "long_prompts": long_prompts, "show_progress": True}
+    how: dict[str, Any] = {"temperature": temperature, "long_prompts": long_prompts, "show_progress": True}
     completions: list[list[str]] = []
     for name in name_of.values():
         with active_adapter(loaded, name, half):

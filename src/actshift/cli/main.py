@@ -43,8 +43,8 @@ class LazyGroup(TyperGroup):
     """
 
     def __init__(self, **attrs: Any) -> None:
-        verbs = {name: TyperCommand(name, help=help_line) for name, (_, help_line) in VERBS.items()}
-        super().__init__(**{**attrs, "commands": verbs})
+        super().__init__(**attrs)
+        self.commands.update((name, TyperCommand(name)) for name in VERBS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the verb's name, its command with all options, and the remaining arguments."""

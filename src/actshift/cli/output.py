@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def number_columns(*names: str) -> list[Column]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[..., None]]:
+def progress_bar() -> Generator[Callable[..., None], None, None]:
     """Show one bar per phase of a measurement on a terminal, and nothing elsewhere.
 
     Yields a function that takes the phase's name, the steps done and the total number of steps.

@@ -25,9 +25,7 @@ def report(
     model: options.Model = None,
     finetuned: Annotated[str | None, Option(help="Fine-tuned version of the model to analyse, or a LoRA.")] = None,
     adapter: options.Adapter = None,
-    figures: Annotated[
-        Path | None, Option(help="Folder for the figures (PNG and SVG). Default: next to --out.")
-    ] = None,
+    figures: Annotated[Path | None, Option(help="Folder for PNG and SVG figures. Default: next to --out.")] = None,
     split: options.Split = None,
     limit: options.Limit = 128,
     rank: Annotated[int, Option(min=1, help="Rank of the shifts to measure.")] = 8,

@@ -61,7 +61,11 @@ def evaluate(
         raise ActshiftError("There are no rows to evaluate. Give at least one with prompt and completion.")
     start = time.perf_counter()
     prompts = [row["prompt"] for row in checked]
-    how = {"long_prompts": long_prompts, "add_special_tokens": not rendered, "show_progress": show_progress}
+    how: dict[str, Any] = {
+        "long_prompts": long_prompts,
+        "add_special_tokens": not rendered,
+        "show_progress": show_progress,
+    }
     completions = generate_completions(model, tokenizer, prompts, max_new_tokens, batch_size, **how)
     seconds = time.perf_counter() - start
     predictions = tuple(_score(row, completion, scorer) for row, completion in zip(checked, completions, strict=True))

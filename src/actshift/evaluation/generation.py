@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -165,7 +165,7 @@ def forward(
 
 
 @contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
+def evaluation_mode(model: Any) -> Generator[None, None, None]:
     """Put the model in evaluation mode, without gradients, and restore its mode afterwards."""
     training = model.training
     model.eval()

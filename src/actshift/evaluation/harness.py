@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +167,7 @@ def _check_lengths(lengths: Iterable[int], room: int, context: int, long_prompts
 
 
 @contextmanager
-def _quiet_logging() -> Iterator[None]:
+def _quiet_logging() -> Generator[None, None, None]:
     """Suppress log messages up to warnings; lm-eval raises an exception for every real problem."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

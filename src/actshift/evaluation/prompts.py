@@ -50,9 +50,9 @@ def encode_prompts(
         problem = f"{len(too_long)} of {len(encoded)} prompts exceed {room} tokens"
         if long_prompts == "refuse":
             raise ActshiftError(
-                f"{problem}, which is the model's context of {context} less max_new_tokens={max_new_tokens}; the first "
-                f"is prompt {too_long[0] + 1}, with {len(encoded[too_long[0]])}. Shorten them, lower max_new_tokens, or "
-                "set long_prompts to 'truncate' to keep only their ends."
+                f"{problem}, which is the model's context of {context} less max_new_tokens={max_new_tokens}; "
+                f"the first is prompt {too_long[0] + 1}, with {len(encoded[too_long[0]])}. Shorten them, lower "
+                "max_new_tokens, or set long_prompts to 'truncate' to keep only their ends."
             )
         warnings.warn(f"{problem}; only the end of each is used.", stacklevel=3)
     return [ids[-room:] for ids in encoded]
