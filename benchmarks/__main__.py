@@ -1,4 +1,4 @@
-"""The one command: run the suites, and write results.json and RESULTS.md."""
+"""Run the benchmark suites, and write results.json and RESULTS.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler says twice a step that it is there
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences two log lines of the profiler per step
 
 import torch
 import typer
@@ -30,19 +30,19 @@ console = Console(stderr=True)
 
 
 def run(
-    only: Annotated[list[str] | None, typer.Option(help=f"Suites to run again: {', '.join(TITLES)}.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny models: look whether everything runs.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"Suites to run: {', '.join(TITLES)}.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Use tiny models, to check that everything runs.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for results.json and RESULTS.md.")] = HERE,
-    threads: Annotated[int, typer.Option(help="Threads that torch computes on.")] = 1,
+    threads: Annotated[int, typer.Option(help="Number of threads of torch.")] = 1,
 ) -> None:
-    """Measure everything on one thread, and write the figures; suites left out keep those they had."""
+    """Run the suites on one thread, and write the figures. Suites that do not run keep their figures."""
     for name in only or ():
         if name not in TITLES:
             raise ActshiftError(
-                f"There is no suite {name!r}{did_you_mean(name, TITLES)}; give --only one of {', '.join(TITLES)}."
+                f"There is no suite {name!r}{did_you_mean(name, TITLES)}. Give --only one of {', '.join(TITLES)}."
             )
     if quick and out == HERE:
-        raise ActshiftError("Figures of --quick are of no use; give --out a folder where they replace no others.")
+        raise ActshiftError("The figures of --quick are not meaningful. Give --out a folder without other figures.")
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"
@@ -50,28 +50,27 @@ def run(
     results: dict[str, Any] = {"machine": machine(), "suites": earlier}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        wanted = only or list(TITLES)
-        task = progress.add_task("", total=len(wanted))
-        for name in wanted:
+        names = only or list(TITLES)
+        task = progress.add_task("", total=len(names))
+        for name in names:
             progress.update(task, description=TITLES[name])
-            results["suites"][name] = {**_measured(name, quick), "commit": results["machine"]["commit"]}
+            results["suites"][name] = {**_run_suite(name, quick), "commit": results["machine"]["commit"]}
             write_whole(file, json.dumps(results, indent=1) + "\n")
             write_whole(out / "RESULTS.md", page(results))
             if name == "growth":
-                draw([Figure(**one) for one in results["suites"][name]["figures"]], out / "growth.png")
+                draw([Figure(**figure) for figure in results["suites"][name]["figures"]], out / "growth.png")
             progress.advance(task)
 
 
-def _measured(name: str, quick: bool) -> dict[str, Any]:
-    found: list[Figure | Note] = []
+def _run_suite(name: str, quick: bool) -> dict[str, Any]:
+    results: list[Figure | Note] = []
     with conditions() as record:
-        for one in suite(name).measure(quick):
-            found.append(one)
-            if isinstance(one, Figure):
-                console.print(
-                    f"{one.where} · {one.case} · {one.name}: {one} {one.unit}", highlight=False, soft_wrap=True
-                )
-    return {**record, **as_json(found)}
+        for result in suite(name).measure(quick):
+            results.append(result)
+            if isinstance(result, Figure):
+                line = f"{result.where} · {result.case} · {result.name}: {result} {result.unit}"
+                console.print(line, highlight=False, soft_wrap=True)
+    return {**record, **as_json(results)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The bars that were set before anything was measured, and what is said of those that are missed."""
+"""The bars, set before the first measurement, and the reasons for missed bars."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from benchmarks.methods import JOINT, OURS
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that must not exceed `most`; `where` is how its table's title begins, `reason` why it is missed."""
+    """A limit on a figure.
+
+    Attributes:
+        text: the description in the table of bars.
+        suite, name, case: the suite, column and row of the figure.
+        where: the start of the title of its tables.
+        most: the largest allowed value.
+        reason: why the bar is missed.
+    """
 
     text: str
     suite: str
@@ -21,10 +29,12 @@ class Bar:
     most: float
     reason: str = ""
 
-    def figures(self, found: Iterable[Figure]) -> list[Figure]:
-        """Return which of a suite's figures it is about."""
+    def figures(self, figures: Iterable[Figure]) -> list[Figure]:
+        """Return the figures of a suite that this bar applies to."""
         return [
-            one for one in found if (one.name, one.case) == (self.name, self.case) and one.where.startswith(self.where)
+            figure
+            for figure in figures
+            if (figure.name, figure.case) == (self.name, self.case) and figure.where.startswith(self.where)
         ]
 
 
@@ -33,14 +43,14 @@ JOINTLY = "training step, joint with the constraint over LoRA alone"
 KEPT = f"bytes kept for the backward pass, {OURS}, over the floor"
 THOUSAND = "1,000 adapters r=8"
 ONE_ROW = (
-    "on one row of 128 tokens the small operations of a shift and its gradients, and AdamW's, show beside a block's; a "
-    "vector, which computes nothing, costs more than half of it"
+    "with one row of 128 tokens the small operations of the shift, its gradients and AdamW are visible next to those "
+    "of a block; a vector, which computes nothing, accounts for more than half of it"
 )
-OUT_OF_REACH = "the floor itself is about there, and the table below says where: what an adapter adds comes on top"
-PURE = "here a norm keeps a float32 copy of its input, so that the bfloat16 sum is kept for the adapter alone"
+OUT_OF_REACH = "the floor itself is close to the bar (see the table below), and an adapter adds to it"
+PURE = "here a norm saves a float32 copy of its input, so only the adapter needs the bfloat16 sum"
 HEAD = (
-    "no cache spares the head, and with 8,192 tokens over d 256 a pass of it costs as much as 2.6 of the 8 blocks; the "
-    "bar is met where the head has the share that it has in large models"
+    "the cache does not avoid the head, and with 8,192 tokens over d 256 a pass of the head costs as much as 2.6 of "
+    "the 8 blocks; the bar is met if the head has the share that it has in large models"
 )
 BARS = (
     Bar(STEP, "training", "step over the floor", OURS, "d 256, 8 layers, 4", 1.04),
@@ -57,7 +67,7 @@ BARS = (
         OURS,
         "batch 1, d 256",
         1.05,
-        "what is left is four kernels a block, half of it, and the Python around them; three runs gave 1.046 to 1.052",
+        "the rest is four kernels per block (half of it) and the Python around them; three runs gave 1.046 to 1.052",
     ),
     Bar(
         "decode on a GPU, compiled, over the base",
@@ -66,7 +76,7 @@ BARS = (
         OURS,
         "batch 1",
         1.03,
-        "no GPU was lent",
+        "no GPU was available",
     ),
     Bar(
         "decode, 16 different adapters in a batch of 16, over one adapter",
@@ -83,8 +93,8 @@ BARS = (
         THOUSAND,
         "d ",
         1.2,
-        "beside 16 kB of tensors 3.7 kB are left of Python and C++ objects: three modules with the dictionaries that "
-        "nn.Module insists on, two tensors, and an eighth of PEFT's config",
+        "16 kB of tensors come with 3.7 kB of Python and C++ objects: three modules with the dictionaries that "
+        "nn.Module needs, two tensors, and an eighth of PEFT's config",
     ),
     Bar(f"{THOUSAND} attached: a switch", "adapters", "switch", THOUSAND, "d ", 1),
     Bar(
@@ -94,8 +104,8 @@ BARS = (
         OURS,
         "",
         0.7,
-        "each at its best rate: AdamW moves W_down past the small init within some ten steps there; our explanation, "
-        "and the default is ahead at low rates. Larger inits, and a higher rate for W_up, did no better with one seed",
+        "each at its best rate: there AdamW moves W_down past the small init within about ten steps (our explanation); "
+        "the default is ahead at low rates. Larger inits, and a higher rate for W_up, were not better with one seed",
     ),
     Bar("`actshift --help`", "startup", "start-up", "actshift --help", "", 0.3),
     Bar("`import actshift` over `import torch`", "startup", "over import torch", "import actshift", "", 1.05),
@@ -109,4 +119,4 @@ BARS = (
         HEAD,
     ),
 )
-"""Section B of the issue, and section C's bar for the cached prefix."""
+"""All bars, in the order of the page."""

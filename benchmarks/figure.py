@@ -1,4 +1,4 @@
-"""What a suite finds: figures, and notes beside them."""
+"""Results of a suite: figures and notes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: `name` (a column) of `case` (a row), measured at `where` (a table), with quartiles."""
+    """One figure, with quartiles: column `name` and row `case` of the table `where`."""
 
     name: str
     case: str
@@ -30,6 +30,6 @@ class Figure:
 
 @dataclass(frozen=True)
 class Note:
-    """Markdown below a suite's tables: what could not be measured and why, a profile, what is left to gain."""
+    """Markdown below the tables of a suite, such as a profile, or the reason why something was not measured."""
 
     text: str

@@ -1,4 +1,4 @@
-"""What a run was made on: versions, threads, and how busy the machine was with other things."""
+"""The conditions of a run: versions, threads, and the load of the machine."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def machine() -> dict[str, Any]:
 
 @contextmanager
 def conditions() -> Iterator[dict[str, Any]]:
-    """Yield a record that is filled in at the end: when, how long, the load, and the share of one core that was had.
+    """Yield a record that is filled in at the end: date, duration, load, and the share of one core that was used.
 
-    On one thread a share well below 1 says that other work took the core, and that the times are no good.
+    On one thread, a share well below 1 means that other work used the core and that the times are not reliable.
     """
     record: dict[str, Any] = {"date": datetime.now().isoformat(timespec="minutes")}
     load, wall, cpu = os.getloadavg()[0], time.perf_counter(), _cpu_seconds()
@@ -49,7 +49,7 @@ def conditions() -> Iterator[dict[str, Any]]:
 
 
 def _cpu_seconds() -> float:
-    """Return what this process has had of all cores, with those that it started and that have ended."""
+    """Return the CPU time of this process and of the child processes that have ended."""
     return sum(os.times()[:4])
 
 
@@ -61,5 +61,5 @@ def _processor() -> str:
 
 def _commit() -> str:
     here = Path(__file__).parent
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    return described.stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""The methods that are compared, each as what makes a fresh model train by it."""
+"""The compared methods, as functions that prepare a fresh model for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JOINT = "joint, with the constraint"
 
 
 def steering(**config: Any) -> Method:
-    """Return what adds a steering adapter, its maps random, as after some steps of training."""
+    """Return a method that adds a steering adapter with random weights, as after some training."""
 
     def method(model: Any) -> nn.Module:
         return randomised(actshift.attach(model, SteeringConfig(**config)))
@@ -40,7 +40,7 @@ def joint(model: Any) -> nn.Module:
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Give every trainable tensor small random values: fresh adapters are zeros, which a step must not profit from."""
+    """Set every trainable tensor to small random values, because steps on zeros can be faster."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,4 +64,4 @@ METHODS: dict[str, Method] = {
     ),
     JOINT: joint,
 }
-"""What is trained, by the name that the tables have."""
+"""The methods by their names in the tables."""

@@ -1,4 +1,4 @@
-"""The models that are measured: Llamas of random weights, since a time does not depend on them."""
+"""The measured models: Llamas with random weights, because times do not depend on the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and the batch that it meets."""
+    """The shape of a model and of its batch."""
 
     width: int
     layers: int
@@ -24,7 +24,7 @@ class Shape:
         return f"d {self.width}, {self.layers} layers, {self.batch} × {self.seq} tokens"
 
     def model(self) -> LlamaForCausalLM:
-        """Return the model, the same each time, in evaluation mode."""
+        """Return the model in evaluation mode, with the same weights in every call."""
         torch.manual_seed(0)
         heads = max(1, self.width // 64)
         config = LlamaConfig(
@@ -40,16 +40,16 @@ class Shape:
 
     @cached_property
     def ids(self) -> Tensor:
-        """The batch, `[batch, seq]`."""
+        """The token ids of the batch, `[batch, seq]`."""
         return torch.randint(3, self.vocabulary, (self.batch, self.seq), generator=torch.Generator().manual_seed(0))
 
     def with_(self, **changes: int) -> Shape:
-        """Return the shape with some of it changed."""
+        """Return the shape with some fields changed."""
         return replace(self, **changes)
 
 
 SMALL = Shape(width=256, layers=8, batch=4)
-"""10.5 M parameters, as in the figures that the bars were set by."""
+"""10.5 M parameters, as in the measurements that the bars are based on."""
 MIDDLE = Shape(width=768, layers=4, batch=2)
 TINY = Shape(width=64, layers=2, batch=2, seq=16, vocabulary=256)
-"""For a quick look whether everything runs."""
+"""For a quick check that everything runs."""

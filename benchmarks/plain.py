@@ -1,4 +1,4 @@
-"""What steering is compared with, and the steps that are timed: no actshift, as in pyreft's process there is none."""
+"""Baselines and timed steps. They do not import actshift, which pyreft's environment does not have."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ BASE = "base, not steered"
 
 
 def floor(model: Any) -> nn.Module:
-    """Freeze the model and have gradients go down to what the first block gives: what any adapter there must pay."""
+    """Freeze the model but propagate gradients to the first block's output, the minimum cost of an adapter there."""
     model.requires_grad_(False)
-    model.model.layers[0].register_forward_hook(_begin_here)
+    model.model.layers[0].register_forward_hook(_detach_output)
     return model
 
 
-def _begin_here(block: nn.Module, args: Any, output: Any) -> Any:
+def _detach_output(block: nn.Module, args: Any, output: Any) -> Any:
     if isinstance(output, tuple):  # before transformers 4.54
         return output[0].detach().requires_grad_(), *output[1:]
     return output.detach().requires_grad_()
 
 
 def lora_config(rank: int = RANK) -> LoraConfig:
-    """Return LoRA on all linear maps."""
+    """Return the config of LoRA on all linear maps."""
     return LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
@@ -40,14 +40,14 @@ def lora(model: Any, rank: int = RANK) -> nn.Module:
 
 
 def training_step(model: nn.Module, shape: Shape) -> Callable[[], None]:
-    """Return a step of training on the shape's batch: forward, backward, AdamW; of the floor, forward and backward."""
+    """Return a training step on the shape's batch: forward, backward, and AdamW if the model has trained parameters."""
     return training_steps(model, [{"input_ids": shape.ids, "labels": shape.ids}])
 
 
 def training_steps(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
-    """Return what takes such a step on each of the batches."""
+    """Return a function that runs one training step on each of the batches."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True) if trained else None  # as Trainer's is
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True) if trained else None  # like transformers.Trainer
     model.train()
 
     def run() -> None:
@@ -70,16 +70,16 @@ def forward_only(model: nn.Module, shape: Shape) -> Callable[[], None]:
     return step
 
 
-def whole_generation(model: Any, shape: Shape, tokens: int, **named: Any) -> Callable[[], None]:
-    """Return a greedy generation of so many tokens after each of the shape's rows, by a call of `generate`."""
+def whole_generation(model: Any, shape: Shape, tokens: int, **options: Any) -> Callable[[], None]:
+    """Return a call of `generate` that decodes this number of tokens greedily after each row."""
     fixed = {"attention_mask": torch.ones_like(shape.ids), "do_sample": False, "pad_token_id": 0}
 
     def call() -> None:
-        model.generate(input_ids=shape.ids, max_new_tokens=tokens, min_new_tokens=tokens, **fixed, **named)
+        model.generate(input_ids=shape.ids, max_new_tokens=tokens, min_new_tokens=tokens, **fixed, **options)
 
     return call
 
 
 def prompts_of(shape: Shape) -> str:
-    """Return the title of a table on what is generated from the shape's rows."""
+    """Return the title of a table on generation from the shape's rows."""
     return f"batch {shape.batch}, d {shape.width}, {shape.layers} layers, {shape.seq} prompt tokens"

@@ -1,4 +1,4 @@
-"""Methods by how they begin: what is trained, from which first weights."""
+"""Methods with different initial weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.methods import OURS
 from benchmarks.plain import FULL, LORA, RANK
 
 PROBE = 16
-"""Batches that such an init sees."""
+"""Number of batches for inits that need data."""
 REFERENCE, GRADIENT = f"{OURS}, reference init", f"{OURS}, gradient init"
 EVA, GA = f"{LORA}, EVA init", f"{LORA}, LoRA-GA init"
 
 
 def post_block(init: str) -> Start:
-    """Return what adds post-block steering."""
+    """Return a method that adds post-block steering with this init."""
 
     def start(task: Task, model: Any, batches: list[Batch]) -> Any:
         model = actshift.attach(model, SteeringConfig(rank=RANK, init=init, task_type=task.head))
@@ -43,7 +43,7 @@ def lora(task: Task, model: Any, batches: list[Batch]) -> Any:
 
 
 def eva(task: Task, model: Any, batches: list[Batch]) -> Any:
-    """Add LoRA whose A are the directions in which its inputs vary most, its ranks shared out by that."""
+    """Add LoRA with A along the directions of largest variance of its inputs, and ranks distributed by variance."""
     eva_config = EvaConfig(use_label_mask=task.head == "CAUSAL_LM")
     model = get_peft_model(model, _config(task, init_lora_weights="eva", eva_config=eva_config))
     initialize_lora_eva_weights(model, batches[:PROBE], prepare_layer_inputs_fn=_inputs_of_eva, show_progress_bar=False)
@@ -51,13 +51,13 @@ def eva(task: Task, model: Any, batches: list[Batch]) -> Any:
 
 
 def _inputs_of_eva(args: Any, chosen: Tensor, name: str) -> Tensor:
-    """Return the inputs of the chosen tokens; a pooler has one input a text, with which PEFT's own function fails."""
+    """Return the inputs of the chosen tokens. PEFT's own function fails for a pooler, which has one input per text."""
     [x] = args
     return x.contiguous() if x.ndim == 2 else x[chosen.T.unbind()]
 
 
 def lora_ga(task: Task, model: Any, batches: list[Batch]) -> Any:
-    """Add LoRA whose A and B are the gradient's leading singular vectors."""
+    """Add LoRA with A and B set to the leading singular vectors of the gradient."""
     config = _config(task, init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig())
     config.target_modules = get_peft_model(task.model(), _config(task)).peft_config["default"].target_modules
 
@@ -69,8 +69,8 @@ def lora_ga(task: Task, model: Any, batches: list[Batch]) -> Any:
     return get_peft_model(model, config)
 
 
-def _config(task: Task, **how: Any) -> LoraConfig:
-    return LoraConfig(r=RANK, target_modules="all-linear", task_type=task.head, **how)
+def _config(task: Task, **options: Any) -> LoraConfig:
+    return LoraConfig(r=RANK, target_modules="all-linear", task_type=task.head, **options)
 
 
 STARTS: dict[str, Start] = {

@@ -1,4 +1,4 @@
-"""Ratios of times that were taken in turns, so that whatever else the machine does meets all cases alike."""
+"""Interleaved timing: cases take turns, so other load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.figure import Figure
 
 Case = Callable[[], object]
 Samples = Mapping[str, Sequence[float]]
-"""Seconds of each case, by round."""
+"""Seconds of each case in each round."""
 
 
 class Spread(NamedTuple):
@@ -25,15 +25,15 @@ class Spread(NamedTuple):
 def interleaved(
     cases: Mapping[str, Case], rounds: int, warmup: int = 2, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Return the seconds that each case takes: every round runs all of them, each round in another order."""
+    """Return the seconds of each case. Every round runs all cases, in a rotated order."""
     names = list(cases)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         start = turn % len(names)
         for name in names[start:] + names[:start]:
-            began = clock()
+            start_time = clock()
             cases[name]()
-            seconds = clock() - began
+            seconds = clock() - start_time
             if turn >= 0:
                 samples[name].append(seconds)
     return samples
@@ -48,18 +48,18 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def over(samples: Samples, case: str, base: str) -> Spread:
-    """Return how many times as long `case` takes as `base`, round by round."""
-    return spread([one / other for one, other in zip(samples[case], samples[base], strict=True)])
+    """Return the ratio of the times of `case` and `base`, computed per round."""
+    return spread([seconds / base_seconds for seconds, base_seconds in zip(samples[case], samples[base], strict=True)])
 
 
 def ratios(samples: Samples, base: str, name: str, where: str) -> Iterator[Figure]:
-    """Yield the ratio of every other case to `base`, as figures of this name."""
+    """Yield the ratio of every other case to `base`, as figures with this name."""
     for case in samples:
         if case != base:
             yield Figure(name, case, where, *over(samples, case, base))
 
 
 def milliseconds(samples: Samples, name: str, where: str) -> Iterator[Figure]:
-    """Yield the times themselves."""
+    """Yield the times as figures in milliseconds."""
     for case, seconds in samples.items():
-        yield Figure(name, case, where, *(1000 * one for one in spread(seconds)), unit="ms")
+        yield Figure(name, case, where, *(1000 * value for value in spread(seconds)), unit="ms")

@@ -1,11 +1,11 @@
-"""What every test runs under: one thread, no network, the same seed."""
+"""Settings of every test: one thread, no network, a fixed seed."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-# Before torch and transformers are imported: they read these once.
+# Set before torch and transformers are imported, because they read these only once.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)  # tests compare bits, and sums over several threads do not repeat
+torch.set_num_threads(1)  # tests compare results bit by bit, and sums over several threads are not reproducible
 
-# A shell starts its background jobs with Ctrl-C ignored, and the processes that tests interrupt would inherit that.
+# Background jobs of a shell ignore Ctrl-C, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The first example of a property pays for imports, so time limits per example only make tests flaky.
+# The first example includes import times, so a deadline per example would make tests flaky.
 settings.register_profile("actshift", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("actshift")
 

@@ -1,4 +1,4 @@
-"""A tiny encoder on disk, and rows that it can learn from: the words of a text say which class it is of."""
+"""Tiny encoders on disk, and rows to train them on, whose labels follow from the words of a text."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ LABELS = ("dull", "fine")
 
 
 def save_encoder(folder: Path, name: str = "bert", auto: str = "AutoModel", **overrides: Any) -> Path:
-    """Save an encoder of the zoo, by default without a head, with its tokenizer."""
+    """Save an encoder of the zoo, by default without a head, with a tokenizer."""
     with_head(name, auto, **overrides).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder
 
 
 def classed(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Texts of uneven length whose words are w0 to w3 for one class, and w40 to w43 for the other."""
+    """Return texts of different lengths: words w0 to w3 for one class, w40 to w43 for the other."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
-        kind = draw.randrange(2)
-        words = [f"w{draw.randrange(4) + 40 * kind}" for _ in range(draw.randrange(2, 7))]
-        rows.append({"text": " ".join(words), "label": LABELS[kind]})
+        label = draw.randrange(2)
+        words = [f"w{draw.randrange(4) + 40 * label}" for _ in range(draw.randrange(2, 7))]
+        rows.append({"text": " ".join(words), "label": LABELS[label]})
     return rows
 
 
 def tagged(count: int, seed: int = 0) -> list[dict[str, list[str]]]:
-    """Words, w0 to w7, with a tag each, which says whether their number is below 4."""
+    """Return words w0 to w7 with a tag each: LOW if their number is below 4, else HIGH."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
@@ -43,7 +43,7 @@ def tagged(count: int, seed: int = 0) -> list[dict[str, list[str]]]:
 
 
 def paired(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Texts with a partner, three words of w45 to w56 for three of w0 to w11, in the other order."""
+    """Return pairs of texts: three words of w0 to w11, and the words 45 higher in reversed order."""
     draw = random.Random(seed)
     numbers = [[draw.randrange(12) for _ in range(3)] for _ in range(count)]
     return [

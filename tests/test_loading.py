@@ -1,3 +1,5 @@
+"""Loading models and tokenizers, and errors for folders that are incomplete or damaged."""
+
 from __future__ import annotations
 
 import shutil
@@ -19,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("model"))
 
 
-def test_a_folder_gives_the_model_and_its_tokenizer(folder: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_folder_is_loaded_with_its_tokenizer(folder: Path, capfd: pytest.CaptureFixture) -> None:
     model, tokenizer = load_model(folder)
     expected = ARCHITECTURES["llama"]().state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
@@ -27,7 +29,7 @@ def test_a_folder_gives_the_model_and_its_tokenizer(folder: Path, capfd: pytest.
     assert capfd.readouterr().err == ""
 
 
-def test_half_precision_files_are_computed_in_float32_on_a_cpu(tmp_path: Path) -> None:
+def test_half_precision_files_are_loaded_in_float32_on_a_cpu(tmp_path: Path) -> None:
     ARCHITECTURES["llama"]().half().save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
     assert load_model(tmp_path)[0].dtype == torch.float32
@@ -49,7 +51,7 @@ def _drop_a_tensor(at: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda at: (at / "model.safetensors").write_bytes(b"123"), "are damaged"),
         (_pickle, "has no model.safetensors, and pickled weights are not read"),
@@ -57,20 +59,20 @@ def _drop_a_tensor(at: Path) -> None:
         (lambda at: [file.unlink() for file in at.glob("tokenizer*")], "has no tokenizer"),
         (lambda at: (at / "tokenizer.json").write_text("{"), "cannot be loaded"),
         (lambda at: (at / "config.json").unlink(), "has no config.json"),
-        (_edit_config('"llama"', '"lama"'), "of a kind that this version of transformers does not know"),
-        (_edit_config('"hidden_size": 32', '"hidden_size": 64'), "have other shapes than its config.json says"),
+        (_edit_config('"llama"', '"lama"'), "has an architecture that this version of transformers does not know"),
+        (_edit_config('"hidden_size": 32', '"hidden_size": 64'), "have other shapes than its config.json specifies"),
         (_edit_config("{", ""), "is not a valid JSON file"),
     ],
 )
-def test_a_spoilt_folder_is_refused_in_one_line(folder: Path, tmp_path: Path, spoil, message: str) -> None:
+def test_a_damaged_folder_is_an_error_of_one_line(folder: Path, tmp_path: Path, damage, message: str) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    spoil(copy)
+    damage(copy)
     with pytest.raises(ActshiftError, match=message) as error:
         load_model(copy)
     assert "\n" not in str(error.value)
 
 
-def test_other_sources_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_sources_that_are_not_models_are_rejected(folder: Path, tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", folder, rank=1)
     for source, message in {
         str(tmp_path / "nowhere"): "There is no folder",
@@ -85,7 +87,7 @@ def test_other_sources_are_refused(folder: Path, tmp_path: Path) -> None:
         load_model(folder, dtype="float8")  # type: ignore[arg-type]
 
 
-def test_a_model_that_writes_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_generates_no_text_is_rejected(tmp_path: Path) -> None:
     ARCHITECTURES["vit"]().save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ActshiftError, match="is not a causal language model"):

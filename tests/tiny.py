@@ -1,4 +1,4 @@
-"""A tiny random model with a tokenizer, and adapters for it, saved as a user would have them on disk."""
+"""Save tiny random models with a tokenizer, and adapters for them, to disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = [f"w{number}" for number in range(VOCAB - 3)]
 
 
 def word_tokenizer(**settings: str) -> PreTrainedTokenizerFast:
-    """One token a word, with no special token added: ids 0, 1 and 2 are padding, start and end."""
+    """Return a tokenizer with one token per word that adds no special tokens. Ids 0 to 2 are padding, start and end."""
     words = {word: number for number, word in enumerate(["<pad>", "<bos>", "<eos>", *WORDS])}
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -24,14 +24,14 @@ def word_tokenizer(**settings: str) -> PreTrainedTokenizerFast:
 
 
 def save_model(folder: Path, name: str = "llama", **overrides: int) -> Path:
-    """Save a model of the zoo with its tokenizer."""
+    """Save a model of the zoo with a tokenizer."""
     ARCHITECTURES[name](**overrides).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder
 
 
 def save_adapter(folder: Path, base: Path, **config: Any) -> Path:
-    """Save an adapter for the model in `base` that looks trained."""
+    """Save an adapter with random weights for the model in `base`."""
     model = attach(AutoModelForCausalLM.from_pretrained(base), SteeringConfig(**config))
     randomise(model)
     model.save_pretrained(str(folder))

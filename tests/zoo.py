@@ -1,7 +1,7 @@
-"""Tiny random models, one for each architecture that actshift promises: nothing is downloaded.
+"""Tiny random models, one per supported architecture. Nothing is downloaded.
 
-Every parameter is drawn at a scale that keeps signals alive. transformers' own std of 0.02 leaves a tiny
-model nearly constant, so that a test would pass whatever it compares.
+All parameters are drawn at a scale that keeps the size of activations. With the std of 0.02 that transformers uses, the
+output of a tiny model is nearly constant, and comparisons of outputs would always pass.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ def _build(model_type: str, auto: str, settings: dict[str, Any], /, **overrides:
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=draw)
-            if parameter.ndim == 1:  # norms and biases: away from a start of exactly 1 or 0
+            if parameter.ndim == 1:  # norms and biases: not exactly 1 or 0
                 parameter.add_(0.2 * noise)
             else:  # weights, experts (stacked weights) and patch convolutions
                 fan_in = parameter[0].numel() if parameter.ndim == 4 else parameter.shape[-1]
                 parameter.copy_(noise * fan_in**-0.5)
     if model.can_generate():
-        model.generation_config.eos_token_id = None  # generation runs to its full length
+        model.generation_config.eos_token_id = None  # generation does not stop early
     return model.eval()
 
 
@@ -138,7 +138,7 @@ ARCHITECTURES: dict[str, Builder] = {
     **_builders("AutoModelForSeq2SeqLM", {"t5": _T5}),
     **_builders("AutoModelForImageClassification", {"vit": _VIT}),
 }
-"""Each builds one model, seeded, in eval mode and float32; keywords override its config."""
+"""Functions that build a model with seeded weights in evaluation mode and float32. Keywords override its config."""
 
 CAUSAL = tuple(_CAUSAL)
 ENCODERS = ("bert", "roberta", "vit")
@@ -177,17 +177,17 @@ MORE: dict[str, Builder] = {
         },
     ),
 }
-"""The other rows of `BRANCHES`, without a head: for tests of the sites alone."""
+"""The other architectures of `BRANCHES`, without a head, for tests of the sites."""
 
 
 def with_head(name: str, auto: str, **overrides: Any) -> PreTrainedModel:
-    """Build an architecture of the zoo with another head: `auto` is the class of transformers that puts it on."""
+    """Build an architecture with the head of another auto class of transformers."""
     model_type, _, settings = (ARCHITECTURES | MORE)[name].args  # type: ignore[attr-defined]
     return _build(model_type, auto, settings, **overrides)
 
 
 def example_inputs(name: str, batch: int = 2, seq: int = 7, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Inputs proper to an architecture: token ids that are never special, or pixels."""
+    """Return inputs for an architecture: token ids without special tokens, or pixels."""
     draw = torch.Generator().manual_seed(seed)
     if name in VISION:
         return {"pixel_values": torch.randn(batch, 3, 16, 16, generator=draw)}
@@ -199,5 +199,5 @@ def example_inputs(name: str, batch: int = 2, seq: int = 7, seed: int = 0) -> di
 
 
 def output_of(output: ModelOutput) -> torch.Tensor:
-    """The tensor to compare: the logits, or the last hidden state of a model without a head."""
+    """Return the logits, or the last hidden state of a model without a head."""
     return output.logits if "logits" in output else output.last_hidden_state

@@ -1,4 +1,4 @@
-"""Runs in pyreft's own environment: times pyreft in turns with the floor, LoRA and the base; prints figures as JSON."""
+"""Run in pyreft's environment: time pyreft, the floor, LoRA and the base in turns, and print the figures as JSON."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PACKAGES = ("pyreft", "pyvene", "transformers", "peft", "torch")
 
 
 class LoReFT(nn.Module):
-    """pyreft's LoReFT after every block, at all tokens or at a row's first and last `ends`; called as models are."""
+    """pyreft's LoReFT after every block, at all tokens or at the first and last `ends`, called like a model."""
 
     def __init__(self, model: Any, shape: Shape, ends: int | None = None) -> None:
         super().__init__()
         self.intervenable = pyreft.get_reft_model(model, config(shape), set_device=False)
-        self.places = None  # pyvene then gathers nothing, which is its fastest way
+        self.places = None  # pyvene then gathers no positions, which is its fastest path
         if ends is not None:
             tokens = [*range(ends), *range(shape.seq - ends, shape.seq)]
             self.places = {"sources->base": (None, [[tokens] * shape.batch] * shape.layers)}
@@ -49,13 +49,13 @@ class LoReFT(nn.Module):
         return self.intervenable({"input_ids": input_ids}, unit_locations=self.places, **settings)[1]
 
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any) -> Any:
-        """Run pyreft's `generate`; all positions are the new tokens too, the ends are the prompt's."""
+        """Run pyreft's `generate`. All positions include the new tokens; the ends are in the prompt."""
         rows = {"input_ids": input_ids, "attention_mask": attention_mask}
         return self.intervenable.generate(rows, unit_locations=self.places, intervene_on_prompt=True, **settings)
 
 
 def config(shape: Shape) -> Any:
-    """Return LoReFT on every block, in the model's dtype: pyreft's own default is bfloat16."""
+    """Return LoReFT on every block in the model's dtype. The default of pyreft is bfloat16."""
     sizes = {"embed_dim": shape.width, "low_rank_dimension": RANK, "dtype": torch.float32}
     return pyreft.ReftConfig(
         representations=[
@@ -80,7 +80,7 @@ def adapted(shape: Shape) -> dict[str, nn.Module]:
 
 
 def steps(shape: Shape, rounds: int) -> Iterator[Figure]:
-    """Yield the times of training steps, and their ratios to the floor's and to LoRA's."""
+    """Yield the times of training steps, and their ratios to the floor and to LoRA."""
     cases = {FROZEN: forward_only(shape.model(), shape), FLOOR: training_step(floor(shape.model()), shape)}
     cases |= {name: training_step(model, shape) for name, model in adapted(shape).items()}
     samples = interleaved(cases, rounds)
@@ -90,7 +90,7 @@ def steps(shape: Shape, rounds: int) -> Iterator[Figure]:
 
 
 def generations(shape: Shape, calls: int, tokens: int) -> Iterator[Figure]:
-    """Yield ratios to the base: of calls of `generate` for one token, for many, and of what a further token costs."""
+    """Yield ratios to the base of `generate` for one token, for many tokens, and of the time per further token."""
     where = prompts_of(shape)
     models = {BASE: shape.model(), **adapted(shape)}
     cases: dict[tuple[str, int], Callable[[], None]] = {
@@ -102,23 +102,23 @@ def generations(shape: Shape, calls: int, tokens: int) -> Iterator[Figure]:
     prefill: Samples = {name: samples[name, 1] for name in models}
     whole: Samples = {name: samples[name, tokens] for name in models}
     further = {
-        name: [(many - one) / (tokens - 1) for many, one in zip(whole[name], prefill[name], strict=True)]
+        name: [(total - first) / (tokens - 1) for total, first in zip(whole[name], prefill[name], strict=True)]
         for name in models
     }
     yield from milliseconds(further, "decode step", where)
-    for name, found in {"prefill": prefill, "decode": further, "generate": whole}.items():
-        yield from ratios(found, BASE, f"{name} over the base", where)
+    for name, times in {"prefill": prefill, "decode": further, "generate": whole}.items():
+        yield from ratios(times, BASE, f"{name} over the base", where)
 
 
 def main() -> None:
-    """Measure what the one argument asks for."""
-    wanted = json.loads(sys.argv[1])
-    torch.set_num_threads(wanted["threads"])
-    figures = [one for shape in wanted["training"] for one in steps(Shape(**shape), wanted["rounds"])]
-    for shape in wanted["generation"]:
-        figures += generations(Shape(**shape), wanted["calls"], wanted["tokens"])
+    """Measure the shapes in the command line argument."""
+    request = json.loads(sys.argv[1])
+    torch.set_num_threads(request["threads"])
+    figures = [figure for shape in request["training"] for figure in steps(Shape(**shape), request["rounds"])]
+    for shape in request["generation"]:
+        figures += generations(Shape(**shape), request["calls"], request["tokens"])
     versions = {package: version(package) for package in PACKAGES}
-    print(json.dumps({"versions": versions, "figures": [vars(one) for one in figures]}))
+    print(json.dumps({"versions": versions, "figures": [vars(figure) for figure in figures]}))
 
 
 if __name__ == "__main__":

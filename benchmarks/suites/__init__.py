@@ -1,4 +1,4 @@
-"""What is measured: one file a subject, each with `measure(quick)`; its docstring is what the page says of it."""
+"""The benchmark suites, one module each with a function `measure(quick)`. The page shows the module docstring."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ TITLES = {
     "training": "A training step",
     "locate": "Where to steer",
     "generation": "Generation",
-    "peers": "pyreft, in a process of its own",
-    "adapters": "Adapters: on disk, loaded, switched, a thousand of them",
+    "peers": "pyreft, in a separate process",
+    "adapters": "Adapters: size, loading, switching, a thousand in one model",
     "startup": "Start-up",
-    "cache_prefix": "Training the upper blocks with the prefix cached",
+    "cache_prefix": "Training the upper blocks with a prefix cache",
     "padding": "Padding",
     "growth": "How it grows",
     "profile": "Where the time goes",
     "adaptation": "Steps to a target",
     "gpu": "On a GPU",
 }
-"""Every suite with its heading, in the order of the page and of a run."""
+"""The heading of every suite, in the order of the page and of a run."""
 
 
 class Suite(Protocol):
-    """What a suite's module has."""
+    """The interface of a suite module."""
 
     __doc__: str | None
 
     @staticmethod
     def measure(quick: bool) -> Iterator[Figure | Note]:
-        """Measure, and yield each figure when it is known; `quick` looks only whether everything runs."""
+        """Yield each figure as soon as it is measured. `quick` only checks that everything runs."""
         ...
 
 
 def suite(name: str) -> Suite:
-    """Return a suite's module."""
+    """Return the module of a suite."""
     return import_module(f"benchmarks.suites.{name}")  # type: ignore[return-value]

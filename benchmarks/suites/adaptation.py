@@ -1,7 +1,8 @@
-"""Optimiser steps, and seconds of the init and of these steps, until the loss on 128 validation rows is at a target
-set before: AdamW without weight decay, 16 rows a step, 10 steps of warm-up and then one rate, each method's best of
-half-decades ([`python -m benchmarks.rates`](rates.py)). Medians over seeds that no rate was chosen by; a seed draws
-rows, new head and first weights, the same for all methods."""
+"""Optimiser steps until the loss on 128 validation rows reaches a target that was set in advance, and the seconds of
+the init and of these steps. Training is AdamW without weight decay, 16 rows per step, 10 steps of warm-up and then a
+constant rate, the best half-decade for each method ([`python -m benchmarks.rates`](rates.py)). Figures are medians over
+seeds that were not used to choose rates. A seed determines the rows, the new head and the initial weights, and is the
+same for all methods."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ OVER_REFERENCE = "steps over the reference init"
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Race all methods on the bundled model, and on MiniLM where there are its rows."""
+    """Train all methods on the bundled model, and on MiniLM if the rows of SST-2 are available."""
     rates = json.loads(FILE.read_text())
     if quick:
         task = bundled()
@@ -33,14 +34,14 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
         yield from races(task, rates[task.name], SEEDS)
         yield Note(grids(task, rates[task.name]))
     if not SST2.is_dir():
-        yield Note(f"MiniLM was left out: the rows of SST-2 are not at {SST2}.")
+        yield Note(f"MiniLM was not measured: the rows of SST-2 are not at {SST2}.")
 
 
 def races(task: Task, rates: dict[str, Any], seeds: Sequence[int]) -> Iterator[Figure | Note]:
-    """Yield each method's steps and seconds, and its steps over those of the reference init, seed by seed."""
+    """Yield each method's steps and seconds, and the ratio of its steps to the reference init, per seed."""
     where = str(task)
     if left_out := [name for name in STARTS if name not in rates]:
-        yield Note(f"{where}: {', '.join(left_out)} left out, for which no rate was looked for.")
+        yield Note(f"{where}: {', '.join(left_out)} not measured, because no rate was searched for.")
     done: dict[str, list[Run]] = {name: [] for name in rates}
     for seed in seeds:
         for name in random.Random(seed).sample(list(rates), len(rates)):
@@ -48,9 +49,8 @@ def races(task: Task, rates: dict[str, Any], seeds: Sequence[int]) -> Iterator[F
     for name, runs in done.items():
         steps = [run.steps for run in runs if run.steps]
         if len(steps) < len(runs):
-            yield Note(
-                f"{where}: {name} did not get there in {MOST} steps with {len(runs) - len(steps)} of {len(runs)} seeds."
-            )
+            missed = f"{len(runs) - len(steps)} of {len(runs)} seeds"
+            yield Note(f"{where}: {name} did not reach the target in {MOST} steps with {missed}.")
             continue
         yield Figure("to the target", name, where, *spread(steps), unit="steps")
         yield Figure("time", name, where, *spread([run.seconds for run in runs]), unit="s")
@@ -61,14 +61,13 @@ def races(task: Task, rates: dict[str, Any], seeds: Sequence[int]) -> Iterator[F
 
 
 def grids(task: Task, rates: dict[str, Any]) -> str:
-    """Return the steps at each rate that was tried, of seed 0, as a table."""
-    tried = sorted({one["rate"] for method in rates.values() for one in method["grid"]})
+    """Return a table of the steps at each rate tried, for seed 0."""
+    tried = sorted({run["rate"] for method in rates.values() for run in method["grid"]})
     rows = []
     for name, method in rates.items():
-        cells = {one["rate"]: f"{one['steps'] or '> ' + str(one['looked'])}" for one in method["grid"]}
+        cells = {run["rate"]: f"{run['steps'] or '> ' + str(run['looked'])}" for run in method["grid"]}
         cells[method["rate"]] = f"**{cells[method['rate']]}**"
         rows.append([name, *(cells.get(rate, "") for rate in tried)])
-    title = (
-        f"{task}: steps of seed 0 by learning rate, the chosen one bold; a run is stopped at twice the best before it"
-    )
-    return f"{title}.\n\n{table(['', *(f'{rate:g}' for rate in tried)], rows)}"
+    title = f"{task}: steps with seed 0 by learning rate, the best in bold"
+    heads = ["", *(f"{rate:g}" for rate in tried)]
+    return f"{title}; a run stops at twice the steps of the best so far.\n\n{table(heads, rows)}"

@@ -1,6 +1,6 @@
-"""What an adapter takes on disk, to load, to switch, and in memory beside many others. The size is that of the folder
-that `save_pretrained` writes; memory is what the process gained (RSS) over the bytes of the tensors attached, in a
-process of its own; the first and the last are the medians of ten."""
+"""An adapter's size on disk, the times to load and to switch it, and its memory among many others. The size is the
+folder written by `save_pretrained`. Memory is the growth of a fresh process (RSS) over the bytes of the attached
+tensors. The times of the first and the last attachments are medians of ten."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
         yield from folders(shape, where, rounds=2 if quick else 15)
         for kind, number in numbers:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                found = fresh.submit(many, shape, kind, number, torch.get_num_threads()).result()
+                results = fresh.submit(many, shape, kind, number, torch.get_num_threads()).result()
             case = f"{number:,} adapters {'' if kind == OURS else 'of '}{kind.removeprefix('post-block ')}"
-            for (name, unit), value in found.items():
+            for (name, unit), value in results.items():
                 yield Figure(name, case, where, value, unit=unit)
 
 
 def folders(shape: Shape, where: str, rounds: int) -> Iterator[Figure]:
-    """Yield the size of each kind's folder, and the times to load it and to switch between two adapters."""
+    """Yield the folder size of each kind, and the times to load it and to switch between two adapters."""
     loads, switches = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         for kind, config in CONFIGS.items():
@@ -64,40 +64,40 @@ def folders(shape: Shape, where: str, rounds: int) -> Iterator[Figure]:
 
 
 def loading(model: PeftModel, folder: Path) -> Callable[[], object]:
-    """Return what loads the folder, each time under another name."""
+    """Return a function that loads the folder, under a new name in each call."""
     return lambda: model.load_adapter(str(folder), adapter_name=f"loaded{len(model.peft_config)}")
 
 
 def switching(model: PeftModel, names: tuple[str, ...]) -> Callable[[], object]:
-    """Return what activates one of the names after the other."""
+    """Return a function that activates the next of the names in each call."""
     turn = cycle(names)
     return lambda: model.set_adapter(next(turn))
 
 
 def many(shape: Shape, kind: str, number: int, threads: int) -> dict[tuple[str, str], float]:
-    """Attach `number` adapters to one model, and return what it takes, by name and unit; run in a fresh process."""
+    """Attach `number` adapters to one model, and return the costs by name and unit. Run it in a fresh process."""
     torch.set_num_threads(threads)
     model = get_peft_model(shape.model(), CONFIGS[kind](), adapter_name="a0")
     model.add_adapter("a1", CONFIGS[kind]())
     before, seconds = resident(), []
-    for place in range(2, number):
-        began = time.perf_counter()
-        model.add_adapter(f"a{place}", CONFIGS[kind]())
-        seconds.append(time.perf_counter() - began)
-    gained = resident() - before
-    own = sum(one.nbytes for name, one in model.named_parameters() if ".a0." in name) * len(seconds)
+    for index in range(2, number):
+        start = time.perf_counter()
+        model.add_adapter(f"a{index}", CONFIGS[kind]())
+        seconds.append(time.perf_counter() - start)
+    growth = resident() - before
+    own = sum(tensor.nbytes for name, tensor in model.named_parameters() if ".a0." in name) * len(seconds)
     switch = interleaved({"switch": switching(model, ("a1", f"a{number - 1}"))}, rounds=30)["switch"]
     return {
         ("attach all", "s"): sum(seconds),
         ("attach the first", "ms"): 1000 * median(seconds[:ENDS]),
         ("attach the last", "ms"): 1000 * median(seconds[-ENDS:]),
-        ("memory over own bytes", "×"): gained / own,
+        ("memory over own bytes", "×"): growth / own,
         ("switch", "ms"): 1000 * median(switch),
     }
 
 
 def resident() -> int:
-    """Return the bytes that this process holds in memory, without what it has freed where the C library tells."""
+    """Return the resident bytes of this process, after returning freed memory if the C library supports it."""
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -1,9 +1,10 @@
-"""Three epochs of `actshift train` over rows of one length, the upper half of the blocks steered: with
-`--cache-prefix memory` and `disk`, over the run that steers every block, and over the same half without the cache. In
-passes through blocks the first epoch takes 8 forward and 3 back, a later one 3 and 3; the plain half takes 11 in each,
-and every block 15. So the least is 23/33 = 0.70 over the half, and 23/45 = 0.51 over every block. To this comes the
-head, which no cache spares: a pass of it costs as much as 2.6 blocks with 8,192 tokens, and 0.65 with 2,048, which is
-its share in Llama-3-8B."""
+"""Three epochs of `actshift train` on rows of one length, with the upper half of the blocks steered and
+`--cache-prefix memory` or `disk`. The ratios are to a run that steers every block, and to a run that steers the same
+half without the cache. Counted in passes through a block, the first epoch takes 8 forward and 3 backward passes and
+each later one 3 and 3. Each epoch takes 11 passes without the cache, and 15 if every block is steered. The lower bounds
+are therefore 23/33 = 0.70 and 23/45 = 0.51. The head comes on top, because the cache does not avoid it. A pass through
+the head costs as much as 2.6 blocks with 8,192 tokens in the vocabulary, and 0.65 with 2,048, its share in
+Llama-3-8B."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ PLAIN, ON_DISK, EVERY = "without the cache", f"{OURS}, on disk", "every block st
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Train under a head of two sizes, the smaller one of the share that it has in large models."""
+    """Train with two vocabulary sizes. With the smaller one the head has its share in large models."""
     if quick:
         yield from trained(TINY, batches=2, rounds=2, warmup=0)
         return
@@ -38,34 +39,36 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 
 def trained(shape: Shape, batches: int, rounds: int, warmup: int) -> Iterator[Figure | Note]:
-    """Train with and without, in turns, by the CPU's time; models and checks are made before the clock runs."""
+    """Yield ratios of CPU times of interleaved runs. Models are built and checked before the measurement."""
     where = f"{shape}, {shape.vocabulary:,} in the vocabulary, {EPOCHS} epochs of {batches} batches"
     half, losses = shape.layers // 2, {}
     kinds = {PLAIN: ("off", half), OURS: ("memory", half), ON_DISK: ("disk", half), EVERY: ("off", 0)}
     with TemporaryDirectory() as folder:
         cases = {}
         for name, kind in kinds.items():
-            ready = [begun(shape, batches, *kind, Path(folder, name, str(turn))) for turn in range(warmup + rounds)]
+            ready = [
+                prepared_job(shape, batches, *kind, Path(folder, name, str(turn))) for turn in range(warmup + rounds)
+            ]
             cases[name] = training(name, ready, losses)
         samples = interleaved(cases, rounds, warmup, clock=time.process_time)
     for name in (OURS, ON_DISK, EVERY):
         yield Figure("over the same half, plain", name, where, *over(samples, name, PLAIN))
     for name in (OURS, ON_DISK):
         later = [
-            (one - plain / EPOCHS) / (plain * (1 - 1 / EPOCHS))
-            for one, plain in zip(samples[name], samples[PLAIN], strict=True)
+            (cached - plain / EPOCHS) / (plain * (1 - 1 / EPOCHS))
+            for cached, plain in zip(samples[name], samples[PLAIN], strict=True)
         ]
         yield Figure("a later epoch, over the plain half's", name, where, *spread(later))
         yield Figure("over every block steered", name, where, *over(samples, name, EVERY))
     same = losses[OURS] == losses[PLAIN] == losses[ON_DISK]
     yield Note(
-        f"{where}: the last loss is {'the same to the bit' if same else f'not the same: {losses}'} with the cache and "
-        "without."
+        f"{where}: the last loss with the cache is {'bit-identical to' if same else f'different ({losses}) from'} the "
+        "one without."
     )
 
 
 def training(name: str, ready: list[tuple[TrainingRun, Any]], losses: dict[str, float]) -> Callable[[], None]:
-    """Return what trains the next model that is ready, and notes the last loss."""
+    """Return a function that trains the next prepared model and stores the last loss."""
 
     def run() -> None:
         job, model = ready.pop()
@@ -74,8 +77,8 @@ def training(name: str, ready: list[tuple[TrainingRun, Any]], losses: dict[str, 
     return run
 
 
-def begun(shape: Shape, batches: int, cache: str, first: int, folder: Path) -> tuple[TrainingRun, Any]:
-    """Return a job that has begun, and its model, steered in the blocks from `first` on."""
+def prepared_job(shape: Shape, batches: int, cache: str, first: int, folder: Path) -> tuple[TrainingRun, Any]:
+    """Return a job that is ready to train, and its model, steered from block `first` upwards."""
     rows = shape.with_(batch=shape.batch * batches).ids.tolist()
     encoded = Encoded([{"input_ids": row, "labels": row} for row in rows], 0)
     examples = Examples(encoded, None, load_base()[1])

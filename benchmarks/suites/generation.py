@@ -1,7 +1,7 @@
-"""Greedy decoding with the cache, one thread: prefill is the prompt's forward pass; decode the steps of one token after
-it, all models in turns by token; generate a whole call of `generate`, the prompt included. The models share the base's
-weights, and LoRA is not merged. "Different adapters over one": each row has an adapter of its own (`adapter_names`),
-over the same rows with the one active adapter."""
+"""Greedy decoding with the KV cache on one thread. "prefill" is the forward pass over the prompt, "decode" the steps of
+one token after it (the models take turns token by token), and "generate" a whole call of `generate` including the
+prompt. The models share the weights of the base, and LoRA is not merged. "16 different adapters over one" compares a
+batch with a different adapter for each row (`adapter_names`) to the same batch with one active adapter."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALL, FEW = (VECTOR, LINEAR, OURS, JOINT, LORA), (OURS, LORA)
 SMALL_ROW, MIDDLE_ROW = SMALL.with_(batch=1, seq=64), MIDDLE.with_(batch=1, seq=64)
 SMALL_ROWS, MIDDLE_ROWS = SMALL_ROW.with_(batch=16), MIDDLE_ROW.with_(batch=16, seq=32)
 WIDE_ROW = Shape(width=2048, layers=4, batch=1, seq=16)
-"""A quarter of Llama-3.2-1B's depth, at its width."""
+"""The width of Llama-3.2-1B, with a quarter of its depth."""
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Measure one row and 16, on a small model and on a wider one, and one row on a wide one."""
+    """Measure batches of 1 and 16 on a small and a medium model, and a batch of 1 on a wide model."""
     if quick:
         for batch in (1, 16):
             yield from generation(TINY.with_(batch=batch), ALL, calls=2, tokens=4)
@@ -39,7 +39,7 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 
 def generation(shape: Shape, compared: Sequence[str], calls: int, tokens: int) -> Iterator[Figure]:
-    """Yield what each method adds to prefill, to decode and to `generate`, and rows of several adapters."""
+    """Yield ratios of prefill, decode and `generate` of each method, and of batches with several adapters."""
     where = prompts_of(shape)
     base = shape.model().requires_grad_(False)
     models = {BASE: base} | {name: METHODS[name](twin(base)).eval() for name in compared}
@@ -54,48 +54,53 @@ def generation(shape: Shape, compared: Sequence[str], calls: int, tokens: int) -
             yield from own_adapters(name, models[name], METHODS[name](twin(base)).eval(), shape, where, calls, tokens)
 
 
-def own_adapters(case: str, one: Any, many: Any, shape: Shape, where: str, calls: int, tokens: int) -> Iterator[Figure]:
-    """Yield what an adapter for each row takes over the one that is active for all."""
-    named = {"adapter_names": adapters(many, shape.batch)}
-    whole = {"one": whole_generation(one, shape, tokens), "many": whole_generation(many, shape, tokens, **named)}
+def own_adapters(
+    case: str, single: Any, mixed: Any, shape: Shape, where: str, calls: int, tokens: int
+) -> Iterator[Figure]:
+    """Yield the ratio of a batch with one adapter per row to a batch with one adapter."""
+    named = {"adapter_names": adapters(mixed, shape.batch)}
+    whole = {
+        "single": whole_generation(single, shape, tokens),
+        "mixed": whole_generation(mixed, shape, tokens, **named),
+    }
     generate = interleaved(whole, calls, warmup=1)
-    with many.base_model._enable_peft_forward_hooks(**named):  # as `generate` does: once, before the first token
-        _, decode = in_turns({"one": one, "many": many}, shape, 1, tokens)
+    with mixed.base_model._enable_peft_forward_hooks(**named):  # like `generate`: once, before the first token
+        _, decode = in_turns({"single": single, "mixed": mixed}, shape, 1, tokens)
     name = f"{shape.batch} different adapters over one"
-    yield Figure(name, case, where, *over(decode, "many", "one"))
-    yield Figure(f"{name}, generate", case, where, *over(generate, "many", "one"))
+    yield Figure(name, case, where, *over(decode, "mixed", "single"))
+    yield Figure(f"{name}, generate", case, where, *over(generate, "mixed", "single"))
 
 
 @torch.no_grad()
 def in_turns(models: Mapping[Any, Any], shape: Shape, calls: int, tokens: int) -> tuple[Samples, Samples]:
-    """Return the seconds of prefill, and those of each step after it."""
+    """Return the seconds of prefill, and of each decoding step."""
     rows = {name: Greedy(model, shape.ids) for name, model in models.items()}
-    prefill = interleaved({name: one.prefill for name, one in rows.items()}, calls, warmup=1)
-    return prefill, interleaved({name: one.step for name, one in rows.items()}, tokens)
+    prefill = interleaved({name: row.prefill for name, row in rows.items()}, calls, warmup=1)
+    return prefill, interleaved({name: row.step for name, row in rows.items()}, tokens)
 
 
 def speeds(decode: Samples, shape: Shape, where: str) -> Iterator[Figure]:
-    """Yield tokens a second, and what a method adds to a block's step."""
+    """Yield tokens per second, and the time that a method adds per block and step."""
     for case, seconds in decode.items():
-        yield Figure("decode", case, where, *spread([shape.batch / one for one in seconds]), unit="tokens/s")
+        yield Figure("decode", case, where, *spread([shape.batch / second for second in seconds]), unit="tokens/s")
         if case != BASE:
-            added = [1e6 * (one - base) / shape.layers for one, base in zip(seconds, decode[BASE], strict=True)]
+            added = [1e6 * (time - base) / shape.layers for time, base in zip(seconds, decode[BASE], strict=True)]
             yield Figure("added to a block's step", case, where, *spread(added), unit="µs")
 
 
 class Greedy:
-    """A greedy decoding of some prompts that goes on by one token a step."""
+    """Greedy decoding of some prompts, one token per step."""
 
     def __init__(self, model: Any, prompts: Tensor) -> None:
-        self.model: Any = unwrap(model)  # what `generate` calls
+        self.model: Any = unwrap(model)  # the model that `generate` calls
         self.prompts = prompts
 
     def prefill(self) -> None:
-        """Begin: run the prompts."""
+        """Run the forward pass over the prompts."""
         self._keep(self.model(input_ids=self.prompts, use_cache=True, logits_to_keep=1))
 
     def step(self) -> None:
-        """Run the tokens that were chosen last."""
+        """Decode one more token for each prompt."""
         self._keep(self.model(input_ids=self.chosen, past_key_values=self.cache, use_cache=True))
 
     def _keep(self, output: Any) -> None:
@@ -103,12 +108,12 @@ class Greedy:
 
 
 def twin(model: Any) -> Any:
-    """Return a copy that shares the weights, so that models in turns find the caches as one model alone would."""
+    """Return a copy that shares the weights, so interleaved models use the CPU caches like one model."""
     return deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
 
 
 def adapters(model: Any, count: int) -> list[str]:
-    """Give a model as many adapters of the kind it has, and return their names."""
+    """Add adapters of the same kind until the model has `count`, and return their names."""
     names = ["default", *(f"a{number}" for number in range(1, count))]
     for name in names[1:]:
         model.add_adapter(name, deepcopy(model.peft_config["default"]))

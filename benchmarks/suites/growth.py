@@ -1,7 +1,7 @@
 """![How it grows](growth.png)
 
-One thing grows at a time. Steps and peaks are over the floor of the same model and batch, as above; adapters are those
-of a batch of 16 rows, each adapter with as many rows as the others, over the base without any."""
+One quantity grows at a time. Steps and peaks are ratios to the floor of the same model and batch, as above. Adapters
+share the 16 rows of a batch equally, and are compared to the base without adapters."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ KINDS: dict[str, Callable[[int], Method]] = {
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Let rank, depth, width, length and the number of adapters grow."""
-    require("matplotlib", "plot")  # for the picture at the end
+    """Measure growing rank, depth, width, length and number of adapters."""
+    require("matplotlib", "plot")  # fail early, because the figure is drawn at the end
     start, rounds = (TINY, 2) if quick else (START, 9)
     for axis, (title, values) in AXES.items():
         for value in values[:2] if quick else values:
@@ -46,8 +46,8 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 
 def step(shape: Shape, rank: int, where: str, case: str, rounds: int) -> Iterator[Figure]:
-    """Yield what both methods take over the floor in time and at the peak."""
-    methods = {FLOOR: floor, **{name: made(rank) for name, made in KINDS.items()}}
+    """Yield the time and the peak memory of both methods over the floor."""
+    methods = {FLOOR: floor, **{name: method_of(rank) for name, method_of in KINDS.items()}}
     cases = {name: training_step(method(shape.model()), shape) for name, method in methods.items()}
     samples = interleaved(cases, rounds)
     peaks = {name: peak_bytes(training_step(method(shape.model()), shape)) for name, method in methods.items()}
@@ -57,17 +57,17 @@ def step(shape: Shape, rank: int, where: str, case: str, rounds: int) -> Iterato
 
 
 def mixed(shape: Shape, numbers: Sequence[int], rounds: int) -> Iterator[Figure]:
-    """Yield what prefill and decode take over the base's, by the number of adapters in the batch."""
+    """Yield prefill and decode times over the base, by the number of adapters in the batch."""
     base = shape.model().requires_grad_(False)
     models: dict[tuple[str, int], Any] = {
-        (name, number): made(RANK)(twin(base)).eval() for name, made in KINDS.items() for number in numbers
+        (name, number): method_of(RANK)(twin(base)).eval() for name, method_of in KINDS.items() for number in numbers
     }
     with ExitStack() as stack:
         for (_, number), model in models.items():
-            names = [one for one in adapters(model, number) for _ in range(shape.batch // number)]
+            names = [adapter for adapter in adapters(model, number) for _ in range(shape.batch // number)]
             stack.enter_context(model.base_model._enable_peft_forward_hooks(adapter_names=names))
         prefill, decode = in_turns({BASE: base, **models}, shape, rounds, 4 * rounds)
-    for what, samples in {"prefill": prefill, "decode": decode}.items():
+    for phase, samples in {"prefill": prefill, "decode": decode}.items():
         for name, number in models:
             where = f"adapters in a batch of {shape.batch}, {shape}"
-            yield Figure(f"{name}, {what}", str(number), where, *over(samples, (name, number), BASE))
+            yield Figure(f"{name}, {phase}", str(number), where, *over(samples, (name, number), BASE))

@@ -1,5 +1,5 @@
-"""`locate` for each batch that it reads, over post-block's training step on the same batch. The decompositions at its
-end take the same time however many batches there were, and there are more of them from the second batch on."""
+"""Time of `locate` per batch, over post-block's training step on the same batch. The decompositions at the end take the
+same time for any number of batches above one; for a single batch there are fewer of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ STEP = f"training step, {OURS}"
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Measure `locate` at the sites alone, and with the linear maps, on one batch and on several."""
+    """Measure `locate` with and without the linear maps, on one batch and on several."""
     shape = TINY if quick else SMALL
     batch, model = {"input_ids": shape.ids, "labels": shape.ids}, shape.model()
     cases, batches = {STEP: training_step(METHODS[OURS](shape.model()), shape)}, {STEP: 1}
     for count in (1, 8):
-        for what, weights in (("sites alone", False), ("sites and linear maps", True)):
-            name = f"locate, {count} batch{'es' if count > 1 else ''}, {what}"
+        for scope, weights in (("sites alone", False), ("sites and linear maps", True)):
+            name = f"locate, {count} batch{'es' if count > 1 else ''}, {scope}"
             batches[name] = count
             cases[name] = lambda count=count, weights=weights: locate(model, [batch] * count, weights=weights)
     samples = interleaved(cases, rounds=2 if quick else 5, warmup=1)
-    each = {name: [one / batches[name] for one in seconds] for name, seconds in samples.items()}
+    each = {name: [second / batches[name] for second in seconds] for name, seconds in samples.items()}
     yield from milliseconds(each, "a batch", str(shape))
     yield from ratios(each, STEP, "over the training step", str(shape))

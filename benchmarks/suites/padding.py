@@ -1,5 +1,5 @@
-"""GSM8K's training rows in batches padded three ways: tokens of an epoch, and a training step on three batches from all
-over it, short and long. The paper's reference code pads every row to the maximum."""
+"""The training rows of GSM8K in batches with three kinds of padding: the tokens of an epoch, and a training step on
+three batches of different lengths. The paper's reference code pads every row to the maximum."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Count the tokens, and time steps of each way in turns, by the CPU's time."""
+    """Count the tokens, and measure the CPU time of interleaved steps, for each kind of padding."""
     if missing := [str(folder) for folder in (ROWS, TOKENIZER) if not folder.is_dir()]:
-        yield Note(f"Not measured: there is no {' and no '.join(missing)}.")
+        yield Note(f"Not measured: {' and '.join(missing)} not found.")
         return
     tokenizer = load_tokenizer(str(TOKENIZER))
     rows = get_task("gsm8k").load("train", str(ROWS.parent), form="text").select_columns(["prompt", "completion"])
@@ -59,22 +59,24 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
         whole = [to_width(padded([examples[row] for row in batch], tokenizer), width) for width, batch in chosen]
         cases[name] = training_steps(steering(rank=RANK)(shape.with_(vocabulary=512).model()), whole)
     samples = interleaved(cases, 1 if quick else 2, warmup=1, clock=time.process_time)
-    yield from milliseconds({name: [one / count for one in times] for name, times in samples.items()}, "step", where)
+    yield from milliseconds(
+        {name: [seconds / count for seconds in times] for name, times in samples.items()}, "step", where
+    )
     yield from ratios(samples, MAXIMUM, "step over that of the maximum", where)
 
 
 def in_batches(order: Sequence[int]) -> list[list[int]]:
-    """Cut rows in their order into batches."""
+    """Split rows into batches, in their order."""
     return [list(order[at : at + BATCH]) for at in range(0, len(order), BATCH)]
 
 
 def spread_out(values: Sequence[T], count: int) -> list[T]:
-    """Return the values in the middle of so many equal parts of all."""
+    """Return the middle values of `count` equal parts of a sequence."""
     return [values[(2 * part + 1) * len(values) // (2 * count)] for part in range(count)]
 
 
 def to_width(batch: Batch, width: int) -> Batch:
-    """Pad a batch to `width` tokens a row."""
+    """Pad a batch to `width` tokens per row."""
     return {
         name: F.pad(tensor, (0, width - tensor.shape[1]), value=IGNORED if name == "labels" else 0)
         for name, tensor in batch.items()

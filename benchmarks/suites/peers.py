@@ -1,6 +1,6 @@
-"""pyreft needs older versions than ours, so it is measured in a process of its own, in turns with the floor, LoRA and
-the base there; only the ratios compare with those above. All that generates is `generate` here, pyreft's one way to
-decode: prefill is a call for one token, a decode step what each further token adds."""
+"""pyreft needs older library versions, so it is measured in a separate process, interleaved with the floor, LoRA and
+the base there. Only the ratios can be compared with those above. All generation here is by `generate`, because pyreft
+has no other way to decode. Prefill is a call for one token, and a decode step is the time of each further token."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ FILES, VENV = ROOT / "benchmarks" / "pyreft", ROOT / "build" / "pyreft-venv"
 PYTHON = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 NEEDS = [FILES / "requirements.txt", FILES / "pyreft.txt"]
 NOTE = """\
-There: {versions}. torch is the one used above, so what the versions change is transformers' and PEFT's own Python: see
-the floor's times and the base's. What pyreft adds is no matter of versions: each call computes the orthonormal R anew
-from its Householder vectors, twice, in decode for every token; it copies the block's output, and writes the sum back in
-place. f7+l7 is pyreft's usual choice, the prompt's first and last 7 tokens: it steers none of those generated.
+Versions: {versions}. torch is the same as above, so the versions change only the Python code of transformers and PEFT;
+compare the times of the floor and of the base. The overhead of pyreft does not come from versions. Each call recomputes
+the orthonormal R from its Householder vectors, twice, and in decoding for every token. It also copies the block's
+output, and writes the sum back in place. f7+l7 is pyreft's usual choice, the first and last 7 tokens of the prompt; it
+steers no generated token.
 """
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Make pyreft's environment on first use, and measure there."""
+    """Create pyreft's environment on first use, and measure there."""
     try:
         environment()
-        found = worker(quick)
+        results = worker(quick)
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip() or f"exit status {error.returncode}").splitlines()[-1]
-        yield Note(f"pyreft was not measured, `{' '.join(map(str, error.cmd[1:4]))} …` failed: {reason}")
+        yield Note(f"pyreft was not measured: `{' '.join(map(str, error.cmd[1:4]))} …` failed: {reason}")
         return
-    for figure in found["figures"]:
+    for figure in results["figures"]:
         yield Figure(**figure)
-    yield Note(NOTE.format(versions=", ".join(f"{name} {version}" for name, version in found["versions"].items())))
+    yield Note(NOTE.format(versions=", ".join(f"{name} {version}" for name, version in results["versions"].items())))
 
 
 def environment() -> None:
-    """Make the environment if there is none with what is needed now; one that was not finished is begun again."""
+    """Create the environment, unless a finished one with the current pins exists."""
     needs, done = "".join(file.read_text() for file in NEEDS), VENV / "done"
     if done.exists() and done.read_text() == needs:
         return
@@ -58,9 +59,9 @@ def environment() -> None:
 
 
 def worker(quick: bool) -> dict[str, Any]:
-    """Run the worker, and return what it printed."""
+    """Run the worker, and return the JSON that it prints."""
     training, generation = ([TINY], [TINY]) if quick else ([SMALL, MIDDLE], [SMALL_ROW, SMALL_ROWS, MIDDLE_ROW])
-    wanted = {
+    request = {
         "threads": torch.get_num_threads(),
         "training": [asdict(shape) for shape in training],
         "generation": [asdict(shape) for shape in generation],
@@ -68,9 +69,9 @@ def worker(quick: bool) -> dict[str, Any]:
         "calls": 2 if quick else 4,
         "tokens": 4 if quick else 64,
     }
-    return json.loads(run(PYTHON, "-m", "benchmarks.pyreft.worker", json.dumps(wanted)).splitlines()[-1])
+    return json.loads(run(PYTHON, "-m", "benchmarks.pyreft.worker", json.dumps(request)).splitlines()[-1])
 
 
 def run(*command: str | Path) -> str:
-    """Run a command in the repository's root, and return what it printed."""
+    """Run a command in the root of the repository, and return its standard output."""
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -1,6 +1,6 @@
-"""A training step and a decode step by operation, beside the floor's and the base's: medians over steps in turns. The
-profiler adds microseconds to each operation, so that its times are for comparing parts; outside of operations is
-Python, autograd's bookkeeping and dispatch. A product's arithmetic is 2·m·n·k."""
+"""A training step and a decode step by operation, next to the floor and the base: medians over interleaved steps. The
+profiler adds microseconds to each operation, so its times are only for comparing parts. "Outside of operations" is
+Python, autograd bookkeeping and dispatch. The arithmetic of a product is 2·m·n·k."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREFIX, PRODUCTS, SHOWN = "aten::", ("mm", "addmm", "bmm", "baddbmm"), 12
 
 
 class Profile(NamedTuple):
-    """Milliseconds of a step as a whole, of its optimiser and of each operation, and how often each was called."""
+    """Milliseconds of a step, of its optimiser and of each operation, and the number of calls of each operation."""
 
     whole: float
     optimizer: float
@@ -38,12 +38,12 @@ class Profile(NamedTuple):
 
     @property
     def outside(self) -> float:
-        """What no operation accounts for."""
+        """Milliseconds outside of all operations."""
         return self.whole - sum(self.operations.values())
 
     @property
     def products(self) -> float:
-        """What products of matrices take."""
+        """Milliseconds of matrix products."""
         return sum(self.operations[name] for name in PRODUCTS)
 
 
@@ -52,45 +52,46 @@ IN_PRODUCTS, OUTSIDE = attrgetter("products"), attrgetter("outside")
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Profile a step of training on a batch, and of decoding one row."""
+    """Profile a training step, and a decoding step of one row."""
     shape, steps = (TINY, 2) if quick else (SMALL, 15)
     methods = {FLOOR: floor, OURS: METHODS[OURS]}
     training = {name: training_step(method(shape.model()), shape) for name, method in methods.items()}
     yield from compared(training, f"A training step, {shape}", "floor", steps)
-    one = shape.with_(batch=1)
-    base = one.model().requires_grad_(False)
-    rows = {BASE: Greedy(base, one.ids), OURS: Greedy(METHODS[OURS](twin(base)).eval(), one.ids)}
+    row_shape = shape.with_(batch=1)
+    base = row_shape.model().requires_grad_(False)
+    rows = {BASE: Greedy(base, row_shape.ids), OURS: Greedy(METHODS[OURS](twin(base)).eval(), row_shape.ids)}
     with torch.no_grad():
         for row in rows.values():
             row.prefill()
-        yield from compared({name: row.step for name, row in rows.items()}, f"A decode step, {one}", "base", 4 * steps)
+        decoding = {name: row.step for name, row in rows.items()}
+        yield from compared(decoding, f"A decode step, {row_shape}", "base", 4 * steps)
 
 
 def compared(cases: Mapping[str, Step], where: str, short: str, steps: int) -> Iterator[Figure | Note]:
-    """Yield what a step of either case is made of, and what the second has beyond the first, called `short`."""
+    """Yield the parts of a step of two cases, and their difference. `short` is the name of the first case in notes."""
     base, ours = cases
     slower = over(interleaved(cases, 2 * steps), ours, base)
-    found: dict[str, list[Profile]] = {name: [] for name in cases}
+    recorded: dict[str, list[Profile]] = {name: [] for name in cases}
     for _ in range(steps):
         for name, step in cases.items():
-            found[name].append(profiled(step))
+            recorded[name].append(profiled(step))
     flops = {name: arithmetic(step) for name, step in cases.items()}
-    for name, profiles in found.items():
+    for name, profiles in recorded.items():
         yield Figure("under the profiler", name, where, typical(profiles, WHOLE), unit="ms")
         yield Figure("products", name, where, typical(profiles, IN_PRODUCTS), unit="ms")
         yield Figure("outside of operations", name, where, typical(profiles, OUTSIDE), unit="ms")
         yield Figure("operations", name, where, sum(profiles[-1].calls.values()), unit="calls")
         yield Figure("arithmetic", name, where, flops[name] / 1e6, unit="MFLOP")
-    yield Note(f"**{where}.** {left(found[base], found[ours], short, slower, flops[ours] / flops[base])}")
-    yield Note(operations(found[base], found[ours], short))
+    yield Note(f"**{where}.** {summary(recorded[base], recorded[ours], short, slower, flops[ours] / flops[base])}")
+    yield Note(operations(recorded[base], recorded[ours], short))
 
 
 def profiled(step: Step) -> Profile:
     """Run a step under the profiler."""
     with profiler(activities=[ProfilerActivity.CPU]) as record:
-        began = time.perf_counter()
+        start = time.perf_counter()
         step()
-        whole = time.perf_counter() - began
+        whole = time.perf_counter() - start
     events = {event.key: event for event in record.key_averages()}
     own = {key.removeprefix(PREFIX): event for key, event in events.items() if key.startswith(PREFIX)}
     return Profile(
@@ -102,35 +103,35 @@ def profiled(step: Step) -> Profile:
 
 
 def typical(profiles: Sequence[Profile], part: Callable[[Profile], float]) -> float:
-    """Return the median: now and then something else takes the core in the middle of an operation."""
+    """Return the median, because other work sometimes interrupts an operation."""
     return median(map(part, profiles))
 
 
 def arithmetic(step: Step) -> int:
-    """Return the floating-point operations of a step's products."""
+    """Return the number of floating-point operations in the products of a step."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
 
 
-def left(base: Sequence[Profile], ours: Sequence[Profile], short: str, times: Spread, arithmetic: float) -> str:
-    """Say what stands between the base and ours, `times` as long without the profiler, with so many times its sums."""
+def summary(base: Sequence[Profile], ours: Sequence[Profile], short: str, times: Spread, arithmetic: float) -> str:
+    """Return a sentence on the difference between ours and the base, with the ratios of time and arithmetic."""
     whole, products, outside = (typical(ours, part) - typical(base, part) for part in (WHOLE, IN_PRODUCTS, OUTSIDE))
     optimizer = typical(ours, OPTIMIZER)
-    stepping = f"The optimiser, which the {short} has not, takes {optimizer:.2f} ms. " if optimizer else ""
+    stepping = f"The optimiser, which the {short} does not have, takes {optimizer:.2f} ms. " if optimizer else ""
     return (
         f"Without the profiler {OURS} takes {times.value:.3f} times as long as the {short} ({times.low:.3f} to "
-        f"{times.high:.3f}), for {arithmetic:.4f} times the arithmetic, which is the ratio if all of it ran at the "
-        f"{short}'s pace. {stepping}What is left is thin products below that pace, what stands around them, and calls: "
-        f"under the profiler {whole:+.2f} ms in all, {products:+.2f} in products, "
-        f"{whole - products - outside:+.2f} in other operations and {outside:+.2f} outside of them."
+        f"{times.high:.3f}), for {arithmetic:.4f} times the arithmetic, the ratio if all of it ran at the speed of the "
+        f"{short}. {stepping}The rest is thin products, which run below that speed, and the operations and calls "
+        f"around them: under the profiler {whole:+.2f} ms in all, {products:+.2f} in products, "
+        f"{whole - products - outside:+.2f} in other operations and {outside:+.2f} outside of operations."
     )
 
 
 def operations(base: Sequence[Profile], ours: Sequence[Profile], short: str) -> str:
-    """Return the operations that take longest, and those that differ most, as a table in Markdown."""
+    """Return a Markdown table of the operations that take longest and of those that differ most."""
     times = {
-        key: tuple(typical(profiles, lambda one, key=key: one.operations[key]) for profiles in (base, ours))
+        key: tuple(typical(profiles, lambda profile, key=key: profile.operations[key]) for profiles in (base, ours))
         for key in ours[-1].operations
     }
     longest = sorted(times, key=lambda key: -times[key][1])[:SHOWN]
@@ -138,7 +139,7 @@ def operations(base: Sequence[Profile], ours: Sequence[Profile], short: str) -> 
     rows = []
     for key in dict.fromkeys([*longest, *differing]):
         cells = [key]
-        for profiles, taken in zip((base, ours), times[key], strict=True):
-            cells += [str(profiles[-1].calls[key]), f"{taken:.3f}", f"{taken / typical(profiles, WHOLE):.1%}"]
+        for profiles, time_taken in zip((base, ours), times[key], strict=True):
+            cells += [str(profiles[-1].calls[key]), f"{time_taken:.3f}", f"{time_taken / typical(profiles, WHOLE):.1%}"]
         rows.append(cells)
     return table(["operation", f"{short}, calls", "ms", "share", f"{OURS}, calls", "ms", "share"], rows)

@@ -1,4 +1,4 @@
-"""Wall time of whole processes, started in turns; what `import actshift` adds is over `import torch` alone."""
+"""Wall time of whole processes, started in turns. The ratio compares `import actshift` to `import torch`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHERE = "processes"
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Start each process in turns."""
+    """Measure the run time of each process."""
     cases = {
         EMPTY: process(sys.executable, "-c", "pass"),
         HELP: process(Path(sysconfig.get_path("scripts"), "actshift"), "--help"),
@@ -31,5 +31,5 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 
 def process(*command: str | Path) -> Callable[[], object]:
-    """Return what runs a command to its end."""
+    """Return a function that runs a command and waits for it."""
     return lambda: subprocess.run(command, check=True, capture_output=True)

@@ -1,6 +1,6 @@
-"""Forward, backward and AdamW on one batch, one thread; the floor is forward and backward down to the first steered
-block's output, without an adapter or an optimiser. Kept is what the forward pass to the logits leaves for the backward
-pass, the peak is the most that two steps from the start hold at a time, both beyond the weights."""
+"""Forward, backward and AdamW on one batch and one thread. The floor is forward and backward down to the output of the
+first steered block, without an adapter or an optimiser. "kept" is the memory that the forward pass to the logits saves
+for the backward pass. "peak" is the peak memory of the first two steps. Both exclude the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 def measure(quick: bool) -> Iterator[Figure | Note]:
-    """Measure every method's step on a small model, with one row in its batch too, and on a wider one."""
+    """Measure the step of every method on a small model (also with a batch of one row) and on a wider one."""
     for shape in (TINY,) if quick else (SMALL, SMALL.with_(batch=1), MIDDLE):
         yield from steps(shape, rounds=2 if quick else 15)
     for shape in (TINY,) if quick else (SMALL, MIDDLE):
@@ -30,7 +30,7 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
 
 
 def steps(shape: Shape, rounds: int) -> Iterator[Figure]:
-    """Yield the times of all steps, and their ratios to the floor's and to LoRA's."""
+    """Yield the times of all steps, and their ratios to the floor and to LoRA."""
     cases = {FROZEN: forward_only(shape.model(), shape)}
     cases |= {name: training_step(method(shape.model()), shape) for name, method in ALL.items()}
     samples = interleaved(cases, rounds)
@@ -40,28 +40,28 @@ def steps(shape: Shape, rounds: int) -> Iterator[Figure]:
 
 
 def peaks(shape: Shape) -> Iterator[Figure]:
-    """Yield each method's peak, and its ratio to the floor's."""
-    found = {name: peak_bytes(training_step(method(shape.model()), shape)) for name, method in ALL.items()}
-    yield from sizes(found, "peak", str(shape))
+    """Yield the peak memory of each method, and its ratio to the floor."""
+    by_method = {name: peak_bytes(training_step(method(shape.model()), shape)) for name, method in ALL.items()}
+    yield from sizes(by_method, "peak", str(shape))
 
 
 def kept(shape: Shape) -> Iterator[Figure]:
-    """Yield what each method keeps for the backward pass, by the numbers that the model computes in."""
+    """Yield the memory that each method saves for the backward pass, for each dtype of the model."""
     for title, weights, autocast in (
         ("float32", torch.float32, None),
         ("bfloat16 by autocast", torch.float32, torch.bfloat16),
         ("bfloat16, weights too", torch.bfloat16, None),
     ):
-        found = {
+        by_method = {
             name: kept_bytes(method(shape.model().to(weights)).train(), shape.ids, autocast)
             for name, method in ALL.items()
         }
-        yield from sizes(found, "kept", f"{shape}, {title}")
+        yield from sizes(by_method, "kept", f"{shape}, {title}")
 
 
-def sizes(found: Mapping[str, int], name: str, where: str) -> Iterator[Figure]:
-    """Yield bytes as MiB, and over the floor's."""
-    for case, size in found.items():
+def sizes(by_method: Mapping[str, int], name: str, where: str) -> Iterator[Figure]:
+    """Yield bytes as MiB, and as ratios to the floor."""
+    for case, size in by_method.items():
         yield Figure(name, case, where, size / MIB, unit="MiB")
         if case != FLOOR:
-            yield Figure(f"{name} over the floor", case, where, size / found[FLOOR])
+            yield Figure(f"{name} over the floor", case, where, size / by_method[FLOOR])

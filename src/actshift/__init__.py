@@ -1,7 +1,7 @@
-"""actshift: adapt language models by shifting their activations, as a PEFT method.
+"""Adapt language models by shifting their activations, as a PEFT method.
 
-Importing this package imports neither torch nor peft. The public names load on first use, and the PEFT method registers
-itself when peft is imported.
+Importing this package imports neither torch nor peft. The public names are loaded on first use, and the PEFT method
+registers itself when peft is imported.
 
     import actshift
     from peft import get_peft_model
@@ -19,9 +19,9 @@ _load_name, __dir__, __all__ = lazy_exports(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Load a public name on first use."""
     if name == "__version__":
-        from importlib.metadata import version  # slower than everything else that this file imports
+        from importlib.metadata import version  # takes longer than all other imports of this file
 
         return version("actshift")
     return _load_name(name)

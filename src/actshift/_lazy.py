@@ -1,8 +1,9 @@
-"""Load the public names of a package on first use, so that importing the package costs almost nothing."""
+"""Names that are available without heavy imports: lazy attributes of packages, and adapter and site names for help."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -15,11 +16,10 @@ def lazy_exports(package: str, init_file: str) -> tuple[Callable[[str], Any], Ca
     Type checkers read the stub, and this function reads the same stub at run time. Each public name is therefore
     listed once. This is the pattern of SPEC 1 (https://scientific-python.org/specs/spec-0001/).
 
-    Example:
-        >>> import actshift
-        >>> _, _, names = lazy_exports("actshift", actshift.__file__)
-        >>> "SteeringConfig" in names
-        True
+    >>> import actshift
+    >>> _, _, names = lazy_exports("actshift", actshift.__file__)
+    >>> "SteeringConfig" in names
+    True
     """
     stub = ast.parse(Path(init_file).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
@@ -32,3 +32,24 @@ def lazy_exports(package: str, init_file: str) -> tuple[Callable[[str], Any], Ca
 
     names = sorted(homes)
     return load_name, lambda: names, names
+
+
+def adapter_kinds() -> list[str]:
+    """Return the kind of every adapter. Reads the source files, because `actshift.adapters.ADAPTERS` needs torch.
+
+    >>> "low_rank" in adapter_kinds()
+    True
+    """
+    files = sorted(Path(__file__).parent.glob("adapters/*.py"))
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
+    return re.findall(r'^    kind: ClassVar\[str\] = "(\w+)"$', source, re.MULTILINE)
+
+
+def site_names() -> list[str]:
+    """Return the name of every site. Reads the source file, because `actshift.sites.SITES` needs torch.
+
+    >>> site_names()
+    ['post_block', 'post_mlp', 'post_attention', 'attention_heads']
+    """
+    source = Path(__file__).with_name("sites").joinpath("architectures.py").read_text(encoding="utf-8")
+    return re.findall(r'^    "(\w+)": Site\(', source, re.MULTILINE)

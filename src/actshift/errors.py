@@ -1,29 +1,53 @@
-"""The one base error, and the hint that its messages share."""
+"""The base class of all errors, and checks and hints that their messages share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
 
 class ActshiftError(ValueError):
-    """A wrong input: one sentence that says what was given, what is allowed and what to do next."""
+    """Invalid input. The message names the problem, the allowed values and the fix."""
 
 
-def did_you_mean(given: object, allowed: Iterable[object]) -> str:
-    """Return ` (did you mean 'x'?)` for the allowed name nearest to what was given, or nothing.
+def did_you_mean(name: object, allowed: Iterable[object]) -> str:
+    """Return ` (did you mean 'x'?)` for the allowed name that is nearest, or "" if none is near.
 
     >>> did_you_mean("post_blok", ["post_block", "post_mlp"])
     " (did you mean 'post_block'?)"
     """
-    near = get_close_matches(str(given), [str(name) for name in allowed], n=1)
+    near = get_close_matches(str(name), [str(other) for other in allowed], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "") -> None:
+    """Raise ActshiftError unless a value is one of the allowed strings. `hint` completes the list in the message.
+
+    >>> check_choice("init", "default", ["default", "reference"])
+    """
+    if value not in allowed:
+        raise ActshiftError(
+            f"Unknown {name} {value!r}{did_you_mean(value, allowed)}. Use one of {', '.join(allowed)}{hint}."
+        )
+
+
+def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -> None:
+    """Raise ActshiftError for a field that is not allowed in the stored description of `owner`.
+
+    >>> check_fields("positions", {"where": "all"}, ["where", "first", "last"])
+    """
+    for field in fields:
+        if field not in allowed:
+            raise ActshiftError(
+                f"Unknown field {field!r} of {owner}{did_you_mean(field, allowed)}. Its fields are: "
+                f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
+            )
+
+
 def first_line(error: Exception) -> str:
-    """Return the first line of what another library says of an error, or the error's type where it says nothing.
+    """Return the first line of another library's error message, or the error's class name if it has no message.
 
     >>> first_line(ValueError("no such file\\nSee https://..."))
     'no such file'
@@ -32,15 +56,14 @@ def first_line(error: Exception) -> str:
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import ``module``, which comes with the extra ``actshift[extra]``.
+    """Import a module of an optional dependency, which the extra `actshift[extra]` installs.
 
     Raises:
-        ActshiftError: when the module's package is not installed; the message names the command that does it.
-        ModuleNotFoundError: when the package is there but lacks a dependency of its own.
+        ActshiftError: the package is not installed. The message contains the command that installs it.
+        ModuleNotFoundError: the package is installed, but one of its dependencies is missing.
 
-    Example:
-        >>> require("json", extra="train").__name__
-        'json'
+    >>> require("json", extra="train").__name__
+    'json'
     """
     package = module.partition(".")[0]
     try:

@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Write files atomically, check output paths, and read YAML and JSON mappings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 
+ENDINGS = (".yaml", ".yml", ".json")
+"""File name suffixes of mappings that `read_mapping` reads."""
+
 
 def write_whole(path: str | Path, text: str) -> None:
-    """Write UTF-8 `text` to `path`, so that there is the former file or the new one, and never a part of it.
+    """Write UTF-8 text atomically: `path` then has the old content or the new content, never a part of it.
 
-    Raises OSError where the folder cannot be written to or is full; nothing is then left behind.
+    Raises:
+        OSError: the folder is not writable, or the disk is full. No temporary file is left behind.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp(), "note.txt")
@@ -22,52 +26,50 @@ def write_whole(path: str | Path, text: str) -> None:
     'done'
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())  # on a full disk some file systems say so only here
-        part.replace(path)
+            os.fsync(file.fileno())  # some file systems report a full disk only here
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise ActshiftError unless a file can be written at `path`; ask before hours are spent on it."""
+    """Raise ActshiftError unless a file can be written at `path`. Call it before a long computation."""
     path = Path(path)
     if path.is_dir():
-        raise ActshiftError(f"{path} is a folder; give the name of a file to write.")
+        raise ActshiftError(f"{path} is a folder. Give the name of a file to write.")
     if not path.parent.is_dir():
-        raise ActshiftError(f"There is no folder {path.parent} to write {path.name} to; make it first.")
+        raise ActshiftError(f"There is no folder {path.parent} to write {path.name} to. Create it first.")
     if not os.access(path.parent, os.W_OK):
-        raise ActshiftError(f"The folder {path.parent} cannot be written to; choose another for {path.name}.")
+        raise ActshiftError(f"The folder {path.parent} is not writable. Choose another one for {path.name}.")
 
 
 def check_new_folder(path: str | Path) -> None:
-    """Raise ActshiftError where `path` is a file, or a folder that holds something."""
+    """Raise ActshiftError if `path` is a file or a folder that is not empty."""
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ActshiftError(f"{path} holds something already; give a new or empty folder.")
-
-
-ENDINGS = (".yaml", ".yml", ".json")
+        raise ActshiftError(f"{path} exists and is not empty. Give a new or empty folder.")
 
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
-    """Return what a YAML or JSON file says; `what` names it in messages, as in "task file".
+    """Return the mapping in a YAML or JSON file. `what` names the file in messages, such as "task file".
 
-    Raises ActshiftError where there is no such file or it does not hold names with values.
+    Raises:
+        ActshiftError: the file does not exist, is not valid YAML or JSON, or does not contain a mapping.
     """
     import yaml
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        values = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
+        values: Any = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise ActshiftError(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except (ValueError, yaml.YAMLError) as error:
         raise ActshiftError(f"The {what} {path} is not valid: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
-        raise ActshiftError(f"The {what} {path} must hold one 'name: value' a line.")
+        raise ActshiftError(f"The {what} {path} must contain one 'name: value' per line.")
     return {str(name): value for name, value in values.items()}

@@ -13,6 +13,7 @@ import pytest
 
 import actshift
 from actshift import ActshiftError, LowRank, Vector
+from actshift._lazy import adapter_kinds
 from actshift.adapters import ADAPTERS, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, NoReFT, adapter_from_dict
 
 
@@ -36,11 +37,13 @@ def test_every_kind_is_registered_under_its_name():
     assert set(ADAPTERS) == set("vector low_rank loreft noreft direft head_scale head_vector jola".split())
 
 
+def test_kinds_for_help_texts_are_the_registry():
+    assert sorted(adapter_kinds()) == sorted(ADAPTERS)
+
+
 NEW_ADAPTER = """
-from actshift.adapters.base import register
 from actshift.adapters.vector import Vector
 
-@register
 class Extra(Vector):
     kind = "extra"
 """

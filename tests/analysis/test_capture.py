@@ -7,15 +7,7 @@ import torch
 from torch import nn
 
 from actshift import ActshiftError
-from actshift.analysis.capture import (
-    check_tokens,
-    inference,
-    observe,
-    output_hooks,
-    row_offsets,
-    split_tokens,
-    unmasked,
-)
+from actshift.analysis.capture import check_tokens, inference, observe, output_hooks, split_batches, unmasked
 from actshift.sites import find_blocks
 from tests.zoo import ARCHITECTURES, LAYERS, example_inputs
 
@@ -86,11 +78,10 @@ def test_inference_restores_the_mode_of_each_module(model):
 
 def test_every_third_row_is_for_validation_across_batches():
     batches = [{"input_ids": torch.ones(rows, 2), "attention_mask": torch.tensor([[1, 0]] * rows)} for rows in (2, 3)]
-    assert row_offsets(batches) == [0, 2]
-    assert row_offsets([]) == []
+    assert split_batches([]) == []
     rows = []
-    for batch, offset in zip(batches, row_offsets(batches), strict=True):
-        fitted, validation = (mask["attention_mask"] for mask in split_tokens(batch, offset))
+    for batch, masks in zip(batches, split_batches(batches), strict=True):
+        fitted, validation = (mask["attention_mask"] for mask in masks)
         assert torch.equal(fitted | validation, batch["attention_mask"].bool()) and not (fitted & validation).any()
         rows += validation[:, 0].tolist()
     assert rows == [False, True, False, False, True]

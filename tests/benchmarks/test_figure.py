@@ -1,3 +1,5 @@
+"""The number of digits in figures."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,5 +19,5 @@ from benchmarks.figure import Figure
         (60.0, 57.5, 62.0, "steps", "60.00 (57.50 to 62.00)"),
     ],
 )
-def test_a_figure_has_the_digits_that_say_something(value, low, high, unit, text):
+def test_a_figure_is_shown_with_its_significant_digits(value, low, high, unit, text):
     assert str(Figure("name", "case", "where", value, low, high, unit)) == text

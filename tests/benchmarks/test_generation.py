@@ -1,3 +1,5 @@
+"""Step-by-step decoding against `generate`, and shared weights of interleaved models."""
+
 from __future__ import annotations
 
 import math
@@ -19,7 +21,7 @@ def generated(model, **named):
     return model.generate(input_ids=TINY.ids, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0, **named)
 
 
-def stepped(model):
+def decoded_by_steps(model):
     row = Greedy(model, TINY.ids)
     row.prefill()
     tokens = [row.chosen]
@@ -31,18 +33,18 @@ def stepped(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [OURS, LORA])
-def test_steps_give_what_generate_gives(name):
+def test_decoding_step_by_step_equals_generate(name):
     base = TINY.model()
-    assert torch.equal(stepped(base), generated(base))
+    assert torch.equal(decoded_by_steps(base), generated(base))
     model = METHODS[name](twin(base)).eval()
-    assert torch.equal(stepped(model), generated(model))
+    assert torch.equal(decoded_by_steps(model), generated(model))
     named = {"adapter_names": adapters(model, TINY.batch)}
     with model.base_model._enable_peft_forward_hooks(**named):
-        mixed = stepped(model)
+        mixed = decoded_by_steps(model)
     assert torch.equal(mixed, generated(model, **named))
 
 
-def test_a_twin_shares_weights_and_no_hooks():
+def test_a_twin_shares_weights_but_not_hooks():
     base = TINY.model()
     tensors = dict(base.named_parameters())
     METHODS[OURS](twin(base))
@@ -52,8 +54,8 @@ def test_a_twin_shares_weights_and_no_hooks():
 
 
 @pytest.mark.slow
-def test_the_suite_finds_what_its_bars_are_about():
-    found = [one for one in measure(quick=True) if isinstance(one, Figure)]
-    assert all(math.isfinite(one.value) for one in found)
-    names = {(one.name, one.case) for one in found}
+def test_the_suite_yields_the_figures_of_its_bars():
+    figures = [result for result in measure(quick=True) if isinstance(result, Figure)]
+    assert all(math.isfinite(figure.value) for figure in figures)
+    names = {(figure.name, figure.case) for figure in figures}
     assert {(bar.name, bar.case) for bar in BARS if bar.suite == "generation"} <= names

@@ -1,3 +1,5 @@
+"""The environment of pyreft."""
+
 from __future__ import annotations
 
 import subprocess
@@ -18,7 +20,7 @@ def needs(tmp_path, monkeypatch):
     return files
 
 
-def test_an_environment_that_cannot_be_made_is_one_note(needs, monkeypatch):
+def test_a_failed_installation_is_one_note(needs, monkeypatch):
     def fail(*command):
         raise subprocess.CalledProcessError(1, command, stderr="looking\nERROR: No matching distribution found\n")
 
@@ -27,7 +29,7 @@ def test_an_environment_that_cannot_be_made_is_one_note(needs, monkeypatch):
     assert isinstance(note, Note) and note.text.endswith("failed: ERROR: No matching distribution found")
 
 
-def test_the_environment_is_made_once_and_again_when_its_pins_change(needs, monkeypatch):
+def test_the_environment_is_created_once_and_again_when_its_pins_change(needs, monkeypatch):
     commands = []
 
     def run(*command):
@@ -37,9 +39,9 @@ def test_the_environment_is_made_once_and_again_when_its_pins_change(needs, monk
 
     monkeypatch.setattr(peers, "run", run)
     peers.environment()
-    made = len(commands)
+    count = len(commands)
     peers.environment()
-    assert made > 0 and len(commands) == made
+    assert count > 0 and len(commands) == count
     needs[0].write_text("requirements==2\n")
     peers.environment()
-    assert len(commands) == 2 * made
+    assert len(commands) == 2 * count

@@ -1,3 +1,5 @@
+"""The search for learning rates."""
+
 from __future__ import annotations
 
 import math
@@ -9,11 +11,11 @@ from benchmarks.learning import MOST, Run
 
 
 @pytest.mark.parametrize("fastest", [1e-1, 1e-2, 1e-4])
-def test_the_search_goes_on_past_the_edges_and_stops_a_run_at_twice_the_best(monkeypatch, fastest):
-    asked = []
+def test_the_search_extends_past_the_edges_and_stops_runs_at_twice_the_best(monkeypatch, fastest):
+    limits = []
 
     def race(task, start, rate, seed, most):
-        asked.append(most)
+        limits.append(most)
         steps = round(20 * 2 ** abs(2 * math.log10(rate / fastest)))
         return Run(steps if steps <= most else None, 1.0, 0.0, min(steps, most), 0.1)
 
@@ -22,10 +24,10 @@ def test_the_search_goes_on_past_the_edges_and_stops_a_run_at_twice_the_best(mon
     best = rates.best(runs)
     assert rates.rate_of(best) == fastest
     assert {best - 1, best + 1} <= set(runs) and len(runs) >= 4
-    assert asked[0] == MOST and asked[-1] == 40
+    assert limits[0] == MOST and limits[-1] == 40
 
 
-def test_of_equal_steps_the_lower_loss_is_better():
+def test_ties_in_steps_go_to_the_lower_loss():
     runs = {-5: Run(20, 1.0, 0.0, 20, 0.09), -4: Run(20, 1.0, 0.0, 20, 0.08), -3: Run(None, 1.0, 0.0, 40, 0.05)}
     assert rates.best(runs) == -4
-    assert [rates.rate_of(one) for one in runs] == [3e-3, 1e-2, 3e-2]
+    assert [rates.rate_of(half_decade) for half_decade in runs] == [3e-3, 1e-2, 3e-2]

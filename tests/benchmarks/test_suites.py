@@ -1,3 +1,5 @@
+"""The list of suites, and the command line of the benchmarks."""
+
 from __future__ import annotations
 
 import inspect
@@ -13,13 +15,13 @@ from benchmarks.suites import TITLES, suite
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_every_title_has_its_suite(name):
+def test_every_title_has_a_suite_with_a_docstring(name):
     module = suite(name)
-    assert module.__doc__, "the page has nothing to say of it"
+    assert module.__doc__, "the page shows the docstring"
     assert list(inspect.signature(module.measure).parameters) == ["quick"]
 
 
-def test_every_bar_is_of_a_suite():
+def test_every_bar_belongs_to_a_suite():
     assert {bar.suite for bar in BARS} <= set(TITLES)
 
 
@@ -29,7 +31,7 @@ def run(*arguments) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_suites_as_a_user_runs_them(tmp_path):
+def test_running_two_suites_writes_the_page_and_keeps_other_figures(tmp_path):
     command = ("--quick", "--out", str(tmp_path))
     first = run(*command, "--only", "training", "--only", "startup")
     assert first.returncode == 0, first.stderr
@@ -40,17 +42,17 @@ def test_two_suites_as_a_user_runs_them(tmp_path):
     assert "## A training step" in page and "## Start-up" in page and "not measured" in page
     assert run(*command, "--only", "startup").returncode == 0
     again = json.loads((tmp_path / "results.json").read_text())["suites"]
-    assert again["training"] == results["suites"]["training"], "what was left out keeps its figures"
+    assert again["training"] == results["suites"]["training"], "a suite that does not run keeps its figures"
     assert again["startup"] != results["suites"]["startup"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [(("--only", "trainin"), "(did you mean 'training'?)"), (("--quick",), "give --out a folder")],
+    ("arguments", "message"),
+    [(("--only", "trainin"), "(did you mean 'training'?)"), (("--quick",), "Give --out a folder")],
 )
-def test_what_makes_no_sense_is_one_sentence(arguments, said):
-    found = run(*arguments)
-    assert found.returncode == 2
-    (line,) = found.stderr.splitlines()
-    assert said in line
+def test_invalid_arguments_are_an_error_of_one_line(arguments, message):
+    ran = run(*arguments)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert message in line

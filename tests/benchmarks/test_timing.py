@@ -1,3 +1,5 @@
+"""Interleaved timing and its statistics."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ from benchmarks.timing import interleaved, milliseconds, over, ratios, spread
 
 
 class Clock:
-    """Time that passes only while a case runs."""
+    """A clock that advances only while a case runs."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -23,7 +25,7 @@ class Clock:
         return run
 
 
-def test_every_round_runs_all_cases_in_another_order_and_warm_up_is_not_counted():
+def test_rounds_rotate_the_order_and_warm_up_is_not_counted():
     clock = Clock()
     samples = interleaved({"a": clock.case("a", 1), "b": clock.case("b", 2)}, rounds=4, warmup=1, clock=clock)
     rounds = ["".join(clock.ran[place : place + 2]) for place in range(0, len(clock.ran), 2)]
@@ -31,11 +33,11 @@ def test_every_round_runs_all_cases_in_another_order_and_warm_up_is_not_counted(
     assert samples == {"a": [1, 1, 1, 1], "b": [2, 2, 2, 2]}
 
 
-def test_a_ratio_is_taken_round_by_round():
-    samples = {"base": [1.0, 10.0, 2.0], "case": [1.5, 15.0, 3.0]}  # the machine was slow in the second
+def test_ratios_are_computed_per_round():
+    samples = {"base": [1.0, 10.0, 2.0], "case": [1.5, 15.0, 3.0]}  # the machine was slow in the second round
     assert over(samples, "case", "base") == (1.5, 1.5, 1.5)
-    found = list(ratios(samples, "base", "over the base", "here"))
-    assert [(one.name, one.case, one.where, one.value) for one in found] == [("over the base", "case", "here", 1.5)]
+    (figure,) = ratios(samples, "base", "over the base", "here")
+    assert (figure.name, figure.case, figure.where, figure.value) == ("over the base", "case", "here", 1.5)
 
 
 def test_a_spread_is_the_median_and_the_quartiles():
@@ -43,6 +45,6 @@ def test_a_spread_is_the_median_and_the_quartiles():
     assert spread([7]) == (7, 7, 7)
 
 
-def test_times_are_told_in_milliseconds():
-    (found,) = milliseconds({"case": [0.001, 0.002, 0.003]}, "step", "here")
-    assert (found.value, found.low, found.high) == pytest.approx((2, 1.5, 2.5)) and found.unit == "ms"
+def test_times_are_converted_to_milliseconds():
+    (figure,) = milliseconds({"case": [0.001, 0.002, 0.003]}, "step", "here")
+    assert (figure.value, figure.low, figure.high) == pytest.approx((2, 1.5, 2.5)) and figure.unit == "ms"

@@ -53,5 +53,5 @@ def test_invalid_options_fail_with_one_line(arguments, message, refused):
 
 def test_a_folder_with_files_is_refused_and_left_unchanged(tmp_path, refused):
     (tmp_path / "precious.txt").write_text("mine")
-    assert "holds something already" in refused("demo", "--steps", 1, "--out", tmp_path)
+    assert "exists and is not empty" in refused("demo", "--steps", 1, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from actshift.analysis.contrast.contrast import METHODS
-from actshift.analysis.contrast.states import TOKENS
+from actshift.analysis.contrast.report import TOKENS
 from actshift.cli.main import load_verb
 from actshift.cli.options import LongPrompts, flags_of
 from actshift.demo.methods import METHODS as DEMO_METHODS

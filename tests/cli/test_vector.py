@@ -78,6 +78,6 @@ def test_invalid_options_fail_with_one_line_and_write_nothing(
     pairs = [{"prompt": "w1", "completion": " w2"}] * 2
     assert "give both in one form" in line(rows=files(tmp_path, POSITIVE, pairs))
     sides = files(tmp_path, POSITIVE, NEGATIVE)
-    assert "holds something already" in refused("vector", "--model", model, *sides, "--out", adapter)
+    assert "exists and is not empty" in refused("vector", "--model", model, *sides, "--out", adapter)
     assert "No model is given" in refused("vector", *sides, "--out", out)
     assert "is an adapter, not a model" in refused("vector", "--model", adapter, *sides, "--out", out)

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actshift import LowRank, SteeringConfig, Vector, attach
-from actshift.adapters import DiReFT, HeadScale, HeadVector, JoLA, LoReFT, NoReFT
+from actshift.adapters import ADAPTERS as REGISTERED
+from actshift.adapters import DiReFT, HeadAdapter, HeadScale, HeadVector, JoLA, LoReFT, NoReFT
 from actshift.sites import SITES
 from tests.zoo import ARCHITECTURES, example_inputs, output_of
 
@@ -33,7 +34,9 @@ ADAPTERS = {
     "head_vector": HeadVector(heads=(0, 2)),
     "jola": JoLA(),
 }
-HEADS_ONLY = {"head_scale", "head_vector", "jola"}
+_KINDS = {adapter.kind for adapter in ADAPTERS.values()}
+ADAPTERS |= {kind: cls() for kind, cls in REGISTERED.items() if kind not in _KINDS}  # a new adapter needs no entry
+HEADS_ONLY = {name for name, adapter in ADAPTERS.items() if isinstance(adapter, HeadAdapter)}
 OWN_SITE = {**dict.fromkeys(ADAPTERS, "post_block"), **dict.fromkeys(HEADS_ONLY, "attention_heads")}
 FEW = ("llama", "gpt2", "bert", "t5")
 

@@ -1,4 +1,4 @@
-"""Against an independent computation: numpy's SVD in float64, one matrix at a time."""
+"""Bases and projections against an independent computation: numpy's SVD in float64, one matrix at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 
 def projector(columns: torch.Tensor, rank: int) -> np.ndarray:
-    """Onto the leading `rank` directions of the columns, by the SVD."""
+    """Return the projection onto the leading `rank` directions of the columns, by the SVD."""
     left, *_ = np.linalg.svd(columns.double().numpy(), full_matrices=False)
     return left[:, :rank] @ left[:, :rank].T
 
@@ -29,19 +29,19 @@ def span(basis: torch.Tensor) -> np.ndarray:
 
 
 @given(SEEDS, st.integers(1, 12), st.integers(1, 40), st.sampled_from(DTYPES))
-def test_spans_what_the_svd_spans(seed, rank, width, dtype):
+def test_the_basis_spans_the_same_space_as_the_svd(seed, rank, width, dtype):
     columns = draw(seed, width, rank).to(dtype)
     basis = orthonormal_basis(columns)
     singular = np.linalg.svd(columns.double().numpy(), compute_uv=False)
-    if singular[-1] < 1e-4 * singular[0]:  # the two may count its rank differently
+    if singular[-1] < 1e-4 * singular[0]:  # the two can differ in its rank
         return
     np.testing.assert_allclose(span(basis), projector(columns, min(rank, width)), atol=1e-9)
 
 
 @given(SEEDS, st.integers(1, 8), st.integers(1, 6), st.integers(16, 64))
-def test_deficient_rank_leaves_zero_columns_and_makes_up_no_direction(seed, rank, true_rank, width):
+def test_a_deficient_rank_gives_zero_columns_and_no_extra_direction(seed, rank, true_rank, width):
     true_rank = min(rank, true_rank)
-    columns = (draw(seed, width, true_rank) @ draw(seed + 1, true_rank, rank)).float()  # rounding hides the rank
+    columns = (draw(seed, width, true_rank) @ draw(seed + 1, true_rank, rank)).float()  # rounding makes the rank full
     factor = np.linalg.cond(draw(seed + 1, true_rank, rank).numpy()) * np.linalg.cond(draw(seed, width, true_rank))
     if factor > 1e3:
         return
@@ -52,43 +52,43 @@ def test_deficient_rank_leaves_zero_columns_and_makes_up_no_direction(seed, rank
 
 
 @given(SEEDS, st.lists(st.integers(-30, 30), min_size=1, max_size=6))
-def test_the_scale_of_a_column_does_not_count(seed, exponents):
+def test_the_scale_of_a_column_does_not_matter(seed, exponents):
     columns = draw(seed, 24, len(exponents)).float()
     scaled = columns * torch.tensor([10.0**e for e in exponents])
     np.testing.assert_allclose(span(orthonormal_basis(scaled)), projector(columns, len(exponents)), atol=1e-5)
 
 
 @pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-5])
-def test_columns_that_are_nearly_parallel_are_two_directions(angle):
+def test_nearly_parallel_columns_are_two_directions(angle):
     first, second = torch.eye(16, dtype=torch.float64)[:2]
     columns = torch.stack([first, first + angle * second], dim=1)
     np.testing.assert_allclose(span(orthonormal_basis(columns)), np.diag([1.0, 1.0] + [0.0] * 14), atol=1e-9)
 
 
-def test_zero_and_repeated_columns():
+def test_zero_and_repeated_columns_add_no_direction():
     column = draw(0, 10, 1).float()
     assert not orthonormal_basis(torch.zeros(10, 3)).any()
     repeated = orthonormal_basis(torch.cat([column, -3 * column, torch.zeros(10, 1)], dim=1))
     np.testing.assert_allclose(span(repeated), projector(column, 1), atol=1e-12)
 
 
-def test_what_is_not_finite_does_not_stop_a_training_run():
+def test_columns_that_are_not_finite_give_a_finite_basis():
     columns = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]])
     assert torch.isfinite(orthonormal_basis(columns)).all()
 
 
 @given(SEEDS, st.integers(1, 4), st.integers(1, 5))
-def test_a_batch_is_its_members(seed, layers, rank):
+def test_a_batch_equals_its_members(seed, layers, rank):
     columns = draw(seed, layers, 20, rank)
     columns[0, :, -1] = 0
     rows = draw(seed + 1, layers, 3, 20)
     together = project_rows(rows, orthonormal_basis(columns))
-    for one, row, column in zip(together, rows, columns, strict=True):
-        torch.testing.assert_close(one, project_rows(row, orthonormal_basis(column)), atol=1e-12, rtol=1e-12)
+    for projected, row, column in zip(together, rows, columns, strict=True):
+        torch.testing.assert_close(projected, project_rows(row, orthonormal_basis(column)), atol=1e-12, rtol=1e-12)
 
 
 @given(SEEDS, st.integers(1, 8), st.integers(1, 8), st.sampled_from(DTYPES))
-def test_projection_is_the_formula_and_its_transpose(seed, n, rank, dtype):
+def test_projections_match_the_formula(seed, n, rank, dtype):
     rows, columns = draw(seed, n, 24).to(dtype), draw(seed + 1, 24, rank)
     basis = orthonormal_basis(columns)
     expected = torch.from_numpy(rows.double().numpy() @ (np.eye(24) - projector(columns, rank))).to(dtype)
@@ -99,7 +99,7 @@ def test_projection_is_the_formula_and_its_transpose(seed, n, rank, dtype):
     assert torch.equal(project_columns(rows.mT, basis), projected.mT)
 
 
-def test_without_a_basis_the_rows_keep_their_bits():
+def test_an_empty_span_leaves_the_rows_bit_identical():
     rows = torch.randn(4, 12)
     assert torch.equal(project_rows(rows, orthonormal_basis(torch.zeros(12, 3))), rows)
 
@@ -110,13 +110,13 @@ def test_a_row_within_the_span_becomes_exactly_zero(seed, rank):
     assert not project_rows(draw(seed + 1, 3, rank) @ columns.mT, orthonormal_basis(columns)).any()
 
 
-def test_nan_in_the_rows_is_not_hidden():
+def test_nan_in_the_rows_is_kept():
     rows = torch.tensor([[float("nan"), 1.0], [1.0, 1.0]])
     assert project_rows(rows, orthonormal_basis(torch.eye(2)[:, :1])).isnan().any()
 
 
 @given(SEEDS, st.integers(1, 8), st.integers(1, 6), st.sampled_from(["apart", "zero column", "deficient", "parallel"]))
-def test_away_from_the_columns_is_away_from_their_basis(seed, rank, n, case):
+def test_project_away_equals_projecting_with_the_basis(seed, rank, n, case):
     columns, rows = draw(seed, 3, 24, rank), draw(seed + 1, 3, n, 24)
     if case == "zero column":
         columns[1, :, 0] = 0
@@ -130,19 +130,19 @@ def test_away_from_the_columns_is_away_from_their_basis(seed, rank, n, case):
 
 
 @pytest.mark.parametrize("exponent", [-25, -22, -21, -19, -18, -10])
-def test_a_frame_counts_the_directions_that_a_basis_counts(exponent):
-    """By the limit √r · 2⁻²⁰, of which the smaller of two directions falls short, or not, by a factor of two."""
+def test_frame_and_basis_count_the_same_directions(exponent):
+    """Check on both sides of the limit √r · 2⁻²⁰, at least a factor of two away from it."""
     columns = torch.eye(16, dtype=torch.float64)[:, :2]
     columns[:, 1] = columns[:, 0] + 2.0**exponent * 2 * columns[:, 1]  # two unit columns: a direction of length 2^e √2
     np.testing.assert_allclose(span(parseval_frame(columns)), span(orthonormal_basis(columns)), atol=1e-9)
 
 
-def test_a_frame_of_what_is_zero_or_not_finite():
+def test_a_frame_of_zero_or_non_finite_columns_is_finite():
     assert not parseval_frame(torch.zeros(10, 3)).any()
     assert torch.isfinite(parseval_frame(torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0]]))).all()
     assert torch.equal(project_rows(rows := torch.randn(4, 12), parseval_frame(torch.zeros(12, 3))), rows)
 
 
-def test_away_from_columns_that_fill_the_space_nothing_is_left():
+def test_projecting_away_from_the_whole_space_leaves_zero():
     assert not project_away(torch.randn(4, 6), torch.randn(6, 9)).any()
     assert torch.equal(project_away(rows := torch.randn(4, 6), torch.full((6, 2), float("nan"))), rows)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actshift import JointConfig, LoReFT, SteeringConfig, attach
+from actshift import JointConfig, LoReFT, SteeringConfig, Vector, attach
 from actshift.tuner import steering_layers
 from actshift.tuner.traversal import modules_around_adapters
 from benchmarks.memory import kept_bytes
@@ -131,9 +131,9 @@ def test_switching_visits_no_inactive_adapter():
     model.add_adapter("second", SteeringConfig(rank=RANK))
     assert sum(1 for _ in modules_around_adapters(model)) == before
     for layer in steering_layers(model).values():
-        layer.lora_steer["third"] = torch.nn.Linear(1, 1)  # neither named nor trained before, so not visited
+        layer.lora_steer["third"] = Vector().build(1)  # neither named nor trained before, so not visited
     model.set_adapter("second")
-    assert all(layer.lora_steer["third"].weight.requires_grad for layer in steering_layers(model).values())
+    assert all(layer.lora_steer["third"].vector.requires_grad for layer in steering_layers(model).values())
 
 
 @pytest.mark.parametrize("start", ["import actshift", "import actshift.cli.main"])

@@ -76,7 +76,7 @@ def test_a_decoding_step_makes_few_python_calls_for_any_number_of_adapters():
     assert calls(lambda: steer(layer._host[0], (), token)) == few <= 17
 
 
-@pytest.mark.parametrize(("adapter", "limit"), [(LowRank(rank=2), 7000), (Vector(), 2500), (LoReFT(2), 2500)])
+@pytest.mark.parametrize(("adapter", "limit"), [(LowRank(rank=2), 9000), (Vector(), 3000), (LoReFT(2), 3000)])
 def test_an_adapter_needs_little_more_memory_than_plain_modules(adapter, limit):
     adapter.build(8)
     tracemalloc.start()
@@ -86,4 +86,4 @@ def test_an_adapter_needs_little_more_memory_than_plain_modules(adapter, limit):
         bytes_per_adapter = (tracemalloc.get_traced_memory()[0] - before) / len(shifts)
     finally:
         tracemalloc.stop()
-    assert bytes_per_adapter <= limit  # an empty nn.Module needs about 2,100 bytes, an nn.Linear 2,300
+    assert bytes_per_adapter <= limit  # an empty nn.Module needs 2,100 bytes, and some 300 more after torch.compile

@@ -42,9 +42,9 @@ def test_a_decode_step_costs_little_over_the_base():
 def test_sixteen_adapters_in_a_batch_cost_little_over_one():
     shape = SHAPE.with_(batch=16)
     base = shape.model().requires_grad_(False)
-    one, mixed = (METHODS[OURS](twin(base)).eval() for _ in range(2))
+    single, mixed = (METHODS[OURS](twin(base)).eval() for _ in range(2))
     with mixed.base_model._enable_peft_forward_hooks(adapter_names=adapters(mixed, shape.batch)):
-        assert decoding({OURS: Greedy(one, shape.ids), MIXED: Greedy(mixed, shape.ids)}) <= 1.25
+        assert decoding({OURS: Greedy(single, shape.ids), MIXED: Greedy(mixed, shape.ids)}) <= 1.25
 
 
 def decoding(rows: Mapping[str, Greedy]) -> float:

@@ -1,4 +1,4 @@
-"""Finding blocks: whatever wraps the model, whatever hangs inside it, and by name if nothing else tells."""
+"""`find_blocks` on every architecture, on wrapped and composite models, and by name."""
 
 from __future__ import annotations
 
@@ -41,72 +41,72 @@ def multimodal():
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture(name):
+def test_blocks_of_every_architecture(name):
     model = ARCHITECTURES[name]()
-    found = find_blocks(model)
-    assert len(found) == (4 if name == "t5" else LAYERS)
-    assert all(model.get_submodule(path) is block for path, block in found)
+    blocks = find_blocks(model)
+    assert len(blocks) == (4 if name == "t5" else LAYERS)
+    assert all(model.get_submodule(path) is block for path, block in blocks)
     first, last = FIRST_AND_LAST.get(name, ("model.layers.0", "model.layers.2"))
-    assert (found[0][0], found[-1][0]) == (first, last)
+    assert (blocks[0][0], blocks[-1][0]) == (first, last)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_bare_model_has_the_same_blocks(name):
+def test_the_model_without_its_head_has_the_same_blocks(name):
     model = ARCHITECTURES[name]()
     bare = find_blocks(model.base_model)
     assert [block for _, block in bare] == [block for _, block in find_blocks(model)]
 
 
 @pytest.mark.parametrize("auto", ["AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModel"])
-def test_any_head(auto):
+def test_blocks_are_found_with_any_head(auto):
     model = getattr(transformers, auto).from_config(ARCHITECTURES["qwen2"]().config)
     assert len(find_blocks(model)) == LAYERS
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "t5"])
-def test_adapters_inside_the_blocks_change_nothing(name):
+def test_adapters_inside_blocks_are_not_taken_for_blocks(name):
     model = ARCHITECTURES[name]()
     before = names(model)
     for _, block in find_blocks(model):
         block.add_module("actshift", nn.ModuleDict({"lora_steer": nn.ModuleList(nn.Linear(2, 2) for _ in range(9))}))
     assert names(model) == before
     assert names(get_peft_model(model, LoraConfig(target_modules="all-linear"))) == before
-    assert names(model) == before, "the layers LoRA wrapped are inside the same blocks"
+    assert names(model) == before
 
 
-def test_peft_wrappers_without_layers_of_their_own():
+def test_a_prompt_tuning_wrapper_is_unwrapped():
     model = ARCHITECTURES["llama"]()
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     assert names(get_peft_model(model, config)) == names(model)
 
 
 @pytest.mark.parametrize("part", [lambda model: model, lambda model: model.model])
-def test_a_multimodal_model_is_searched_in_its_text_part(part):
+def test_only_the_text_part_of_a_multimodal_model_is_searched(part):
     model = part(multimodal())
-    found = find_blocks(model)
-    assert [type(block).__name__ for _, block in found] == ["LlamaDecoderLayer"] * LAYERS
-    assert all("language_model" in name for name, _ in found)
+    blocks = find_blocks(model)
+    assert [type(block).__name__ for _, block in blocks] == ["LlamaDecoderLayer"] * LAYERS
+    assert all("language_model" in name for name, _ in blocks)
 
 
-def test_the_vision_part_can_be_named():
+def test_blocks_of_the_vision_part_can_be_chosen_by_name():
     vision = "model.vision_tower.encoder.layers"
     assert names(multimodal(), vision) == [f"{vision}.{layer}" for layer in range(5)]
 
 
-def test_a_composite_encoder_decoder_gives_both_halves():
+def test_a_composite_encoder_decoder_has_the_blocks_of_both_halves():
     vision, text = (ARCHITECTURES[name]().config for name in ("vit", "gpt2"))
     config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
-    found = names(transformers.VisionEncoderDecoderModel(config))
-    assert found[:LAYERS] == [f"encoder.layers.{layer}" for layer in range(LAYERS)]
-    assert found[LAYERS:] == [f"decoder.transformer.h.{layer}" for layer in range(LAYERS)]
+    blocks = names(transformers.VisionEncoderDecoderModel(config))
+    assert blocks[:LAYERS] == [f"encoder.layers.{layer}" for layer in range(LAYERS)]
+    assert blocks[LAYERS:] == [f"decoder.transformer.h.{layer}" for layer in range(LAYERS)]
 
 
-def test_one_half_of_an_encoder_decoder_can_be_named():
+def test_one_half_of_an_encoder_decoder_can_be_chosen_by_name():
     assert names(ARCHITECTURES["t5"](), "decoder.block") == ["decoder.block.0", "decoder.block.1"]
 
 
-def test_no_split_modules_stand_in_for_what_is_not_recorded(monkeypatch):
+def test_no_split_modules_are_used_if_nothing_is_recorded(monkeypatch):
     model = ARCHITECTURES["bert"]()
     expected = names(model)
     for cls in {type(module) for module in model.modules() if hasattr(module, "_can_record_outputs")}:
@@ -114,15 +114,15 @@ def test_no_split_modules_stand_in_for_what_is_not_recorded(monkeypatch):
     assert names(model) == expected
 
 
-def test_a_plain_module_is_read_by_its_structure():
+def test_the_longest_outermost_list_is_used_for_a_plain_module():
     block = nn.Sequential(nn.Linear(2, 2), nn.ModuleList(nn.Linear(2, 2) for _ in range(9)))
     model = nn.ModuleDict({"stem": nn.ModuleList([nn.Linear(2, 2)]), "body": nn.ModuleList([block, nn.Identity()])})
     assert names(model) == ["body.0", "body.1"]
 
 
-def test_an_even_choice_is_left_to_the_user():
+def test_lists_of_equal_length_are_an_error_that_names_them():
     model = nn.ModuleDict({side: nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]) for side in ("left", "right")})
-    message = r"has 2 lists .* 'left' \(2 Linear\), 'right' \(2 Linear\); name .* blocks='left'"
+    message = r"has 2 lists .* 'left' \(2 Linear\), 'right' \(2 Linear\)\. Choose .* blocks='left'"
     with pytest.raises(ActshiftError, match=message):
         find_blocks(model)
     assert names(model, "right") == ["right.0", "right.1"]
@@ -131,16 +131,19 @@ def test_an_even_choice_is_left_to_the_user():
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        ("model.layer", r"'model.layer' does not exist in LlamaForCausalLM; .* 'model.layers' \(3 Llama"),
-        ("model.layers.0.mlp", r"is a LlamaMLP in LlamaForCausalLM; name a list of blocks: 'model.layers'"),
+        ("model.layer", r"'model.layer' does not exist in LlamaForCausalLM\. .* 'model.layers' \(3 Llama"),
+        (
+            "model.layers.0.mlp",
+            r"is a LlamaMLP in LlamaForCausalLM\. Give the name of a list .* 'model.layers'",
+        ),
         ("", r"blocks='' is a LlamaForCausalLM"),
     ],
 )
-def test_a_name_that_is_no_list(blocks, message):
+def test_a_name_that_is_not_a_list_is_rejected(blocks, message):
     with pytest.raises(ActshiftError, match=message):
         find_blocks(ARCHITECTURES["llama"](), blocks)
 
 
-def test_nothing_to_find():
-    with pytest.raises(ActshiftError, match="Linear holds no list of transformer blocks"):
+def test_a_model_without_blocks_is_rejected():
+    with pytest.raises(ActshiftError, match="Linear contains no list of transformer blocks"):
         find_blocks(nn.Linear(2, 2))

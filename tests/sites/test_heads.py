@@ -1,4 +1,4 @@
-"""The contract of `attention_heads`: into the host goes what each query head made of its values, side by side."""
+"""The site `attention_heads`: the host's input is the concatenated outputs of the query heads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.zoo import ARCHITECTURES, MORE, WIDTH, example_inputs
 ALL = {**ARCHITECTURES, **MORE}
 HEADS = 4
 HYBRID = {"qwen3_next": [1], "qwen3_5_text": [1], "qwen3_5_moe_text": [1], "lfm2": [1]}  # the layers with attention
-GATED = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")  # a sigmoid of the query's gate weighs every number
-NORMED = {"bitnet": "self_attn.attn_sub_norm"}  # all heads together
-# These do not call transformers' attention interface, but keep their values: in the cache, or in a projection.
+GATED = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")  # a sigmoid gate multiplies every output
+NORMED = {"bitnet": "self_attn.attn_sub_norm"}  # a norm over all heads
+# These do not call the attention interface of transformers. Their values are in the cache, or in a projection.
 CACHED = ("falcon", "bloom", "mpt", "gpt_neo", "gptj", "codegen", "xglm")
 PROJECTED = {"deberta-v2": "value_proj"}
 VARIANTS = [
@@ -42,7 +42,7 @@ Attention = tuple[Tensor, Tensor]
 
 @pytest.fixture
 def attended(monkeypatch) -> Callable[[nn.Module], list[Attention]]:
-    """Make a model's eager attention write down, at each call, the weights it found and the values it was given."""
+    """Return a function that makes a model's eager attention record its weights and values in every call."""
     calls: list[Attention] = []
 
     def record(original):
@@ -64,7 +64,7 @@ def attended(monkeypatch) -> Callable[[nn.Module], list[Attention]]:
 
 
 def _run(name: str, model: nn.Module, watch) -> list[tuple[Tensor, Attention]]:
-    """Per host: what entered it, and the attention that should be there."""
+    """Return the input of each host, and the attention weights and values it should consist of."""
     hosts = resolve(model, "attention_heads", HYBRID.get(name))
     calls = watch(model)
     entered: list[tuple[Tensor, Attention | None]] = []
@@ -91,7 +91,7 @@ def _run(name: str, model: nn.Module, watch) -> list[tuple[Tensor, Attention]]:
 
 
 def _heads_side_by_side(weights: Tensor, values: Tensor) -> Tensor:
-    """Return `[batch, seq, heads · d_head]`: each query head's weighted sum of the values of its group."""
+    """Return `[batch, seq, heads · d_head]`: the weighted sum of values of each query head."""
     group = weights.shape[1] // values.shape[1]
     return torch.cat([weights[:, head] @ values[:, head // group] for head in range(weights.shape[1])], dim=-1)
 
@@ -102,7 +102,7 @@ def _assert_heads(name: str, model: nn.Module, watch) -> None:
         assert (host.heads, host.width) == (weights.shape[1], weights.shape[1] * values.shape[-1])
         assert x.shape[-1] == host.width
         expected = _heads_side_by_side(weights, values)
-        assert expected.std() > 0.01, "silent heads prove nothing"
+        assert expected.std() > 0.01, "heads with output zero make the test vacuous"
         if name in GATED:
             gate = x / expected
             assert gate.min() >= 0 and gate.max() <= 1
@@ -113,21 +113,21 @@ def _assert_heads(name: str, model: nn.Module, watch) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_head_is_where_it_should_be(name, attended):
+def test_the_input_of_the_host_is_the_heads_of_every_architecture(name, attended):
     model = ALL[name]()
     assert {host.heads for host in resolve(model, "attention_heads", HYBRID.get(name))} == {HEADS}
     _assert_heads(name, model, attended)
 
 
 @pytest.mark.parametrize(("name", "overrides", "width"), VARIANTS)
-def test_the_width_is_that_of_the_heads(name, overrides, width, attended):
+def test_the_width_is_heads_times_d_head_in_config_variants(name, overrides, width, attended):
     model = ALL[name](**overrides)
     assert {host.width for host in resolve(model, "attention_heads", HYBRID.get(name))} == {width}
     _assert_heads(name, model, attended)
 
 
-def test_heads_in_another_order_are_told_apart(attended):
-    """Grouped-query attention read the wrong way round (head modulo groups) must not pass."""
+def test_the_check_detects_a_wrong_order_of_heads(attended):
+    """Values of grouped-query attention with the wrong mapping (head modulo groups) must not pass."""
     x, (weights, values) = _run("llama", ALL["llama"](), attended)[0]
     wrong = torch.cat([weights[:, head] @ values[:, head % values.shape[1]] for head in range(HEADS)], dim=-1)
     with pytest.raises(AssertionError):
@@ -136,7 +136,7 @@ def test_heads_in_another_order_are_told_apart(attended):
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize(("name", "target"), [("qwen3", "o_proj"), ("gpt2", "c_proj"), ("bert", "dense")])
-def test_a_projection_that_lora_wrapped(name, target):
+def test_a_projection_wrapped_by_lora_is_found(name, target):
     plain = resolve(ALL[name](), "attention_heads")
     model = get_peft_model(ALL[name](), LoraConfig(target_modules=[target]))
     hosts = resolve(model, "attention_heads")
@@ -149,7 +149,7 @@ def test_a_projection_that_lora_wrapped(name, target):
     assert entered == [WIDTH] * len(hosts)
 
 
-def test_a_quantised_projection_is_read_by_its_in_features():
+def test_the_width_of_a_quantised_projection_is_its_in_features():
     class Quantised(nn.Module):
         in_features, out_features = 64, WIDTH
 
@@ -160,23 +160,24 @@ def test_a_quantised_projection_is_read_by_its_in_features():
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "mixer"),
     [("qwen3_next", r"linear_attn \(Qwen3NextGatedDeltaNet\)"), ("lfm2", r"conv \(Lfm2ShortConv\)")],
 )
-def test_a_block_without_heads_names_those_that_have_them(name, found):
-    message = rf"block 'layers.0' .* mixes tokens by {found}; steer .* layers=\[1\], or use site='post_attention'"
+def test_a_block_without_heads_is_an_error_that_names_the_layers_with_heads(name, mixer):
+    message = rf"Block 'layers.0' .* mixes tokens by {mixer}\. Steer .* layers=\[1\], or use site='post_attention'"
     with pytest.raises(ActshiftError, match=message):
         resolve(ALL[name](), "attention_heads")
 
 
-def test_an_architecture_without_a_row():
+def test_an_unknown_architecture_is_rejected():
     model = transformers.MambaModel(transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=8))
-    with pytest.raises(ActshiftError, match=r"attention_heads is not known for model_type 'mamba' .*post_block.*llama"):
+    message = r"Site 'attention_heads' is not known for model_type 'mamba' .*post_block.*llama"
+    with pytest.raises(ActshiftError, match=message):
         resolve(model, "attention_heads")
 
 
 @pytest.mark.parametrize("heads", [5, 0])
-def test_a_width_that_the_heads_do_not_divide(heads):
+def test_a_width_that_is_no_multiple_of_the_heads_is_rejected(heads):
     model = ALL["llama"]()
     model.config.num_attention_heads = heads
     with pytest.raises(ActshiftError, match=f"o_proj' .* 32 wide and config.num_attention_heads is {heads}"):

@@ -1,4 +1,4 @@
-"""The contract of the branch table: what the hosts put out is what the block adds to its skip."""
+"""The sites of both branches: the outputs of the hosts sum to the change of the residual stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = [
 ]
 
 _BERT_NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
-POST_NORMS = {  # post-norm blocks norm each sum: the norms after attention's and after the MLP's
+POST_NORMS = {  # post-norm blocks normalise each sum: the norm after the attention, and the norm after the MLP
     **dict.fromkeys(
         ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text", "deberta-v2"),
         _BERT_NORMS,
@@ -37,7 +37,7 @@ def _first(output) -> Tensor:
 
 
 def _streams(model: nn.Module, inputs: dict[str, Tensor]) -> list[dict]:
-    """Per block: what enters it, leaves it, and leaves the hosts of its branches."""
+    """Return for each block its input, its output, and the outputs of its branches' hosts."""
     streams: list[dict] = []
 
     def enter(record, module, args, kwargs):
@@ -72,35 +72,35 @@ def _assert_identity(record: dict, norms: tuple[str, str] | None) -> None:
         with torch.no_grad():
             expected = after_mlp(after_attention(record["in"] + attention) + mlp)
     for branch in (attention, mlp):
-        assert branch.std() > 0.01, "a silent branch proves nothing"
+        assert branch.std() > 0.01, "a branch with output zero makes the test vacuous"
     torch.testing.assert_close(expected, out, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_branches_and_the_skip_make_the_block(name):
+def test_input_plus_branches_is_the_output_of_every_block(name):
     model = ALL[name]()
     for record in _streams(model, example_inputs(name)):
         _assert_identity(record, POST_NORMS.get(name))
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
-def test_whatever_the_config_asks(name, overrides):
+def test_input_plus_branches_is_the_output_in_config_variants(name, overrides):
     model = ALL[name](**overrides)
     norms = ("self_attn_layer_norm", "final_layer_norm") if "do_layer_norm_before" in overrides else None
     for record in _streams(model, example_inputs(name)):
         _assert_identity(record, norms)
 
 
-def test_a_norm_that_only_sounds_like_the_branch_is_told_apart():
-    """Llama's post_attention_layernorm is the norm before its MLP: the identity must not hold there."""
+def test_the_check_detects_a_wrong_module():
+    """Llama's post_attention_layernorm is the norm before the MLP, so the identity must fail with it."""
     model = ALL["llama"]()
     block = resolve(model)[0].module
-    found = {}
-    block.post_attention_layernorm.register_forward_hook(lambda module, args, output: found.update(attention=output))
+    outputs = {}
+    block.post_attention_layernorm.register_forward_hook(lambda module, args, output: outputs.update(attention=output))
     record = _streams(model, example_inputs("llama"))[0]
     with pytest.raises(AssertionError):
-        _assert_identity({**record, **found}, None)
+        _assert_identity({**record, **outputs}, None)
 
 
-def test_every_row_of_the_table_is_tested():
+def test_every_architecture_in_the_table_is_tested():
     assert set(BRANCHES) == {build().config.model_type for build in ALL.values()}

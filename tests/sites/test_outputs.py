@@ -1,4 +1,4 @@
-"""The contract of the output maps: what the MLP's branch adds to the skip is written by them, and by nothing else."""
+"""MLP output maps: they, and nothing else, write the MLP branch, for every architecture."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from actshift.sites import OutputMap, mlp_outputs, resolve
 from tests.zoo import ARCHITECTURES, LAYERS, MORE, WIDTH, example_inputs
 
 ALL = {**ARCHITECTURES, **MORE}
-# A norm or a scale ends these branches: what the maps wrote is what enters it.
-ENDED = ("gemma2", "gemma3", "olmo2", "olmo3", "flex_olmo", "exaone4", "glm4", "dinov2")
-EXPERTS = {  # the maps of the last block, which has experts
+# A norm or a scale ends these branches. The maps write its input.
+NORM_AT_END = ("gemma2", "gemma3", "olmo2", "olmo3", "flex_olmo", "exaone4", "glm4", "dinov2")
+EXPERTS = {  # output maps of the last block, which has experts
     "mixtral qwen3_moe phimoe olmoe gpt_oss flex_olmo": ["mlp.experts.down_proj"],
     "qwen2_moe qwen3_next qwen3_5_moe_text": ["mlp.experts.down_proj", "mlp.shared_expert.down_proj"],
     "deepseek_v3": ["mlp.experts.down_proj", "mlp.shared_experts.down_proj"],
@@ -47,19 +47,19 @@ def _stream_axis(output: OutputMap) -> int:
 
 
 def _written(name: str, model: nn.Module, layer: int, raw: bool = True) -> Tensor:
-    """What the MLP's branch of one layer gives: before the norm that may end it, if `raw`."""
+    """Return the output of one layer's MLP branch, before the norm that may end it if `raw`."""
     host = resolve(model, "post_mlp", [layer])[0]
-    found = []
+    outputs = []
 
     def keep(module, args, output):
-        given = args[0] if raw and name in ENDED else output
-        found.append((given[0] if isinstance(given, tuple) else given).clone())
+        hidden = args[0] if raw and name in NORM_AT_END else output
+        outputs.append((hidden[0] if isinstance(hidden, tuple) else hidden).clone())
 
     hook = host.module.register_forward_hook(keep)
     with torch.no_grad():
         model(**example_inputs(name))
     hook.remove()
-    return found[0]
+    return outputs[0]
 
 
 def _assert_maps(name: str, model: nn.Module) -> None:
@@ -69,7 +69,7 @@ def _assert_maps(name: str, model: nn.Module) -> None:
         weight, axis = _weight(output), _stream_axis(output)
         before, saved = _written(name, model, output.layer), weight.data.clone()
         direction = torch.randn(WIDTH, generator=draw)
-        with torch.no_grad():  # a change of the weight that writes along one direction only
+        with torch.no_grad():  # change the weight so that it writes along one direction
             rows = torch.randn(weight.select(axis, 0).shape, generator=draw)
             shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
             weight += direction.view(shape) * rows.unsqueeze(axis)
@@ -87,17 +87,17 @@ def _assert_maps(name: str, model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_maps_write_the_branch_and_nothing_else_does(name):
+def test_only_the_output_maps_write_the_branch(name):
     _assert_maps(name, ALL[name]())
 
 
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS)
-def test_whatever_the_config_asks(name, overrides):
+def test_only_the_output_maps_write_the_branch_in_config_variants(name, overrides):
     _assert_maps(name, ALL[name](**overrides))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_map_is_where_it_says(name):
+def test_names_modules_and_widths_of_the_maps(name):
     model = ALL[name]()
     blocks = resolve(model)
     outputs = mlp_outputs(model)
@@ -112,7 +112,7 @@ def test_every_map_is_where_it_says(name):
     assert [last] == experts if experts else len(last) == 1
 
 
-def test_layers_are_those_of_resolve():
+def test_layers_are_selected_as_in_resolve():
     model = ALL["qwen2_moe"]()
     assert [output.layer for output in mlp_outputs(model, [-1, 0])] == [2, 2, 0, 0]
     with pytest.raises(ActshiftError, match="layer 3 is out of range"):
@@ -121,12 +121,12 @@ def test_layers_are_those_of_resolve():
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "qwen2_moe", "mixtral", "gpt_oss", "llama4_text"])
-def test_the_names_are_those_that_peft_takes(name):
-    """What LoRA then adds to the branch lies in col(B); in Llama-4, whose stacks PEFT reads transposed, in col(Aᵀ)."""
+def test_lora_on_the_names_writes_to_the_branch(name):
+    """LoRA changes the branch within col(B), or within col(Aᵀ) in Llama-4, whose stacks PEFT reads transposed."""
     plain = mlp_outputs(ALL[name]())
     modules = [output.name for output in plain if output.parameter is None]
     parameters = [output.name for output in plain if output.parameter is not None]
-    both = [path.replace("down_proj", "gate_up_proj") for path in parameters]  # nests one wrapper in another
+    both = [path.replace("down_proj", "gate_up_proj") for path in parameters]  # nests two of PEFT's wrappers
     config = LoraConfig(r=2, target_modules=modules or None, target_parameters=parameters + both or None)
     model = get_peft_model(ALL[name](), config).eval()
     outputs = mlp_outputs(model)
@@ -146,7 +146,7 @@ def test_the_names_are_those_that_peft_takes(name):
         torch.testing.assert_close(change @ basis @ basis.T, change, rtol=1e-4, atol=1e-4)
 
 
-def test_a_composite_gives_each_half_its_own_maps():
+def test_each_half_of_a_composite_has_its_own_maps():
     vision, text = ALL["vit"]().config, ALL["gpt2"](n_embd=16).config
     config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
     outputs = mlp_outputs(transformers.VisionEncoderDecoderModel(config), [0, LAYERS])
@@ -156,13 +156,13 @@ def test_a_composite_gives_each_half_its_own_maps():
     ]
 
 
-def test_an_architecture_without_a_row():
+def test_an_unknown_architecture_is_rejected():
     model = transformers.MambaModel(transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=8))
     with pytest.raises(ActshiftError, match=r"MLP output map is not known for model_type 'mamba' .* one of: .*llama"):
         mlp_outputs(model)
 
 
-def test_a_row_that_this_model_does_not_match():
+def test_a_model_without_the_expected_module_is_rejected():
     model = ALL["llama"]()
     model.config.model_type = "gpt2"
     with pytest.raises(ActshiftError, match=r"should be 'mlp.c_proj', which block 'model.layers.0' .* lacks"):

@@ -1,4 +1,4 @@
-"""Positions: the value, and its mask against a computation by hand, row by row."""
+"""Positions, and the mask of steered tokens against a computation row by row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POSITIONS = st.one_of(
 
 
 def steered_by_hand(positions: Positions, prompt: int, generated: int) -> list[bool]:
-    """Which of a row's tokens are steered, with the padding left out."""
+    """Return for each token of a row without padding whether it is steered."""
     names = [f"p{i}" for i in range(prompt)] + [f"g{i}" for i in range(generated)]
     if positions == Positions.all():
         chosen = set(names)
@@ -34,14 +34,14 @@ def steered_by_hand(positions: Positions, prompt: int, generated: int) -> list[b
 
 @st.composite
 def batches(draw):
-    """Rows of (prompt length, generated length), with padding on each side of both parts."""
+    """Draw rows of (prompt length, generated length), and the side of the padding of each part."""
     rows = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), min_size=1, max_size=4))
     sides = [(draw(st.booleans()), draw(st.booleans())) for _ in rows]
     return rows, sides
 
 
 @given(POSITIONS, batches(), st.data())
-def test_mask_is_that_of_each_row_alone(positions, batch, data):
+def test_the_mask_of_a_padded_batch_equals_the_mask_of_each_row(positions, batch, data):
     rows, sides = batch
     width, more = max(p for p, _ in rows), max(g for _, g in rows)
     attended, expected = [], []
@@ -58,34 +58,34 @@ def test_mask_is_that_of_each_row_alone(positions, batch, data):
     mask = steered_tokens(positions, index, length)
     assert mask.tolist() == expected
 
-    start = data.draw(st.integers(0, width + more))  # a stretch of the row, as a decoding step sees it
+    start = data.draw(st.integers(0, width + more))  # a slice of the row, as in a decoding step
     end = data.draw(st.integers(start, width + more))
     assert torch.equal(steered_tokens(positions, index[:, start:end], length), mask[:, start:end])
 
 
 @given(POSITIONS)
-def test_dict_and_back(positions):
+def test_dict_round_trip(positions):
     assert Positions.from_dict(positions.to_dict()) == positions
 
 
-def test_reads_well():
+def test_positions_as_words():
     written = [str(p) for p in (Positions(), Positions.last_token(), Positions.ends(7, 7), Positions.ends(first=2))]
     assert written == ["all tokens", "last prompt token", "first 7 and last 7 prompt tokens", "first 2 prompt tokens"]
     assert Positions.prompt().to_dict() == {"where": "prompt"}
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda: Positions("promt"), "did you mean 'prompt'"),
         (lambda: Positions.ends(), "give first or last"),
         (lambda: Positions.ends(first=-1), "from 0 up, got -1"),
         (lambda: Positions.ends(last=True), "got True"),
-        (lambda: Positions("prompt", first=2), "a whole part"),
+        (lambda: Positions("prompt", first=2), "which only 'ends' takes"),
         (lambda: Positions.from_dict("f7+l7"), "'f7\\+l7'"),
         (lambda: Positions.from_dict({"where": "ends", "frist": 1}), "did you mean 'first'"),
     ],
 )
-def test_errors_say_what_to_do(make, says):
-    with pytest.raises(ActshiftError, match=says):
+def test_invalid_positions_are_errors_with_a_fix(make, message):
+    with pytest.raises(ActshiftError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Resolving: sites and layers to modules, and what is said where that cannot be."""
+"""`resolve`: sites and layers to modules, and its errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from actshift._lazy import site_names
 from actshift.errors import ActshiftError
 from actshift.sites import SITES, Host, resolve
 from tests.zoo import ARCHITECTURES, LAYERS, WIDTH
@@ -22,7 +23,7 @@ def llama():
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_host_is_where_it_says(name, site):
+def test_names_modules_and_widths_of_the_hosts(name, site):
     model = ARCHITECTURES[name]()
     hosts = resolve(model, site)
     assert [host.layer for host in hosts] == list(range(4 if name == "t5" else LAYERS))
@@ -30,7 +31,7 @@ def test_every_host_is_where_it_says(name, site):
     assert all(model.get_submodule(host.name) is host.module for host in hosts)
 
 
-def test_layers_count_from_either_end_and_keep_their_order(llama):
+def test_negative_layers_count_from_the_end_and_the_order_is_kept(llama):
     assert [host.name for host in resolve(llama, "post_mlp", [-1, 0])] == [
         "model.layers.2.mlp",
         "model.layers.0.mlp",
@@ -38,7 +39,7 @@ def test_layers_count_from_either_end_and_keep_their_order(llama):
     assert resolve(llama, layers=range(1, 3)) == resolve(llama)[1:]
 
 
-def test_hosts_in_a_wrapped_model_are_named_from_the_model_inside(llama):
+def test_names_are_relative_to_the_model_inside_a_wrapper(llama):
     plain = resolve(llama, "post_attention")
     wrapped = get_peft_model(ARCHITECTURES["llama"](), LoraConfig(target_modules=["q_proj"]))
     hosts = resolve(wrapped, "post_attention")
@@ -56,7 +57,7 @@ def test_each_half_of_a_composite_has_its_own_width_and_branches():
     ]
 
 
-def test_hybrid_blocks_take_the_branch_they_have():
+def test_hybrid_blocks_use_the_attention_branch_they_have():
     kinds = ["linear_attention", "full_attention"]
     size = dict(vocab_size=8, hidden_size=16, intermediate_size=8, num_attention_heads=2, num_key_value_heads=2)
     config = transformers.AutoConfig.for_model("qwen3_5_text", num_hidden_layers=2, layer_types=kinds, **size)
@@ -77,7 +78,7 @@ def test_hybrid_blocks_take_the_branch_they_have():
         ("12", "is not a list of block indices"),
     ],
 )
-def test_layers_that_do_not_fit(llama, layers, message):
+def test_invalid_layers_are_rejected(llama, layers, message):
     with pytest.raises(ActshiftError, match=message):
         resolve(llama, layers=layers)
 
@@ -87,31 +88,35 @@ def test_layers_that_do_not_fit(llama, layers, message):
     [
         ("post_atention", "did you mean 'post_attention'"),
         ("post-block", "did you mean 'post_block'"),
-        ("everywhere", "no site 'everywhere'; the sites are post_block, post_mlp, post_attention"),
+        ("everywhere", "no site 'everywhere'. The sites are post_block, post_mlp, post_attention"),
     ],
 )
-def test_a_misspelt_site(llama, site, message):
+def test_an_unknown_site_is_rejected_with_the_nearest_name(llama, site, message):
     with pytest.raises(ActshiftError, match=message):
         resolve(llama, site)
 
 
-def test_an_architecture_without_a_row_is_named_and_post_block_still_works():
+def test_an_unknown_architecture_supports_only_post_block():
     model = transformers.MambaModel(transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=8))
     assert [host.name for host in resolve(model)] == ["layers.0", "layers.1"]
-    with pytest.raises(ActshiftError, match=r"post_mlp is not known for model_type 'mamba' .*post_block.*llama"):
+    with pytest.raises(ActshiftError, match=r"Site 'post_mlp' is not known for model_type 'mamba' .*post_block.*llama"):
         resolve(model, "post_mlp")
 
 
-def test_a_row_that_this_model_does_not_match(llama):
+def test_a_model_without_the_expected_module_is_rejected(llama):
     model = ARCHITECTURES["llama"]()
     model.config.model_type = "gpt_neox"
     with pytest.raises(ActshiftError, match="should be 'attention', which this LlamaDecoderLayer lacks"):
         resolve(model, "post_attention")
 
 
-def test_an_unknown_width():
+def test_a_model_without_a_known_width_is_rejected():
     with pytest.raises(ActshiftError, match=r"width of block '0\.0' is not known: the model has no config"):
         resolve(nn.Sequential(nn.ModuleList([nn.Linear(2, 2)])))
+
+
+def test_site_names_for_help_texts_are_the_registry():
+    assert site_names() == list(SITES)
 
 
 def test_importing_sites_does_not_import_transformers():
@@ -119,6 +124,6 @@ def test_importing_sites_does_not_import_transformers():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_host_says_where_it_is(llama):
+def test_the_fields_of_a_host(llama):
     host = resolve(llama, "post_mlp", [1])[0]
     assert host == Host("post_mlp", 1, "model.layers.1.mlp", llama.model.layers[1].mlp, WIDTH)

@@ -12,7 +12,7 @@ import yaml
 
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
-from actshift.tasks.catalogue import OWN_TASK
+from actshift.tasks.catalogue import PAGE
 
 MINIMAL = {"data": "rows.jsonl", "prompt": "{a} + {b} =", "completion": " {c}"}
 ROWS = [{"a": number, "b": 1, "c": number + 1} for number in range(30)]
@@ -32,7 +32,7 @@ def describe(tmp_path: Path):
 
 
 def test_the_example_in_the_docs_runs(tmp_path: Path) -> None:
-    rows, task = re.findall(r"```(?:json|yaml)\n(.*?)```", OWN_TASK.read_text(encoding="utf-8"), re.DOTALL)
+    rows, task = re.findall(r"```(?:json|yaml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "capitals.jsonl").write_text(rows)
     (tmp_path / "capitals.yaml").write_text(task)
     capitals = get_task(tmp_path / "capitals.yaml")
@@ -117,7 +117,11 @@ def test_rows_that_do_not_fit_the_task_raise(describe, changes: dict[str, Any], 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "must hold one 'name: value' a line"), ("a: [", "is not valid"), (None, "cannot be read: No such file")],
+    [
+        ("- a\n", "must contain one 'name: value' per line"),
+        ("a: [", "is not valid"),
+        (None, "cannot be read: No such file"),
+    ],
 )
 def test_a_file_that_is_not_a_mapping_raises(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "task.yaml"

@@ -79,8 +79,8 @@ def test_config_file_contains_settings(name: str, tmp_path: Path) -> None:
     [
         ("run.yaml", "a: [", "is not valid: while parsing"),
         ("run.json", "a: 1", "is not valid: Expecting value"),
-        ("run.yaml", "- a", "must hold one 'name: value' a line"),
-        ("run.yaml", "", "must hold one 'name: value' a line"),
+        ("run.yaml", "- a", "must contain one 'name: value' per line"),
+        ("run.yaml", "", "must contain one 'name: value' per line"),
         ("run.yaml", None, "cannot be read: No such file or directory"),
     ],
 )

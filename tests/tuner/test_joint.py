@@ -61,7 +61,7 @@ def joint(base):
         ({"target_modules": None}, "needs target_modules for its LoRA half"),
         ({"steering": LowRank()}, "steering must be a SteeringConfig"),
         ({"orthogonality": True}, "orthogonality must be Orthogonality"),
-        ({"steering": SteeringConfig(site="post_mlp"), "orthogonality": {"sied": "read"}}, "unknown field 'sied'"),
+        ({"steering": SteeringConfig(site="post_mlp"), "orthogonality": {"sied": "read"}}, "Unknown field 'sied'"),
     ],
 )
 def test_invalid_fields_raise_one_line_errors(fields, message):

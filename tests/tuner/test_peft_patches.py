@@ -61,7 +61,7 @@ def patched_functions() -> set[str]:
                 members = {f"{name}.{key}": member for key, member in vars(value).items()}
             for path, member in members.items():
                 function = member.__func__ if type(member) in (classmethod, staticmethod) else member
-                if type(function) is FunctionType and function.__globals__["__name__"].startswith("actshift"):
+                if type(function) is FunctionType and str(function.__globals__.get("__name__")).startswith("actshift"):
                     patched.add(f"{module_name}.{path}")
     return patched
 

@@ -12,7 +12,6 @@ from actshift.adapters.base import HeadAdapter as HeadAdapter
 from actshift.adapters.base import RankAdapter as RankAdapter
 from actshift.adapters.base import Shift as Shift
 from actshift.adapters.base import adapter_from_dict as adapter_from_dict
-from actshift.adapters.base import register as register
 from actshift.adapters.jola import JoLA as JoLA
 from actshift.adapters.lofit import HeadScale as HeadScale
 from actshift.adapters.lofit import HeadVector as HeadVector

@@ -11,18 +11,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from actshift.adapters.factors import Factors
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_fields, did_you_mean
 
 ADAPTERS: dict[str, type[Adapter]] = {}
-"""Adapter classes by `kind`. The `register` decorator on each class fills it."""
-
-AdapterClass = TypeVar("AdapterClass", bound="type[Adapter]")
+"""Adapter classes by `kind`. Defining a subclass of `Adapter` that names its `kind` adds it."""
 
 
 class Shift(nn.Module):
@@ -76,13 +74,17 @@ class Adapter(ABC):
     """Base class of adapter descriptions: the hyperparameters of one intervention Δ, without weights.
 
     A config stores an adapter, and each steered site builds a `Shift` from it. A subclass is a frozen dataclass that
-    names its `kind`, validates its fields in `__post_init__`, and is decorated with `register`. A freshly built shift
-    must return exactly zero, which leaves the model unchanged until training starts.
+    names its `kind`, which registers it, and validates its fields in `__post_init__`. A freshly built shift must
+    return exactly zero, which leaves the model unchanged until training starts.
 
     Source: docs/method.md#adapters.
     """
 
     kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            ADAPTERS[cls.kind] = cls
 
     @abstractmethod
     def build(self, width: int, heads: int | None = None) -> Shift:
@@ -137,10 +139,9 @@ class HeadAdapter(Adapter):
         Raises:
             ActshiftError: the site has no attention heads, or `width` is not a multiple of their number.
 
-        Example:
-            >>> from actshift import JoLA
-            >>> JoLA().head_width(64, heads=4)
-            16
+        >>> from actshift import JoLA
+        >>> JoLA().head_width(64, heads=4)
+        16
         """
         if heads is None:
             raise ActshiftError(
@@ -154,22 +155,15 @@ class HeadAdapter(Adapter):
         return width // heads
 
 
-def register(cls: AdapterClass) -> AdapterClass:
-    """Add an adapter class to `ADAPTERS` under its `kind`. Use it as a class decorator."""
-    ADAPTERS[cls.kind] = cls
-    return cls
-
-
 def adapter_from_dict(values: dict[str, Any]) -> Adapter:
     """Return the adapter that `Adapter.to_dict` described.
 
     Raises:
         ActshiftError: an unknown kind or field. The message suggests the nearest allowed name.
 
-    Example:
-        >>> from actshift import LowRank
-        >>> adapter_from_dict(LowRank(rank=4).to_dict())
-        LowRank(rank=4, activation='silu', bias=False, init='default')
+    >>> from actshift import LowRank
+    >>> adapter_from_dict(LowRank(rank=4).to_dict())
+    LowRank(rank=4, activation='silu', bias=False, init='default')
     """
     fields = dict(values)
     kind = fields.pop("kind", None)
@@ -178,13 +172,7 @@ def adapter_from_dict(values: dict[str, Any]) -> Adapter:
             f"Unknown adapter kind {kind!r}{did_you_mean(kind, ADAPTERS)}. Use one of {', '.join(sorted(ADAPTERS))}."
         )
     cls = ADAPTERS[kind]
-    allowed = [field.name for field in dataclasses.fields(cls)]
-    for name in fields:
-        if name not in allowed:
-            raise ActshiftError(
-                f"Unknown field {name!r} of adapter {kind!r}{did_you_mean(name, allowed)}. Its fields are: "
-                f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
-            )
+    check_fields(f"adapter {kind!r}", fields, [field.name for field in dataclasses.fields(cls)])
     return cls(**fields)
 
 
@@ -198,17 +186,6 @@ def check_rank(rank: object, width: int | None = None) -> None:
     if width is not None and rank > width:
         raise ActshiftError(
             f"rank {rank} is above the site's width {width}. Use a rank from 1 to {width} (8 is the usual choice)."
-        )
-
-
-def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "") -> None:
-    """Raise ActshiftError unless `value` of the field `name` is one of the `allowed` strings; `hint` ends the message.
-
-    >>> check_choice("init", "default", ["default", "reference"])
-    """
-    if value not in allowed:
-        raise ActshiftError(
-            f"Unknown {name} {value!r}{did_you_mean(value, allowed)}. Use one of {', '.join(allowed)}{hint}."
         )
 
 

@@ -21,10 +21,9 @@ def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) 
         factors: the tensors of Δ.
         strength: s.
 
-    Example:
-        >>> from actshift import Vector
-        >>> add_shift(torch.ones(2, 3), torch.ones(2, 3), Vector().build(3).factors()).tolist()
-        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    >>> from actshift import Vector
+    >>> add_shift(torch.ones(2, 3), torch.ones(2, 3), Vector().build(3).factors()).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     down, up, activation, down_bias, up_bias = factors
     if up_bias is not None and not down.shape[0]:
@@ -52,10 +51,9 @@ def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.
 
     Source: this project, docs/method.md#memory-efficient-backward.
 
-    Example:
-        >>> from actshift import LowRank
-        >>> add_shift_memory_efficient(torch.ones(2, 4), LowRank(rank=2).build(4).factors()).tolist()[0]
-        [1.0, 1.0, 1.0, 1.0]
+    >>> from actshift import LowRank
+    >>> add_shift_memory_efficient(torch.ones(2, 4), LowRank(rank=2).build(4).factors()).tolist()[0]
+    [1.0, 1.0, 1.0, 1.0]
     """
     down, up, activation, down_bias, up_bias = factors
     if not (torch.is_grad_enabled() and down.shape[0] and _is_plain_autograd()):
@@ -83,7 +81,14 @@ class _MemoryEfficientSum(torch.autograd.Function):
         strength: float,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        y, z = _sum_and_code(x, Factors(down, up, activation, down_bias, up_bias).to(dtype), strength)
+        factors = Factors(down, up, activation, down_bias, up_bias).to(dtype)
+        z = F.linear(x.to(dtype), factors.down, factors.down_bias)
+        code = ACTIVATIONS[activation](z)
+        if x.dtype != dtype:
+            y = x + (strength * F.linear(code, factors.up, factors.up_bias)).to(x.dtype)
+        else:  # one product with the sum
+            base = x if factors.up_bias is None else torch.add(x, factors.up_bias, alpha=strength)
+            y = torch.addmm(base, code, factors.up.t(), alpha=strength)
         ctx.save_for_backward(y, z, down, up, up_bias)
         ctx.activation, ctx.strength, ctx.has_down_bias = activation, strength, down_bias is not None
         ctx.set_materialize_grads(False)
@@ -116,17 +121,6 @@ class _MemoryEfficientSum(torch.autograd.Function):
         if up_bias is not None and ctx.needs_input_grad[4]:
             grad_up_bias = s * grad_sum.sum(0)
         return grad_x, grad_down, grad_up, grad_down_bias, grad_up_bias, None, None, None
-
-
-def _sum_and_code(x: Tensor, factors: Factors, strength: float) -> tuple[Tensor, Tensor]:
-    """Return `x + s·Δ(x) [tokens, d]` and z `[tokens, r]`, fusing the sum into the product if the dtypes allow it."""
-    down, up, activation, down_bias, up_bias = factors
-    z = F.linear(x.to(down.dtype), down, down_bias)
-    code = ACTIVATIONS[activation](z)
-    if x.dtype != down.dtype:
-        return x + (strength * F.linear(code, up, up_bias)).to(x.dtype), z
-    base = x if up_bias is None else torch.add(x, up_bias, alpha=strength)
-    return torch.addmm(base, code, up.t(), alpha=strength), z
 
 
 def _add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -174,11 +168,10 @@ def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedS
 
     Source: this project, docs/method.md#row-adapters.
 
-    Example:
-        >>> from actshift import Vector
-        >>> shifts = stacked({1: (Vector().build(3).factors()._replace(up_bias=torch.ones(3)), 2.0)}, count=2)
-        >>> shifts.add(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).tolist()
-        [[[0.0, 0.0, 0.0]], [[2.0, 2.0, 2.0]]]
+    >>> from actshift import Vector
+    >>> shifts = stacked({1: (Vector().build(3).factors()._replace(up_bias=torch.ones(3)), 2.0)}, count=2)
+    >>> shifts.add(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).tolist()
+    [[[0.0, 0.0, 0.0]], [[2.0, 2.0, 2.0]]]
     """
     example = next(iter(shifts.values()))[0]
     rank, width = max(len(factors.down) for factors, _ in shifts.values()), example.down.shape[1]

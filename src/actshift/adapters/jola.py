@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight, is_number, register
+from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight, is_number
 from actshift.errors import ActshiftError
 
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
@@ -41,10 +41,9 @@ class HardConcrete(nn.Module):
     Source: Louizos, Welling, Kingma, arXiv 1712.01312, eqs. 10 to 13. Rounding in evaluation: this project,
     docs/method.md#gates.
 
-    Example:
-        >>> gates = HardConcrete(4, open_probability=0.9, temperature=0.33).eval()
-        >>> gates(0.33).tolist()
-        [1.0, 1.0, 1.0, 1.0]
+    >>> gates = HardConcrete(4, open_probability=0.9, temperature=0.33).eval()
+    >>> gates(0.33).tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, gates: int, open_probability: float, temperature: float) -> None:
@@ -128,7 +127,6 @@ class JoLAShift(Shift):
         self.vector_gate.finalize()
 
 
-@register
 @dataclass(frozen=True)
 class JoLA(HeadAdapter):
     """Steer attention heads by a gated factor and a gated vector: Δ(x) = g_m · (a ⊙ x) + g_a · v.
@@ -151,9 +149,8 @@ class JoLA(HeadAdapter):
     authors' code, which keeps β constant. This project, docs/method.md#gates: the schedule of β and its end; l0 = 4e-5,
     about the weight per gate of the authors' λ on Llama-3.1-8B; a = v = 0 at the start, where theirs is N(0, 1e-3).
 
-    Example:
-        >>> JoLA().parameter_count(2048, heads=32)
-        4160
+    >>> JoLA().parameter_count(2048, heads=32)
+    4160
     """
 
     kind: ClassVar[str] = "jola"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight, register
+from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight
 from actshift.errors import ActshiftError
 
 
@@ -30,7 +30,6 @@ class HeadScaleShift(Shift):
         return self.l1 * self.scale.abs().sum(dtype=torch.float32) if self.l1 else None
 
 
-@register
 @dataclass(frozen=True)
 class HeadScale(HeadAdapter):
     """Scale the output of every attention head: Δ(x) = A ⊙ x, so x becomes (1 + A) ⊙ x, d parameters per site.
@@ -49,9 +48,8 @@ class HeadScale(HeadAdapter):
     authors' scripts use l1 = 1e-3 or 5e-4, depending on model and task, and initialise A from N(0, 1e-3). The start at
     zero: this project, docs/method.md#initialisation.
 
-    Example:
-        >>> HeadScale().parameter_count(2048, heads=32)
-        2048
+    >>> HeadScale().parameter_count(2048, heads=32)
+    2048
     """
 
     kind: ClassVar[str] = "head_scale"
@@ -72,9 +70,8 @@ def head_scores(scale: Tensor) -> Tensor:
 
     Source: LoFiT, arXiv 2406.01563, step "attention head selection".
 
-    Example:
-        >>> head_scores(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).tolist()
-        [5.0, 1.0]
+    >>> head_scores(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).tolist()
+    [5.0, 1.0]
     """
     return torch.linalg.vector_norm(scale.detach().float(), dim=-1)
 
@@ -89,9 +86,8 @@ def top_heads(scores: Mapping[int, Tensor], k: int) -> dict[int, tuple[int, ...]
     Raises:
         ActshiftError: k is not an int from 1 to the number of heads, or a score is not finite.
 
-    Example:
-        >>> top_heads({0: torch.tensor([1.0, 2.0]), 1: torch.tensor([2.0, 3.0])}, k=2)
-        {0: (1,), 1: (1,)}
+    >>> top_heads({0: torch.tensor([1.0, 2.0]), 1: torch.tensor([2.0, 3.0])}, k=2)
+    {0: (1,), 1: (1,)}
     """
     ranked = sorted((-score, layer, head) for layer, row in scores.items() for head, score in enumerate(row.tolist()))
     if type(k) is not int or not 1 <= k <= len(ranked):
@@ -117,7 +113,6 @@ class HeadVectorShift(Shift):
         return torch.cat([next(vectors) if head in self.chosen else zeros for head in range(self.heads)])
 
 
-@register
 @dataclass(frozen=True)
 class HeadVector(HeadAdapter):
     """Add a learned vector to the output of each chosen attention head: Δ(x)_h = v_h, K · d_head parameters per site.
@@ -135,9 +130,8 @@ class HeadVector(HeadAdapter):
     Source: Yin, Ye, Durrett, LoFiT, arXiv 2406.01563, step "bias tuning"; docs/method.md#lofit. The authors initialise
     v from N(0, 1e-3). The start at zero: this project, docs/method.md#initialisation.
 
-    Example:
-        >>> HeadVector(heads=(3, 17)).parameter_count(2048, heads=32)
-        128
+    >>> HeadVector(heads=(3, 17)).parameter_count(2048, heads=32)
+    128
     """
 
     kind: ClassVar[str] = "head_vector"

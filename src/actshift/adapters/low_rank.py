@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import RankAdapter, Shift, check_choice, register
+from actshift.adapters.base import RankAdapter, Shift
 from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, check_choice
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
 Init = Literal["default", "reference", "gradient"]
@@ -63,7 +63,6 @@ class LowRankShift(Shift):
         return [self.up.weight]
 
 
-@register
 @dataclass(frozen=True)
 class LowRank(RankAdapter):
     """Shift an activation by a low-rank map of itself: Δ(x) = W_up φ(W_down x), 2dr parameters per site.
@@ -81,14 +80,13 @@ class LowRank(RankAdapter):
     Raises:
         ActshiftError: a rank below 1, an unknown activation or init; from `build`, a rank above the site's width.
 
-    Source: arXiv 2603.00425, parameterisations "linear" and "nonlinear"; docs/method.md#low-rank and #initialisation.
-    Comparing the inits is this project, docs/method.md#gradient-initialisation.
+    Source: arXiv 2603.00425, parameterisations "linear" and "nonlinear"; docs/method.md#low-rank. The comparison of
+    inits and "gradient": this project, docs/method.md#initialisation and docs/method.md#gradient-initialisation.
 
-    Example:
-        >>> LowRank(rank=8).parameter_count(2048)
-        32768
-        >>> LowRank(rank=2, activation=None).build(16)(torch.ones(2, 3, 16)).shape
-        torch.Size([2, 3, 16])
+    >>> LowRank(rank=8).parameter_count(2048)
+    32768
+    >>> LowRank(rank=2, activation=None).build(16)(torch.ones(2, 3, 16)).shape
+    torch.Size([2, 3, 16])
     """
 
     kind: ClassVar[str] = "low_rank"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actshift.adapters.base import RankAdapter, Shift, register
+from actshift.adapters.base import RankAdapter, Shift
 from actshift.adapters.factors import Factors, has_hooks
 from actshift.errors import ActshiftError
 
@@ -125,7 +125,6 @@ class ReFT(RankAdapter):
         return self.shift(width, self.rank)
 
 
-@register
 @dataclass(frozen=True)
 class LoReFT(ReFT):
     """Edit an activation within r learned directions: Δ(x) = Rᵀ(Wx + b - Rx), 2dr + r parameters per site.
@@ -134,25 +133,20 @@ class LoReFT(ReFT):
     and 1e-2 in bfloat16. `W [r, d]` (stored as `read`) starts as a copy of R, and `b [r]` at zero, which makes a fresh
     adapter a no-op. All tensors are built in float32.
 
-    Args:
-        rank: r, from 1 to the width d of the site.
-
     Raises:
         ActshiftError: a rank below 1; from `build`, a rank above the site's width; during training, a diverged R.
 
     Source: Wu et al., ReFT, arXiv 2404.03592, eq. 2. Restoring R by its polar factor after each step: this project,
     docs/method.md#loreft. The authors train R through a parametrisation, which needs support from the optimiser.
 
-    Example:
-        >>> LoReFT(rank=8).parameter_count(2048)
-        32776
+    >>> LoReFT(rank=8).parameter_count(2048)
+    32776
     """
 
     kind: ClassVar[str] = "loreft"
     shift = LoReFTShift
 
 
-@register
 @dataclass(frozen=True)
 class NoReFT(ReFT):
     """LoReFT without the orthonormal rows: Δ(x) = W₂ᵀ(W₁x + b - W₂x), 2dr + r parameters per site.
@@ -160,24 +154,19 @@ class NoReFT(ReFT):
     `W₂ [r, d]` (stored as `write`) starts Kaiming-uniform(a=√5), `W₁ [r, d]` (stored as `read`) as a copy of it, and
     `b [r]` at zero, which makes a fresh adapter a no-op. All tensors are built in float32.
 
-    Args:
-        rank: r, from 1 to the width d of the site.
-
     Raises:
         ActshiftError: a rank below 1; from `build`, a rank above the site's width.
 
     Source: NoReFT in pyreft, the library of the ReFT authors (arXiv 2404.03592).
 
-    Example:
-        >>> NoReFT(rank=4).build(16)(torch.ones(2, 3, 16)).count_nonzero().item()
-        0
+    >>> NoReFT(rank=4).build(16)(torch.ones(2, 3, 16)).count_nonzero().item()
+    0
     """
 
     kind: ClassVar[str] = "noreft"
     shift = NoReFTShift
 
 
-@register
 @dataclass(frozen=True)
 class DiReFT(ReFT):
     """LoReFT without the orthonormal rows and the difference: Δ(x) = W₂ᵀ(W₁x + b), 2dr + r parameters per site.
@@ -185,17 +174,13 @@ class DiReFT(ReFT):
     `W₁ [r, d]` (stored as `read`) starts Kaiming-uniform(a=√5). `W₂ [r, d]` (stored as `write`) and `b [r]` start at
     zero, which makes a fresh adapter a no-op. All tensors are built in float32.
 
-    Args:
-        rank: r, from 1 to the width d of the site.
-
     Raises:
         ActshiftError: a rank below 1; from `build`, a rank above the site's width.
 
     Source: Wu et al., ReFT, arXiv 2404.03592, eq. 3.
 
-    Example:
-        >>> DiReFT(rank=4).build(16)(torch.ones(2, 3, 16)).count_nonzero().item()
-        0
+    >>> DiReFT(rank=4).build(16)(torch.ones(2, 3, 16)).count_nonzero().item()
+    0
     """
 
     kind: ClassVar[str] = "direft"
@@ -219,9 +204,8 @@ def nearest_orthonormal(matrix: Tensor) -> Tensor:
     Source: docs/method.md#loreft. CUDA iteration: Nakatsukasa, Bai and Gygi, Optimizing Halley's iteration for
     computing the matrix polar decomposition, SIAM J. Matrix Anal. Appl. 31, 2010.
 
-    Example:
-        >>> nearest_orthonormal(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 1e-9]])).tolist()
-        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    >>> nearest_orthonormal(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 1e-9]])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     # Apple's GPUs have neither float64 nor an eigensolver.
     exact = matrix.detach().to("cpu" if matrix.device.type == "mps" else matrix.device, torch.float64)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import Adapter, Shift, register
+from actshift.adapters.base import Adapter, Shift
 from actshift.adapters.factors import Factors, has_hooks
 
 
@@ -37,7 +37,6 @@ class VectorShift(Shift):
         return [self.vector]
 
 
-@register
 @dataclass(frozen=True)
 class Vector(Adapter):
     """Add the same learned vector to every activation: Δ(x) = v, with `v [d]`, d parameters per site.
@@ -46,11 +45,10 @@ class Vector(Adapter):
 
     Source: arXiv 2603.00425, parameterisation "vector"; docs/method.md#vector.
 
-    Example:
-        >>> Vector().parameter_count(2048)
-        2048
-        >>> Vector().build(4)(torch.ones(2, 3, 4)).tolist()
-        [0.0, 0.0, 0.0, 0.0]
+    >>> Vector().parameter_count(2048)
+    2048
+    >>> Vector().build(4)(torch.ones(2, 3, 4)).tolist()
+    [0.0, 0.0, 0.0, 0.0]
     """
 
     kind: ClassVar[str] = "vector"

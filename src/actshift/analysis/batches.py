@@ -38,7 +38,7 @@ def token_batches(
             text + text_pair.
         max_length: Longest row in tokens. A longer text becomes several rows, or is cut for an encoder. A longer prompt
             with its completion is left out, with a warning.
-        labels: Names of the classes or tags, in the order of their indices. By default those in the rows, sorted.
+        labels: Names of the classes or tags in the order of their indices, by default those in the rows, sorted.
 
     Raises:
         ActshiftError: There are no rows, their columns are not supported, or no row has a token to predict.
@@ -63,10 +63,10 @@ def _dataset(rows: Any) -> Dataset:
         raise ActshiftError("There are no rows; give at least one text, or one row of prompt and completion.")
     if hasattr(rows, "column_names"):
         return rows
-    if all(isinstance(row, str) for row in rows):
-        return require("datasets", "train").Dataset.from_dict({"text": list(rows)})
     if isinstance(rows[0], Mapping) and columns_of(list(rows[0]), LABELLED):
         return checked_rows(rows, "the given rows", LABELLED)
+    if all(isinstance(row, str) for row in rows):
+        rows = [{"text": row} for row in rows]
     if all(isinstance(row, Mapping) for row in rows):
         return require("datasets", "train").Dataset.from_list([dict(row) for row in rows])
     raise ActshiftError("Rows must be texts, or mappings with prompt and completion, messages or text, and not a mix.")

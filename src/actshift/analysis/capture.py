@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 
 from actshift.data.pairs import sides
 from actshift.errors import ActshiftError
-from actshift.gradients.backward import model_inputs, restored_modes
+from actshift.gradients.backward import model_inputs, restored
 from actshift.sites import find_blocks, hidden_of, with_hidden
 from actshift.tuner import halves
 
 Batch = Mapping[str, Tensor]
+Batches = Sequence[Batch]
 
 
 @dataclass(frozen=True)
@@ -29,38 +31,29 @@ class Call:
     output: Tensor
 
 
-Visit = Callable[[int, Call], "Tensor | None"]
-"""Receives the index of a module and its call. A tensor that it returns replaces the hidden states."""
-
-
 class StopForward(Exception):
     """Raised by a hook to end a forward pass after the last module of interest. It is not an error."""
 
 
 @contextmanager
-def output_hooks(modules: Sequence[nn.Module], visit: Visit) -> Generator[None]:
-    """Call `visit` after each forward of one of `modules`, until the end of the `with` block."""
+def output_hooks(modules: Sequence[nn.Module], visit: Callable[[int, Call], Tensor | None]) -> Generator[None]:
+    """Call `visit` with the index and each call of `modules`; a tensor that it returns replaces the hidden states."""
 
-    def hook_for(index: int) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            changed = visit(index, Call(args, kwargs, hidden_states(module, output)))
-            return None if changed is None else with_hidden(output, changed)
-
-        return hook
+    def hook(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        changed = visit(index, Call(args, kwargs, hidden_states(module, output)))
+        return None if changed is None else with_hidden(output, changed)
 
     with ExitStack() as hooks:
         for index, module in enumerate(modules):
-            hooks.enter_context(module.register_forward_hook(hook_for(index), with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(partial(hook, index), with_kwargs=True))
         yield
 
 
 def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool = False) -> list[Call]:
     """Run the model on a batch, without labels and KV cache, and return the call of each of `modules`.
 
-    With `stop`, the forward pass ends after the last of them. Of text pairs only the first texts are run.
-
-    Raises:
-        ActshiftError: The forward pass does not call a module, or a module returns no hidden states.
+    With `stop`, the forward pass ends after the last of them. Of text pairs only the first texts are run. Raises
+    ActshiftError if the forward pass does not call a module, or a module returns no hidden states.
     """
     calls: dict[int, Call] = {}
 
@@ -79,8 +72,7 @@ def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool =
 
 def unlabelled_inputs(model: Any, batch: Batch) -> dict[str, Any]:
     """Return the arguments of a forward pass without labels and KV cache. Of text pairs, use the first texts."""
-    first, _ = sides(batch)
-    return model_inputs(model, {name: value for name, value in first.items() if name != "labels"})
+    return model_inputs(model, {name: value for name, value in sides(batch)[0].items() if name != "labels"})
 
 
 def hidden_states(module: nn.Module, output: Any) -> Tensor:
@@ -94,7 +86,7 @@ def hidden_states(module: nn.Module, output: Any) -> Tensor:
 @contextmanager
 def inference(*models: nn.Module) -> Generator[None]:
     """Run models in evaluation mode and without gradients, and restore their modes at the end."""
-    with restored_modes(*models), torch.no_grad():
+    with restored(chain.from_iterable(model.modules() for model in models), "training"), torch.no_grad():
         for model in models:
             model.eval()
         yield
@@ -107,70 +99,66 @@ def unmasked(hidden: Tensor, batch: Batch) -> Tensor:
     return flat if mask is None else flat[mask.to(flat.device).flatten().bool()]
 
 
-def token_mask(batch: Batch) -> Tensor:
-    """Return the attention mask of a batch, `[batch, seq]`: all ones if it has none."""
-    return batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
-
-
 def split_tokens(batch: Batch, start: int) -> tuple[Batch, Batch]:
     """Return the masks of the tokens to fit and of the tokens for validation, each as a batch for `unmasked`.
 
     Every third row is for validation, counted from `start`, the number of rows before this batch. The split is by rows
     because the tokens of one text are alike.
     """
-    mask = token_mask(batch).bool()
+    mask = _token_mask(batch).bool()
     validation = (torch.arange(start, start + len(mask)) % 3 == 1)[:, None]
     return {"attention_mask": mask & ~validation}, {"attention_mask": mask & validation}
 
 
-def row_offsets(batches: Sequence[Batch]) -> list[int]:
-    """Return the number of rows before each batch.
-
-    >>> row_offsets([{"input_ids": torch.ones(2, 5)}, {"input_ids": torch.ones(3, 4)}])
-    [0, 2]
-    """
-    return list(accumulate((len(batch["input_ids"]) for batch in batches[:-1]), initial=0))[: len(batches)]
+def split_batches(batches: Batches) -> list[tuple[Batch, Batch]]:
+    """Return the masks of `split_tokens` for each batch, with rows counted over all batches."""
+    starts = accumulate((len(batch["input_ids"]) for batch in batches), initial=0)
+    return [split_tokens(batch, start) for batch, start in zip(batches, starts, strict=False)]
 
 
-def check_tokens(batches: Sequence[Batch], least: int, analysis: str) -> None:
+def _token_mask(batch: Batch) -> Tensor:
+    return batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+
+
+def check_tokens(batches: Batches, least: int, analysis: str) -> None:
     """Raise ActshiftError unless the batches contain at least `least` tokens in two rows; `analysis` names the use."""
     rows = sum(len(batch["input_ids"]) for batch in batches)
-    tokens = sum(int(token_mask(batch).sum()) for batch in batches)
+    tokens = sum(int(_token_mask(batch).sum()) for batch in batches)
     analysis = analysis[0].upper() + analysis[1:]
     if not rows:
         raise ActshiftError(f"{analysis} runs the models on text, but there are no rows; give at least two.")
     if tokens < least or rows < 2:
-        raise ActshiftError(
-            f"{analysis} needs at least {least} tokens in 2 rows, but there {'is' if tokens == 1 else 'are'} {tokens} "
-            f"in {rows}; give more text."
-        )
+        counts = f"there {'is' if tokens == 1 else 'are'} {tokens} in {rows}"
+        raise ActshiftError(f"{analysis} needs at least {least} tokens in 2 rows, but {counts}; give more text.")
 
 
-def shifts_alone(
-    model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int = 2048
-) -> tuple[list[Tensor], list[Tensor]]:
+def model_name(model: Any) -> str:
+    """Return the name or path that a model was loaded from, or else its class."""
+    return getattr(model.config, "name_or_path", "") or type(model).__name__
+
+
+def shifts_alone(model: Any, batches: Iterable[Batch], tokens: int = 2048) -> tuple[list[Tensor], list[Tensor]]:
     """Return `h_weights - h_base` and `h_activations - h_base`, each as a list with one `[tokens, d]` per block.
 
     h is a block's output with one half of the active joint adapter switched on. The shifts are float32 tensors on the
     CPU, for the first `tokens` tokens that no attention mask excludes. `batches` are keyword arguments of the model.
-
-    Raises:
-        ActshiftError: The model has no joint adapter, or the batches contain no token.
+    Raises ActshiftError if the model has no joint adapter, or the batches contain no token.
     """
-    shifts: dict[str, list[list[Tensor]]] = {"weights": [], "activations": []}
+    shifts: list[list[list[Tensor]]] = []
     remaining = tokens
     with inference(model):
         for batch in batches:
             if remaining <= 0:
                 break
-            base = _block_outputs(model, batch, model.disable_adapter(), remaining)
-            for half, of_batches in shifts.items():
-                outputs = _block_outputs(model, batch, halves(model, half), remaining)
-                of_batches.append([output - plain for output, plain in zip(outputs, base, strict=True)])
+            states = model.disable_adapter(), halves(model, "weights"), halves(model, "activations")
+            base, *steered = (_block_outputs(model, batch, state, remaining) for state in states)
+            shifts.append([[h - plain for h, plain in zip(outputs, base, strict=True)] for outputs in steered])
             remaining -= len(base[0])
     if remaining == tokens:
         raise ActshiftError("The redundancy is measured on held-out tokens, but the batches hold none; give some rows.")
-    weights, activations = ([torch.cat(block) for block in zip(*shifts[half], strict=True)] for half in shifts)
+    weights, activations = (
+        [torch.cat(block) for block in zip(*half, strict=True)] for half in zip(*shifts, strict=True)
+    )
     return weights, activations
 
 

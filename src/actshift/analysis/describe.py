@@ -19,7 +19,7 @@ from actshift.adapters import LowRank
 from actshift.errors import ActshiftError
 from actshift.loading import explained, load_config
 from actshift.sites import SITES, find_blocks, resolve
-from actshift.tuner import JointConfig, SteeringConfig, read_config
+from actshift.tuner import JointConfig, read_config
 from actshift.tuner.checkpoint import CONFIG_NAME, PEFT_PREFIX, fetch
 from actshift.tuner.layer import CHILD_AT_INPUT, CONTAINER
 
@@ -51,7 +51,7 @@ def describe(source: str) -> AdapterDescription | ModelDescription:
 class SiteOption:
     """A site of a model: its hosts in forward order, and the cost of a rank-8 adapter at all of them.
 
-    `share` is the cost relative to the model's parameters. If the model lacks the site, `problem` is the reason.
+    `share` is the cost over the model's parameters. `problem` is the reason why the model lacks the site.
     """
 
     site: str
@@ -90,9 +90,8 @@ def describe_model(source: str) -> ModelDescription:
     >>> describe_model(str(BASE_DIR)).blocks
     6
     """
-    model = _skeleton(source)
-    files = sorted(Path(source).glob("*.safetensors"))
-    for file in files:
+    model, files = _skeleton(source), list(Path(source).glob("*.safetensors"))
+    for file in sorted(files):
         with explained(source), safe_open(file, framework="pt"):
             pass
     parameters, blocks = model.num_parameters(), find_blocks(model)
@@ -128,10 +127,7 @@ def _site_option(model: nn.Module, site: str, parameters: int) -> SiteOption:
 
 @dataclass(frozen=True)
 class SiteDescription:
-    """One steered module, with the shapes and Frobenius norms of its tensors.
-
-    For a low-rank adapter `norms["product"]` is ‖W_up W_down‖_F, the size of the whole linear map.
-    """
+    """One steered module: shapes and Frobenius norms of its tensors; `norms["product"]` is ‖W_up W_down‖_F."""
 
     module: str
     shapes: dict[str, tuple[int, ...]]
@@ -143,9 +139,8 @@ class SiteDescription:
 class AdapterDescription:
     """A saved adapter: its config and its tensors.
 
-    `weights` describes the LoRA half of a joint adapter. `share` is the adapter's parameters relative to the base
-    model, or None if the base's config is not on this machine. `other_parameters` counts tensors that do not steer:
-    LoRA and PEFT's `modules_to_save`.
+    `weights` describes the LoRA half of a joint adapter. `share` is the adapter's parameters over the base model's, or
+    None if the base's config is not on this machine. `other_parameters` do not steer: LoRA, `modules_to_save`.
     """
 
     source: str
@@ -174,7 +169,7 @@ def describe_adapter(source: str) -> AdapterDescription:
         ActshiftError: It is not a steering adapter, a file is damaged, or a value is not finite.
 
     >>> from tempfile import mkdtemp
-    >>> from actshift import Vector, attach
+    >>> from actshift import SteeringConfig, Vector, attach
     >>> from actshift.demo import load_base
     >>> attach(load_base()[0], SteeringConfig(adapter=Vector())).save_pretrained(folder := mkdtemp())
     >>> describe_adapter(folder).site
@@ -198,9 +193,9 @@ def describe_adapter(source: str) -> AdapterDescription:
         base_model=config.base_model_name_or_path,
         site=_join_unique(intervention.site for intervention in interventions),
         adapter=_join_unique(repr(intervention.adapter) for intervention in interventions),
-        positions=_join_unique(str(intervention.positions) for intervention in interventions),
+        positions=_join_unique(intervention.positions for intervention in interventions),
         layers=None if None in layers else sorted({layer for chosen in layers for layer in chosen or ()}),
-        weights=_lora_summary(config),
+        weights=_lora_summary(config) if isinstance(config, JointConfig) else None,
         dtype=_join_unique(sorted(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
         parameters=parameters,
         other_parameters=parameters - sum(site.parameters for site in sites),
@@ -210,13 +205,11 @@ def describe_adapter(source: str) -> AdapterDescription:
     )
 
 
-def _join_unique(words: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(words))
+def _join_unique(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def _lora_summary(config: SteeringConfig) -> str | None:
-    if not isinstance(config, JointConfig):
-        return None
+def _lora_summary(config: JointConfig) -> str:
     modules = config.target_modules
     names = modules if isinstance(modules, str) else ", ".join(sorted(modules or ()))
     return f"LoRA r={config.r} on {names}; {config.rule or 'no orthogonality rule'}"
@@ -229,24 +222,17 @@ def _site_descriptions(tensors: dict[str, Tensor]) -> tuple[SiteDescription, ...
         if is_steering:
             host, _, child = layer.rpartition(".")
             by_module.setdefault(f"{host} (input)" if child == CHILD_AT_INPUT else host, {})[tensor_name] = tensor
-    return tuple(
-        SiteDescription(
-            module,
-            {name: tuple(tensor.shape) for name, tensor in own.items()},
-            _norms(own),
-            sum(tensor.numel() for tensor in own.values()),
-        )
-        for module, own in sorted(by_module.items(), key=lambda item: _numeric_order(item[0]))
-    )
+    return tuple(_site_description(module, by_module[module]) for module in sorted(by_module, key=_numeric_order))
 
 
-def _norms(tensors: dict[str, Tensor]) -> dict[str, float]:
+def _site_description(module: str, tensors: dict[str, Tensor]) -> SiteDescription:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     norms = {name: tensor.double().norm().item() for name, tensor in tensors.items()}
     if {"down.weight", "up.weight"} <= tensors.keys():
         down, up = tensors["down.weight"].double(), tensors["up.weight"].double()
         # ‖U D‖² = tr(UᵀU DDᵀ) needs two r × r matrices instead of one d × d.
         norms["product"] = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt().item()
-    return norms
+    return SiteDescription(module, shapes, norms, sum(tensor.numel() for tensor in tensors.values()))
 
 
 def _numeric_order(module: str) -> list[tuple[int, str]]:
@@ -255,14 +241,10 @@ def _numeric_order(module: str) -> list[tuple[int, str]]:
 
 def _base_parameters(base: str | None) -> int | None:
     """Return the number of parameters of the base model if its config is on this machine."""
-    if not base:
-        return None
-    if not Path(base).is_dir():
+    if base and not Path(base).is_dir():
         cached = try_to_load_from_cache(base, "config.json") if base.count("/") <= 1 else None
-        if not isinstance(cached, str):
-            return None
-        base = str(Path(cached).parent)
+        base = str(Path(cached).parent) if isinstance(cached, str) else None
     try:
-        return _skeleton(base).num_parameters()
+        return _skeleton(base).num_parameters() if base else None
     except ActshiftError:  # an adapter can be described without its base
         return None

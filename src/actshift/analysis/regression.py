@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from actshift.errors import ActshiftError
+from actshift.gradients.taps import OVERFLOW
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Candidate ridges, in units of the mean variance of a coordinate of x."""
@@ -41,9 +43,8 @@ class Fit:
 class Moments:
     """First and second moments of pairs (x, y), `[dx]` and `[dy]`, accumulated over batches of tokens.
 
-    Products are taken in float32 (float64 for float64 data) and summed in float64 (float32 on Apple GPUs). The sums are
-    centred on the mean of the first batch: a residual stream has a few huge coordinates, whose squares about zero would
-    round everything else away.
+    Products are taken in float32 (float64 for float64 data) and summed in float64 (float32 on Apple GPUs), centred on
+    the mean of the first batch: without it, the few huge coordinates of a residual stream would cause rounding errors.
 
     >>> moments = Moments()
     >>> moments.add(torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [6.0]]))
@@ -55,21 +56,18 @@ class Moments:
         self.count = 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Add tokens `x [n, dx]` and `y [n, dy]`.
-
-        Raises:
-            ActshiftError: A value is not finite.
-        """
+        """Add tokens `x [n, dx]` and `y [n, dy]`. Raises ActshiftError if a value is not finite."""
         x, y = (values.detach() if values.dtype == torch.float64 else values.detach().float() for values in (x, y))
         if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
-            raise ActshiftError(
-                "The activations are not finite: they overflow the model's dtype, or its weights are damaged; load the "
-                "model in float32 or bfloat16."
-            )
+            raise ActshiftError(f"The activations are not finite: {OVERFLOW}.")
         if not len(x):
             return
         if not self.count:
-            self._start(x, y)
+            dtype = torch.float32 if x.device.type == "mps" else torch.float64
+            self.centre_x, self.centre_y = x.mean(0).to(dtype), y.mean(0).to(x.device, dtype)
+            self.sum_x, self.sum_y = torch.zeros_like(self.centre_x), torch.zeros_like(self.centre_y)
+            dx, dy = x.shape[1], y.shape[1]
+            self.xx, self.xy, self.yy = (self.sum_x.new_zeros(shape) for shape in ((dx, dx), (dx, dy), (dy, dy)))
         self.count += len(x)
         x, y = x - self.centre_x.to(x.dtype), y - self.centre_y.to(y.dtype)
         self.sum_x += x.sum(0)
@@ -77,13 +75,6 @@ class Moments:
         self.xx += x.T @ x
         self.xy += x.T @ y
         self.yy += y.T @ y
-
-    def _start(self, x: Tensor, y: Tensor) -> None:
-        dtype = torch.float32 if x.device.type == "mps" else torch.float64
-        self.centre_x, self.centre_y = x.mean(0).to(dtype), y.mean(0).to(x.device, dtype)
-        self.sum_x, self.sum_y = torch.zeros_like(self.centre_x), torch.zeros_like(self.centre_y)
-        dx, dy = x.shape[1], y.shape[1]
-        self.xx, self.xy, self.yy = (self.sum_x.new_zeros(shape) for shape in ((dx, dx), (dx, dy), (dy, dy)))
 
     @property
     def mean_x(self) -> Tensor:
@@ -98,11 +89,9 @@ class Moments:
     def covariances(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the covariances of x with x `[dx, dx]`, of x with y `[dx, dy]` and of y with y `[dy, dy]`."""
         x, y = self.sum_x / self.count, self.sum_y / self.count
-        return (
-            self.xx / self.count - torch.outer(x, x),
-            self.xy / self.count - torch.outer(x, y),
-            self.yy / self.count - torch.outer(y, y),
-        )
+        products = (self.xx, x, x), (self.xy, x, y), (self.yy, y, y)
+        xx, xy, yy = (total / self.count - torch.outer(left, right) for total, left, right in products)
+        return xx, xy, yy
 
     @property
     def energy(self) -> float:
@@ -113,6 +102,10 @@ class Moments:
     def variance(self) -> float:
         """The mean of ‖y - ȳ‖²."""
         return self.covariances()[2].trace().clamp(min=0).item()
+
+    def r2(self, error: float) -> float:
+        """Return the share of the variance of y that a map with this mean squared error explains."""
+        return 1 - error / variance if (variance := self.variance) else 0.0
 
     def error(self, fit: Affine) -> float:
         """Return the mean of ‖y - (U D x + b)‖² of an affine map."""
@@ -132,8 +125,7 @@ class ReducedRank:
     """Solver of min ‖Y - U D X - b‖² + λ ‖U D‖² over maps of rank r. One eigendecomposition serves every r and λ.
 
     With the ridge solution W = C_yx (C_xx + λI)⁻¹, the minimum is V_r V_rᵀ W, where V_r are the top r eigenvectors of
-    C_yx (C_xx + λI)⁻¹ C_xy. λ is `ridge` times the mean variance of a coordinate of x. At rank 0 the map is the mean
-    of y.
+    C_yx (C_xx + λI)⁻¹ C_xy. λ is `ridge` times the mean variance of a coordinate of x. Rank 0 gives the mean of y.
 
     Source: Mukherjee and Zhu, Reduced rank ridge regression (2011), with an unpenalised mean.
 
@@ -152,14 +144,7 @@ class ReducedRank:
         self._solved: tuple[float, Tensor, Tensor] | None = None
 
     def __call__(self, rank: int, ridge: float) -> Affine:
-        """Return the best map of this rank."""
-        weight, vectors = self._solve(ridge)
-        up = vectors[:, :rank]
-        down = up.T @ weight
-        return Affine(down, up, self.mean_y - up @ (down @ self.mean_x))
-
-    def _solve(self, ridge: float) -> tuple[Tensor, Tensor]:
-        """Return W `[dy, dx]` and all eigenvectors V `[dy, dy]`, cached for repeated calls with one ridge."""
+        """Return the best map of this rank. Repeated calls with one ridge reuse W `[dy, dx]` and V `[dy, dy]`."""
         if self._solved is None or self._solved[0] != ridge:
             kept = self.values > NEGLIGIBLE * self.values[-1]
             inverse = torch.where(kept, 1 / (self.values + ridge * self.unit), torch.zeros_like(self.values))
@@ -167,7 +152,10 @@ class ReducedRank:
             fitted = weight @ self.xy
             _, vectors = torch.linalg.eigh((fitted + fitted.T) / 2)  # in ascending order
             self._solved = ridge, weight, vectors.flip(1)
-        return self._solved[1:]
+        _, weight, vectors = self._solved
+        up = vectors[:, :rank]
+        down = up.T @ weight
+        return Affine(down, up, self.mean_y - up @ (down @ self.mean_x))
 
 
 def best_fit(
@@ -175,20 +163,15 @@ def best_fit(
 ) -> dict[int, Fit]:
     """Return for each rank the map fitted to `fitted` with the ridge that has the least error on `validation`.
 
-    Raises:
-        ActshiftError: Either set has fewer than two tokens.
+    Raises ActshiftError if either set has fewer than two tokens.
     """
     if min(fitted.count, validation.count) < 2:
-        raise ActshiftError(
-            f"There are {fitted.count} tokens to fit and {validation.count} to check the fit, but both sets need at "
-            "least 2; give more rows, or longer ones."
-        )
+        counts = f"{fitted.count} tokens to fit and {validation.count} for validation"
+        raise ActshiftError(f"There are {counts}, but both sets need two; give more rows, or longer ones.")
     solve, best = ReducedRank(fitted), dict[int, Fit]()
-    ranks = tuple(ranks)
-    for ridge in ridges:
-        for rank in ranks:
-            affine = solve(rank, ridge)
-            error = validation.error(affine)
-            if rank not in best or error < best[rank].error:
-                best[rank] = Fit(affine, ridge, error)
+    for ridge, rank in product(ridges, ranks):  # in this order, because each ridge is solved once for all ranks
+        affine = solve(rank, ridge)
+        error = validation.error(affine)
+        if rank not in best or error < best[rank].error:
+            best[rank] = Fit(affine, ridge, error)
     return best

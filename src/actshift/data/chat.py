@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from actshift.errors import ActshiftError, require
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Return rows of messages as prompt and completion texts. Return rows without messages unchanged.
 
-    The prompt is all turns but the last, rendered by the chat template, with the start of an answer. The completion
-    is the last turn, which is the assistant's, without the end-of-text token. Other columns are kept.
+    The prompt is all turns but the last in the chat template, with the start of an answer. The completion is the last
+    turn, which is the assistant's, without the end-of-text token. Other columns are kept.
 
     Raises:
         ActshiftError: the tokenizer has no chat template for the messages, or the template rejects a row.
@@ -30,16 +30,13 @@ def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> D
             f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with; "
             "use rows with prompt and completion, or a chat model."
         )
-    rendered: list[dict[str, str]] = []
-    for number, messages in enumerate(rows["messages"], start=1):
+    rendered: list[dict[str, Any]] = []
+    for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
         try:
-            rendered.append(_render(messages, tokenizer))
+            rendered.append({**row, **_render(row["messages"], tokenizer)})
         except TemplateError as error:
             raise ActshiftError(f"The chat template rejects the messages of row {number}: {error}.") from error
-    turns = require("datasets", "train").Dataset.from_list(rendered)
-    for column in set(rows.column_names) - {"messages"}:
-        turns = turns.add_column(column, rows[column])
-    return turns
+    return require("datasets", "train").Dataset.from_list(rendered).remove_columns("messages")
 
 
 def token_ids(
@@ -48,16 +45,11 @@ def token_ids(
     """Return the token ids of texts that a completion follows.
 
     Each text has the tokenizer's start token exactly once, even if a chat template has rendered one. Tokens that a
-    tokenizer appends to a text (BERT's [SEP], an end token) are removed.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        texts: the texts.
-        add_special_tokens: False for texts that a chat template has rendered, which have all their special tokens.
+    tokenizer appends to a text (BERT's [SEP], an end token) are removed. Texts that a chat template has rendered have
+    all their special tokens, so `add_special_tokens` is False for them.
     """
-    encoded = tokenizer(
-        list(texts), add_special_tokens=add_special_tokens, return_special_tokens_mask=True, verbose=False
-    )
+    options: dict[str, Any] = {"add_special_tokens": add_special_tokens, "return_special_tokens_mask": True}
+    encoded = tokenizer(list(texts), verbose=False, **options)
     all_ids, masks = (cast("list[list[int]]", encoded[name]) for name in ("input_ids", "special_tokens_mask"))
     appended = next((mask[::-1].index(0) for mask in masks if 0 in mask), 0) if add_special_tokens else 0
     doubled_start = [tokenizer.bos_token_id] * 2

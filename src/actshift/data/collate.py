@@ -13,31 +13,26 @@ if TYPE_CHECKING:
 
 
 def padded(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Return examples as one batch that is padded on the right.
+    """Return examples as one batch of int64 tensors, padded on the right.
 
-    Returns:
-        An int64 tensor for each field: [batch, seq] for lists with one number per token, [batch] for single numbers
-        such as a class. Each `input_ids` field also has an `attention_mask` [batch, seq].
+    A list with one number per token becomes [batch, seq], and a single number such as a class becomes [batch]. Each
+    `input_ids` field also has an `attention_mask` [batch, seq].
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     from actshift.loading import pad_id
 
     pad = pad_id(tokenizer)
     padding = {"input_ids": pad, "pair_input_ids": pad, "labels": IGNORED}
-
-    def pad_right(sequences: Sequence[Sequence[int]], value: int) -> Tensor:
-        longest = max(map(len, sequences))
-        return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences])
-
     batch: dict[str, Tensor] = {}
     for name in examples[0]:
-        values = [example[name] for example in examples]
-        if isinstance(values[0], int):
-            batch[name] = torch.tensor(values)
+        values = [torch.tensor(example[name], dtype=torch.long) for example in examples]
+        if values[0].ndim == 0:
+            batch[name] = torch.stack(values)
             continue
-        batch[name] = pad_right(values, padding.get(name, 0))
+        batch[name] = pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))
         if name.endswith("input_ids"):
-            masks = [[1] * len(ids) for ids in values]
-            batch[name.replace("input_ids", "attention_mask")] = pad_right(masks, 0)
+            mask = pad_sequence([torch.ones_like(ids) for ids in values], batch_first=True)
+            batch[name.replace("input_ids", "attention_mask")] = mask
     return batch

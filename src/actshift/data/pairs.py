@@ -25,16 +25,9 @@ def sides(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def unit_means(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of hidden states over the tokens of a mask, normalized to length 1.
+    """Return the means of hidden states [batch, seq, d] over the tokens of a mask [batch, seq], as unit vectors.
 
-    The dot product of two such vectors is their cosine.
-
-    Args:
-        hidden: hidden states [batch, seq, d].
-        mask: 1 for tokens to average and 0 for others [batch, seq].
-
-    Returns:
-        Vectors [batch, d] in the dtype of `hidden`.
+    The vectors [batch, d] have the dtype of `hidden`. The dot product of two of them is their cosine.
 
     >>> import torch
     >>> unit_means(torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]]))
@@ -54,7 +47,6 @@ def partner_loss(model: Any, batch: Mapping[str, Tensor], scale: float = SCALE) 
     Source: InfoNCE, van den Oord et al., arXiv 1807.03748; with in-batch negatives Henderson et al., arXiv 1705.00652.
     """
     import torch
-    from torch.nn import functional as F
 
     u, v = (unit_means(model(**side).last_hidden_state.float(), side["attention_mask"]) for side in sides(batch))
-    return F.cross_entropy(scale * u @ v.T, torch.arange(len(u), device=u.device))
+    return torch.nn.functional.cross_entropy(scale * u @ v.T, torch.arange(len(u), device=u.device))

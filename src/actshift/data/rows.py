@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from actshift.data.readers import Row, is_file_name, read_file
 from actshift.errors import ActshiftError, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+Row = Mapping[str, Any]
+"""One row of a file or a dataset: values by column name."""
 Columns = tuple[str, ...]
 """The columns that one kind of row needs."""
 
@@ -44,22 +48,23 @@ def load_rows(
         source: a .jsonl, .json or .csv file (also as .gz), a .parquet file, or the id of a dataset.
         split: the split of the dataset on the hub, "train" by default. A file has no splits.
         limit: the number of rows to keep from the start, or None for all.
-        kinds: the allowed sets of columns. The first set that the rows have is used. The result has these columns,
-            and the columns of `OPTIONAL` that every row has.
+        kinds: the allowed sets of columns. The result has the first set that the rows have, and the columns of
+            `OPTIONAL` that every row has.
 
     Raises:
-        ActshiftError: the source does not exist, cannot be read or has no rows, the columns fit none of `kinds`, or
-            a value is missing or has the wrong type. The message names the source and the row, counted from 1.
+        ActshiftError: the source does not exist, cannot be read or has no rows, the columns fit none of `kinds`, or a
+            value is missing or has the wrong type. The message names the row, counted from 1.
 
-    Example:
-        >>> import json, pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp(), "rows.jsonl")
-        >>> _ = path.write_text(json.dumps({"prompt": "2 + 2 =", "completion": " 4"}))
-        >>> load_rows(str(path))[0]
-        {'prompt': '2 + 2 =', 'completion': ' 4'}
+    >>> import json, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "rows.jsonl")
+    >>> _ = path.write_text(json.dumps({"prompt": "2 + 2 =", "completion": " 4"}))
+    >>> load_rows(str(path))[0]
+    {'prompt': '2 + 2 =', 'completion': ' 4'}
     """
     require("datasets", "train")
-    rows: Any = read_file(Path(source)) if is_file_name(source) else _from_hub(source, split or "train")
+    path = Path(source)
+    is_file = path.is_file() or _format(path) in _READERS
+    rows: Any = read_file(path) if is_file else _from_hub(source, split or "train")
     if limit is not None:
         rows = rows[:limit] if isinstance(rows, list) else rows.select(range(min(limit, len(rows))))
     return checked_rows(rows, source, kinds)
@@ -76,9 +81,28 @@ def checked_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) ->
         for column in columns:
             if problem := _find_problem(row, column):
                 raise ActshiftError(f"Row {number} of {source} {problem}.")
-    columns += _usable_optional_columns(rows, columns)
+    optional = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
+    columns += tuple(name for name in optional if all(_is_usable(name, row.get(name)) for row in rows))
     values = {column: [_normalize(column, row[column]) for row in rows] for column in columns}
     return require("datasets", "train").Dataset.from_dict(values)
+
+
+def read_file(path: Path) -> list[Row]:
+    """Return the rows of a .jsonl, .json, .csv or .parquet file. All formats but Parquet may be compressed as .gz.
+
+    Raises:
+        ActshiftError: the file does not exist, has another format, or cannot be read.
+    """
+    if not path.is_file():
+        raise ActshiftError(f"There is no file {path}.")
+    if (reader := _READERS.get(_format(path))) is None:
+        raise ActshiftError(f"{path} has an unknown format; use one of {', '.join(_READERS)}.")
+    try:
+        return reader(path)
+    except ActshiftError:
+        raise
+    except (OSError, EOFError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, not JSON, not Parquet
+        raise ActshiftError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error
 
 
 def columns_of(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None:
@@ -88,6 +112,54 @@ def columns_of(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None
     ('text', 'label')
     """
     return next((columns for columns in kinds if set(columns) <= set(names)), None)
+
+
+def _format(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _open(path: Path) -> TextIO:
+    opener = cast(Callable[..., TextIO], gzip.open if path.name.lower().endswith(".gz") else open)
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _read_json_lines(path: Path) -> list[Row]:
+    with _open(path) as lines:
+        return [_parse_object(line, f"Line {number} of {path}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parse_object(line: str, place: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ActshiftError(f"{place} is not valid JSON: {first_line(error).rstrip('.')}.") from error
+    if not isinstance(row, dict):
+        raise ActshiftError(f"{place} is a {type(row).__name__}; it must be an object with columns.")
+    return row
+
+
+def _read_json(path: Path) -> list[Row]:
+    with _open(path) as file:
+        text = file.read()
+    if not text.lstrip().startswith("["):  # many .json files have one object per line
+        return _read_json_lines(path)
+    rows = json.loads(text)
+    if not all(isinstance(row, dict) for row in rows):
+        raise ActshiftError(f"{path} is a JSON list with items that are not objects; each item must have columns.")
+    return rows
+
+
+def _read_csv(path: Path) -> list[Row]:
+    with _open(path) as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": lambda path: require("pyarrow.parquet", "train").read_table(path).to_pylist(),
+}
 
 
 def _from_hub(source: str, split: str) -> Dataset:
@@ -107,13 +179,8 @@ def _required_columns(source: str, rows: Any, kinds: Sequence[Columns]) -> Colum
     names = list(dict.fromkeys(name for row in rows for name in row)) if isinstance(rows, list) else rows.column_names
     if columns := columns_of(names, kinds):
         return columns
-    allowed = ", or ".join(_join_names(columns) for columns in kinds)
+    allowed = ", or ".join(" and ".join(", ".join(columns).rsplit(", ", maxsplit=1)) for columns in kinds)
     raise ActshiftError(f"{source} has the columns {', '.join(map(str, names)) or '(none)'}; a row needs {allowed}.")
-
-
-def _join_names(columns: Columns) -> str:
-    *first, last = columns
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _find_problem(row: Row, column: str) -> str | None:
@@ -146,12 +213,6 @@ def _find_messages_problem(messages: Any, column: str) -> str | None:
     if not all(isinstance(turn["content"], str) for turn in turns) or not turns[-1]["content"].strip():
         return f"has {column} with a turn without text, or with an empty last turn"
     return None
-
-
-def _usable_optional_columns(rows: Sequence[Row], columns: Columns) -> Columns:
-    """Return the columns of `OPTIONAL` that belong to `columns` and have a valid value in every row."""
-    names = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
-    return tuple(name for name in names if all(_is_usable(name, row.get(name)) for row in rows))
 
 
 def _is_usable(column: str, value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,6 @@ from actshift.gradients.taps import BatchGroup, Mask, Tap, tap_map
 from actshift.tuner import SteeringLayer
 from actshift.tuner.intervention import targets
 from actshift.tuner.layer import EVERYWHERE, layer_at
-
-LayerAdapter = tuple[SteeringLayer, Any]
 
 
 def gradient_init(
@@ -36,17 +35,15 @@ def gradient_init(
 
         W_down = a · [v_1, …, v_r]ᵀ,    with a such that mean((W_down x)²) = mean(‖x‖²) / 3d.
 
-    With this scale a, the code W_down x has the mean square that it has under the default initialisation, so the same
-    learning rates apply. W_up stays 0, so the outputs of the model do not change. To first order, the first gradient
-    step on W_up is the best step of rank r. It does not promise a shorter training: docs/results/locate.md found none
-    on the bundled model. The directions take one backward pass per batch, the scale one forward pass.
+    The code W_down x then has the same mean square as under the default initialisation, rows from U(-1/√d, 1/√d), so
+    the same learning rates apply. W_up stays 0, so the outputs do not change. To first order, the first step on W_up is
+    the best step of rank r. Training need not become shorter (docs/results/locate.md). The directions take one backward
+    pass per batch, the scale one forward pass.
 
     Args:
         model: A model with the adapter attached. Its other weights, modes and gradients do not change.
-        batches: Keyword arguments of the model as tensors, with `labels` `[batch, seq]` that are -100 for tokens that
-            are not targets. `actshift.token_batches` builds them.
-        adapter_name: The adapter to initialise.
-        on_batch: Called with the number of batches that are done.
+        batches: Keyword arguments of the model, with labels. `actshift.token_batches` builds them.
+        on_batch: Called with the number of finished batches.
 
     Raises:
         ActshiftError: The adapter does not exist, lacks `init="gradient"`, or is already trained; its rank exceeds 64
@@ -65,7 +62,7 @@ def gradient_init(
     layers = [layer for layer, _ in adapters]
     batch_group = BatchGroup(groups=1)
     taps = [Tap(f"{layer.site} of block {layer.layer_index}") for layer in layers]
-    masks = [_position_mask(layer, adapter_name) for layer in layers]
+    masks = [partial(_steered_tokens, layer, adapter_name) for layer in layers]
     handles = [tap_map(tap, layer, batch_group, mask) for tap, layer, mask in zip(taps, layers, masks, strict=True)]
     stats = backward(model, batches, taps, batch_group, handles, on_batch)
     directions = [_directions(tap, shift, stats.shares) for tap, (_, shift) in zip(taps, adapters, strict=True)]
@@ -75,36 +72,32 @@ def gradient_init(
             shift.down.weight.copy_(scale * rows)
 
 
-def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[LayerAdapter]:
+def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[tuple[SteeringLayer, Any]]:
     """Return the layers and modules of the adapter that have `init="gradient"`."""
     config: Any = getattr(model, "peft_config", {}).get(adapter_name)
     interventions = getattr(config, "all_interventions", ())
-    adapters: list[LayerAdapter] = []
-    for target in targets(model, interventions, config.blocks) if interventions else ():
-        if getattr(target.intervention.adapter, "init", None) == "gradient":
-            layer = layer_at(target.host)
-            adapters.append((layer, layer.lora_steer[adapter_name]))
+    hosts = [
+        target.host
+        for target in (targets(model, interventions, config.blocks) if interventions else ())
+        if getattr(target.intervention.adapter, "init", None) == "gradient"
+    ]
+    adapters: list[tuple[SteeringLayer, Any]] = [
+        (layer, layer.lora_steer[adapter_name]) for layer in map(layer_at, hosts)
+    ]
     if not adapters:
         raise ActshiftError(
             f'{type(model).__name__} has no adapter {adapter_name!r} with init="gradient"; attach one first, such as '
             'SteeringConfig(rank=8, init="gradient").'
         )
     if any(shift.up.weight.any() for _, shift in adapters):
-        raise ActshiftError(
-            f"The adapter {adapter_name!r} is trained already, and a new W_down would change its effect; attach a "
-            "fresh one."
-        )
+        raise ActshiftError(f"The adapter {adapter_name!r} is trained already; attach a fresh one.")
     return adapters
 
 
-def _position_mask(layer: SteeringLayer, adapter_name: str) -> Mask:
-    """Return a function from the activations at a site to the mask of the tokens that the adapter steers."""
+def _steered_tokens(layer: SteeringLayer, adapter_name: str, x: Tensor) -> Tensor | None:
+    """Return the mask of the tokens of x, the activations at a site, that the adapter steers."""
     positions = layer.positions[adapter_name]
-
-    def mask(x: Tensor) -> Tensor | None:
-        return layer.prompts.mask_for(positions, x) if positions != EVERYWHERE and layer.prompts else None
-
-    return mask
+    return layer.prompts.mask_for(positions, x) if positions != EVERYWHERE and layer.prompts else None
 
 
 def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:
@@ -113,10 +106,8 @@ def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:
     if tap.matrix is None:
         raise ActshiftError(f"No gradient reached {tap.name}: the loss does not depend on it. Do not steer there.")
     if isinstance(tap.matrix, Sketch) and rank > SIZE:
-        raise ActshiftError(
-            f'Rank {rank} is too high: init="gradient" finds at most {SIZE} directions at a site of width {width}. Use '
-            f'a rank up to {SIZE}, or init="default".'
-        )
+        limit = f'init="gradient" finds at most {SIZE} directions at a site of width {width}'
+        raise ActshiftError(f"Rank {rank} is too high: {limit}; use a lower rank, or another init.")
     return tap.matrix.factors(shares, rank).right.T
 
 
@@ -127,30 +118,23 @@ def _code_scales(
     directions: Sequence[Tensor],
     masks: Sequence[Mask],
 ) -> list[float]:
-    """Return for each layer the scale a for which the mean square of the code is ‖x‖²/3d.
-
-    Rows from U(-1/√d, 1/√d), the default initialisation, have this mean square. The mean is over the steered tokens
-    without padding.
-    """
+    """Return for each layer the scale a for which the mean square of the code is ‖x‖²/3d, over the steered tokens."""
     energies = [[0.0, 0.0] for _ in layers]  # Σ ‖V x‖² and Σ ‖x‖²
     attention_mask: Any = None
 
-    def hook_for(index: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            x: Tensor = args[0]
-            for chosen in (masks[index](x), attention_mask):
-                # A mask of another size belongs to another tensor, such as the input of the encoder.
-                if chosen is not None and chosen.numel() * x.shape[-1] == x.numel():
-                    x = torch.where(chosen.to(x.device).reshape(*x.shape[:-1], 1) != 0, x, 0)
-            x = x.flatten(0, -2).to(directions[index])
-            energies[index][0] += (x @ directions[index].T).square().sum().item()
-            energies[index][1] += x.square().sum().item()
-
-        return hook
+    def add(index: int, _: nn.Module, args: tuple[Any, ...]) -> None:
+        x: Tensor = args[0]
+        for chosen in (masks[index](x), attention_mask):
+            # A mask of another size belongs to another tensor, such as the input of the encoder.
+            if chosen is not None and chosen.numel() * x.shape[-1] == x.numel():
+                x = torch.where(chosen.to(x.device).reshape(*x.shape[:-1], 1) != 0, x, 0)
+        x = x.flatten(0, -2).to(directions[index])
+        energies[index][0] += (x @ directions[index].T).square().sum().item()
+        energies[index][1] += x.square().sum().item()
 
     with ExitStack() as hooks, frozen(model), torch.no_grad():
         for index, layer in enumerate(layers):
-            hooks.enter_context(layer.register_forward_pre_hook(hook_for(index)))
+            hooks.enter_context(layer.register_forward_pre_hook(partial(add, index)))
         for text in (text for batch in batches for text in sides(batch) if text):
             attention_mask = text.get("attention_mask")
             model(**model_inputs(model, text))

@@ -64,8 +64,7 @@ class Sketch:
     core     Z = Φ G Ψ    [CORE, CORE]         Φ [CORE, outputs], Ψ [inputs, CORE]
 
     With Y = Q R, Xᵀ = P R' and C = (ΦQ)⁺ Z (PᵀΨ)⁺, the estimate is Ĝ = Q C Pᵀ, which is exact for rank G ≤ SIZE. The
-    random matrices are Gaussian and the same for every token, batch, run and device. Memory grows with
-    outputs + inputs instead of outputs · inputs. It has the methods of `ExactSum`.
+    random matrices are Gaussian and the same for every token, batch, run and device. Memory is O(outputs + inputs).
 
     Source: Tropp, Yurtsever, Udell, Cevher, arXiv 1902.08651, §2.
     """
@@ -85,8 +84,7 @@ class Sketch:
 
     def values(self, shares: Tensor, rank: int) -> Tensor:
         """Return estimates of the `rank` largest singular values of Σ_j shares[j] G_j, in descending order."""
-        _, core, _ = self._estimate(shares)
-        return torch.linalg.svdvals(core)[:rank]
+        return torch.linalg.svdvals(self._estimate(shares)[1])[:rank]
 
     def along(self, shares: Tensor, factors: Factors) -> Tensor:
         """Return estimates of u_iᵀ G v_i `[r]`, the component of the weighted sum G along each direction u_i v_iᵀ."""
@@ -113,11 +111,9 @@ _PROJECTIONS: WeakValueDictionary[tuple[str, int, torch.dtype, torch.device], Te
 
 def _projection(side: str, like: Tensor) -> Tensor:
     """Return the random matrix of one side, `[width, SIZE + CORE]`, in the dtype and on the device of `like`."""
-    width = like.shape[-1]
-    key = (side, width, like.dtype, like.device)
-    projection = _PROJECTIONS.get(key)
-    if projection is None:
-        generator = torch.Generator().manual_seed(2 * width + (side == "inputs"))
-        projection = torch.randn(width, SIZE + CORE, generator=generator).to(like)
+    key = (side, like.shape[-1], like.dtype, like.device)
+    if (projection := _PROJECTIONS.get(key)) is None:
+        generator = torch.Generator().manual_seed(2 * like.shape[-1] + (side == "inputs"))
+        projection = torch.randn(like.shape[-1], SIZE + CORE, generator=generator).to(like)
         _PROJECTIONS[key] = projection
     return projection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,30 +21,34 @@ from actshift.sites.resolve import block_indices
 EXACT_AREA = 512 * 512
 """Largest number of elements of a matrix that is summed exactly. Larger matrices are sketched."""
 
+ADAPTER_PART = re.compile(r"\.base_layer$|(^|\.)(lora_|actshift)")
+"""Names in a block that belong to an adapter."""
+
+OVERFLOW = "the model overflows the range of its dtype, or its weights are damaged; load it in float32 or bfloat16"
+"""Reason for values that are not finite, for error messages."""
+
 Mask = Callable[[Tensor], "Tensor | None"]
 """Maps activations `[..., d]` to the tokens to count, `[..., 1]` bool, or to None for all tokens."""
 
 
+@dataclass
 class BatchGroup:
     """State shared by all taps of a run: the group of the current batch, and the weight of its loss."""
 
-    def __init__(self, groups: int) -> None:
-        self.groups = groups
-        self.group = 0
-        self.weight = 1.0
+    groups: int
+    group: int = 0
+    weight: float = 1.0
 
 
 class Tap:
     """The sums G = Σ g xᵀ (`matrix`) and Σ g (`vector [groups, outputs]`) over tokens, for each group of batches.
 
     x is an activation `[..., inputs]`, and g the gradient of the loss at an activation `[..., outputs]`. Both are
-    multiplied in float32 (float64 for a float64 model) as soon as g is known, and then released. `name` appears in
-    error messages. `exact_area` is the largest number of elements of G that is summed exactly.
+    multiplied in float32 (float64 for a float64 model) as soon as g is known, and then released.
     """
 
     def __init__(self, name: str, exact_area: int = EXACT_AREA) -> None:
-        self.name = name
-        self.exact_area = exact_area
+        self.name, self.exact_area = name, exact_area
         self.matrix: ExactSum | Sketch | None = None
         self.vector: Tensor | None = None
 
@@ -52,7 +57,7 @@ class Tap:
         if not torch.is_grad_enabled():  # the first of the two passes of a re-entrant checkpoint
             return
         x = x.detach()
-        require_grad(y)
+        _require_grad(y)
         y.register_hook(lambda g: self._add(g, x, batch_group, mask))
 
     def _add(self, g: Tensor, x: Tensor, batch_group: BatchGroup, mask: Tensor | None) -> None:
@@ -71,13 +76,10 @@ class Tap:
     def check(self) -> None:
         """Raise ActshiftError if the sums are not finite."""
         if self.vector is not None and not torch.isfinite(self.vector).all():
-            raise ActshiftError(
-                f"The gradients at {self.name} are not finite: the model overflows the range of its dtype, or its "
-                "weights are damaged; load it in float32 or bfloat16."
-            )
+            raise ActshiftError(f"The gradients at {self.name} are not finite: {OVERFLOW}.")
 
 
-def require_grad(y: Tensor) -> None:
+def _require_grad(y: Tensor) -> None:
     """Start the autograd graph at `y` if everything before it is frozen."""
     if torch.is_grad_enabled() and not y.requires_grad:
         y.requires_grad_()
@@ -91,7 +93,7 @@ def tap_host(tap: Tap, host: Host, batch_group: BatchGroup) -> RemovableHandle:
 
     def at_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         hidden = hidden_of(output)
-        require_grad(hidden)
+        _require_grad(hidden)
         # Falcon adds the output of a branch to the skip in place, so the model continues with a copy.
         passed_on = hidden if host.site == "post_block" else hidden.clone()
         tap.watch(hidden, passed_on, batch_group)
@@ -106,10 +108,7 @@ def tap_host(tap: Tap, host: Host, batch_group: BatchGroup) -> RemovableHandle:
 
 
 def tap_map(tap: Tap, module: nn.Module, batch_group: BatchGroup, mask: Mask | None = None) -> RemovableHandle:
-    """Hook a tap into a module y = f(x): x is its input and g the gradient at y.
-
-    For a linear map G is the gradient of its weight.
-    """
+    """Hook a tap into a module y = f(x), with g at y: G is then the gradient of the weight of a linear map."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         tap.watch(args[0], output, batch_group, mask(args[0]) if mask else None)
@@ -119,10 +118,7 @@ def tap_map(tap: Tap, module: nn.Module, batch_group: BatchGroup, mask: Mask | N
 
 @dataclass(frozen=True)
 class LinearMap:
-    """A linear map with a weight `[outputs, inputs]` in block `layer`.
-
-    `part` is its name in the block, `name` its name in the model, and `module` the map or the LoRA layer around it.
-    """
+    """A linear map, or a LoRA layer around one, called `part` in block `layer` and `name` in the model."""
 
     layer: int
     part: str
@@ -133,9 +129,7 @@ class LinearMap:
 
 
 def linear_maps(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[LinearMap]:
-    """Return the linear maps of the selected blocks (PEFT's "all-linear"), in model order.
-
-    Stacked experts are not included, because their weights are not modules.
+    """Return the linear maps of the selected blocks in model order, without stacked experts: these are not modules.
 
     Raises:
         ActshiftError: The layers or blocks do not exist, as in `resolve`.
@@ -146,24 +140,14 @@ def linear_maps(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
     """
     model = unwrap(model)
     named_blocks = find_blocks(model, blocks)
-    return [
-        linear
-        for layer in block_indices(layers, len(named_blocks), type(model).__name__)
-        for linear in _linear_maps_of(layer, *named_blocks[layer])
-    ]
-
-
-def _linear_maps_of(layer: int, block_name: str, block: nn.Module) -> list[LinearMap]:
     linears: list[LinearMap] = []
-    for part, module in block.named_modules():
-        base = getattr(module, "base_layer", module)  # a LoRA layer stands for the map that it wraps
-        if not isinstance(base, nn.Linear | Conv1D) or _belongs_to_adapter(part):
-            continue
-        # The shape of the weight would not do: quantised weights are packed.
-        inputs, outputs = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else (base.nx, base.nf)
-        linears.append(LinearMap(layer, part, f"{block_name}.{part}", module, inputs, outputs))
+    for layer in block_indices(layers, len(named_blocks), type(model).__name__):
+        block_name, block = named_blocks[layer]
+        for part, module in block.named_modules():
+            base = getattr(module, "base_layer", module)  # a LoRA layer stands for the map that it wraps
+            if isinstance(base, nn.Linear | Conv1D) and not ADAPTER_PART.search(part):
+                # The shape of the weight would not do: quantised weights are packed.
+                linear = isinstance(base, nn.Linear)
+                inputs, outputs = (base.in_features, base.out_features) if linear else (base.nx, base.nf)
+                linears.append(LinearMap(layer, part, f"{block_name}.{part}", module, inputs, outputs))
     return linears
-
-
-def _belongs_to_adapter(part: str) -> bool:
-    return part.endswith(".base_layer") or any(word.startswith(("lora_", "actshift")) for word in part.split("."))

@@ -1,25 +1,13 @@
-"""Keeping two halves of an adapter apart: the rule, and the linear algebra that measures and enforces it."""
+"""The orthogonality rule of joint adapters, and the linear algebra that measures and enforces it."""
 
-from actshift.orthogonality.basis import orthonormal_basis, parseval_frame, project_away, project_columns, project_rows
-from actshift.orthogonality.measure import (
-    chance_overlap,
-    principal_angles,
-    principal_cosines,
-    span_dimensions,
-    violation,
-)
-from actshift.orthogonality.rule import Orthogonality
-
-__all__ = [
-    "Orthogonality",
-    "chance_overlap",
-    "orthonormal_basis",
-    "parseval_frame",
-    "principal_angles",
-    "principal_cosines",
-    "project_away",
-    "project_columns",
-    "project_rows",
-    "span_dimensions",
-    "violation",
-]
+from actshift.orthogonality.basis import orthonormal_basis as orthonormal_basis
+from actshift.orthogonality.basis import parseval_frame as parseval_frame
+from actshift.orthogonality.basis import project_away as project_away
+from actshift.orthogonality.basis import project_columns as project_columns
+from actshift.orthogonality.basis import project_rows as project_rows
+from actshift.orthogonality.measure import chance_overlap as chance_overlap
+from actshift.orthogonality.measure import principal_angles as principal_angles
+from actshift.orthogonality.measure import principal_cosines as principal_cosines
+from actshift.orthogonality.measure import span_dimensions as span_dimensions
+from actshift.orthogonality.measure import violation as violation
+from actshift.orthogonality.rule import Orthogonality as Orthogonality

@@ -1,7 +1,7 @@
-"""An orthonormal basis of what a weight update writes, and the projection away from it.
+"""Orthonormal bases of the columns of a matrix, and projections away from their span.
 
-Shape alphabet: d (the width of the residual stream), r (columns of B), n (rows of W_down), and any leading batch, one
-entry a block. Everything is computed in float64 and returned in the dtype that each function names.
+Shapes: `d`, the width of the residual stream; `r`, the columns of B; `n`, the rows of W_down; any leading batch
+dimensions, such as one entry per block. Computations are in float64.
 """
 
 from __future__ import annotations
@@ -12,89 +12,77 @@ import torch
 from torch import Tensor
 
 RESOLUTION = 2.0**-20
-"""How far a column must stand out of the span of the others, by its own length and √r, to count as a direction of its
-own. Rounding to float32 makes 2⁻²⁴ of it out of nothing; what is dropped is written by B to one part in a million at
-most, ten times under what the rule promises."""
+"""Smallest distance of a column from the span of the others, relative to its length and √r, that counts as a new
+direction. Rounding to float32 alone makes 2⁻²⁴. B writes at most one part in a million along a direction that is left
+out, which is ten times below the tolerance of the rule."""
 
-WELL_APART = 2.0**-10
-"""Where every column stands this far out of the span of those before it, by its own length, the Gram matrix can be
-solved directly: rounding makes less than 1e-9 of it, and the second pass squares that."""
+WELL_SEPARATED = 2.0**-10
+"""If each column is this far from the span of the columns before it, relative to its length, the Gram matrix can be
+solved directly: the rounding error is below 1e-9, and the second pass squares it."""
 
-STEPS = 7
-"""So many times the polynomial is taken: what is twice as long as the limit, or half, is by then at 1 or 0 to rounding,
-and so is what rounding to float32 left, a sixteenth of it."""
+POLYNOMIAL_STEPS = 7
+"""Number of polynomial steps in `parseval_frame`. After them a direction twice as long as the limit (or half as long)
+is at 1 (or 0) up to rounding, and so is the rounding error of float32, which is a sixteenth of the limit."""
 
-DEAD = 1e-10
-"""A row that keeps less than this share of its length in a projection lay within the span: what is left is rounding."""
+ZERO_ROW = 1e-10
+"""A row that keeps less than this share of its length in a projection was in the span. The rest is rounding error."""
 
 
 def orthonormal_basis(columns: Tensor) -> Tensor:
-    """Return `Q [..., d, r]` in float64 with orthonormal columns that span those of `columns [..., d, r]`.
+    """Return a matrix with orthonormal columns that span the columns of a matrix, `[..., d, r]` in float64.
 
-    Where there are fewer than r directions (B zero at its start, or of deficient rank) the columns of Q that are left
-    over are exactly zero, and QQᵀ is still the projection onto col(B): no direction is made up. Each column counts by
-    its direction alone, however small it is; NaN and infinite entries count as 0.
-    Batched, without a shape that depends on the data.
+    If the columns span fewer than r directions (such as a zero B at the start), the remaining columns of the result
+    are exactly zero, and QQᵀ is still the projection onto the span. Each column counts by its direction alone,
+    however small it is. NaN and infinite entries count as 0. The computation is batched, and no shape depends on the
+    data.
 
-    Source: [ours]; the eigenvectors of the Gram matrix, refined by two Newton-Schulz steps.
+    Args:
+        columns: `[..., d, r]`, in any floating dtype.
+
+    Source: this project, docs/method.md#orthogonality: the eigenvectors of the Gram matrix, refined by two
+    Newton-Schulz steps.
 
     >>> orthonormal_basis(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])).abs().sum(-1).round(decimals=3).tolist()
     [1.0, 0.0]
     """
-    unit, _ = _directions(columns)
+    unit, _ = _normalized(columns)
     values, vectors = torch.linalg.eigh(unit.mT @ unit)
     smallest = RESOLUTION**2 * columns.shape[-1]
     scale = torch.where(values > smallest, values.clamp_min(smallest).rsqrt(), 0.0)
     basis = unit @ (vectors * scale.unsqueeze(-2))
-    for _ in range(2):  # a small eigenvalue leaves its vector off by 1e-4; each step squares that, and keeps zeros
+    for _ in range(
+        2
+    ):  # small eigenvalues have eigenvectors with errors of 1e-4; each step squares them, and keeps zeros
         basis = 1.5 * basis - 0.5 * basis @ (basis.mT @ basis)
     return basis
 
 
 def parseval_frame(columns: Tensor) -> Tensor:
-    """Return `F [..., d, r]` in float64 of which FFᵀ is the projection onto the span of `columns [..., d, r]`.
+    """Return a frame F `[..., d, r]` in float64 such that FFᵀ is the projection onto the span of the columns.
 
-    It is what `orthonormal_basis` is where only FFᵀ counts, without eigenvectors, whose computation makes a CUDA
-    device and the CPU wait for each other. What counts as a direction is the same; one at the very limit may count in
-    part.
+    It replaces `orthonormal_basis` where only FFᵀ matters. It needs no eigenvectors, whose computation synchronises a
+    CUDA device with the CPU. The same directions count; one exactly at the limit can count in part.
 
-    Source: [ours]; a shifted Cholesky QR (Fukaya et al., SIAM J. Sci. Comput. 42, 2020) leaves a direction of length t
-    at t / √(t² + shift), and the polynomial (5t³ − 3t⁵)/2, taken again and again, brings that to 1 above √⅔ and to 0
-    below.
+    Args:
+        columns: `[..., d, r]`, in any floating dtype.
+
+    Source: this project, docs/method.md#orthogonality. A shifted Cholesky QR (Fukaya et al., SIAM J. Sci. Comput. 42,
+    2020) scales a direction of length t to t / √(t² + shift). Repeating the polynomial (5t³ − 3t⁵)/2 takes that to 1
+    above √⅔ and to 0 below.
 
     >>> frame = parseval_frame(torch.tensor([[2.0, 4.0, 0.0], [0.0, 0.0, 0.0]]))
     >>> (frame @ frame.mT).abs().round(decimals=9).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
     """
-    return _frame_of(_directions(columns)[0])
+    return _frame(_normalized(columns)[0])
 
 
 def project_rows(rows: Tensor, basis: Tensor) -> Tensor:
     """Return `rows [..., n, d]` without their part in the span of `basis [..., d, r]`: W (I − QQᵀ), in rows' dtype.
 
-    A row that lies within the span becomes exactly 0.
+    A row within the span becomes exactly 0.
     """
-    return _without(rows, lambda exact: (exact @ basis) @ basis.mT)
-
-
-def project_away(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return `rows [..., n, d]` without their part in the span of `columns [..., d, r]`, in rows' dtype.
-
-    It is `project_rows(rows, orthonormal_basis(columns))`, and with U the columns at unit length W (I − U G⁻¹ Uᵀ),
-    G = UᵀU. That is what the CPU computes while the columns stand well apart, since it needs one product with U in
-    place of four; where some do not, a frame is taken. Elsewhere it always is, as to ask would be to wait.
-
-    >>> project_away(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [0.0]])).tolist()
-    [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    """
-    unit, length = _directions(columns)
-    if unit.device.type == "cpu":
-        gram = unit.mT @ unit + torch.diag_embed((length == 0).squeeze(-2).to(unit.dtype))  # zero columns span nothing
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        apart = (failed == 0) & (factor.diagonal(dim1=-2, dim2=-1) > WELL_APART).all(-1)
-        if apart.all():
-            return _without(rows, lambda exact: torch.cholesky_solve((exact @ unit).mT, factor).mT @ unit.mT)
-    return project_rows(rows, _frame_of(unit))
+    return _subtract(rows, lambda exact: (exact @ basis) @ basis.mT)
 
 
 def project_columns(columns: Tensor, basis: Tensor) -> Tensor:
@@ -102,34 +90,53 @@ def project_columns(columns: Tensor, basis: Tensor) -> Tensor:
     return project_rows(columns.mT, basis).mT
 
 
-def _directions(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the columns at unit length in float64, zero ones as they are, and their lengths `[..., 1, r]`."""
+def project_away(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return `rows [..., n, d]` without their part in the span of `columns [..., d, r]`, in rows' dtype.
+
+    The result equals `project_rows(rows, orthonormal_basis(columns))`. On the CPU, if the columns are well separated,
+    it is computed as W (I − U G⁻¹ Uᵀ) with the normalised columns U and G = UᵀU, one product with U instead of four.
+    Otherwise a Parseval frame is used. Other devices always use the frame, because the check would synchronise them.
+
+    >>> project_away(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [0.0]])).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    unit, length = _normalized(columns)
+    if unit.device.type == "cpu":
+        gram = unit.mT @ unit + torch.diag_embed((length == 0).squeeze(-2).to(unit.dtype))  # zero columns span nothing
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        separated = (failed == 0) & (factor.diagonal(dim1=-2, dim2=-1) > WELL_SEPARATED).all(-1)
+        if separated.all():
+            return _subtract(rows, lambda exact: torch.cholesky_solve((exact @ unit).mT, factor).mT @ unit.mT)
+    return project_rows(rows, _frame(unit))
+
+
+def as_float64(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, on the CPU if its device (Apple's GPU) does not support float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def _normalized(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the columns at unit length in float64 (zero columns unchanged), and their lengths `[..., 1, r]`."""
     exact = as_float64(columns).nan_to_num(0.0, 0.0, 0.0)
     length = exact.norm(dim=-2, keepdim=True)
     return exact / torch.where(length > 0, length, 1.0), length
 
 
-def _frame_of(unit: Tensor) -> Tensor:
-    same = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
-    shift = RESOLUTION**2 * unit.shape[-1] / 2  # so that a length at the limit comes to √⅔
-    factor, _ = torch.linalg.cholesky_ex(unit.mT @ unit + shift * same)
+def _frame(unit: Tensor) -> Tensor:
+    identity = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    shift = RESOLUTION**2 * unit.shape[-1] / 2  # scales a length at the limit to √⅔
+    factor, _ = torch.linalg.cholesky_ex(unit.mT @ unit + shift * identity)
     frame = torch.linalg.solve_triangular(factor, unit.mT, upper=False).mT
-    gram, polynomial = frame.mT @ frame, same
-    for _ in range(STEPS):
+    gram, polynomial = frame.mT @ frame, identity
+    for _ in range(POLYNOMIAL_STEPS):
         step = 2.5 * gram - 1.5 * gram @ gram
         gram, polynomial = step @ gram @ step, polynomial @ step
     return frame @ polynomial
 
 
-def _without(rows: Tensor, within: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the rows less their part `within` a span, taken twice."""
+def _subtract(rows: Tensor, part_in_span: Callable[[Tensor], Tensor]) -> Tensor:
     exact = as_float64(rows)
-    once = exact - within(exact)
-    twice = once - within(once)  # the first pass leaves rounding as large as the part it took away
-    dead = twice.norm(dim=-1, keepdim=True) <= DEAD * exact.norm(dim=-1, keepdim=True)
-    return torch.where(dead, 0.0, twice).to(rows.dtype).to(rows.device)
-
-
-def as_float64(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64; on the CPU where its own device (Apple's) has no such numbers."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    once = exact - part_in_span(exact)
+    twice = once - part_in_span(once)  # the first pass leaves a rounding error as large as the removed part
+    in_span = twice.norm(dim=-1, keepdim=True) <= ZERO_ROW * exact.norm(dim=-1, keepdim=True)
+    return torch.where(in_span, 0.0, twice).to(rows.dtype).to(rows.device)

@@ -1,9 +1,14 @@
-"""What structure cannot tell: which module's output joins the skip, and which weights write it, for each kind of model.
+"""The steering sites, and the modules of each architecture that they refer to.
 
-`tests/sites` holds every row to three identities: `block_in + post_attention + post_mlp == block_out`; what enters
-`heads` is `attention weights @ values` of each query head, side by side; `outputs` at zero silence the MLP's branch.
-Names are no guide: `post_attention_layernorm` ends Gemma-2's attention branch, and begins Llama's MLP branch.
-A model that scales its branches on the way to the skip (Granite, Doge, Gemma-4) has no such host.
+To add a site, add a row to `SITES`, and a field to `Branches` if no field names its host module yet. Module names are
+no reliable guide to a block's structure: `post_attention_layernorm` ends the attention branch of Gemma-2, but starts
+the MLP branch of Llama. The tests in `tests/sites` therefore check three identities for each architecture:
+
+* block_in + post_attention + post_mlp == block_out;
+* the input of `heads` is `attention weights @ values` of all query heads, concatenated;
+* with `outputs` set to zero, the MLP branch is zero.
+
+Models that scale a branch on its way to the residual stream (Granite, Doge, Gemma-4) have no module for these sites.
 """
 
 from __future__ import annotations
@@ -14,17 +19,47 @@ Names = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Site:
+    """A place in a transformer block where a shift can be added. Source: docs/method.md#sites.
+
+    Attributes:
+        description: a phrase for help texts.
+        part: the field of `Branches` that names the host module. None means the block itself.
+        at_heads: the shift is added to the host's input, which is the concatenated outputs of the attention heads,
+            instead of to the host's output.
+        written_by_mlp: the output map of the block's MLP writes to this site, so the orthogonality rule applies here.
+    """
+
+    description: str
+    part: str | None = None
+    at_heads: bool = False
+    written_by_mlp: bool = False
+
+
+SITES = {
+    "post_block": Site("the residual stream after the block", written_by_mlp=True),
+    "post_mlp": Site("the output of the MLP branch", part="mlp", written_by_mlp=True),
+    "post_attention": Site("the output of the attention branch", part="attention"),
+    "attention_heads": Site("the attention heads before the output projection", part="heads", at_heads=True),
+}
+"""The steering sites by name."""
+
+
+@dataclass(frozen=True)
 class Branches:
-    """The parts of a block, named from the block.
+    """Names of a block's parts, relative to the block.
 
-    `attention` and `mlp` are the modules whose outputs are what the two branches add to the skip, `heads` the
-    attention's output projection, which mixes the heads, and `outputs` the weights that write the MLP's branch:
-    modules, or the stacked parameters of experts. The last two are Llama's unless a row says otherwise. `entry` is the
-    module that takes the MLP's input, by default what holds the first of `outputs`.
+    A number in a name is an index into a list, -1 for the last element. If a field has several names, the first one
+    that a block has is used, except for `outputs`, where all of them are used. Blocks differ within a model: hybrid
+    models mix tokens in several ways, experts come with or without a shared one. transformers also renames modules
+    between versions.
 
-    A number in a name indexes a list, -1 its last. Of several names the first that a block has is taken, and of
-    `outputs` all that it has: blocks of a hybrid model mix tokens in different ways, experts come with or without a
-    shared one, and transformers renames modules between versions.
+    Attributes:
+        attention: the module whose output the attention branch adds to the residual stream.
+        mlp: the module whose output the MLP branch adds to the residual stream.
+        heads: the output projection of the attention, which mixes the heads.
+        outputs: the weights that write the MLP branch, as modules or as the stacked parameters of experts.
+        entry: the module whose input is the MLP's input. By default the parent of the first of `outputs`.
     """
 
     attention: Names
@@ -77,7 +112,7 @@ BRANCHES: dict[str, Branches] = {
     **_rows("gptj codegen", Branches("attn", "mlp", "attn.out_proj", "mlp.fc_out")),
     **_rows("modernbert", Branches("attn", "mlp", "attn.Wo", "mlp.Wo")),
     **_rows("gpt_neox", Branches("attention", "mlp", "attention.dense", "mlp.dense_4h_to_h")),
-    # Of two names, the latter is that of transformers 5.0.
+    # The second of two names is the one in transformers 5.0.
     **_rows(
         "vit deit",
         Branches(
@@ -90,18 +125,18 @@ BRANCHES: dict[str, Branches] = {
     ),
     **_rows("falcon", Branches("self_attention", "mlp", "self_attention.dense", "mlp.dense_4h_to_h")),
     **_rows("opt xglm biogpt", Branches("self_attn", "fc2", "self_attn.out_proj", "fc2", "fc1")),
-    # The modules around these add the skip themselves.
+    # The modules around these add the residual connection themselves.
     **_rows(
         "bloom", Branches("self_attention.dense", "mlp.dense_4h_to_h", "self_attention.dense", "mlp.dense_4h_to_h")
     ),
     **_rows("mpt", Branches("attn", "ffn.down_proj", "attn.out_proj", "ffn.down_proj")),
     **_rows(
-        # From bert on they are post-norm: the skip and the branch are normed together, LayerNorm(skip + branch).
+        # bert and the following are post-norm: LayerNorm(residual stream + branch).
         "esm roberta-prelayernorm bert roberta xlm-roberta camembert electra ernie data2vec-text deberta-v2",
         Branches("attention.output.dense", "output.dense", "attention.output.dense", "output.dense", "intermediate"),
     ),
     **_rows("distilbert", Branches("attention", "ffn", "attention.out_lin", "ffn.lin2")),
-    # A decoder block of an encoder-decoder adds its cross-attention too, which is no site.
+    # A decoder block also adds its cross-attention, which is not a site.
     **_rows(
         "t5 mt5 umt5",
         Branches(
@@ -117,8 +152,8 @@ BRANCHES: dict[str, Branches] = {
             "layer_scale1",
             "layer_scale2",
             ("attention.o_proj", "attention.output.dense"),
-            ("mlp.fc2", "mlp.down_proj", "mlp.weights_out"),  # plain; gated, as in the giant one; and that in 5.0
+            ("mlp.fc2", "mlp.down_proj", "mlp.weights_out"),  # plain; gated (giant); gated in transformers 5.0
         ),
     ),
 }
-"""Rows by `model_type` of the config nearest to the block."""
+"""The parts of a block by the `model_type` of the config nearest to it."""

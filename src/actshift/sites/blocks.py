@@ -1,4 +1,4 @@
-"""Find a model's transformer blocks: by what the model declares, and by its structure where it does not."""
+"""Find a model's transformer blocks, from what transformers declares or from the module structure."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ from torch import nn
 
 from actshift.errors import ActshiftError
 
-Named = tuple[str, nn.Module]
+NamedModule = tuple[str, nn.Module]
 
 
-def find_blocks(model: nn.Module, blocks: str | None = None) -> list[Named]:
+def find_blocks(model: nn.Module, blocks: str | None = None) -> list[NamedModule]:
     """Return the qualified name and the module of every transformer block, in forward order.
 
-    Evidence, strongest first: `blocks`, the qualified name of the list that holds them; the classes whose
-    outputs transformers records as `hidden_states`; `_no_split_modules`; the longest outermost
-    `ModuleList`. In a multimodal model only the text part is searched; an encoder-decoder gives its
-    encoder's blocks, then its decoder's. A PEFT wrapper is looked through, and names are then relative to the
-    model inside.
+    The blocks are found by the first of these rules that matches: the classes whose outputs transformers records as
+    `hidden_states`; the classes in `_no_split_modules`; the longest outermost `ModuleList`. Of a multimodal model only
+    the text part is searched. For an encoder-decoder the result has the encoder's blocks, then the decoder's.
+
+    Args:
+        model: any model. A PEFT wrapper is unwrapped, and the names are relative to the model inside.
+        blocks: the qualified name of the list of blocks, which replaces the rules above.
 
     Raises:
-        ActshiftError: no block was found, `blocks` is not such a list, or several lists fit equally well.
+        ActshiftError: no blocks were found, `blocks` is not a list of modules, or several lists match equally well.
 
-    Example:
-        >>> from torch import nn
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
-        >>> [name for name, _ in find_blocks(model)]
-        ['1.0', '1.1']
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+    >>> [name for name, _ in find_blocks(model)]
+    ['1.0', '1.1']
     """
     model = unwrap(model)
     if blocks is not None:
-        return _called(model, blocks)
-    tower = _text_tower(model)
-    inside = list(model.get_submodule(tower).named_modules(prefix=tower))
-    for evidence in (_recorded, _unsplit, _longest):
-        if groups := _by_list(evidence(inside)):
-            return _unambiguous(model, inside[0][1], groups)
+        return _blocks_at(model, blocks)
+    prefix = _text_part(model)
+    modules = list(model.get_submodule(prefix).named_modules(prefix=prefix))
+    for rule in (_recorded_modules, _no_split_modules, _longest_lists):
+        if groups := _group_by_list(rule(modules)):
+            return _flatten(model, modules[0][1], groups)
     raise ActshiftError(
-        f"{type(model).__name__} holds no list of transformer blocks; "
-        "actshift steers models whose blocks sit in an nn.ModuleList."
+        f"{type(model).__name__} contains no list of transformer blocks. actshift steers models whose blocks are in an "
+        "nn.ModuleList."
     )
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside a PEFT wrapper, or `model` itself where there is none."""
+    """Return the model inside a PEFT wrapper, or `model` itself if it is not wrapped."""
     get_base_model: Any = getattr(model, "get_base_model", lambda: model)
     return get_base_model()
 
 
 def text_config(module: nn.Module) -> Any:
-    """Return the config of the module's text part (its whole config where it has no parts), or None."""
+    """Return the config of the module's text part, its whole config if that has no parts, or None."""
     config: Any = getattr(module, "config", None)
     try:
         return config.get_text_config()
@@ -59,79 +60,83 @@ def text_config(module: nn.Module) -> Any:
         return config
 
 
-def _text_tower(model: nn.Module) -> str:
+def _text_part(model: nn.Module) -> str:
+    """Return the qualified name of a multimodal model's text part, or "" to search the whole model."""
     config, text = getattr(model, "config", None), text_config(model)
-    if text is config or hasattr(config, "encoder"):  # with an encoder and a decoder in it, both have blocks
+    if text is config or hasattr(config, "encoder"):  # both halves of an encoder-decoder have blocks
         return ""
-    own_types = ((name, getattr(module, "config", None)) for name, module in model.named_modules() if name)
-    return next((name for name, own in own_types if getattr(own, "model_type", "") == text.model_type), "")
+    configs = ((name, getattr(module, "config", None)) for name, module in model.named_modules() if name)
+    return next((name for name, own in configs if getattr(own, "model_type", "") == text.model_type), "")
 
 
-def _recorded(inside: list[Named]) -> list[Named]:
-    wanted: set[type | str] = set()
-    for _, module in inside:
-        entry = (getattr(type(module), "_can_record_outputs", None) or {}).get("hidden_states", [])
-        for recorder in entry if isinstance(entry, list | tuple) else [entry]:
-            wanted.add(getattr(recorder, "target_class", recorder))  # a class, its name, or a recorder of one
-    return [(name, m) for name, m in inside if wanted & {*type(m).__mro__, type(m).__name__}]
+def _recorded_modules(modules: list[NamedModule]) -> list[NamedModule]:
+    targets: set[type | str] = set()
+    for _, module in modules:
+        recorders: Any = (getattr(type(module), "_can_record_outputs", None) or {}).get("hidden_states", [])
+        for recorder in recorders if isinstance(recorders, list | tuple) else [recorders]:
+            targets.add(getattr(recorder, "target_class", recorder))  # a recorder of a class, a class, or its name
+    return [(name, module) for name, module in modules if targets & {*type(module).__mro__, type(module).__name__}]
 
 
-def _unsplit(inside: list[Named]) -> list[Named]:
-    wanted = set().union(*(getattr(module, "_no_split_modules", None) or () for _, module in inside))
-    return [(name, module) for name, module in inside if type(module).__name__ in wanted]
+def _no_split_modules(modules: list[NamedModule]) -> list[NamedModule]:
+    class_names = set[str]().union(*(getattr(module, "_no_split_modules", None) or () for _, module in modules))
+    return [(name, module) for name, module in modules if type(module).__name__ in class_names]
 
 
-def _longest(inside: list[Named]) -> list[Named]:
-    lists = _lists(inside)
+def _longest_lists(modules: list[NamedModule]) -> list[NamedModule]:
+    lists = _outermost_lists(modules)
     longest = max((len(elements) for elements in lists.values()), default=0)
     return [block for elements in lists.values() if len(elements) == longest for block in elements]
 
 
-def _lists(inside: Iterable[Named]) -> dict[str, list[Named]]:
-    lists = _outermost((name, module) for name, module in inside if isinstance(module, nn.ModuleList))
+def _outermost_lists(modules: Iterable[NamedModule]) -> dict[str, list[NamedModule]]:
+    lists = _outermost((name, module) for name, module in modules if isinstance(module, nn.ModuleList))
     return {name: _elements(name, module) for name, module in lists if _elements(name, module)}
 
 
-def _outermost(named: Iterable[Named]) -> list[Named]:
-    found: list[Named] = []
-    for name, module in named:  # in named_modules order a parent comes before all that is inside it
-        if not any(name.startswith(outer + ".") for outer, _ in found):
-            found.append((name, module))
-    return found
+def _outermost(modules: Iterable[NamedModule]) -> list[NamedModule]:
+    outermost: list[NamedModule] = []
+    for name, module in modules:  # `named_modules` yields a parent before its children
+        if not any(name.startswith(outer + ".") for outer, _ in outermost):
+            outermost.append((name, module))
+    return outermost
 
 
-def _elements(name: str, module: nn.Module) -> list[Named]:
+def _elements(name: str, module: nn.Module) -> list[NamedModule]:
     return [(f"{name}.{key}", child) for key, child in module.named_children()]
 
 
-def _by_list(found: list[Named]) -> dict[str, list[Named]]:
-    groups: dict[str, list[Named]] = {}
-    for name, module in _outermost(found):
+def _group_by_list(modules: list[NamedModule]) -> dict[str, list[NamedModule]]:
+    groups: dict[str, list[NamedModule]] = {}
+    for name, module in _outermost(modules):
         parent, _, key = name.rpartition(".")
-        if key.isdigit():  # an element of a list; `_no_split_modules` may name embeddings too
+        if key.isdigit():  # an element of a list; `_no_split_modules` may also name embeddings
             groups.setdefault(parent, []).append((name, module))
     return groups
 
 
-def _unambiguous(model: nn.Module, tower: nn.Module, groups: dict[str, list[Named]]) -> list[Named]:
-    two_stacks = getattr(getattr(tower, "config", None), "is_encoder_decoder", False) and len(groups) == 2
-    if len(groups) == 1 or two_stacks:
+def _flatten(model: nn.Module, part: nn.Module, groups: dict[str, list[NamedModule]]) -> list[NamedModule]:
+    """Return the blocks of the only list, or of both lists of an encoder-decoder; raise if there are others."""
+    is_encoder_decoder = getattr(getattr(part, "config", None), "is_encoder_decoder", False)
+    if len(groups) == 1 or (is_encoder_decoder and len(groups) == 2):
         return [block for group in groups.values() for block in group]
     raise ActshiftError(
-        f"{type(model).__name__} has {len(groups)} lists that could be its blocks: {_listing(groups)}; "
-        f"name the one to steer, as in blocks={next(iter(groups))!r}."
+        f"{type(model).__name__} has {len(groups)} lists that could be its blocks: {_describe(groups)}. Choose one, as "
+        f"in blocks={next(iter(groups))!r}."
     )
 
 
-def _called(model: nn.Module, blocks: str) -> list[Named]:
+def _blocks_at(model: nn.Module, blocks: str) -> list[NamedModule]:
     modules = dict(model.named_modules())
     chosen = modules.get(blocks)
     if blocks and isinstance(chosen, nn.ModuleList | nn.Sequential) and len(chosen):
         return _elements(blocks, chosen)
-    listing = _listing(_lists(modules.items())) or "it has none"
-    found = f"is a {type(chosen).__name__}" if chosen is not None else "does not exist"
-    raise ActshiftError(f"blocks={blocks!r} {found} in {type(model).__name__}; name a list of blocks: {listing}.")
+    problem = f"is a {type(chosen).__name__}" if chosen is not None else "does not exist"
+    raise ActshiftError(
+        f"blocks={blocks!r} {problem} in {type(model).__name__}. Give the name of a list of blocks: "
+        f"{_describe(_outermost_lists(modules.items())) or 'the model has none'}."
+    )
 
 
-def _listing(groups: dict[str, list[Named]]) -> str:
+def _describe(groups: dict[str, list[NamedModule]]) -> str:
     return ", ".join(f"{name!r} ({len(group)} {type(group[0][1]).__name__})" for name, group in groups.items())

@@ -1,4 +1,4 @@
-"""The MLP output maps of a model: the weights that write each block's MLP branch into the residual stream."""
+"""The output maps of a model's MLPs: the weights that write each MLP branch into the residual stream."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from torch import nn
 
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import find_blocks, unwrap
-from actshift.sites.resolve import block_indices, config_around, find_all, row_of, width_of
+from actshift.sites.resolve import block_indices, branches_of, config_around, find_parts, width_of
+
+FIX = "Leave out the feature that needs it"
 
 
 @dataclass(frozen=True)
 class OutputMap:
-    """One weight that writes the MLP branch of a block: `down_proj`, `fc2`, `c_proj`, or those of the experts.
+    """One weight that writes a block's MLP branch: `down_proj`, `fc2`, `c_proj`, or the stacked weights of experts.
 
-    `name` is its qualified name in the model without PEFT, as PEFT takes it: in `target_modules` where `parameter` is
-    None, and in `target_parameters` where the weight is a stack `[experts, ...]` in one parameter, called
-    `parameter`, of a module of experts. `module` is what the model has there now: the map or the module of
-    experts, or the LoRA layer round it (round a parameter, the outermost of PEFT's wrappers). `width` is the
-    d_model that the map writes to.
+    The weight is `[width, d_ff]` in a Linear and `[d_ff, width]` in GPT-2's Conv1D. Stacks are `[experts, width, d_ff]`
+    in most models, and `[experts, d_ff, width]` in GPT-OSS and Llama-4. A norm or a scale may follow the map before
+    the residual stream (Gemma-2 and -3, OLMo-2, GLM-4, DINOv2).
 
-    The weight is `[width, d_ff]` in a Linear, `[d_ff, width]` in GPT-2's Conv1D, and `[experts, width, d_ff]` in
-    most stacks, but `[experts, d_ff, width]` in those of GPT-OSS and Llama-4. A norm or a scale may stand between the
-    map and the skip (Gemma-2 and -3, OLMo-2, GLM-4, DINOv2).
+    Attributes:
+        layer: the index of the block.
+        name: the qualified name in the model without PEFT, as PEFT's `target_modules` (or `target_parameters`) take it.
+        module: the module that the model has there now: the map, the module of experts, or the LoRA layer around it
+            (for a parameter, the outermost of PEFT's wrappers).
+        parameter: the attribute of the stacked weight in a module of experts, or None if the weight is `module.weight`.
+        width: d_model, the width that the map writes to.
     """
 
     layer: int
@@ -35,35 +39,43 @@ class OutputMap:
 
 
 def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[OutputMap]:
-    """Return the MLP output maps of `model`: in the order of `layers`, and several for a block with several.
+    """Return the MLP output maps of the blocks, in the order of `layers`.
 
-    A block of a mixture of experts has the stack of its experts' maps, and that of the shared expert where there
-    is one. `layers` and `blocks` are those of `resolve`.
+    A mixture-of-experts block has several: the stack of its experts, and the shared expert if it has one. `layers` and
+    `blocks` are as in `resolve`.
 
     Raises:
-        ActshiftError: an architecture without a row in `BRANCHES`, a block that lacks what its row says, and whatever
-            `resolve` raises.
+        ActshiftError: an architecture that is not in `BRANCHES`, a block without the modules listed there, and all
+            errors of `resolve`.
 
-    Example:
-        >>> from transformers import LlamaConfig, LlamaForCausalLM
-        >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-        >>> [(output.layer, output.name) for output in mlp_outputs(model, layers=[0, -1])]
-        [(0, 'model.layers.0.mlp.down_proj'), (2, 'model.layers.2.mlp.down_proj')]
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
+    >>> [(output.layer, output.name) for output in mlp_outputs(model, layers=[0, -1])]
+    [(0, 'model.layers.0.mlp.down_proj'), (2, 'model.layers.2.mlp.down_proj')]
     """
     model = unwrap(model)
-    found = find_blocks(model, blocks)
-    return [
-        output
-        for layer in block_indices(layers, len(found), type(model).__name__)
-        for output in _of_block(model, layer, *found[layer])
-    ]
+    all_blocks = find_blocks(model, blocks)
+    maps: list[OutputMap] = []
+    for layer in block_indices(layers, len(all_blocks), type(model).__name__):
+        name, block = all_blocks[layer]
+        config = config_around(model, name)
+        names = branches_of(config, block, "The MLP output map", FIX).outputs
+        if not (parts := find_parts(block, names)):
+            raise ActshiftError(
+                f"The MLP output map of model_type {config.model_type!r} should be {names!r}, which block {name!r} "
+                f"({type(block).__name__}) lacks. Use a transformers version that actshift is tested with."
+            )
+        width = width_of(config, name)
+        maps += [OutputMap(layer, name + suffix, module, parameter, width) for suffix, module, parameter in parts]
+    return maps
 
 
 def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Module:
-    """Return the module whose input is that of a block's MLP: the MLP itself where it is one module.
+    """Return the module whose input is the input of a block's MLP: the MLP itself if it is one module.
 
-    Raises what `mlp_outputs` raises.
+    Raises:
+        ActshiftError: as in `mlp_outputs`.
 
     >>> from actshift.demo import load_base
     >>> type(mlp_entry(load_base()[0], layer=0)).__name__
@@ -71,22 +83,12 @@ def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Mod
     """
     model = unwrap(model)
     name, block = find_blocks(model, blocks)[layer]
-    row = row_of(config_around(model, name), block, "the MLP's input", "leave out what needs it")
-    named = (row.entry,) if isinstance(row.entry, str) else row.entry
-    outputs = (row.outputs,) if isinstance(row.outputs, str) else row.outputs
-    for path in named or tuple(output.rpartition(".")[0] for output in outputs):
-        if found := find_all(block, path):
-            return found[0].module
-    raise ActshiftError(f"the MLP of block {name!r} ({type(block).__name__}) is not where the table says.")
-
-
-def _of_block(model: nn.Module, layer: int, name: str, block: nn.Module) -> list[OutputMap]:
-    config = config_around(model, name)
-    row = row_of(config, block, "the MLP output map", "leave out what needs it")
-    if not (found := find_all(block, row.outputs)):
+    branches = branches_of(config_around(model, name), block, "The MLP's input", FIX)
+    outputs = (branches.outputs,) if isinstance(branches.outputs, str) else branches.outputs
+    parts = find_parts(block, branches.entry or tuple(output.rpartition(".")[0] for output in outputs))
+    if not parts:
         raise ActshiftError(
-            f"the MLP output map of model_type {config.model_type!r} should be {row.outputs!r}, which block {name!r} "
-            f"({type(block).__name__}) lacks; use a transformers version actshift is tested with."
+            f"The MLP of block {name!r} ({type(block).__name__}) is not one of the modules expected for its "
+            "architecture. Use a transformers version that actshift is tested with."
         )
-    width = width_of(config, name)
-    return [OutputMap(layer, name + suffix, module, parameter, width) for suffix, module, parameter in found]
+    return parts[0].module

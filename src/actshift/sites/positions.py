@@ -1,4 +1,4 @@
-"""Which tokens an intervention steers: a typed value, and the mask it stands for in a batch."""
+"""Token positions that an intervention steers, and the mask of steered tokens in a batch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_choice, check_fields
 
 Where = Literal["all", "prompt", "generated", "ends"]
-WHERE: tuple[str, ...] = get_args(Where)
 
 
 @dataclass(frozen=True)
 class Positions:
-    """The tokens to steer: all, the prompt's, the generated ones, or the first and last few of the prompt.
+    """The tokens to steer: all tokens, the prompt, the generated tokens, or the first and last few of the prompt.
 
-    Made by `all()`, `prompt()`, `generated()`, `last_token()` and `ends(first, last)`. Only attended tokens count, so
-    padding on either side changes nothing, and of a prompt shorter than first + last every token is steered.
+    Create it with `all()`, `prompt()`, `generated()`, `last_token()` or `ends(first, last)`. Padding on either side
+    does not count, because only attended tokens are counted. If a prompt is shorter than first + last, all its tokens
+    are steered. `steered_tokens` turns positions into a mask `[batch, seq]` of dtype bool.
 
-    Raises ActshiftError for an unknown word, and for numbers that are none or that no token fits.
-    Source: the positions f, l of LoReFT's intervention (arXiv 2404.03592, §4.1, there a string such as "f7+l7").
+    Args:
+        where: "all", "prompt", "generated" or "ends".
+        first: number of tokens at the start of the prompt, only with "ends".
+        last: number of tokens at the end of the prompt, only with "ends".
+
+    Raises:
+        ActshiftError: an unknown `where`, a negative or non-integer count, "ends" without tokens, or counts with
+            another `where`.
+
+    Source: the positions f and l of LoReFT's interventions, arXiv 2404.03592, section 4.1 (there a string such as
+    "f7+l7"); docs/method.md#positions.
 
     >>> Positions.ends(first=7, last=7)
     Positions(where='ends', first=7, last=7)
@@ -35,73 +44,65 @@ class Positions:
     last: int = 0
 
     def __post_init__(self) -> None:
-        """Check the word and the numbers."""
-        if self.where not in WHERE:
-            raise ActshiftError(
-                f"there are no positions {self.where!r}{did_you_mean(self.where, WHERE)}; there are {', '.join(WHERE)}."
-            )
+        """Check the fields."""
+        check_choice("positions", self.where, get_args(Where))
         for name, count in (("first", self.first), ("last", self.last)):
             if type(count) is not int or count < 0:
                 raise ActshiftError(f"{name} must be a whole number of prompt tokens, from 0 up, got {count!r}.")
         if (self.where == "ends") != (self.first + self.last > 0):
+            problem = "steers no token" if self.where == "ends" else "has counts, which only 'ends' takes"
             raise ActshiftError(
-                f"Positions({self.where!r}, first={self.first}, last={self.last}) steers "
-                f"{'no token; give first or last' if self.where == 'ends' else 'a whole part'}: the first and last "
-                "tokens of the prompt are Positions.ends(first=7, last=7)."
+                f"Positions({self.where!r}, first={self.first}, last={self.last}) {problem}. For the first and last "
+                "tokens of the prompt give first or last, as in Positions.ends(first=7, last=7)."
             )
 
     @classmethod
     def all(cls) -> Positions:
-        """Every token, prompt and generated (the default)."""
+        """Steer every token, prompt and generated (the default)."""
         return cls()
 
     @classmethod
     def prompt(cls) -> Positions:
-        """Every token of the prompt, none that is generated."""
+        """Steer every token of the prompt, and no generated token."""
         return cls("prompt")
 
     @classmethod
     def generated(cls) -> Positions:
-        """Every token after the prompt; the first of them is predicted from the unsteered prompt."""
+        """Steer every generated token. The first of them is still predicted from the unsteered prompt."""
         return cls("generated")
 
     @classmethod
     def last_token(cls) -> Positions:
-        """The last token of the prompt: `ends(last=1)`."""
+        """Steer the last token of the prompt, like `ends(last=1)`."""
         return cls("ends", last=1)
 
     @classmethod
     def ends(cls, first: int = 0, last: int = 0) -> Positions:
-        """The first and the last few tokens of the prompt, as LoReFT steers."""
+        """Steer the first and the last few tokens of the prompt, as LoReFT does."""
         return cls("ends", first, last)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Positions:
-        """Return the value that `to_dict` wrote.
+    def from_dict(cls, values: Any) -> Positions:
+        """Return the positions that `to_dict` described.
 
-        Raises ActshiftError for anything else.
+        Raises:
+            ActshiftError: not a dict with "where", an unknown field, or invalid values.
 
         >>> Positions.from_dict({"where": "ends", "first": 2})
         Positions(where='ends', first=2, last=0)
         """
-        known = ("where", "first", "last")
         if not isinstance(values, dict) or "where" not in values:
-            raise ActshiftError(f"positions are stored as a dict such as {{'where': 'prompt'}}, got {values!r}.")
-        for name in values:
-            if name not in known:
-                raise ActshiftError(
-                    f"unknown field {name!r} of positions{did_you_mean(name, known)}; they take {', '.join(known)}. "
-                    "If a newer actshift wrote the file: pip install -U actshift."
-                )
+            raise ActshiftError(f"Positions are stored as a dict such as {{'where': 'prompt'}}, got {values!r}.")
+        check_fields("positions", values, ("where", "first", "last"))
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the value ready for JSON, as `from_dict` reads it."""
+        """Return a JSON-serialisable dict, for `from_dict`."""
         ends = {"first": self.first, "last": self.last} if self.where == "ends" else {}
         return {"where": self.where, **ends}
 
     def __str__(self) -> str:
-        """Return the positions in words, to follow "steers" or "at"."""
+        """Return the positions as words that can follow "steers" or "at"."""
         if self.where == "ends":
             counts = [f"{name} {n}" for name, n in (("first", self.first), ("last", self.last)) if n]
             return "last prompt token" if counts == ["last 1"] else f"{' and '.join(counts)} prompt tokens"
@@ -109,9 +110,13 @@ class Positions:
 
 
 def token_index(attended: Tensor) -> Tensor:
-    """Return each token's place among the attended tokens of its row, from 0, and -1 on padding.
+    """Return the index of each token among the attended tokens of its row, from 0, and -1 for padding.
 
-    `attended [batch, seq]` bool; returns `[batch, seq]` int64.
+    Args:
+        attended: the attention mask, `[batch, seq]` bool.
+
+    Returns:
+        `[batch, seq]` int64.
 
     >>> token_index(torch.tensor([[False, True, True]])).tolist()
     [[-1, 0, 1]]
@@ -120,11 +125,15 @@ def token_index(attended: Tensor) -> Tensor:
 
 
 def steered_tokens(positions: Positions, index: Tensor, length: Tensor) -> Tensor:
-    """Return which tokens are steered, `[batch, seq]` bool.
+    """Return the mask of steered tokens, `[batch, seq]` bool.
 
-    `index [batch, seq]` is `token_index` of the tokens at hand, which may be any stretch of their rows (a whole
-    batch, a chunk, the one token of a decoding step), and `length [batch, 1]` the number of attended prompt tokens
-    in each whole row. Padding is never steered, except by `all`.
+    Padding is never steered, except by `Positions.all()`.
+
+    Args:
+        positions: the tokens to steer.
+        index: the `token_index` of the current tokens, `[batch, seq]`. They can be any slice of the rows: whole rows,
+            a chunk, or the single token of a decoding step.
+        length: the number of attended prompt tokens of each whole row, `[batch, 1]`.
 
     >>> index = token_index(torch.tensor([[True, True, True, True], [False, False, True, True]]))
     >>> steered_tokens(Positions.last_token(), index, torch.tensor([[3], [1]])).long().tolist()

@@ -1,33 +1,33 @@
-"""Resolve a site's name and layers to the modules of one model."""
+"""Resolve a site and layers to the modules of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.sites.architectures import BRANCHES, Branches, Names
-from actshift.sites.blocks import Named, find_blocks, text_config, unwrap
-
-Site = Literal["post_block", "post_mlp", "post_attention", "attention_heads"]
-"""Where the shift is added: after both skips, to the MLP's branch, to the attention's branch, or to what its heads
-give, before the output projection mixes them."""
-
-SITES: tuple[str, ...] = get_args(Site)
+from actshift.sites.architectures import BRANCHES, SITES, Branches, Names
+from actshift.sites.blocks import NamedModule, find_blocks, text_config, unwrap
 
 
 @dataclass(frozen=True)
 class Host:
-    """One module whose output is steered: the hidden states `[batch, seq, width]`, or a tuple they begin.
+    """A module at which one block is steered.
 
-    At `attention_heads` it is the module's input that is steered (`at_input`), which is `heads` vectors side by side.
+    Its output is steered: hidden states `[batch, seq, width]`, or a tuple that starts with them. OPT's `post_mlp` is
+    flat, `[batch * seq, width]`. At `attention_heads` its input is steered instead, the concatenated vectors of the
+    heads, `[batch, seq, width]` with width = heads · d_head.
 
-    `layer` counts the blocks from 0 in forward order (an encoder's, then the decoder's), `name` is the
-    module's qualified name in the model without its PEFT wrapper, and `width` is that of the activation. OPT's
-    `post_mlp` is flat, `[batch * seq, width]`.
+    Attributes:
+        site: a name in `SITES`.
+        layer: the index of the block from 0 in forward order (the encoder's blocks, then the decoder's).
+        name: the qualified name of the module in the model without its PEFT wrapper.
+        module: the module.
+        width: the width d of the steered activation.
+        heads: the number of attention heads, or None at sites without heads.
     """
 
     site: str
@@ -39,12 +39,77 @@ class Host:
 
     @property
     def at_input(self) -> bool:
-        """Whether what goes into the module is steered, and not what comes out."""
-        return self.site == "attention_heads"
+        """Whether the module's input is steered instead of its output."""
+        return SITES[self.site].at_heads
+
+
+def resolve(
+    model: nn.Module, site: str = "post_block", layers: Sequence[int] | None = None, blocks: str | None = None
+) -> list[Host]:
+    """Return the modules that a steering site refers to, one per layer, in the order of `layers`.
+
+    Args:
+        model: any model for `post_block`; for the other sites, one whose `model_type` is in `BRANCHES`.
+        site: a name in `SITES`.
+        layers: block indices from 0, or from the end if negative. None means every block.
+        blocks: the qualified name of the list of blocks, for models in which `find_blocks` is ambiguous.
+
+    Raises:
+        ActshiftError: an unknown site, a layer that is repeated or out of range, or a model whose blocks, branches,
+            heads or width cannot be determined.
+
+    Source: docs/method.md#sites.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
+    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
+    >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
+    [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
+    """
+    check_site(site)
+    model = unwrap(model)
+    all_blocks = find_blocks(model, blocks)
+    indices = block_indices(layers, len(all_blocks), type(model).__name__)
+    return [_resolve_block(model, site, layer, all_blocks) for layer in indices]
+
+
+def check_site(site: str) -> None:
+    """Raise ActshiftError unless `site` is a name in `SITES`.
+
+    >>> check_site("post_block")
+    """
+    if site not in SITES:
+        hint = did_you_mean(str(site).replace("-", "_"), SITES)
+        raise ActshiftError(f"There is no site {site!r}{hint}. The sites are {', '.join(SITES)}.")
+
+
+def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
+    """Return `layers` as indices from 0 into `count` blocks; None means all of them.
+
+    Raises:
+        ActshiftError: `layers` is not a sequence of ints, or an index is out of range or repeated. The message names
+            the model by `model_class`.
+
+    >>> block_indices([0, -1], 6, "LlamaForCausalLM")
+    [0, 5]
+    """
+    if layers is None:
+        return list(range(count))
+    allowed = f"{model_class} has {count} block{'s' if count > 1 else ''}, 0 to {count - 1} (or {-count} to -1)"
+    if not isinstance(layers, Sequence) or any(type(layer) is not int for layer in layers) or not layers:
+        raise ActshiftError(f"layers={layers!r} is not a list of block indices such as [0, -1]: {allowed}.")
+    indices: list[int] = []
+    for layer in layers:
+        if not -count <= layer < count:
+            raise ActshiftError(f"layer {layer} is out of range: {allowed}.")
+        if layer % count in indices:
+            raise ActshiftError(f"layer {layer} is named twice in {list(layers)}: {allowed}. Name each block once.")
+        indices.append(layer % count)
+    return indices
 
 
 def hidden_of(output: Any) -> Any:
-    """Return the hidden states in what a module returned: all of it, or what a tuple begins with.
+    """Return the hidden states in a module's output, which is a tensor or a tuple that starts with it.
 
     >>> hidden_of(("hidden", "weights"))
     'hidden'
@@ -53,7 +118,7 @@ def hidden_of(output: Any) -> Any:
 
 
 def with_hidden(output: Any, hidden: Any) -> Any:
-    """Return `output` with other hidden states, whether it is a tuple that begins with them or not.
+    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original.
 
     >>> with_hidden(("hidden", "weights"), "steered")
     ('steered', 'weights')
@@ -61,26 +126,45 @@ def with_hidden(output: Any, hidden: Any) -> Any:
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
-def check_site(site: str) -> None:
-    """Raise ActshiftError unless `site` is one of SITES.
-
-    >>> check_site("post_block")
-    """
-    if site not in SITES:
-        hint = did_you_mean(str(site).replace("-", "_"), SITES)
-        raise ActshiftError(f"There is no site {site!r}{hint}; the sites are {', '.join(SITES)}.")
-
-
-class Found(NamedTuple):
-    """What is at a path: the suffix after the block's name, and a module or one stacked parameter of it."""
+class BlockPart(NamedTuple):
+    """A module of a block, or one stacked parameter of it, with the suffix to append to the block's name."""
 
     suffix: str
     module: nn.Module
     parameter: str | None = None
 
 
+def find_parts(block: nn.Module, names: Names) -> list[BlockPart]:
+    """Return the parts of a block with these names, in the order of `names`, leaving out those that do not exist."""
+    names = (names,) if isinstance(names, str) else names
+    return [part for name in names if (part := _find_part(block, name))]
+
+
+def _find_part(block: nn.Module, name: str) -> BlockPart | None:
+    suffix, module, keys = "", block, name.split(".")
+    for position, key in enumerate(keys):
+        inner = _unwrap_stacked(module, key)
+        children = dict(inner.named_children())
+        key = list(children)[int(key)] if key.startswith("-") else key
+        suffix = f"{suffix}.{key}"
+        if key in children:
+            module = children[key]
+        elif position == len(keys) - 1 and isinstance(getattr(inner, key, None), Tensor):
+            return BlockPart(suffix, module, key)
+        else:
+            return None
+    return BlockPart(suffix, module)
+
+
+def _unwrap_stacked(module: nn.Module, key: str) -> nn.Module:
+    """Return the module with an attribute `key` inside PEFT's wrappers for stacked parameters."""
+    while not hasattr(module, key) and isinstance(inner := getattr(module, "base_layer", None), nn.Module):
+        module = inner
+    return module
+
+
 def config_around(model: nn.Module, block: str) -> Any:
-    """Return the config nearest to a block, or None: the two halves of a composite model each have their own."""
+    """Return the config of the nearest module around a block, or None. Each half of a composite model has its own."""
     path = block
     while path:
         path = path.rpartition(".")[0]
@@ -90,155 +174,70 @@ def config_around(model: nn.Module, block: str) -> Any:
 
 
 def width_of(config: Any, block: str) -> int:
-    """Return the width d of the residual stream; raise ActshiftError where the config does not tell it."""
-    width = getattr(config, "hidden_size", None)  # transformers' attribute_map answers for n_embd and d_model
+    """Return the width d of the residual stream. Raise ActshiftError if the config does not contain it."""
+    width = getattr(config, "hidden_size", None)  # transformers maps n_embd and d_model to this name
     if not isinstance(width, int):
-        where = "the model has no config" if config is None else f"{type(config).__name__} has no hidden_size"
-        raise ActshiftError(f"The width of block {block!r} is not known: {where}; set config.hidden_size.")
+        problem = "the model has no config" if config is None else f"{type(config).__name__} has no hidden_size"
+        raise ActshiftError(f"The width of block {block!r} is not known: {problem}. Set config.hidden_size.")
     return width
 
 
-def row_of(config: Any, block: nn.Module, wanted: str, instead: str) -> Branches:
-    """Return a model's row of BRANCHES; raise ActshiftError that `wanted` is not known, and what to do `instead`."""
+def branches_of(config: Any, block: nn.Module, requested: str, fix: str) -> Branches:
+    """Return the model's entry in `BRANCHES`. Raise ActshiftError that `requested` is not known, with a `fix`."""
     model_type = getattr(config, "model_type", None)
     if model_type not in BRANCHES:
         raise ActshiftError(
-            f"{wanted} is not known for model_type {model_type!r} ({type(block).__name__}); {instead}, or one of: "
+            f"{requested} is not known for model_type {model_type!r} ({type(block).__name__}). {fix}, or use one of: "
             f"{', '.join(sorted(BRANCHES))}."
         )
     return BRANCHES[model_type]
 
 
-def find_all(block: nn.Module, names: Names) -> list[Found]:
-    """Return all of `names` that a block has, in their order."""
-    names = (names,) if isinstance(names, str) else names
-    return [found for name in names if (found := _descend(block, name))]
+def _resolve_block(model: nn.Module, site: str, layer: int, blocks: Sequence[NamedModule]) -> Host:
+    name, block = blocks[layer]
+    config, field = config_around(model, name), SITES[site].part
+    if field is None:
+        return Host(site, layer, name, block, width_of(config, name))
+    branches = branches_of(config, block, f"Site {site!r}", "Use site='post_block', which works with any model")
+    names: Names = getattr(branches, field)
+    parts = find_parts(block, names)
+    if SITES[site].at_heads:
+        if not parts:
+            raise ActshiftError(_no_heads_message(name, block, branches, blocks))
+        width, heads = _heads_of(name, parts[0], config)
+        return Host(site, layer, name + parts[0].suffix, parts[0].module, width, heads)
+    if not parts:
+        raise ActshiftError(
+            f"Site {site!r} of model_type {config.model_type!r} should be {names!r}, which this {type(block).__name__} "
+            "lacks. Use site='post_block', or a transformers version that actshift is tested with."
+        )
+    return Host(site, layer, name + parts[0].suffix, parts[0].module, width_of(config, name))
 
 
-def _descend(block: nn.Module, name: str) -> Found | None:
-    suffix, module, keys = "", block, name.split(".")
-    for position, key in enumerate(keys):
-        inner = _inside(module, key)
-        children = dict(inner.named_children())
-        key = list(children)[int(key)] if key.startswith("-") else key
-        suffix = f"{suffix}.{key}"
-        if key in children:
-            module = children[key]
-        elif position == len(keys) - 1 and isinstance(getattr(inner, key, None), Tensor):
-            return Found(suffix, module, key)
-        else:
-            return None
-    return Found(suffix, module)
+def _heads_of(block: str, projection: BlockPart, config: Any) -> tuple[int, int]:
+    """Return the width of an output projection's input and the number of query heads in it.
 
-
-def _inside(module: nn.Module, key: str) -> nn.Module:
-    """Look through PEFT's wrappers of a module with stacked parameters, one for each parameter."""
-    while not hasattr(module, key) and isinstance(inner := getattr(module, "base_layer", None), nn.Module):
-        module = inner
-    return module
-
-
-class Heads(NamedTuple):
-    """The output projection of a block's attention: its input is `heads` vectors of width / heads side by side."""
-
-    found: Found
-    width: int
-    heads: int
-
-
-def heads_of(name: str, block: nn.Module, config: Any, blocks: Sequence[Named]) -> Heads:
-    """Return the output projection of one of the model's `blocks`, the width of its input and the query heads.
-
-    The width is the projection's own, heads · d_head, which need not be that of the residual stream (Qwen3,
-    Gemma-3). Under grouped-query attention the heads are the query heads, and each has its vector there.
-
-    Raises ActshiftError for an architecture without a row, a block without such heads (linear attention, a
-    convolution), naming the blocks that have them, and a projection whose input cannot be cut into the heads.
+    The width is heads · d_head, which can differ from the residual stream's (Qwen3, Gemma-3). Under grouped-query
+    attention each query head has its own vector here.
     """
-    row = row_of(config, block, "attention_heads", "use site='post_block', which needs no table")
-    if not (found := find_all(block, row.heads)):
-        raise ActshiftError(_lacking(name, block, row.attention, [bool(find_all(b, row.heads)) for _, b in blocks]))
-    module, heads = found[0].module, getattr(config, "num_attention_heads", None)
+    module, heads = projection.module, getattr(config, "num_attention_heads", None)
     width = getattr(module, "in_features", getattr(module, "nx", None))  # GPT-2's Conv1D calls it nx
     if not isinstance(width, int) or not isinstance(heads, int) or heads < 1 or width % heads:
         raise ActshiftError(
-            f"the heads of {name + found[0].suffix!r} ({type(module).__name__}) are not known: its input is {width} "
-            f"wide and config.num_attention_heads is {heads}, where the first must be a multiple of the second; "
-            "use site='post_attention'."
+            f"The heads of {block + projection.suffix!r} ({type(module).__name__}) are not known: its input is {width} "
+            f"wide and config.num_attention_heads is {heads}, but the width must be a multiple of the heads. Use "
+            "site='post_attention'."
         )
-    return Heads(found[0], width, heads)
+    return width, heads
 
 
-def _lacking(name: str, block: nn.Module, attention: Names, with_heads: list[bool]) -> str:
-    kinds = ", ".join(f"{found.suffix[1:]} ({type(found.module).__name__})" for found in find_all(block, attention))
-    others = [layer for layer, has in enumerate(with_heads) if has]
-    layers = f"steer the layers that have them, layers={others}, or " if others else ""
-    return (
-        f"attention_heads: block {name!r} ({type(block).__name__}) has no attention heads, it mixes tokens by "
-        f"{kinds or 'something unknown'}; {layers}use site='post_attention' or 'post_block'."
+def _no_heads_message(name: str, block: nn.Module, branches: Branches, blocks: Sequence[NamedModule]) -> str:
+    mixers = ", ".join(
+        f"{part.suffix[1:]} ({type(part.module).__name__})" for part in find_parts(block, branches.attention)
     )
-
-
-def resolve(
-    model: nn.Module, site: str = "post_block", layers: Sequence[int] | None = None, blocks: str | None = None
-) -> list[Host]:
-    """Return the modules of `model` that a steering site stands for, one per layer, in the order of `layers`.
-
-    `layers` counts blocks from 0, or from the end if negative; None is every block. `blocks` names the
-    list of blocks where the model leaves that open. `post_block` works with any model; `post_mlp`,
-    `post_attention` and `attention_heads` need a row in `BRANCHES`.
-
-    Raises:
-        ActshiftError: an unknown site, a layer twice or out of range, a model whose blocks, branches, heads or width
-            cannot be told.
-
-    Example:
-        >>> from transformers import LlamaConfig, LlamaForCausalLM
-        >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-        >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-        >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
-        [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
-    """
-    check_site(site)
-    model = unwrap(model)
-    found = find_blocks(model, blocks)
-    hosts = []
-    for layer in block_indices(layers, len(found), type(model).__name__):
-        name, block = found[layer]
-        config = config_around(model, name)
-        if site == "attention_heads":
-            (suffix, module, _), width, heads = heads_of(name, block, config, found)
-        else:
-            (suffix, module, _), width, heads = _branch(block, site, config), width_of(config, name), None
-        hosts.append(Host(site, layer, name + suffix, module, width, heads))
-    return hosts
-
-
-def block_indices(layers: Sequence[int] | None, count: int, kind: str) -> list[int]:
-    """Return the indices from 0 that `layers` names among `count` blocks of a model of class `kind`, or raise."""
-    if layers is None:
-        return list(range(count))
-    has = f"{kind} has {count} block{'s' if count > 1 else ''}, 0 to {count - 1} (or {-count} to -1)"
-    if not isinstance(layers, Sequence) or any(type(layer) is not int for layer in layers) or not layers:
-        raise ActshiftError(f"layers={layers!r} is not a list of block indices such as [0, -1]: {has}.")
-    chosen: list[int] = []
-    for layer in layers:
-        if not -count <= layer < count:
-            raise ActshiftError(f"layer {layer} is out of range: {has}.")
-        if layer % count in chosen:
-            raise ActshiftError(f"layer {layer} is named twice in {list(layers)}: {has}; name each block once.")
-        chosen.append(layer % count)
-    return chosen
-
-
-def _branch(block: nn.Module, site: str, config: Any) -> Found:
-    if site == "post_block":
-        return Found("", block)
-    row = row_of(config, block, site, "use site='post_block', which needs no table")
-    names = row.mlp if site == "post_mlp" else row.attention
-    if found := find_all(block, names):
-        return found[0]
-    raise ActshiftError(
-        f"{site} of model_type {config.model_type!r} should be {names!r}, which this {type(block).__name__} lacks; "
-        "use site='post_block', or a transformers version actshift is tested with."
+    with_heads = [layer for layer, (_, other) in enumerate(blocks) if find_parts(other, branches.heads)]
+    fix = f"Steer only the layers with heads, layers={with_heads}, or use" if with_heads else "Use"
+    return (
+        f"Block {name!r} ({type(block).__name__}) has no attention heads. It mixes tokens by "
+        f"{mixers or 'an unknown module'}. {fix} site='post_attention' or 'post_block'."
     )

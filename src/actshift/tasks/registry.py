@@ -35,12 +35,12 @@ def get_task(name: str | Path) -> Task:
     """
     if Path(name).suffix.lower() in ENDINGS:
         return read_task(name)
-    if name not in (benchmarks := _benchmarks()):
-        raise ActshiftError(
-            f"There is no task {str(name)!r}{did_you_mean(name, benchmarks)}; use one of {', '.join(benchmarks)}, "
-            "or a .yaml file that describes a custom task."
-        )
-    return benchmarks[str(name)]
+    if task := (benchmarks := _benchmarks()).get(str(name)):
+        return task
+    raise ActshiftError(
+        f"There is no task {str(name)!r}{did_you_mean(name, benchmarks)}; use one of {', '.join(benchmarks)}, "
+        "or a .yaml file that describes a custom task."
+    )
 
 
 def completion_length(requested: int | None, task: str | None) -> int:

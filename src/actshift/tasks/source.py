@@ -9,14 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from actshift.data.readers import Row, read_file
+from actshift.data.rows import Row, read_file
 from actshift.errors import ActshiftError, first_line, require
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """The default shares of the splits of a task that are cut from one split of the source."""
 SEED = 0
-FILE_ENDINGS = (".jsonl.gz", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,17 @@ class SplitSlice:
 
     def contains(self, prompt: str) -> bool:
         """Return whether the row with this prompt is in the slice."""
-        if self.share == 1:
-            return True
         digest = sha256(f"{SEED} {prompt}".encode()).digest()
         return self.low <= int.from_bytes(digest[:4], "big") / 2**32 < self.high  # 32 bits are exact in a float
 
 
-def whole_splits(**splits: str) -> dict[str, SplitSlice]:
-    """Return whole splits of a source as the splits of a task.
+def whole_splits(**renamed: str) -> dict[str, SplitSlice]:
+    """Return the whole splits of a source that has all of `SPLITS`, some under other names.
 
-    >>> whole_splits(validation="dev")
-    {'validation': SplitSlice(split='dev', low=0.0, high=1.0)}
+    >>> whole_splits(validation="dev")["validation"]
+    SplitSlice(split='dev', low=0.0, high=1.0)
     """
-    return {name: SplitSlice(split) for name, split in splits.items()}
+    return {split: SplitSlice(renamed.get(split, split)) for split in SPLITS}
 
 
 def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
@@ -74,19 +71,19 @@ def split_by_hash(split: str, **shares: float) -> dict[str, SplitSlice]:
 
 def halves(held_out: str, train: str = "train") -> dict[str, SplitSlice]:
     """Return a whole split for training, and two halves of another split for validation and testing."""
-    return {**whole_splits(train=train), **split_by_hash(held_out, validation=0.5, test=0.5)}
+    return {"train": SplitSlice(train), **split_by_hash(held_out, validation=0.5, test=0.5)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """Rows in the source's own splits, and the slice of these that makes up each split of the task.
+    """Rows in the source's own splits. `str(source)` describes the source in a few words.
 
     Attributes:
-        slices: the slice for each split of the task.
+        slices: the slice of the source for each split of the task, by default all of the split of the same name.
         sizes: the number of rows in each split of the source, if it is known without reading the rows.
     """
 
-    slices: Mapping[str, SplitSlice]
+    slices: Mapping[str, SplitSlice] = field(default_factory=whole_splits)
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @abstractmethod
@@ -97,14 +94,9 @@ class Source(ABC):
             ActshiftError: the rows cannot be read.
         """
 
-    @property
-    @abstractmethod
-    def description(self) -> str:
-        """The source in a few words."""
-
     def place(self, task: str, split: str) -> str:
         """Return the place of the source's `split`, for messages."""
-        return f"{self.description}, split {split}"
+        return f"{self}, split {split}"
 
 
 @dataclass(frozen=True)
@@ -126,9 +118,7 @@ class Hub(Source):
                 f"({first_line(error).rstrip('.')}); with --data-dir DIR it is read from DIR/{task}."
             ) from error
 
-    @property
-    def description(self) -> str:
-        """The dataset and the commit, as in `openai/gsm8k (main) at 740312ad`."""
+    def __str__(self) -> str:
         return f"{self.id} ({self.config}) at {self.revision}" if self.config else f"{self.id} at {self.revision}"
 
 
@@ -146,7 +136,7 @@ class Folder(Source):
 
     def read(self, task: str, split: str) -> Iterator[Row]:
         """Yield the rows of a file in the layout of the hub."""
-        path = self._file(task, split)
+        path = Path(self.place(task, split))
         for number, row in enumerate(read_file(path), start=1):
             if "prompt_fields" not in row or "answer" not in row:
                 raise ActshiftError(
@@ -156,24 +146,20 @@ class Folder(Source):
                 yield hub_row
 
     def place(self, task: str, split: str) -> str:
-        """Return the path of the file."""
-        return str(self._file(task, split))
+        """Return the path of the file. A compressed file takes precedence.
 
-    @property
-    def description(self) -> str:
-        """The folder."""
-        return str(self.folder)
-
-    def _file(self, task: str, split: str) -> Path:
-        paths = [self.folder / f"{split}{ending}" for ending in FILE_ENDINGS]
-        for path in paths:
+        Raises:
+            ActshiftError: the folder has no file for the split.
+        """
+        for path in (self.folder / f"{split}.jsonl.gz", self.folder / f"{split}.jsonl"):
             if path.is_file():
-                return path
+                return str(path)
         names = ", ".join(sorted(path.name for path in self.folder.glob("*"))) or "no files"
-        raise ActshiftError(
-            f"The task {task} reads {paths[0].name} (or {FILE_ENDINGS[1]}) in {self.folder}, "
-            + (f"which has {names}." if self.folder.is_dir() else "and there is no such folder.")
-        )
+        folder = f"which has {names}" if self.folder.is_dir() else "and there is no such folder"
+        raise ActshiftError(f"The task {task} reads {split}.jsonl.gz (or .jsonl) in {self.folder}, {folder}.")
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
 
 @dataclass(frozen=True)
@@ -190,7 +176,5 @@ class Files(Source):
         """Return the path of the file."""
         return str(self.paths[split])
 
-    @property
-    def description(self) -> str:
-        """The paths of all files."""
+    def __str__(self) -> str:
         return ", ".join(map(str, self.paths.values()))

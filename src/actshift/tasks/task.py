@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from actshift.data.readers import Row
+from actshift.data.rows import Row
 from actshift.errors import ActshiftError, did_you_mean, require
-from actshift.tasks.formatting import FORMS, Example
 from actshift.tasks.scorers import Scorer
 from actshift.tasks.source import SPLITS, Folder, Source
 
@@ -18,6 +17,39 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Form = Literal["text", "messages", "labels"]
+"""The columns of a loaded row (see `Example.columns`)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with its completion and gold answer.
+
+    The completion starts with the space or newline that separates it from the prompt. `answer` has the canonical form
+    of the task's scorer, and `choices` are the texts to choose from. A classifier reads `text` (and `text_pair`) and
+    learns `answer` as the label.
+    """
+
+    prompt: str
+    completion: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    text: str | None = None
+    text_pair: str | None = None
+
+    def columns(self, form: Form = "text") -> dict[str, Any]:
+        """Return the example as a row in a form of `Task.load`.
+
+        >>> Example("2 + 2 =", " 4", "4").columns("messages")["messages"][1]
+        {'role': 'assistant', 'content': '4'}
+        """
+        if form == "labels":
+            pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
+            return {"text": self.text, **pair, "label": self.answer}
+        gold = {"answer": self.answer, **({"choices": list(self.choices)} if self.choices else {})}
+        if form == "text":
+            return {"prompt": self.prompt, "completion": self.completion, **gold}
+        turns = [("user", self.prompt), ("assistant", self.completion.strip())]
+        return {"messages": [{"role": role, "content": content} for role, content in turns], **gold}
 
 
 @dataclass(frozen=True)
@@ -69,20 +101,18 @@ class Task:
                 there is a second text.
 
         Raises:
-            ActshiftError: the split or form is unknown or missing in this task, the hub or a file cannot be read, or
-                a row does not fit the task. The message names the row, counted from 1.
+            ActshiftError: the task lacks the split or form, the hub or a file cannot be read, or a row does not fit.
 
-        Example:
-            >>> from actshift.tasks import get_task
-            >>> get_task("listops").load("test", limit=1).column_names
-            ['prompt', 'completion', 'answer']
+        >>> from actshift.tasks import get_task
+        >>> get_task("listops").load("test", limit=1).column_names
+        ['prompt', 'completion', 'answer']
         """
         _check("split", split, SPLITS)
-        _check("form", form, tuple(FORMS))
+        _check("form", form, get_args(Form))
         if form == "labels" and self.labels is None:
             raise ActshiftError(f"The task {self.name} has no labels to classify by; use the form text or messages.")
         datasets = require("datasets", "train")
-        rows = [FORMS[form](example) for example in islice(self.examples(split, data_dir), limit)]
+        rows = [example.columns(form) for example in islice(self.examples(split, data_dir), limit)]
         if not rows:
             raise ActshiftError(f"The task {self.name} has no rows in its split {split}.")
         return datasets.Dataset.from_list(rows)
@@ -123,6 +153,5 @@ class Task:
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ActshiftError(
-            f"The {name} must be one of {', '.join(allowed)}, got {value!r}{did_you_mean(value, allowed)}."
-        )
+        hint = did_you_mean(value, allowed)
+        raise ActshiftError(f"The {name} must be one of {', '.join(allowed)}, got {value!r}{hint}.")

@@ -56,7 +56,7 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: A
 
     from actshift.loading import load_config
 
-    config = head.settle(config or load_config(require_setting(settings, "model"), settings.trust_remote_code))
+    config = head.set_labels(config or load_config(require_setting(settings, "model"), settings.trust_remote_code))
     try:
         with torch.device("meta"):
             return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)

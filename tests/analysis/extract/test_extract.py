@@ -111,7 +111,7 @@ def test_an_overflow_in_half_precision_is_reported_with_the_fix() -> None:
     base, finetuned = (model.half() for model in with_changed_blocks())
     with torch.no_grad():
         finetuned.model.layers[1].mlp.down_proj.weight.fill_(6e4)
-    with pytest.raises(ActshiftError, match=r"overflow the model's dtype.*float32 or bfloat16"):
+    with pytest.raises(ActshiftError, match=r"overflows the range of its dtype.*float32 or bfloat16"):
         extract(base, finetuned, TEXT, **FAST)
 
 

@@ -120,6 +120,7 @@ def test_an_unknown_architecture_has_only_the_post_block_site(monkeypatch):
     report = locate(model_of(), batches_of(1), rank=1)
     assert report.sites == ("post_block",)
     assert len(report.left_out) == 2 and "Left out: " in str(report)
+    assert report.left_out[0].startswith("Site 'post_mlp' is not known")
 
 
 def test_a_model_with_lora_is_measured_with_its_lora():

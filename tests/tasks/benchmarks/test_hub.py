@@ -28,7 +28,7 @@ def test_rows_of_the_hub_become_examples_that_score(name: str, serve: Serve) -> 
 
 def _all_of(task: Task, split: str) -> list[dict[str, Any]]:
     """Return the rows of a split. `load` would raise if both rows of the mocked source are in other splits."""
-    return [example.as_text() for example in task.examples(split)]
+    return [example.columns() for example in task.examples(split)]
 
 
 @pytest.mark.parametrize("name", task_names())

@@ -37,7 +37,7 @@ def test_every_gold_answer_scores_and_no_prompt_is_in_two_splits(name: str) -> N
     task = get_task(name)
     prompts: dict[str, set[str]] = {}
     for split, size in zip(SPLITS, SIZES[name], strict=True):
-        rows = [example.as_text() for example in task.examples(split, PUBLISHED)]
+        rows = [example.columns() for example in task.examples(split, PUBLISHED)]
         assert len(rows) == size
         judged = {(row["completion"], row["answer"], *row.get("choices", ())): row for row in rows}
         wrong = [row for row in islice(judged.values(), JUDGED) if not task.scorer(row["completion"], row)]

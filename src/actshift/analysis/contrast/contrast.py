@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actshift.adapters import Vector
 from actshift.analysis.batches import Rows
-from actshift.analysis.capture import inference
+from actshift.analysis.capture import inference, model_name
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, columns_read, row_batches, row_states, token_ids
 from actshift.analysis.progress import ProgressCallback, progress_counter
@@ -42,8 +42,8 @@ class Contrast:
     def attach(self, model: nn.Module, layers: Sequence[int] | None = None, adapter_name: str = "default") -> Any:
         """Return the model with a vector adapter after the blocks `layers`, by default the middle one.
 
-        At strength s every token's h becomes h + s·v. Each vector is the whole difference after its block, so the
-        vectors of several blocks add up and need less strength; docs/results/vector.md compares both.
+        At strength s every token's h becomes h + s·v. Each vector is the whole difference after its block, so several
+        blocks need less strength; docs/results/vector.md compares both.
 
         Raises:
             ActshiftError: The model has no such layer.
@@ -85,7 +85,6 @@ def contrast(
         positive: At least two texts, or rows with prompt + completion, messages or text. Of a prompt with its
             completion only the completion's tokens count.
         negative: Rows of the same form. For "pca", row i of both sides is a pair.
-        method: "mean" or "pca".
         token: "last" for the activation at the last token of a row, "mean" for the mean over its tokens.
         max_length: Longest row in tokens. Longer rows are an error.
         blocks: Name of the module list of blocks, if it cannot be found.
@@ -93,7 +92,7 @@ def contrast(
 
     Raises:
         ActshiftError: The method or token is unknown, a side has fewer than two rows, the rows differ in form, are too
-            long or do not pair, both sides are the same, or an activation is not finite.
+            long, do not pair or are the same on both sides, or an activation is not finite.
 
     Source: arXiv 2312.06681 (mean), arXiv 2310.01405 §3.1 (pca); docs/method.md#contrast-vectors.
 
@@ -103,28 +102,22 @@ def contrast(
     >>> result = contrast(model, tokenizer, french, english)
     >>> steered = result.attach(model, layers=[2])
     """
-    _check_options(method, token)
-    _check_sides(positive, negative, method)
-    direction = METHODS[method]
-    batches = [
-        row_batches(rows, side, tokenizer, batch_size, max_length)
-        for rows, side in ((positive, "positive"), (negative, "negative"))
-    ]
-    notes = _notes(token_ids(batches[0]), token_ids(batches[1]), tokenizer, token)
+    for option, value, allowed in (("method", method, METHODS), ("token", token, ("last", "mean"))):
+        if value not in allowed:
+            hint = f"{did_you_mean(value, allowed)}; use {' or '.join(allowed)}"
+            raise ActshiftError(f"There is no {option} {value!r}{hint}.")
+    sides = {"positive": positive, "negative": negative}
+    _check_sides(sides, method)
+    batches = [row_batches(rows, side, tokenizer, batch_size, max_length) for side, rows in sides.items()]
+    notes = _notes([token_ids(of_side) for of_side in batches], tokenizer, token)
     modules = [host.module for host in resolve(model, blocks=blocks)]
     step = progress_counter(heard, "Forward passes", sum(map(len, batches)))
     with inference(model):
-        p, n = (row_states(model, of_side, modules, token, step) for of_side in batches)
-    vectors = tuple(map(direction, p.by_block, n.by_block))
-    base: Any = unwrap(model)
+        states = [row_states(model, of_side, modules, token, step) for of_side in batches]
+    vectors = tuple(map(METHODS[method], *(side.by_block for side in states)))
+    layers = tuple(_layer_contrast(layer, v, states, METHODS[method]) for layer, v in enumerate(vectors))
     report = ContrastReport(
-        model=getattr(base.config, "name_or_path", "") or type(base).__name__,
-        method=method,
-        token=token,
-        positive=len(positive),
-        negative=len(negative),
-        layers=tuple(_layer_contrast(layer, v, p, n, direction) for layer, v in enumerate(vectors)),
-        notes=notes,
+        model_name(unwrap(model)), method, token, len(positive), len(negative), layers=layers, notes=notes
     )
     return Contrast(vectors, report, blocks)
 
@@ -144,11 +137,9 @@ def principal_difference(positive: Tensor, negative: Tensor) -> Tensor:
     """Return v = u uᵀ m `[d]`: the mean m of the differences of pairs, projected on their first principal axis u.
 
     u maximises Σ_i (u · (p_i - n_i))² over unit vectors; row i of both `[rows, d]` is a pair. The differences are not
-    centred, because that would remove their common part. The sign of u does not matter: v points from negative to
-    positive.
+    centred, because that would remove their common part. The sign of u does not matter.
 
-    Source: PCA of the differences of pairs, arXiv 2310.01405 §3.1; the length is this project's,
-    docs/method.md#contrast-vectors.
+    Source: arXiv 2310.01405 §3.1; the length is this project's, docs/method.md#contrast-vectors.
 
     >>> principal_difference(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
     tensor([2., 0.])
@@ -156,23 +147,20 @@ def principal_difference(positive: Tensor, negative: Tensor) -> Tensor:
     differences = (positive - negative).double()
     wide = differences.shape[0] < differences.shape[1]
     # The first eigenvector of the smaller of D Dᵀ and Dᵀ D is cheaper than an SVD of D.
-    gram = differences @ differences.T if wide else differences.T @ differences
-    axis = torch.linalg.eigh(gram).eigenvectors[:, -1]
+    axis = torch.linalg.eigh(differences @ differences.T if wide else differences.T @ differences).eigenvectors[:, -1]
     axis = differences.T @ axis if wide else axis
     axis = axis / axis.norm().clamp_min(torch.finfo(axis.dtype).tiny)
     return (axis * (axis @ differences.mean(0))).to(positive.dtype)
 
 
 METHODS: dict[str, Direction] = {"mean": mean_difference, "pca": principal_difference}
-PAIRED = ("pca",)
-"""Methods that compare row i of both sides."""
 
 
 def separation(positive: Tensor, negative: Tensor, direction: Direction) -> float:
-    """Return the share of validation rows on their side of a threshold on h · v, as the mean of both sides.
+    """Return the share of validation rows `[rows, d]` on their side of a threshold on h · v, as the mean of both sides.
 
-    The rows of both sides `[rows, d]` are cross-validated in five folds, or fewer if there are fewer rows. The vector
-    and the threshold, halfway between the mean projections, come from the other folds. 1 is perfect, 0.5 is chance.
+    Rows are cross-validated in five folds, or fewer if there are fewer rows. The vector and the threshold, halfway
+    between the mean projections, come from the other folds. 1 is perfect, 0.5 is chance.
 
     >>> separation(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[0.0], [-1.0]]), mean_difference)
     1.0
@@ -189,10 +177,9 @@ def separation(positive: Tensor, negative: Tensor, direction: Direction) -> floa
 
 
 def middle(blocks: int) -> int:
-    """Return the default block to steer: the middle one.
+    """Return the default block to steer: early ones damage later computations, and the last one has little effect.
 
-    There the vector changes the text without side effects. Early blocks damage later computations, and the last one has
-    little effect (docs/results/vector.md). Source: arXiv 2312.06681 finds its best blocks a little before the middle.
+    Source: docs/results/vector.md; arXiv 2312.06681 finds its best blocks a little before the middle.
 
     >>> middle(32), middle(6)
     (16, 3)
@@ -200,55 +187,38 @@ def middle(blocks: int) -> int:
     return blocks // 2
 
 
-def _layer_contrast(
-    layer: int, vector: Tensor, positive: States, negative: States, direction: Direction
-) -> LayerContrast:
-    p, n = positive.by_block[layer], negative.by_block[layer]
-    residual = torch.cat([positive.norms[layer], negative.norms[layer]]).mean().item()
+def _layer_contrast(layer: int, vector: Tensor, sides: Sequence[States], direction: Direction) -> LayerContrast:
+    p, n = (side.by_block[layer] for side in sides)
+    residual = torch.cat([side.norms[layer] for side in sides]).mean().item()
     if mean_difference(p, n).norm() <= NEGLIGIBLE * residual:
         raise ActshiftError(
-            f"After block {layer} the positive and the negative rows are the same, so there is no direction between "
-            "them; give rows that differ, or use the mean over tokens."
+            f"After block {layer} the positive and the negative rows are the same, so there is no direction; give rows "
+            "that differ, or use the mean over tokens."
         )
     return LayerContrast(layer, vector.norm().item(), residual, separation(p, n, direction))
 
 
-def _check_options(method: str, token: str) -> None:
-    for option, value, allowed in (("method", method, tuple(METHODS)), ("token", token, ("last", "mean"))):
-        if value not in allowed:
-            raise ActshiftError(
-                f"There is no {option} {value!r}{did_you_mean(value, allowed)}; use {' or '.join(allowed)}."
-            )
-
-
-def _check_sides(positive: Rows | Dataset, negative: Rows | Dataset, method: str) -> None:
-    for side, rows in (("positive", positive), ("negative", negative)):
+def _check_sides(sides: Mapping[str, Rows | Dataset], method: str) -> None:
+    for side, rows in sides.items():
         if len(rows) < 2:
-            raise ActshiftError(
-                f"There {'is one' if len(rows) else 'is no'} {side} row; give at least two, and better a few dozen."
-            )
-    columns, other = columns_read(positive, "positive"), columns_read(negative, "negative")
-    if columns != other:
-        raise ActshiftError(
-            f"The positive rows have {' and '.join(columns)}, the negative ones {' and '.join(other)}; give both in "
-            "one form, because tokens of different roles cannot be compared."
-        )
-    if method in PAIRED and len(positive) != len(negative):
-        raise ActshiftError(
-            f"Method {method} pairs row by row, and there are {len(positive)} positive and {len(negative)} negative "
-            "rows; give as many of both, or use the method mean."
-        )
+            count = "is one" if len(rows) else "is no"
+            raise ActshiftError(f"There {count} {side} row; give at least two, and better a few dozen.")
+    positive, negative = (" and ".join(columns_read(rows, side)) for side, rows in sides.items())
+    if positive != negative:
+        found = f"The positive rows have {positive}, the negative ones {negative}"
+        raise ActshiftError(f"{found}; give both in one form, because tokens of different roles cannot be compared.")
+    if method == "pca" and len(sides["positive"]) != len(sides["negative"]):
+        counts = " and ".join(f"{len(rows)} {side}" for side, rows in sides.items())
+        raise ActshiftError(f"Method pca pairs row by row, and there are {counts} rows; use as many, or method mean.")
 
 
-def _notes(
-    positive: list[list[int]], negative: list[list[int]], tokenizer: PreTrainedTokenizerBase, token: str
-) -> tuple[str, ...]:
-    if sorted(positive) == sorted(negative):
+def _notes(sides: Sequence[list[list[int]]], tokenizer: PreTrainedTokenizerBase, token: str) -> tuple[str, ...]:
+    if sorted(sides[0]) == sorted(sides[1]):
         raise ActshiftError("The positive and the negative rows are the same, so their difference is zero.")
-    ends_p, ends_n = ({ids[-2] for ids in side} for side in (positive, negative))  # ids[-1] is the end of text
-    if token == "mean" or ends_p & ends_n:
+    ends = [{ids[-2] for ids in side} for side in sides]  # ids[-1] is the end of text
+    if token == "mean" or set.intersection(*ends):
         return ()
-    last_p, last_n = (tokenizer.decode([min(ends)]) for ends in (ends_p, ends_n))
+    last_p, last_n = (tokenizer.decode([min(ids)]) for ids in ends)
     return (
         f"The two sides share no last token (such as {last_p!r} and {last_n!r}), so the vectors may describe these "
         "words only; end the rows of both sides alike, or use the mean over tokens.",

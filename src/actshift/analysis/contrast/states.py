@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,51 +21,42 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class States:
+class States(NamedTuple):
     """The activations of the rows `[rows, d]` and their norms `[rows]` after each block, float32 on the CPU."""
 
-    by_block: tuple[Tensor, ...]
-    norms: tuple[Tensor, ...]
+    by_block: list[Tensor]
+    norms: list[Tensor]
 
 
 def row_batches(
     rows: Rows | Dataset, side: str, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_length: int
 ) -> list[dict[str, Tensor]]:
-    """Return batches whose labels mark the tokens to read, which are a text or a completion.
+    """Return batches whose labels mark the tokens to read: a text or a completion, without the end-of-text token.
 
-    The end-of-text token is not read, because both sides have it. Other columns are ignored.
-
-    Raises:
-        ActshiftError: A row is empty, or longer than `max_length` tokens. It is not cut, because it would then end
-            with another token.
+    Raises ActshiftError if a row is empty, or longer than `max_length` tokens: cut, it would end with another token.
     """
     columns = columns_read(rows, side)
     plain: Any = [{name: row[name] for name in columns} if isinstance(row, Mapping) else row for row in rows]
     batches = token_batches(plain, tokenizer, batch_size, sys.maxsize)
     if sum(len(batch["labels"]) for batch in batches) < len(rows):
         raise ActshiftError(f"One of the {side} rows is empty; leave it out.")
-    number = 0
+    numbers = count(1)
     for batch in batches:
         labels = batch["labels"]
         labels[torch.arange(len(labels)), _last(labels != IGNORED)] = IGNORED
-        for mask, row_labels in zip(batch["attention_mask"], labels, strict=True):
-            number, tokens = number + 1, int(mask.sum()) - 1
+        for mask, row_labels, number in zip(batch["attention_mask"], labels, numbers, strict=False):
+            row, tokens = f"Row {number} of the {side} rows has", int(mask.sum()) - 1
             if tokens > max_length:
-                raise ActshiftError(
-                    f"Row {number} of the {side} rows has {tokens} tokens, above max_length {max_length}; raise it, or "
-                    "shorten the row."
-                )
+                raise ActshiftError(f"{row} {tokens} tokens, above max_length {max_length}; raise it, or shorten it.")
             if not (row_labels != IGNORED).any():
-                raise ActshiftError(f"Row {number} of the {side} rows has an empty completion; leave it out.")
+                raise ActshiftError(f"{row} an empty completion; leave it out.")
     return batches
 
 
 def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
     """Return the columns that `contrast` reads: prompt and completion, messages, or text (also for plain texts).
 
-    Raises:
-        ActshiftError: The rows have other columns.
+    Raises ActshiftError if the rows have other columns.
 
     >>> columns_read([{"prompt": "2 + 2 =", "completion": " 4", "answer": "4"}], "positive")
     ('prompt', 'completion')
@@ -73,22 +64,19 @@ def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
     names = getattr(rows, "column_names", None)
     if names is None:
         names = dict.fromkeys(name for row in rows for name in (row if isinstance(row, Mapping) else ("text",)))
-    columns = None if "text_pair" in names else columns_of(list(names), LANGUAGE)
-    if columns is None:
+    columns = columns_of(list(names), LANGUAGE)
+    if columns is None or "text_pair" in names:
         raise ActshiftError(
-            f"The {side} rows have the columns {', '.join(map(str, names))}; a vector needs rows of text, of prompt "
-            "and completion, or of messages."
+            f"The {side} rows have the columns {', '.join(map(str, names))}; a vector needs text, prompt and "
+            "completion, or messages."
         )
     return columns
 
 
 def token_ids(batches: Sequence[Batch]) -> list[list[int]]:
     """Return the token ids of each row without padding."""
-    return [
-        ids[mask.bool()].tolist()
-        for batch in batches
-        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-    ]
+    rows = (row for batch in batches for row in zip(batch["input_ids"], batch["attention_mask"], strict=True))
+    return [ids[mask.bool()].tolist() for ids, mask in rows]
 
 
 def row_states(
@@ -97,13 +85,10 @@ def row_states(
     """Return the activation of each row after each of `blocks`, which are in forward order.
 
     `token` is "last", or "mean" for the mean over the tokens with a label. The norm of a row is the median of ‖h‖ over
-    these tokens, because the first tokens of a text may be far larger than all others. `step` is called after each
-    batch.
-
-    Raises:
-        ActshiftError: An activation is not finite.
+    these tokens, because the first tokens of a text may be far larger. `step` is called after each batch. Raises
+    ActshiftError if an activation is not finite.
     """
-    vectors: list[list[Tensor]] = [[] for _ in blocks]
+    rows: list[list[Tensor]] = [[] for _ in blocks]
     norms: list[list[Tensor]] = [[] for _ in blocks]
     for batch in batches:
         calls = observe(model, batch, blocks, stop=True)
@@ -114,10 +99,10 @@ def row_states(
         for block, call in enumerate(calls):
             hidden = call.output.float()
             sums = hidden.masked_fill(~mask[..., None], 0).sum(1)
-            vectors[block].append((sums / mask.sum(1, keepdim=True)).cpu())
+            rows[block].append((sums / mask.sum(1, keepdim=True)).cpu())
             norms[block].append(hidden.norm(dim=-1).masked_fill(~mask, torch.nan).nanmedian(1).values.cpu())
         step()
-    states = States(tuple(map(torch.cat, vectors)), tuple(map(torch.cat, norms)))
+    states = States([torch.cat(parts) for parts in rows], [torch.cat(parts) for parts in norms])
     for block, values in enumerate(states.by_block):
         if not values.isfinite().all():
             raise ActshiftError(f"Block {block} gives values that are not finite, so no direction can be found there.")

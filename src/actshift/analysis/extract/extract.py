@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.capture import Batch, check_tokens
-from actshift.analysis.extract.distill import distill, validation_kl
-from actshift.analysis.extract.fit import Ranks, config_for, fit_layers, ranks_within
+from actshift.analysis.capture import Batches, check_tokens, model_name
+from actshift.analysis.extract.fit import Ranks, config_for, distill, fit_layers, ranks_within, validation_kl
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
-from actshift.analysis.extract.report import ExtractReport, LayerFit, OracleReport
+from actshift.analysis.extract.report import ExtractReport, LayerFit
 from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
+from actshift.gradients.backward import restored
 from actshift.model_head import head_of
 from actshift.sites import resolve
 from actshift.tuner import attach, steering_layers
@@ -49,7 +49,7 @@ class Extraction:
 def extract(
     base: nn.Module,
     finetuned: nn.Module,
-    batches: Sequence[Batch],
+    batches: Batches,
     rank: int = 8,
     budget: int | None = None,
     distill_steps: int = 0,
@@ -72,19 +72,15 @@ def extract(
     (every third). With `distill_steps`, the adapter is then trained on KL(fine-tuned ‖ steered).
 
     Args:
-        base: The base model. It carries the adapter afterwards; a classifier also receives the fine-tuned head, which
-            is saved with the adapter.
+        base: The base model. It carries the adapter afterwards; a classifier also receives the fine-tuned head.
         finetuned: A version of the base with other weights, of any dtype. It is not changed.
-        batches: Unlabelled batches with `input_ids` and `attention_mask`, `[batch, seq]`, from any text;
-            `actshift.token_batches` builds them.
-        rank: The rank r at every block.
+        batches: Unlabelled batches of any text; `actshift.token_batches` builds them.
         budget: Number of parameters to distribute over the blocks according to the oracle, instead of `rank`.
         distill_steps: Optimiser steps of distillation, one batch each, at `learning_rate`.
         linear: Report the KL with linear maps of full rank too, the best that any rank could reach.
         ranks: The ranks at which the report describes the oracle; those above the width d are ignored.
         nonlinear_steps: Steps to train the report's nonlinear maps; 0 skips them.
-        folder: A new folder for the adapter. Finished fits are stored there while the extraction runs.
-        resume: Continue the unfinished extraction in `folder`.
+        folder: A new folder for the adapter, or with `resume`, one with an unfinished extraction to continue.
         heard: Called with the phase, its finished steps and the total number of steps.
 
     Raises:
@@ -110,9 +106,12 @@ def extract(
     width, layers = resolve(base, layers=[0])[0].width, range(len(pair.blocks))
     check_rank(rank, width)
     # The keys are part of the hash that an unfinished extraction is recognised by.
-    settings = {"rank": rank, "budget": budget, "twins": [_name(base), _name(finetuned)], "width": width}
-    store = FitStore.open(folder, batches, settings, resume) if folder is not None else None
-    oracle_report = _measure_oracle(pair, batches, [r for r in ranks if r <= width], nonlinear_steps, heard)
+    settings = {"rank": rank, "budget": budget, "twins": [model_name(base), model_name(finetuned)], "width": width}
+    store = FitStore(folder, batches, settings, resume) if folder is not None else None
+    ranks = [r for r in ranks if r <= width]
+    passes = nonlinear_steps + (2 if nonlinear_steps else 1) * len(batches)
+    on_batch = progress_counter(heard, "Measuring the oracle", passes)
+    oracle_report = oracle(pair, batches, ranks, min(8, max(ranks)), nonlinear_steps, on_batch)
     kl = {"base": oracle_report.kl_base, "oracle": oracle_report.kl_oracle}
     if linear:
         kl["linear"] = _full_rank_kl(pair, batches, dict.fromkeys(layers, width), heard)
@@ -129,83 +128,54 @@ def extract(
         kl["distilled"] = distill(pair, batches, distill_steps, learning_rate, on_step)
     if store is not None:
         store.finish(model, finetuned)
-    report = ExtractReport(
-        model=_name(model),
-        finetuned=_name(finetuned),
-        tokens=sum(int(batch["attention_mask"].sum()) for batch in batches),
-        parameters=sum(p.numel() for name, p in model.named_parameters() if CONTAINER in name),
-        checkpoint=sum(p.numel() for p in finetuned.parameters()),
-        layers=tuple(fits),
-        kl=kl,
-        distill_steps=distill_steps,
-        oracle=oracle_report,
-    )
+    names = model_name(model), model_name(finetuned)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    parameters = sum(p.numel() for name, p in model.named_parameters() if CONTAINER in name)
+    checkpoint = sum(p.numel() for p in finetuned.parameters())
+    report = ExtractReport(*names, tokens, parameters, checkpoint, tuple(fits), kl, distill_steps, oracle_report)
     return Extraction(model, report)
 
 
-def _measure_oracle(
-    pair: ModelPair, batches: Sequence[Batch], ranks: Sequence[int], steps: int, heard: ProgressCallback
-) -> OracleReport:
-    passes = steps + 2 * len(batches) if steps else len(batches)
-    on_batch = progress_counter(heard, "Measuring the oracle", passes)
-    return oracle(pair, batches, ranks, min(8, max(ranks)), steps, on_batch)
-
-
-def _full_rank_kl(pair: ModelPair, batches: Sequence[Batch], ranks: Ranks, heard: ProgressCallback) -> float:
+def _full_rank_kl(pair: ModelPair, batches: Batches, ranks: Ranks, heard: ProgressCallback) -> float:
     """Return the KL with linear maps of full rank at every block, and leave the base unchanged."""
-    requires_grad = {name: p.requires_grad for name, p in pair.base.named_parameters()}
-    model = attach(pair.base, config_for(ranks, head_of(pair.base) or "CAUSAL_LM"))
-    steered = replace(pair, base=model)
-    try:
-        on_batch = progress_counter(heard, "Fitting linear maps", len(ranks) * len(batches))
-        fit_layers(steered, batches, ranks, on_batch=on_batch)
-        return validation_kl(steered, batches)
-    finally:
-        model.unload()
-        for name, parameter in pair.base.named_parameters():
-            parameter.requires_grad_(requires_grad[name])
+    on_batch = progress_counter(heard, "Fitting linear maps", len(ranks) * len(batches))
+    with restored(pair.base.parameters(), "requires_grad"):
+        model = attach(pair.base, config_for(ranks, head_of(pair.base) or "CAUSAL_LM"))
+        try:
+            steered = replace(pair, base=model)
+            fit_layers(steered, batches, ranks, on_batch=on_batch)
+            return validation_kl(steered, batches)
+        finally:
+            model.unload()
 
 
-def _name(model: Any) -> str:
-    return getattr(model.config, "name_or_path", "") or type(model).__name__
-
-
-@dataclass(frozen=True)
 class FitStore:
-    """The finished fits of an extraction in one file. `key` is a hash of the models, the text and the ranks."""
+    """The finished fits of an extraction in one file. `key` is a hash of the models, the text and the ranks.
 
-    folder: Path
-    key: str
+    Raises ActshiftError if the folder is not empty, or with `resume`, contains no extraction with this key.
+    """
 
-    @classmethod
-    def open(cls, folder: str | Path, batches: Sequence[Batch], settings: Mapping[str, Any], resume: bool) -> FitStore:
-        """Open the folder of an extraction.
-
-        Raises:
-            ActshiftError: The folder is not empty, or with `resume`, contains no extraction with this key.
-        """
+    def __init__(self, folder: str | Path, batches: Batches, settings: Mapping[str, Any], resume: bool) -> None:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for batch in batches:
             digest.update(batch["input_ids"].cpu().numpy().tobytes())
-        store = cls(Path(folder), digest.hexdigest())
+        self.folder, self.file, self.key = Path(folder), Path(folder, UNFINISHED), digest.hexdigest()
         if not resume:
-            check_new_folder(store.folder)
-        elif not store._file.is_file():
+            check_new_folder(self.folder)
+        elif not self.file.is_file():
             raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
-        elif store._metadata()["key"] != store.key:
+        elif self._metadata()["key"] != self.key:
             raise ActshiftError(
                 f"{folder} holds an extraction with other models, text or ranks; use the same ones, or another folder."
             )
-        return store
 
     def load(self, model: nn.Module) -> dict[int, LayerFit]:
         """Fill the adapters of the model from the file, and return the stored fits by layer."""
-        if not self._file.is_file():
+        if not self.file.is_file():
             return {}
         tensors = _adapter_tensors(model)
-        with safe_open(self._file, framework="pt") as stored:
-            for name in stored.keys():  # noqa: SIM118  not a mapping
-                tensors[name].data.copy_(stored.get_tensor(name))
+        for name, tensor in load_file(self.file).items():
+            tensors[name].data.copy_(tensor)
         return {fit["layer"]: LayerFit(**fit) for fit in self._metadata()["fits"]}
 
     def save(self, model: nn.Module, fits: Mapping[int, LayerFit]) -> None:
@@ -216,7 +186,7 @@ class FitStore:
         tensors = {name: tensor.detach().contiguous() for name, tensor in _adapter_tensors(model).items()}
         try:
             save_file(tensors, part, {"about": json.dumps(about)})
-            part.replace(self._file)
+            part.replace(self.file)
         finally:
             part.unlink(missing_ok=True)
 
@@ -224,18 +194,14 @@ class FitStore:
         """Save the adapter, with the class names of a classifier, and delete the file."""
         model.save_pretrained(str(self.folder), save_embedding_layers=False)
         name_classes(self.folder, finetuned)
-        self._file.unlink(missing_ok=True)
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / UNFINISHED
+        self.file.unlink(missing_ok=True)
 
     def _metadata(self) -> dict[str, Any]:
         try:
-            with safe_open(self._file, framework="pt") as stored:
+            with safe_open(self.file, framework="pt") as stored:
                 return json.loads(stored.metadata()["about"])
         except Exception as error:
-            raise ActshiftError(f"{self._file} is damaged; delete it and start again.") from error
+            raise ActshiftError(f"{self.file} is damaged; delete it and start again.") from error
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -253,11 +219,9 @@ def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTok
     >>> from actshift.demo import load_base
     >>> check_same_tokenizer(load_base()[1], load_base()[1])
     """
-    ids, finetuned_ids = base.get_vocab(), finetuned.get_vocab()
-    if ids == finetuned_ids:
-        return
-    token = next(token for token in {**ids, **finetuned_ids} if ids.get(token) != finetuned_ids.get(token))
-    raise ActshiftError(
-        f"The fine-tuned model has another tokenizer: {token!r} is {ids.get(token, 'no token')} in the base and "
-        f"{finetuned_ids.get(token, 'no token')} there. Activations of different tokens cannot be compared."
-    )
+    ids, other = base.get_vocab(), finetuned.get_vocab()
+    if different := [token for token in {**ids, **other} if ids.get(token) != other.get(token)]:
+        raise ActshiftError(
+            f"The fine-tuned model has another tokenizer: {different[0]!r} is {ids.get(different[0], 'no token')} in "
+            f"the base and {other.get(different[0], 'no token')} there. Different tokens cannot be compared."
+        )

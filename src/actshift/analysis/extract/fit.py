@@ -1,106 +1,96 @@
-"""Fit low-rank adapters in closed form: one regression per block, in order, on the stream that is already steered."""
+"""Fit the adapters of a base model to its fine-tuned version: in closed form, and then by distillation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actshift.adapters import LowRank
 from actshift.adapters.low_rank import LowRankShift
-from actshift.analysis.capture import Batch, inference, row_offsets, split_tokens, unmasked
-from actshift.analysis.extract.model_pair import ModelPair
-from actshift.analysis.extract.report import LayerFit, LayerOracle, OracleReport
+from actshift.analysis.capture import Batch, Batches, inference, split_batches, unmasked
+from actshift.analysis.extract.model_pair import ModelPair, Step, divergence, logits
+from actshift.analysis.extract.report import LayerFit, OracleReport
 from actshift.analysis.regression import Affine, Moments, best_fit
 from actshift.errors import ActshiftError
+from actshift.gradients.backward import restored
 from actshift.model_head import TaskType
 from actshift.tuner import Intervention, SteeringConfig, steering_layers
 
 Ranks = dict[int, int]
 """The rank of each steered layer."""
+CHECK_EVERY = 50
+WARM_UP = 10
 
 
 def ranks_within(budget: int, report: OracleReport, width: int) -> Ranks:
     """Distribute a budget of parameters as ranks over the layers with the largest oracle shifts relative to the stream.
 
     One rank costs 2d + 1 parameters, and the first rank of a layer d more for the bias. Ranks are bought greedily, the
-    one that adds most of the oracle's energy relative to the activation's energy first.
-
-    Raises:
-        ActshiftError: The budget buys no rank.
+    one that adds most of the oracle's energy relative to the activation's energy first. Raises ActshiftError if the
+    budget buys no rank.
     """
-    offers = [(layer.size**2 * gain, layer.layer, rank) for layer in report.layers for rank, gain in _rank_gains(layer)]
+    offers: list[tuple[float, int, int]] = []
+    for layer in report.layers:
+        for (low, low_energy), (high, energy) in pairwise([(0, 0.0), *layer.energy.items()]):
+            gain = layer.size**2 * ((energy - low_energy) / (high - low))  # the mean over the ranks between
+            offers += [(gain, layer.layer, rank) for rank in range(low + 1, high + 1)]
     ranks: Ranks = {}
     remaining = budget
-    for gain, layer, rank in sorted(offers, reverse=True):
-        cost = (rank - ranks.get(layer, 0)) * (2 * width + 1) + (0 if layer in ranks else width)
-        if gain > 0 and rank > ranks.get(layer, 0) and cost <= remaining:
-            ranks[layer], remaining = rank, remaining - cost
+    for gain, index, rank in sorted(offers, reverse=True):
+        cost = (rank - ranks.get(index, 0)) * (2 * width + 1) + (0 if index in ranks else width)
+        if gain > 0 and rank > ranks.get(index, 0) and cost <= remaining:
+            ranks[index], remaining = rank, remaining - cost
     if not ranks:
         raise ActshiftError(f"A budget of {budget:,} parameters buys no rank; the cheapest costs {3 * width + 1:,}.")
     return ranks
 
 
-def _rank_gains(layer: LayerOracle) -> Iterator[tuple[int, float]]:
-    """Yield each rank up to the largest measured one, with the mean energy that it adds."""
-    last, reached = 0, 0.0
-    for rank, energy in layer.energy.items():
-        for step in range(last + 1, rank + 1):
-            yield step, (energy - reached) / (rank - last)
-        last, reached = rank, energy
-
-
 def config_for(ranks: Ranks, task_type: TaskType = "CAUSAL_LM") -> SteeringConfig:
     """Return the config of a linear post-block adapter with biases and these ranks."""
-    return SteeringConfig(
-        interventions=[
-            Intervention(
-                LowRank(rank=rank, activation=None, bias=True),
-                layers=tuple(layer for layer, own in ranks.items() if own == rank),
-            )
-            for rank in sorted(set(ranks.values()))
-        ],
-        task_type=task_type,
-    )
+    interventions = [
+        Intervention(LowRank(rank=rank, activation=None, bias=True), layers=tuple(layers))
+        for rank, layers in groupby(sorted(ranks, key=lambda layer: (ranks[layer], layer)), key=ranks.__getitem__)
+    ]
+    return SteeringConfig(interventions=interventions, task_type=task_type)
 
 
 def fit_layers(
     pair: ModelPair,
-    batches: Sequence[Batch],
+    batches: Batches,
     ranks: Ranks,
     done: Mapping[int, LayerFit] | None = None,
     on_layer: Callable[[Mapping[int, LayerFit]], None] | None = None,
-    on_batch: Callable[[], None] = lambda: None,
+    on_batch: Step = lambda: None,
 ) -> list[LayerFit]:
     """Fit the fresh adapters of `pair.base` block by block, from the steered activation h to h_finetuned - h.
 
     Each fit is a reduced-rank ridge regression. Its ridge has the least error on validation rows. Every block takes one
     pass over the batches, up to that block.
 
-    Args:
-        done: Fits of an interrupted run, whose adapters are already filled; they are kept.
-        on_layer: Called with all fits by layer, after the adapter of a new one is filled.
-        on_batch: Called after each batch of each block.
+    `done` are fits of an interrupted run, whose adapters are already filled. `on_layer` is called with all fits by
+    layer when a new one is filled, and `on_batch` after each batch of each block.
 
     Source: this project, docs/method.md#extraction.
     """
-    fits = dict(done or {})
+    fits, splits = dict(done or {}), split_batches(batches)
     layers = {layer.layer_index: layer for layer in steering_layers(pair.base).values()}
     with inference(pair.base, pair.finetuned):
-        for index, rank in sorted(ranks.items()):
-            if index in fits:
-                continue
+        for index in sorted(ranks.keys() - fits.keys()):
             fitted, validation = Moments(), Moments()
-            for batch, offset in zip(batches, row_offsets(batches), strict=True):
+            for batch, masks in zip(batches, splits, strict=True):
                 h, target = pair.block_outputs(index, batch)
-                for moments, mask in zip((fitted, validation), split_tokens(batch, offset), strict=True):
+                for moments, mask in zip((fitted, validation), masks, strict=True):
                     moments.add(unmasked(h, mask), unmasked(target - h, mask))
                 on_batch()
+            rank = ranks[index]
             fit = best_fit(fitted, validation, [rank])[rank]
             _fill(next(iter(layers[index].lora_steer.values())), fit.map)
-            r2 = 1 - fit.error / validation.variance if validation.variance else 0.0
-            fits[index] = LayerFit(index, rank, fit.ridge, r2)
+            fits[index] = LayerFit(index, rank, fit.ridge, validation.r2(fit.error))
             if on_layer is not None:
                 on_layer(fits)
     return [fits[index] for index in sorted(fits)]
@@ -118,3 +108,65 @@ def _fill(shift: Any, affine: Affine) -> None:
         shift.up.weight[:, : len(down)].copy_(up * scale)
         shift.down.bias.zero_()
         shift.up.bias.copy_(affine.bias)
+
+
+def distill(
+    pair: ModelPair, batches: Batches, steps: int = 300, learning_rate: float = 1e-3, on_step: Step = lambda: None
+) -> float:
+    """Train the adapters of `pair.base` with AdamW on KL(fine-tuned ‖ steered), one batch per step.
+
+    Every third row is for validation. The adapters end in the state with the least KL on these rows, out of the initial
+    state and one state every 50 steps, and this KL is returned, in nats per token. The learning rate follows a cosine
+    after 10 warm-up steps.
+
+    Raises:
+        ActshiftError: The loss is not finite.
+    """
+    parameters = [p for layer in steering_layers(pair.base).values() for p in layer.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
+    )
+    masks = [fitted for fitted, _ in split_batches(batches)]
+    best, best_state = validation_kl(pair, batches), [p.detach().clone() for p in parameters]
+    with restored(parameters, "requires_grad"), inference(pair.base, pair.finetuned):
+        try:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            for step in range(steps):
+                index = step % len(batches)
+                _step(pair, batches[index], masks[index], optimizer)
+                schedule.step()
+                on_step()
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+                    kl = validation_kl(pair, batches)
+                    if kl < best:
+                        best, best_state = kl, [p.detach().clone() for p in parameters]
+        finally:
+            for parameter, value in zip(parameters, best_state, strict=True):
+                parameter.copy_(value)
+                parameter.grad = None
+    return best
+
+
+def validation_kl(pair: ModelPair, batches: Batches) -> float:
+    """Return the mean KL(fine-tuned ‖ base with its current steering) on validation rows, in nats per token."""
+    divergences: list[Tensor] = []
+    with inference(pair.base, pair.finetuned):
+        for batch, (_, validation) in zip(batches, split_batches(batches), strict=True):
+            divergences.append(divergence(logits(pair.finetuned, batch), logits(pair.base, batch), validation))
+    return torch.cat(divergences).mean().item()
+
+
+def _step(pair: ModelPair, batch: Batch, mask: Batch, optimizer: torch.optim.Optimizer) -> None:
+    reference = logits(pair.finetuned, batch)
+    if not mask["attention_mask"].any():
+        return
+    with torch.enable_grad():
+        loss = divergence(reference, logits(pair.base, batch), mask).mean()
+    if not loss.isfinite():
+        raise ActshiftError("The distillation diverged; use a lower learning rate, or no distillation.")
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()

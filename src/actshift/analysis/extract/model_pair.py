@@ -17,8 +17,7 @@ from actshift.errors import ActshiftError
 from actshift.sites import find_blocks
 from actshift.sites.blocks import unwrap
 
-VisitShift = Callable[[int, Tensor, Tensor], None]
-"""Receives a layer, its activation h and the shift h_finetuned - h, `[batch, seq, d]` both."""
+Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,9 @@ class ModelPair:
 
     @classmethod
     def of(cls, base: nn.Module, finetuned: nn.Module) -> ModelPair:
-        """Check that both are versions of one model, and pair them.
+        """Pair two versions of one model.
 
-        Raises:
-            ActshiftError: They differ in architecture, width, depth or vocabulary, or have the same weights.
+        Raises ActshiftError if they differ in architecture, width, depth or vocabulary, or have the same weights.
         """
         weights, updated = (
             {name: p for name, p in unwrap(model).named_parameters() if "lora_" not in name}
@@ -46,25 +44,21 @@ class ModelPair:
         changed = [name for name, p in weights.items() if not torch.equal(p.cpu(), updated[name].to(p).cpu())]
         if not changed:
             raise ActshiftError("The two models have the same weights, so there is nothing to extract.")
-        named_blocks = find_blocks(base)
-        return cls(
-            base,
-            finetuned,
-            blocks=tuple(block for _, block in named_blocks),
-            finetuned_blocks=tuple(block for _, block in find_blocks(finetuned)),
-            outside=tuple(name for name in changed if not name.startswith(tuple(f"{b}." for b, _ in named_blocks))),
-        )
+        prefixes, blocks = zip(*find_blocks(base), strict=True)
+        outside = tuple(name for name in changed if not name.startswith(tuple(f"{prefix}." for prefix in prefixes)))
+        return cls(base, finetuned, blocks, tuple(block for _, block in find_blocks(finetuned)), outside)
 
     def block_outputs(self, layer: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the outputs `[batch, seq, d]` of a block in the base, with its current steering, and fine-tuned."""
-        [base] = observe(self.base, batch, [self.blocks[layer]], stop=True)
-        [finetuned] = observe(self.finetuned, batch, [self.finetuned_blocks[layer]], stop=True)
-        return base.output, finetuned.output.to(base.output)
+        sides = ((self.base, self.blocks), (self.finetuned, self.finetuned_blocks))
+        h, target = (observe(model, batch, [blocks[layer]], stop=True)[0].output for model, blocks in sides)
+        return h, target.to(h)
 
-    def oracle_logits(self, batch: Batch, visit: VisitShift) -> Tensor:
+    def oracle_logits(self, batch: Batch, visit: Callable[[int, Tensor, Tensor], None]) -> Tensor:
         """Return the logits of the base when the oracle shifts every block's output to the fine-tuned one.
 
-        `visit` receives each shift, computed on the stream that the oracle has already shifted at earlier blocks.
+        `visit` receives each layer, its activation h and the shift h_finetuned - h, both `[batch, seq, d]`, on the
+        stream that the oracle has already shifted at earlier blocks.
         """
         calls = observe(self.finetuned, batch, self.finetuned_blocks)
 

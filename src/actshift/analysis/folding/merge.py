@@ -33,12 +33,9 @@ def merged(model: Any) -> PreTrainedModel:
         W ← (I + M) W,    b ← (I + M) b + c,
 
     with W `[outputs, inputs]`, and at the input of a map as W ← W (I + M), b ← b + W c. Updates are computed in float64
-    and stored in the model's dtype, so the logits do not change up to rounding. Strengths are
-    included. PEFT merges the LoRA half of a joint adapter first. If a map needs a bias that the architecture lacks, the
-    config is changed to have one, and the other biases that this adds are zero.
-
-    Args:
-        model: A PEFT model with active steering adapters. It is consumed: do not use it afterwards.
+    and stored in the model's dtype, so the logits do not change up to rounding. Strengths are included. PEFT merges the
+    LoRA half of a joint adapter first. If a map needs a bias that the architecture lacks, the config is changed to have
+    one, and the other biases that this adds are zero. Do not use `model` afterwards.
 
     Raises:
         ActshiftError: A shift cannot be folded exactly (see `plan_folds`), or the architecture cannot have the bias
@@ -92,44 +89,39 @@ def _as_linear(module: nn.Module, weight: Tensor) -> Tensor:
 
 def _config_with_biases(base: Any, folds: Sequence[Fold]) -> PreTrainedConfig | None:
     """Return a config whose model has every bias that the folds need, or None if the model has them already."""
-    needed = [fold.name for fold in folds if cast(Any, fold.module).bias is None and fold.shift.constant.any()]
-    if not needed:
+    missing = [fold.name for fold in folds if cast(Any, fold.module).bias is None and fold.shift.constant.any()]
+    if not missing:
         return None
-    config = deepcopy(base.config)
+    config = base.config
     for switch in BIAS_SWITCHES:
-        if getattr(config, switch, None) is False:
-            unchanged = deepcopy(config)
-            setattr(config, switch, True)
-            missing = _missing_biases(base, config, needed)
-            if not missing:
-                return config
-            if len(missing) == len(_missing_biases(base, unchanged, needed)):
-                config = unchanged  # the switch has no effect on these maps
-    raise ActshiftError(
-        f"{_missing_biases(base, config, needed)[0]} has no bias, and the config of {type(base).__name__} has no "
-        "switch for one, so a constant shift cannot be merged; train an adapter without a bias to merge it."
-    )
-
-
-def _missing_biases(base: Any, config: PreTrainedConfig, names: Sequence[str]) -> list[str]:
-    with torch.device("meta"):
-        skeleton = type(base)(config)
-    return [name for name in names if getattr(skeleton.get_submodule(name), "bias", None) is None]
+        if missing and getattr(config, switch, None) is False:
+            candidate = deepcopy(config)
+            setattr(candidate, switch, True)
+            with torch.device("meta"):
+                skeleton = type(base)(candidate)
+            left = [name for name in missing if getattr(skeleton.get_submodule(name), "bias", None) is None]
+            if len(left) < len(missing):
+                config, missing = candidate, left
+    if missing:
+        raise ActshiftError(
+            f"{missing[0]} has no bias, and the config of {type(base).__name__} has no switch for one; to merge the "
+            "adapter, train it without a bias."
+        )
+    return config
 
 
 def _rebuild(plain: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
     """Return the model rebuilt from a config with more biases. The added biases are zero."""
     first = next(plain.parameters())
     model_class: Any = type(plain)
-    model = model_class(config).to(device=first.device, dtype=first.dtype)
+    model: PreTrainedModel = model_class(config).to(device=first.device, dtype=first.dtype)
     missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and all(name.endswith(".bias") for name in missing), (missing, unexpected)
-    with torch.no_grad():
-        for name in missing:
-            model.get_parameter(name).zero_()
+    for name in missing:
+        nn.init.zeros_(model.get_parameter(name))
     model.tie_weights()
     model.generation_config = plain.generation_config
-    return cast(PreTrainedModel, model.eval())
+    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -183,13 +175,7 @@ def weight_updates(model: Any) -> WeightUpdates:
 
 def _describe(fold: Fold) -> WeightUpdate:
     update = effective_update(fold)
-    values = torch.linalg.svdvals(update)
-    return WeightUpdate(
-        layer=fold.layer,
-        site=fold.site,
-        weight=fold.name,
-        norm=update.norm().item(),
-        share=(update.norm() / _weight(fold).norm()).item(),
-        rank=int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > 0 else 0,
-        constant=fold.shift.constant.norm().item(),
-    )
+    values, norm, constant = torch.linalg.svdvals(update), update.norm(), fold.shift.constant.norm().item()
+    rank = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > 0 else 0
+    share = (norm / _weight(fold).norm()).item()
+    return WeightUpdate(fold.layer, fold.site, fold.name, norm.item(), share, rank, constant)

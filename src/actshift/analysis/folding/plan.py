@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from actshift.analysis.capture import Call, inference, observe
 from actshift.errors import ActshiftError
+from actshift.gradients.backward import restored
 from actshift.sites import Host, OutputMap, Positions, find_blocks, mlp_outputs, resolve
 from actshift.sites.blocks import unwrap
 from actshift.tuner import SteeringLayer, steering_layers
@@ -22,8 +22,7 @@ PROBE = torch.arange(3, 11)[None]
 """Arbitrary token ids for one forward pass, to compare the outputs of modules."""
 
 
-@dataclass(frozen=True)
-class AffineShift:
+class AffineShift(NamedTuple):
     """The shift Δ(x) = M x + c, with `matrix` M `[d, d]` and `constant` c `[d]`, in float64."""
 
     matrix: Tensor
@@ -45,16 +44,14 @@ class Fold:
 def plan_folds(model: Any) -> list[Fold]:
     """Return for every active steering layer the linear map before it, which can absorb its shift exactly.
 
-    With the map y = W m + b, the shift Δ(y) = M y + c results in (I + M) W m + (I + M) b + c. At the input of a map,
-    the new weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last
-    map.
+    With the map y = W m + b, the shift Δ(y) = M y + c gives (I + M) W m + (I + M) b + c. At the input of a map, the new
+    weight is W (I + M) and the new bias b + W c. A constant after the block joins the bias of the MLP's last map.
 
     Raises:
         ActshiftError: A shift is not affine, acts on some tokens only, depends on h after the block, or does not
             directly follow a linear map.
 
-    Source: arXiv 2603.00425, §3, for LoReFT after the MLP: ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb;
-    docs/method.md#folding.
+    Source: arXiv 2603.00425, §3, for LoReFT after the MLP; docs/method.md#folding.
     """
     base = unwrap(model)
     folds = [_fold(base, layer) for layer in steering_layers(model).values()]
@@ -65,19 +62,13 @@ def _fold(base: nn.Module, layer: SteeringLayer) -> Fold:
     where = f"{layer.site} of block {layer.layer_index}"
     active = [name for name in layer.active_adapters if layer.strength.get(name)]
     if any(layer.positions[name] != Positions.all() for name in active):
-        raise ActshiftError(
-            f"The adapter at {where} steers at some tokens only, but a weight acts on all; it cannot be merged."
-        )
+        raise _unmergeable(where, "it steers at some tokens only, but a weight acts on all")
     shift = affine_of(layer)
     if shift is None:
-        raise ActshiftError(
-            f"The adapter at {where} is not linear, so no weight equals it; train one with activation=None to merge it."
-        )
+        raise _unmergeable(where, "it is not linear; train one with activation=None")
     if layer.site == "post_block" and shift.matrix.any():
-        raise ActshiftError(
-            f"The adapter at {where} cannot be merged: it maps the whole residual stream, most of which the skip "
-            "carries past every weight of the block. Only a vector can be merged there; steer post_mlp instead."
-        )
+        most = "it maps the residual stream, most of which the skip carries past every weight of the block"
+        raise _unmergeable(where, f"{most}; use a vector, or steer post_mlp")
     configs: Any = getattr(base, "peft_config", {})
     blocks = next((config.blocks for config in configs.values() if getattr(config, "blocks", None)), None)
     site = "post_mlp" if layer.site == "post_block" else layer.site
@@ -85,14 +76,21 @@ def _fold(base: nn.Module, layer: SteeringLayer) -> Fold:
     name, module = (host.name, host.module) if layer.at_input else _last_map(base, host, where, blocks)
     if layer.site == "post_block":
         _check_sum(base, layer.layer_index, where, blocks)
-    return Fold(layer.layer_index, layer.site, name, _plain_linear(module, name), layer.at_input, shift)
+    plain = getattr(module, "base_layer", module)  # inside a LoRA layer
+    weight = getattr(plain, "weight", None)
+    if weight is None or weight.ndim != 2 or not weight.is_floating_point():
+        raise ActshiftError(f"{name} ({type(plain).__name__}) has no plain weight to merge into; load it unquantised.")
+    return Fold(layer.layer_index, layer.site, name, plain, layer.at_input, shift)
+
+
+def _unmergeable(where: str, reason: str) -> ActshiftError:
+    return ActshiftError(f"The adapter at {where} cannot be merged: {reason}.")
 
 
 def affine_of(layer: SteeringLayer) -> AffineShift | None:
     """Return the total shift of a layer's active adapters at their strengths, or None if it is not affine.
 
-    It is read off values of the adapters: c = Δ(0), and M = Δ(1) - c on the unit vectors. The result is then checked at
-    random x.
+    c = Δ(0) and M = Δ(1) - c on the unit vectors. The result is then checked at random x.
 
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
@@ -106,16 +104,14 @@ def affine_of(layer: SteeringLayer) -> AffineShift | None:
     x = 3 * torch.randn(16, layer.width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.zeros_like(x)
     for name in () if layer.disable_adapters else layer.active_adapters:
-        strength = layer.strength.get(name, 0.0)
-        if not strength:
-            continue
-        shift: nn.Module = deepcopy(layer.lora_steer[name]).double().cpu().eval()
-        with torch.no_grad():
-            at_zero = shift(torch.zeros(1, layer.width, dtype=torch.float64)).reshape(-1)
-            columns = shift(torch.eye(layer.width, dtype=torch.float64)).expand(layer.width, -1) - at_zero
-            expected += strength * shift(x)
-        constant += strength * at_zero
-        matrix += strength * columns.T
+        if strength := layer.strength.get(name, 0.0):
+            shift: nn.Module = deepcopy(layer.lora_steer[name]).double().cpu().eval()
+            with torch.no_grad():
+                at_zero = shift(torch.zeros(1, layer.width, dtype=torch.float64)).reshape(-1)
+                columns = shift(torch.eye(layer.width, dtype=torch.float64)).expand(layer.width, -1) - at_zero
+                expected += strength * shift(x)
+            constant += strength * at_zero
+            matrix += strength * columns.T
     error = expected - (x @ matrix.T + constant)
     return AffineShift(matrix, constant) if error.norm() <= TOLERANCE * expected.norm() else None
 
@@ -128,17 +124,12 @@ def _last_map(base: nn.Module, host: Host, where: str, blocks: str | None) -> tu
         [heads] = resolve(base, "attention_heads", [host.layer], blocks)
         maps = [OutputMap(heads.layer, heads.name, heads.module, None, host.width)]
     if len(maps) > 1 or maps[0].parameter is not None:
-        raise ActshiftError(
-            f"The output at {where} sums the outputs of experts, weighted token by token; the adapter cannot be merged."
-        )
+        raise _unmergeable(where, "it shifts the outputs of experts, which are weighted token by token")
     name, module = maps[0].name, maps[0].module
     if module is not host.module:
         at_host, at_map = _probe(base, [host.module, module])
         if not torch.equal(at_host.output.flatten(), at_map.output.flatten()):
-            raise ActshiftError(
-                f"The adapter at {where} comes after a norm or a scale that follows {name}, and no weight gives the "
-                "same output; keep the adapter attached."
-            )
+            raise _unmergeable(where, f"it comes after a norm or a scale that follows {name}")
     return name, module
 
 
@@ -149,32 +140,13 @@ def _check_sum(base: nn.Module, layer: int, where: str, blocks: str | None) -> N
     whole, attention, mlp = _probe(base, [block, *hosts])
     total = whole.args[0] + attention.output.reshape(whole.output.shape) + mlp.output.reshape(whole.output.shape)
     if not torch.allclose(total, whole.output, rtol=1e-3, atol=1e-3 * whole.output.abs().max().item()):
-        raise ActshiftError(f"The adapter at {where} comes after a norm of the sum with the skip; it cannot be merged.")
+        raise _unmergeable(where, "it comes after a norm of the sum with the skip")
 
 
 def _probe(base: nn.Module, modules: Sequence[nn.Module]) -> list[Call]:
-    with inference(base), _steering_off(base):
+    """Run a few tokens without steering. PEFT's public switch would also reset which adapters are trainable."""
+    layers: list[Any] = list(steering_layers(base).values())
+    with inference(base), restored(layers, "_disable_adapters"):
+        for layer in layers:
+            layer._disable_adapters = True
         return observe(base, {"input_ids": PROBE}, modules)
-
-
-def _plain_linear(module: nn.Module, name: str) -> nn.Module:
-    """Return the linear map inside a LoRA layer; raise ActshiftError if its weight is quantised or not a matrix."""
-    inner = getattr(module, "base_layer", module)
-    weight = getattr(inner, "weight", None)
-    if weight is None or weight.ndim != 2 or not weight.is_floating_point():
-        raise ActshiftError(f"{name} ({type(inner).__name__}) has no plain weight to merge into; load it unquantised.")
-    return inner
-
-
-@contextmanager
-def _steering_off(model: nn.Module) -> Generator[None]:
-    # PEFT's public switch would also reset which adapters are trainable.
-    layers: list[Any] = list(steering_layers(model).values())
-    disabled = [layer._disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer, value in zip(layers, disabled, strict=True):
-            layer._disable_adapters = value

@@ -25,10 +25,10 @@ from actshift.gradients import (
     tap_map,
 )
 from actshift.gradients.sketch import SIZE, Sketch
-from actshift.sites import Host, check_site, resolve
+from actshift.sites import SITES, Host, check_site, resolve
 from actshift.sites.blocks import unwrap
 
-RESIDUAL = ("post_block", "post_mlp", "post_attention")
+RESIDUAL = tuple(name for name, site in SITES.items() if not site.at_heads)
 GROUPS = 8
 SKETCHED_RANK = SIZE // 2
 """The largest rank that a sketch supports. The errors of its further singular values are as large as the values."""

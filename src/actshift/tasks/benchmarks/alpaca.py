@@ -7,11 +7,10 @@ the reference word for word, so compare methods by the loss or by another judge.
 
 from __future__ import annotations
 
-from actshift.data.readers import Row
-from actshift.tasks.formatting import Example
+from actshift.data.rows import Row
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import Folder, Hub, split_by_hash
-from actshift.tasks.task import Task
+from actshift.tasks.task import Example, Task
 
 SLICES = split_by_hash("train", train=0.98, validation=0.01, test=0.01)
 
@@ -29,12 +28,7 @@ TASK = Task(
     name="alpaca",
     title="Instruction following",
     description=__doc__,
-    source=Hub(
-        "tatsu-lab/alpaca",
-        revision="dce01c9b08f87459cf36a430d809084718273017",
-        slices=SLICES,
-        sizes={"train": 52002},
-    ),
+    source=Hub("tatsu-lab/alpaca", "dce01c9b08f87459cf36a430d809084718273017", slices=SLICES, sizes={"train": 52002}),
     local=Folder(slices=SLICES, layout=lambda row: {**row, "output": row["answer"]}),
     example=_example,
     sample={"instruction": "Name the opposite of the word.", "input": "early", "output": "The opposite is late."},

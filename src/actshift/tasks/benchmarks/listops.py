@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
+from math import floor
+from statistics import median
 from typing import Any
 
-from actshift.data.readers import Row
+from actshift.data.rows import Row
 from actshift.errors import ActshiftError
-from actshift.tasks.formatting import Example
 from actshift.tasks.scorers import get_scorer
-from actshift.tasks.source import Folder, Source, split_by_hash, whole_splits
-from actshift.tasks.task import Task
+from actshift.tasks.source import Folder, Source, split_by_hash
+from actshift.tasks.task import Example, Task
 
-MAX_DEPTH, MAX_ARGUMENTS, MIN_LENGTH, MAX_LENGTH = 10, 10, 16, 64
+MAX_LENGTH = 64
 SIDES = split_by_hash("all")
 """The split that an expression belongs to, so that no expression is in two splits."""
 OPERATOR_PROBABILITY = 0.25
@@ -35,17 +36,13 @@ MAX_MISSES = 100_000
 class Generated(Source):
     """Expressions of one seeded stream. Each split has the first ones of the stream that belong to it."""
 
-    @property
-    def description(self) -> str:
-        """The origin of the rows."""
-        return "generated, not from a dataset"
-
     def read(self, task: str, split: str) -> Iterator[Row]:
-        """Yield the rows of a split. Each row is generated when it is requested, at about 6,000 rows a second."""
-        expressions = stream(0, MAX_DEPTH, MAX_ARGUMENTS, MIN_LENGTH, MAX_LENGTH)
-        of_split = (expression for expression in expressions if SIDES[split].contains(expression.tokens))
-        for expression in islice(of_split, self.sizes[split]):
-            yield {"tokens": expression.tokens, "value": expression.value}
+        """Return the rows of a split, which are generated on request, at about 6,000 rows a second."""
+        rows = (asdict(expression) for expression in stream(seed=0) if SIDES[split].contains(expression.tokens))
+        return islice(rows, self.sizes[split])
+
+    def __str__(self) -> str:
+        return "generated, not from a dataset"
 
 
 def _layout(row: dict[str, Any]) -> Row | None:
@@ -56,10 +53,7 @@ TASK = Task(
     name="listops",
     title="Nested list operations",
     description=__doc__,
-    source=Generated(
-        slices=whole_splits(train="train", validation="validation", test="test"),
-        sizes={"train": 96_000, "validation": 2_000, "test": 2_000},
-    ),
+    source=Generated(sizes={"train": 96_000, "validation": 2_000, "test": 2_000}),
     local=Folder(slices=split_by_hash("spinn_test_d20s"), layout=_layout),
     example=lambda row: Example(f"{row['tokens']}\nValue:", f" {row['value']}", str(row["value"])),
     sample={"tokens": "[MAX 2 9 [MIN 4 7 ] 0 ]", "value": 9},
@@ -68,37 +62,25 @@ TASK = Task(
     max_new_tokens=8,
 )
 
-
-def _median(values: Sequence[int]) -> int:
-    """Return the middle value, or the mean of the two middle values, rounded down."""
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2
-
-
 OPERATORS: dict[str, Callable[[Sequence[int]], int]] = {
     "MIN": min,
     "MAX": max,
-    "MED": _median,
-    "SM": lambda values: sum(values) % 10,
+    "MED": lambda digits: floor(median(digits)),
+    "SM": lambda digits: sum(digits) % 10,
 }
 """The operators by name. Each maps digits to a digit."""
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A ListOps expression in prefix form.
-
-    Attributes:
-        tokens: the tokens, separated by one space.
-        value: the value, 0 to 9.
-    """
+    """A ListOps expression in prefix form, as tokens separated by one space, and its value from 0 to 9."""
 
     tokens: str
     value: int
 
 
 def stream(
-    seed: int, max_depth: int = 10, max_args: int = 10, min_length: int = 16, max_length: int = 64
+    seed: int, max_depth: int = 10, max_args: int = 10, min_length: int = 16, max_length: int = MAX_LENGTH
 ) -> Iterator[Expression]:
     """Yield distinct expressions with `min_length < length < max_length`, the same for a seed on every machine.
 
@@ -107,27 +89,21 @@ def stream(
     Long Range Arena, and so is the ratio of the two lengths.
 
     Raises:
-        ActshiftError: no expression fits the settings (raised by the call), or no more expressions were found (raised
-            while iterating).
+        ActshiftError: no expression fits the settings, or (while iterating) no more expressions were found.
 
-    Example:
-        >>> next(stream(seed=0, max_args=3, min_length=3, max_length=6))
-        Expression(tokens='[SM 2 4 3 ]', value=9)
+    >>> next(stream(seed=0, max_args=3, min_length=3, max_length=6))
+    Expression(tokens='[SM 2 4 3 ]', value=9)
     """
     for name, value, least in (("max_depth", max_depth, 1), ("max_args", max_args, 2), ("min_length", min_length, 0)):
         if value < least:
             raise ActshiftError(f"{name} must be at least {least}, got {value}.")
-    shortest = 1 if min_length == 0 else 4
-    if max_length <= max(shortest, min_length + 1):
+    if max_length <= (least := max(1 if min_length == 0 else 4, min_length + 1)):
         raise ActshiftError(
             f"No expression has {min_length} < length < {max_length}: a digit has length 1 and an operator 4 or more; "
-            f"use a max_length above {max(shortest, min_length + 1)}."
+            f"use a max_length above {least}."
         )
     if max_depth == 1 and min_length >= 1:
-        raise ActshiftError(
-            f"max_depth=1 only allows the ten digits, and min_length={min_length} excludes them; "
-            "use a max_depth of 2 or more."
-        )
+        raise ActshiftError("max_depth=1 only allows the ten digits; use a max_depth of 2 or more, or min_length=0.")
     return _stream(seed, max_depth, max_args, min_length, max_length)
 
 
@@ -145,8 +121,7 @@ def _stream(seed: int, max_depth: int, max_args: int, min_length: int, max_lengt
         yield drawn
     raise ActshiftError(
         f"After {len(seen)} distinct expressions, {MAX_MISSES:,} draws in a row found no other one with "
-        f"{min_length} < length < {max_length}, max_depth={max_depth} and max_args={max_args}; request fewer, "
-        "or allow more lengths."
+        f"{min_length} < length < {max_length}; request fewer, or allow more lengths."
     )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from operator import eq
 
-from actshift.data.readers import Row
+from actshift.data.rows import Row
 from actshift.errors import ActshiftError
 
 Extract = Callable[[str, Row], str | None]
+ReadGold = Callable[[Row], str]
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,32 @@ def gold_of(row: Row) -> str:
     raise ActshiftError(f"A row to score needs the column answer or completion, and has {', '.join(row) or 'none'}.")
 
 
+def extracted_gold(scorer: str, allowed: str, extract: Extract, row: Row) -> str:
+    """Return the gold answer of a row as `extract` reads it, or raise `ActshiftError` if it reads none."""
+    if (gold := extract(gold_of(row), row)) is None:
+        raise ActshiftError(f"The scorer {scorer} needs an answer {allowed}, got {gold_of(row)!r}.")
+    return gold
+
+
 def answer_scorer(
-    name: str, extract: Extract, read_gold: Callable[[Row], str] = gold_of, same: Callable[[str, str], bool] = eq
+    name: str, extract: Extract, read_gold: ReadGold = gold_of, same: Callable[[str, str], bool] = eq
 ) -> Scorer:
     """Return a scorer that compares the extracted answer of a prediction with the gold answer.
 
     Args:
         name: the name that users type.
         extract: as in `Scorer`.
-        read_gold: a function from a row to its gold answer in canonical form. It raises `ActshiftError` if the row
-            has no valid gold answer.
+        read_gold: a function from a row to its gold answer in canonical form, which raises `ActshiftError` for others.
         same: a function that compares an answer with the gold answer.
 
     >>> answer_scorer("lower", lambda prediction, row: prediction.lower())("YES", {"answer": "yes"})
     True
     """
-    return Scorer(name, partial(_has_gold_answer, extract=extract, read_gold=read_gold, same=same), extract)
+    return Scorer(name, partial(_has_gold_answer, extract, read_gold, same), extract)
 
 
 def _has_gold_answer(
-    prediction: str, row: Row, extract: Extract, read_gold: Callable[[Row], str], same: Callable[[str, str], bool]
+    extract: Extract, read_gold: ReadGold, same: Callable[[str, str], bool], prediction: str, row: Row
 ) -> bool:
     gold, answer = read_gold(row), extract(prediction, row)
     return answer is not None and same(answer, gold)

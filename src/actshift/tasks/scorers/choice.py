@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import cache, partial
 from string import ascii_uppercase
 
-from actshift.data.readers import Row
+from actshift.data.rows import Row
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.tasks.scorers.base import Scorer, answer_scorer, gold_of
+from actshift.tasks.scorers.base import Scorer, answer_scorer, extracted_gold, gold_of
 from actshift.tasks.scorers.mention import Mention, drop_overlaps, final_answer, find_names
 
 # Yes or no
@@ -25,15 +25,8 @@ def _extract_boolean(prediction: str, row: Row) -> str | None:
     return final_answer(prediction, [m for m in mentions if not _BEFORE_A_NOUN.match(prediction, m.start)])
 
 
-def _boolean_gold(row: Row) -> str:
-    gold = _extract_boolean(gold_of(row), row)
-    if gold is None:
-        raise ActshiftError(f"The scorer boolean needs an answer of yes, no, true or false, got {gold_of(row)!r}.")
-    return gold
-
-
+_boolean_gold = partial(extracted_gold, "boolean", "of yes, no, true or false", _extract_boolean)
 BOOLEAN = answer_scorer("boolean", _extract_boolean, _boolean_gold)
-
 
 # One label
 
@@ -49,8 +42,8 @@ def label_scorer(labels: Sequence[str] = ()) -> Scorer:
     >>> [scorer(text, {"answer": "positive"}) for text in ("Positive.", "positively", "not positive")]
     [True, False, False]
     """
-    fixed = tuple(labels)
-    return answer_scorer("label", partial(_extract_label, labels=fixed), partial(_label_gold, labels=fixed))
+    labels = tuple(labels)
+    return answer_scorer("label", partial(_extract_label, labels=labels), partial(_label_gold, labels=labels))
 
 
 def _extract_label(prediction: str, row: Row, labels: tuple[str, ...]) -> str | None:
@@ -121,17 +114,11 @@ def _find_choice(text: str, keys: Sequence[str], choices: Sequence[str]) -> str 
     equal = [key for key, choice in zip(keys, choices, strict=False) if choice == text.strip()]
     if len(equal) == 1 and not by_key:
         return equal[0]
+    counts = Counter(choice.casefold() for choice in choices)  # two choices with one text name no key
+    names = [(name, key if counts[name.casefold()] == 1 else None) for key, name in zip(keys, choices, strict=False)]
     spans = {(mention.start, mention.end) for mention in by_key}
-    by_text = [mention for mention in find_names(text, _named_keys(keys, choices)) if mention[:2] not in spans]
+    by_text = [mention for mention in find_names(text, names) if mention[:2] not in spans]
     return final_answer(text, [mention for mention in drop_overlaps([*by_key, *by_text]) if mention.value])
-
-
-def _named_keys(keys: Sequence[str], choices: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return each choice with its key, or with None if another choice has the same text."""
-    counts = Counter(choice.casefold() for choice in choices)
-    return [
-        (choice, key if counts[choice.casefold()] == 1 else None) for key, choice in zip(keys, choices, strict=False)
-    ]
 
 
 def _find_keys(text: str, keys: Sequence[str]) -> list[Mention]:

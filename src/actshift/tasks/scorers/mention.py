@@ -91,7 +91,7 @@ def find_names(text: str, names: Iterable[tuple[str, str | None]]) -> list[Menti
     mentions = [
         Mention(match.start(), match.end(), value)
         for name, value in names
-        if name.strip(" .") and _first_word(name) in lower  # much faster than compiling the pattern
+        if name.strip(" .") and _words(name)[0].split()[0].lower() in lower  # much faster than compiling the pattern
         for match in re.finditer(f"{_LEFT_EDGE}{_pattern(name)}{_RIGHT_EDGE}", text, re.IGNORECASE)
     ]
     return drop_overlaps(mentions)
@@ -109,10 +109,6 @@ def drop_overlaps(mentions: Iterable[Mention]) -> list[Mention]:
 
 def _words(name: str) -> list[str]:
     return re.split(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])", name.strip().rstrip("."))
-
-
-def _first_word(name: str) -> str:
-    return _words(name)[0].split()[0].lower()
 
 
 def _pattern(name: str) -> str:

@@ -13,11 +13,10 @@ import re
 from collections.abc import Iterator
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import partial
 
-from actshift.data.readers import Row
-from actshift.errors import ActshiftError
-from actshift.tasks.formatting import plain_decimal
-from actshift.tasks.scorers.base import answer_scorer, gold_of
+from actshift.data.rows import Row
+from actshift.tasks.scorers.base import answer_scorer, extracted_gold
 from actshift.tasks.scorers.mention import FILLER, Mention, announced, drop_negated
 
 _TOKEN = re.compile(r"-?\\[dt]?frac\{[^{}]*\}\{[^{}]*\}|(?:[^\s=<>()\[\]{}|\\#:;\"“”`—≈~]|(?<=[0-9]):(?=[0-9]))+")
@@ -51,13 +50,6 @@ def _extract(prediction: str, row: Row) -> str | None:
     return final.value if final else None
 
 
-def _gold(row: Row) -> str:
-    gold = _extract(gold_of(row), row)
-    if gold is None:
-        raise ActshiftError(f"The scorer number needs an answer that is a number, got {gold_of(row)!r}.")
-    return gold
-
-
 def _same(answer: str, gold: str) -> bool:
     """Return whether two numbers in canonical form are equal, up to the digits of a truncated gold number."""
     if "/" in answer and Fraction(gold).denominator == 1:
@@ -80,7 +72,7 @@ def _decimals(number: Decimal) -> int:
     return -int(number.as_tuple().exponent)
 
 
-NUMBER = answer_scorer("number", _extract, _gold, _same)
+NUMBER = answer_scorer("number", _extract, partial(extracted_gold, "number", "that is a number", _extract), _same)
 
 
 def find_numbers(text: str) -> list[Mention]:
@@ -130,6 +122,16 @@ def _mixed_number(whole: str | None, part: str | None) -> str | None:
         return None
     sign = -1 if whole.startswith("-") else 1
     return str(Fraction(whole) + sign * Fraction(part))
+
+
+def plain_decimal(number: Decimal) -> str:
+    """Return a number without an exponent and without trailing zeros after the decimal point.
+
+    >>> plain_decimal(Decimal("1.50E+3")), plain_decimal(Decimal("0.50"))
+    ('1500', '0.5')
+    """
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _canonical(number: re.Match[str]) -> str:

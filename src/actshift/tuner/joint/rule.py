@@ -11,13 +11,13 @@ from torch import nn
 from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.orthogonality import Orthogonality, violation
-from actshift.sites import OutputMap, mlp_outputs
+from actshift.sites import SITES, OutputMap, mlp_outputs
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, project
 from actshift.tuner.layer import build_shift, layer_at, steering_layers
 
-CONSTRAINED_SITES = ("post_block", "post_mlp")
+CONSTRAINED_SITES = tuple(name for name, site in SITES.items() if site.written_by_mlp)
 """The sites whose activation contains what the MLP's output map writes."""
 
 Writers = dict[int, list[OutputMap]]
