@@ -61,8 +61,8 @@ def evaluate(
     check_outputs(out)
     load = partial(load_steered, model, [adapter] if adapter else [], strength, trust_remote_code, half)
     if harness is not None:
-        excluded = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
-        excluded["--max-new-tokens"] = max_new_tokens
+        own_rows = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
+        excluded = {**own_rows, "--max-new-tokens": max_new_tokens}
         if unused := [option for option, value in excluded.items() if value is not None]:
             raise ActshiftError(f"The tasks of --harness have rows and scorers of their own. Leave out {unused[0]}.")
         settings = {"num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size, "long_prompts": long_prompts}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +58,10 @@ def generate(
     elif len(texts) == len(name_of) == 1:
         typer.echo(rows[0][0])  # plain text, for other programs to read
     else:
-        table = Table("prompt", *map(escape, _titles(list(name_of))), show_lines=True)
+        short = [Path(source).name for source in sources]
+        titles = short if len({*short}) == len(short) else sources
+        base = ["base"] if BASE in name_of else []
+        table = Table("prompt", *base, *map(escape, titles), show_lines=True)
         for text, row in zip(texts, rows, strict=True):
             table.add_row(*map(Text, (text, *row)))
         Console().print(table)
@@ -78,18 +80,10 @@ def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
         raise ActshiftError(f"{file} holds no prompts. Write one per line.")
     if file.suffix != ".jsonl":
         return lines
-    return [_parse_prompt(line, file, number) for number, line in enumerate(lines, start=1)]
-
-
-def _parse_prompt(line: str, file: Path, number: int) -> str:
-    try:
-        return str(json.loads(line)["prompt"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ActshiftError(f'Row {number} of {file} is not a JSON object with a "prompt".') from error
-
-
-def _titles(sources: Sequence[str]) -> list[str]:
-    """Return "base" and the adapters' folder names, or their full names if two folders have the same name."""
-    adapters = [source for source in sources if source != BASE]
-    short = [Path(source).name for source in adapters]
-    return ["base"] * (BASE in sources) + (short if len({*short}) == len(short) else adapters)
+    prompts: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompts.append(str(json.loads(line)["prompt"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ActshiftError(f'Row {number} of {file} is not a JSON object with a "prompt".') from error
+    return prompts

@@ -31,7 +31,6 @@ def load_steered(
 
     Args:
         model: Folder or Hugging Face id; None for the base that the first adapter names.
-        strength: Factor on the shift of every adapter.
         half: Part of a joint adapter to use: "both", "weights" or "activations".
         head: Head to load if the adapters name none; None for the model's own.
 
@@ -39,8 +38,7 @@ def load_steered(
         The model in evaluation mode, its tokenizer, and the adapters' names in the model, in the order of `adapters`.
 
     Raises:
-        ActshiftError: Model and adapter are both missing, one of them cannot be loaded, or the adapter has no
-            strength or no halves to set.
+        ActshiftError: Model and adapter are both missing or cannot be loaded, or there is no strength or half to set.
     """
     with Console(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model

@@ -25,7 +25,7 @@ EXTRA = "harness"  # the extra of actshift that installs lm-eval
 
 @dataclass(frozen=True)
 class HarnessReport:
-    """The results of lm-eval: `figures` is its own dictionary, which prints as a table and converts to JSON."""
+    """The results of lm-eval: its own dictionary `figures`, which prints as a table and converts to JSON."""
 
     figures: dict[str, Any]
 
