@@ -149,4 +149,4 @@ def test_a_dry_run_of_lora_lists_its_maps_by_name(actshift, basics):
 def test_lofit_prints_the_heads_that_it_chose(actshift, basics):
     code, out, err = actshift("train", *basics, "--adapter", "lofit", "--lofit-heads", 2)
     assert code == 0 and "2 heads (block" in out
-    assert "LoFiT 1 of 2, choosing heads 2/2" in err and "LoFiT 2 of 2, shifting heads 2/2" in err
+    assert "LoFiT 1 of 2, selecting heads 2/2" in err and "LoFiT 2 of 2, training shifts 2/2" in err

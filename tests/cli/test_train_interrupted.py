@@ -78,7 +78,7 @@ def test_a_run_that_fills_the_disk_fails_with_one_line_and_can_continue(
         code, out, err = actshift(*command(out=disk / "run"))
     messages = [line for line in err.splitlines() if not line.startswith("Training ")]
     assert (code, out, len(messages)) == (2, "", 1), err
-    assert f"No space is left on the disk of {disk / 'run'}; free some and continue with --resume" in messages[0]
+    assert f"No space is left on the disk of {disk / 'run'}; free some space and continue with --resume" in messages[0]
     assert names(disk / "run") == ["checkpoints"]
     assert all((path / "complete.json").is_file() for path in (disk / "run").glob("checkpoints/checkpoint-*"))
     (disk / "filler").unlink()

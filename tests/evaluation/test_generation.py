@@ -107,7 +107,7 @@ def test_each_prompt_can_have_its_own_adapter() -> None:
     [
         (dict(max_new_tokens=0), "max_new_tokens must be a whole number from 1 up, got 0"),
         (dict(max_new_tokens=64), "leaves no room for a prompt: the model's context has 64 tokens"),
-        (dict(batch_size=0), "batch_size must be a whole number from 1 up"),
+        (dict(batch_size=0, max_new_tokens=8), "batch_size must be a whole number from 1 up"),
         (dict(temperature=-1.0), "temperature must be 0"),
         (dict(temperature=float("nan")), "temperature must be 0"),
         (dict(adapter_names=["a"]), "adapter_names has 1 entries for 2 prompts"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -81,38 +82,27 @@ class Conversation:
                 raise ActshiftError("There is no adapter to switch off. Start the chat with --adapter.")
             self.adapter_off = not self.adapter_off
         elif verb == "/strength":
-            set_strength(self.model, _parse_number(value))
-            self.adapter_off, self.strength = False, float(value)
+            try:
+                strength = float(value)
+            except ValueError:
+                raise ActshiftError(f"/strength needs a number, as in /strength 0.5; got {value!r}.") from None
+            set_strength(self.model, strength)
+            self.adapter_off, self.strength = False, strength
         else:
             hint = did_you_mean(verb, ("/base", "/strength", "/exit"))
             raise ActshiftError(f"There is no command {verb}{hint}. {COMMANDS}")
-        if self.adapter_off:
-            return "The base model answers."
-        return f"The adapter acts at strength {self.strength:g}."
+        return "The base model answers." if self.adapter_off else f"The adapter acts at strength {self.strength:g}."
 
     def answer(self, line: str) -> None:
         """Print the model's answer while it is generated, and remember it if the model has a chat template."""
         from actshift.evaluation import stream_completion
 
         messages = [*self.messages, {"role": "user", "content": line}]
-        prompt, has_template = line, bool(self.tokenizer.chat_template)
-        if has_template:
-            prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if has_template := bool(self.tokenizer.chat_template):
+            line = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        write, how = partial(print, end="", flush=True), (self.max_new_tokens, self.temperature, not has_template)
         with self.model.disable_adapter() if self.adapter_off else nullcontext():
-            text = stream_completion(
-                self.model, self.tokenizer, prompt, _write, self.max_new_tokens, self.temperature, not has_template
-            )
+            text = stream_completion(self.model, self.tokenizer, line, write, *how)
         typer.echo()
         if has_template:
             self.messages = [*messages, {"role": "assistant", "content": text}]
-
-
-def _write(piece: str) -> None:
-    print(piece, end="", flush=True)
-
-
-def _parse_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ActshiftError(f"/strength needs a number, as in /strength 0.5; got {text!r}.") from None

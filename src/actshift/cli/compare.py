@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,13 +15,12 @@ from rich.text import Text
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json
+from actshift.cli.output import number_columns, print_json, print_tables
 from actshift.compare.settings import CompareSettings
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
-    from actshift.compare import CompareReport, Progress
-    from actshift.compare.estimate import Estimate
+    from actshift.compare import Progress
 
 
 @options.flags_of(CompareSettings)
@@ -42,23 +42,30 @@ def compare(
         return
     with Console(stderr=True).status("Loading the libraries …"):
         from actshift.compare import compare as run
+        from actshift.compare.report import rich_table
+
     display = ProgressDisplay()
     try:
         with display.live if display.console.is_terminal else nullcontext():
             report = run(settings, display.update)
     except KeyboardInterrupt:
-        raise _interrupted(settings, display.last) from None
+        done = f"{display.last.done} of {display.last.cells} cells are" if display.last else "nothing is"
+        message = f"Interrupted; {done} done. Continue with the same command: {settings.command}"
+        raise ActshiftError(message) from None
     if json:
         print_json(report.to_dict(), indent=2)
-    else:
-        _print(report, settings)
+        return
+    print_tables(rich_table(report))
+    for failure in report.failures:
+        typer.echo(f"Failed: {failure}")
+    typer.echo(f"Written to {settings.out}: table.md, table.json, table.png")
 
 
 class ProgressDisplay:
     """The progress of a comparison on stderr: a live table on a terminal, else one line per event."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True)
         self.last: Progress | None = None
         self.started: dict[Any, float] = {}
         self.live = Live(console=self.console, get_renderable=self._table, transient=True, refresh_per_second=2)
@@ -68,9 +75,7 @@ class ProgressDisplay:
         self.last = progress
         self.started = {cell: self.started.get(cell, time.monotonic()) for cell in progress.running}
         if progress.news and not self.console.is_terminal:
-            self.console.print(
-                f"{progress.done} of {progress.cells} cells: {progress.news}", markup=False, soft_wrap=True
-            )
+            typer.echo(f"{progress.done} of {progress.cells} cells: {progress.news}", err=True)
 
     def _table(self) -> Group | Text:
         from actshift.compare.report import rich_table
@@ -79,63 +84,32 @@ class ProgressDisplay:
             return Text("Reading the rows …")
         now = time.monotonic()
         running = [f"{cell} ({(now - started) / 60:.0f} min)" for cell, started in self.started.items()]
-        return Group(
-            rich_table(self.last.report),
-            Text(f"{self.last.done} of {self.last.cells} cells are done. Running: {'; '.join(running) or 'none'}"),
-        )
-
-
-def _interrupted(settings: CompareSettings, last: Progress | None) -> ActshiftError:
-    done = f"{last.done} of {last.cells} cells are" if last else "nothing is"
-    return ActshiftError(f"Interrupted; {done} done. Continue with the same command: {settings.command}")
-
-
-def _print(report: CompareReport, settings: CompareSettings) -> None:
-    from actshift.compare.report import rich_table
-
-    console = Console(highlight=False)
-    console.print(rich_table(report))
-    for failure in report.failures:
-        console.print(f"Failed: {failure}", markup=False, soft_wrap=True)
-    console.print(f"Written to {settings.out}: table.md, table.json, table.png", markup=False, soft_wrap=True)
+        done = f"{self.last.done} of {self.last.cells} cells are done. Running: {'; '.join(running) or 'none'}"
+        return Group(rich_table(self.last.report), Text(done))
 
 
 def _estimate(settings: CompareSettings, json: bool) -> None:
-    """Print the cells of a comparison and the time that they will take."""
     with Console(stderr=True).status("Counting parameters, and timing a few steps …"):
         from actshift.compare.estimate import estimate
+        from actshift.compare.report import short_rate
 
         expected = estimate(settings)
     if json:
         print_json(expected.to_dict(), indent=2)
         return
-    console = Console(highlight=False)
-    console.print(_cells_table(expected))
+    rates = Column("rates, first seed", no_wrap=True)
+    columns = (Column("method", overflow="fold"), *number_columns("trainable", "share"), rates)
+    table = Table(*columns, *number_columns("cells", "about"), box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for line in expected.lines:
+        figures = (f"{line.trainable:,}", f"{100 * line.share:.3g}%", " ".join(map(short_rate, line.rates)))
+        table.add_row(line.label, *figures, str(line.cells), _duration(line.seconds))
     pace = expected.pace
-    console.print(
+    print_tables(
+        table,
         f"{len(expected.cells)} cells of {expected.steps:,} steps; about {_duration(expected.seconds)}, "
         f"{expected.jobs} at a time. Measured here: {pace.begin:.1f} s to start a cell, {pace.step:.3g} s per step of "
-        f"{pace.label}, {pace.completion:.3g} s per completion. The other methods are assumed to take as long."
+        f"{pace.label}, {pace.completion:.3g} s per completion. The other methods are assumed to take as long.",
     )
-
-
-def _cells_table(expected: Estimate) -> Table:
-    from actshift.compare.report import short_rate
-
-    table = Table(
-        Column("method", overflow="fold"),
-        *number_columns("trainable", "share"),
-        Column("rates, first seed", no_wrap=True),
-        *number_columns("cells", "about"),
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for line in expected.lines:
-        rates = " ".join(map(short_rate, line.rates))
-        figures = (f"{line.trainable:,}", f"{100 * line.share:.3g}%", rates, str(line.cells))
-        table.add_row(line.label, *figures, _duration(line.seconds))
-    return table
 
 
 def _duration(seconds: float) -> str:

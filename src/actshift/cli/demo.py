@@ -6,13 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json
+from actshift.cli.output import number_columns, print_json, print_tables
 from actshift.demo.methods import DEFAULT, METHODS, check_methods
 from actshift.errors import require
 from actshift.files import check_new_folder
@@ -51,44 +52,25 @@ def demo(
 
 
 def _print(report: DemoReport) -> None:
-    console = Console(highlight=False)
-    console.print(_methods_table(report), _examples_table(report))
-    if report.reloaded_accuracy is not None:
-        console.print(f"Saved in {report.adapter}", markup=False, soft_wrap=True)
-        console.print(f"and loaded into a fresh model: {_describe_reload(report)}.")
-        console.print(
-            f"Try it: actshift generate --adapter {report.adapter} --compare --prompt {report.examples[0].prompt!r}",
-            markup=False,
-            soft_wrap=True,
-        )
-    console.print(f"{report.seconds:.0f} s in all, seed {report.seed}.")
-
-
-def _describe_reload(report: DemoReport) -> str:
-    trained = next(row.accuracy for row in report.rows if METHODS[row.method].site)
-    reloaded = report.reloaded_accuracy
-    if trained == reloaded:
-        return f"{reloaded:.1%} again, the same accuracy"
-    return f"{reloaded:.1%}, which is NOT the {trained:.1%} from before"
+    print_tables(_methods_table(report), _examples_table(report))
+    if (reloaded := report.reloaded_accuracy) is not None:
+        trained = next(row.accuracy for row in report.rows if METHODS[row.method].site)
+        same = trained == reloaded
+        verdict = " again, the same accuracy" if same else f", which is NOT the {trained:.1%} from before"
+        prompt = report.examples[0].prompt
+        typer.echo(f"Saved in {report.adapter}\nand loaded into a fresh model: {reloaded:.1%}{verdict}.")
+        typer.echo(f"Try it: actshift generate --adapter {report.adapter} --compare --prompt {prompt!r}")
+    typer.echo(f"{report.seconds:.0f} s in all, seed {report.seed}.")
 
 
 def _methods_table(report: DemoReport) -> Table:
-    table = Table(
-        Column("method", no_wrap=True),
-        *number_columns("trainable", "share", "before", "after", "training", "size"),
-        title=f"Correct answers to {report.test_rows:,} unseen questions",
-        title_justify="left",
-    )
+    title = f"Correct answers to {report.test_rows:,} unseen questions"
+    columns = (Column("method", no_wrap=True), *number_columns(*"trainable share before after training size".split()))
+    table = Table(*columns, title=title, title_justify="left")
     for row in report.rows:
-        table.add_row(
-            row.label,
-            f"{row.trainable:,}",
-            f"{row.trainable_share:.2%}",
-            f"{row.base_accuracy:.1%}",
-            f"[bold]{row.accuracy:.1%}[/bold]",
-            f"{row.seconds:.0f} s",
-            f"{row.size / 1e3:,.0f} kB",
-        )
+        size = (f"{row.trainable:,}", f"{row.trainable_share:.2%}")
+        accuracies = (f"{row.base_accuracy:.1%}", f"[bold]{row.accuracy:.1%}[/bold]")
+        table.add_row(row.label, *size, *accuracies, f"{row.seconds:.0f} s", f"{row.size / 1e3:,.0f} kB")
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -38,9 +39,7 @@ def equivalence(
     """
     if adapter is not None and updated is None:
         if data is not None or task is not None or figure is not None:
-            raise ActshiftError(
-                "--adapter takes no --data, --task or --figure: the update follows from the adapter's weights alone."
-            )
+            raise ActshiftError("--adapter takes no --data, --task or --figure: its weights alone give the update.")
         from actshift.analysis.folding import weight_updates
 
         steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code)
@@ -58,7 +57,6 @@ def equivalence(
 
     batches = token_batches(rows, tokenizer, batch_size, max_length)
     with progress_bar() as update:
-        report = analysis.equivalence(
-            base, twin, batches, sorted({1, rank}), on_batch=lambda done: update("Batches", done, len(batches))
-        )
+        on_batch = partial(update, "Batches", total=len(batches))
+        report = analysis.equivalence(base, twin, batches, sorted({1, rank}), on_batch=on_batch)
     print_report(report, as_json, figure)

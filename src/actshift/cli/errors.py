@@ -7,14 +7,10 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
 
 import typer
 
 from actshift.errors import ActshiftError
-
-FAILURE = 2
-"""The exit code of every failure."""
 
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
@@ -28,14 +24,14 @@ _OS_ERRORS = {
 
 
 def report(error: BaseException) -> int:
-    """Print one line about the error to stderr, or its traceback if ACTSHIFT_DEBUG is set; return the exit code."""
+    """Print one line about the error to stderr, or its traceback if ACTSHIFT_DEBUG is set; return the exit code, 2."""
     if os.environ.get("ACTSHIFT_DEBUG"):
         traceback.print_exception(error)
     elif isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         print(f"actshift: {' '.join(explain(error).split())}", file=sys.stderr)
-    return FAILURE
+    return 2
 
 
 def explain(error: BaseException) -> str:
@@ -44,16 +40,18 @@ def explain(error: BaseException) -> str:
     >>> explain(KeyboardInterrupt())
     'Interrupted.'
     """
+    name = getattr(error, "filename", None)
+    file = f" {name}" if name else ""
     if isinstance(error, ActshiftError):
         return str(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "Interrupted."
     if hasattr(error, "format_message"):  # a usage error of click, whose class typer does not export
         return _explain_usage(error)
-    if any("No space left on device" in str(cause) for cause in _causes(error)):
-        return f"No space is left on the device{_file_name(error)}. Free some, or write elsewhere."
+    if _disk_is_full(error):
+        return f"No space is left on the device{file}. Free some, or write elsewhere."
     if isinstance(error, OSError) and error.errno:
-        return _OS_ERRORS.get(error.errno, os.strerror(error.errno)) + _file_name(error) + "."
+        return f"{_OS_ERRORS.get(error.errno, os.strerror(error.errno))}{file}."
     if type(error).__name__ == "OutOfMemoryError":  # matched by name, because importing torch is slow
         return "The GPU is out of memory. Use a smaller batch, shorter texts or a smaller model."
     if isinstance(error, MemoryError):
@@ -67,11 +65,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
-    warnings.showwarning = show_warning
+    warnings.showwarning = _show_warning
 
 
-def show_warning(message: Warning | str, *_: object) -> None:
-    """Print a warning as one line; replaces `warnings.showwarning`."""
+def _show_warning(message: Warning | str, *_: object) -> None:
     print(f"actshift: warning: {message}", file=sys.stderr)
 
 
@@ -83,13 +80,6 @@ def _explain_usage(error: BaseException) -> str:
     return f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'} See `{path} --help`."
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _file_name(error: BaseException) -> str:
-    name = getattr(error, "filename", None)
-    return f" {name}" if name else ""
+def _disk_is_full(error: BaseException) -> bool:
+    cause = error.__cause__ or error.__context__
+    return "No space left on device" in str(error) or (cause is not None and _disk_is_full(cause))

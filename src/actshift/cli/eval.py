@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,22 +34,18 @@ def evaluate(
     model: options.Model = None,
     adapter: options.Adapter = None,
     split: Annotated[str | None, Option(help="Split of a task (default test) or hub dataset (default train).")] = None,
-    scorer: Annotated[
-        str | None, Option(help=f"Scorer for --data: {', '.join(SCORERS)}. Default: exact match.")
-    ] = None,
+    scorer: Annotated[str | None, Option(help=f"Scorer of --data: {', '.join(SCORERS)}. Default: exact match.")] = None,
     chat: Annotated[
-        bool | None, Option("--chat/--no-chat", help="Render a task by the chat template. Default: if there is one.")
+        bool | None, Option("--chat/--no-chat", help="Use the chat template for a task. Default: if any.")
     ] = None,
     harness: Annotated[str | None, Option(help="Tasks of lm-eval-harness, separated by commas.")] = None,
     include_path: Annotated[Path | None, Option(help="Folder with your own --harness tasks, as YAML files.")] = None,
     num_fewshot: Annotated[
-        int | None, Option(min=0, help="Solved examples in each harness prompt. Default: the task's.")
+        int | None, Option(min=0, help="Solved examples per harness prompt. Default: the task's.")
     ] = None,
     limit: Annotated[int | None, Option(min=1, help="Use only this many rows, from the first.")] = None,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum tokens to generate. Default: the task's, or 64.")
-    ] = None,
+    max_new_tokens: Annotated[int | None, Option(min=1, help="Maximum new tokens. Default: the task's, or 64.")] = None,
     long_prompts: options.LongPrompts = "refuse",
     strength: options.Strength = 1.0,
     half: options.Half = "both",
@@ -65,8 +61,10 @@ def evaluate(
     check_outputs(out)
     load = partial(load_steered, model, [adapter] if adapter else [], strength, trust_remote_code, half)
     if harness is not None:
-        excluded = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
-        _check_unset({**excluded, "--max-new-tokens": max_new_tokens})
+        own_rows = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
+        excluded = {**own_rows, "--max-new-tokens": max_new_tokens}
+        if unused := [option for option, value in excluded.items() if value is not None]:
+            raise ActshiftError(f"The tasks of --harness have rows and scorers of their own. Leave out {unused[0]}.")
         settings = {"num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size, "long_prompts": long_prompts}
         results = _run_harness(load, harness, include_path, chat=bool(chat), **settings)
         _show(results, results.to_json(), results.to_json(), as_json, out)
@@ -87,17 +85,12 @@ def evaluate(
     from actshift.tasks import completion_length
 
     new_tokens = completion_length(max_new_tokens, task)
-    how = {"show_progress": True, "scorer": judge, "long_prompts": long_prompts}
-    report = evaluation.evaluate(loaded, tokenizer, rows, new_tokens, batch_size, **how)
+    report = evaluation.evaluate(
+        loaded, tokenizer, rows, new_tokens, batch_size, True, scorer=judge, long_prompts=long_prompts
+    )
     figures = report.to_dict()
     predictions = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in figures.pop("predictions"))
     _show(str(report), json.dumps(figures) + "\n", predictions, as_json, out)
-
-
-def _check_unset(excluded: Mapping[str, Any]) -> None:
-    """Raise ActshiftError if an option is set that the tasks of --harness do not use."""
-    if given := [option for option, value in excluded.items() if value is not None]:
-        raise ActshiftError(f"The tasks of --harness have rows and scorers of their own. Leave out {given[0]}.")
 
 
 def _run_harness(
@@ -119,16 +112,14 @@ def _resolve_task(
     from actshift.tasks import get_scorer, get_task
 
     check_source(data, task, data_dir)
-    if task is not None:
-        if scorer is not None:
-            raise ActshiftError(f"The task {task} has a scorer of its own. Use --scorer only with --data.")
-        chosen = get_task(task)
-        return chosen, chosen.scorer
-    if chat is not None:
-        raise ActshiftError(
-            "--chat and --no-chat go with --task. Rows of --data with messages always use the chat template."
-        )
-    return None, get_scorer(scorer) if scorer is not None else None
+    if task is None:
+        if chat is not None:
+            raise ActshiftError("--chat and --no-chat go with --task. Messages in --data always use the chat template.")
+        return None, get_scorer(scorer) if scorer is not None else None
+    if scorer is not None:
+        raise ActshiftError(f"The task {task} has a scorer of its own. Use --scorer only with --data.")
+    chosen = get_task(task)
+    return chosen, chosen.scorer
 
 
 def _task_form(

@@ -25,9 +25,7 @@ def extract(
     split: options.Split = None,
     limit: options.Limit = 1024,
     rank: Annotated[int, Option(min=1, help="Rank of the adapter in every block.")] = 8,
-    budget: Annotated[
-        int | None, Option(min=1, help="Parameters to spend on the largest shifts, instead of --rank.")
-    ] = None,
+    budget: Annotated[int | None, Option(min=1, help="Parameters to spend, instead of --rank.")] = None,
     distill_steps: Annotated[int, Option(min=0, help="Training steps on the KL divergence after the closed form.")] = 0,
     learning_rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
     linear: Annotated[bool, Option(help="Also fit full-rank linear maps, which bound every rank.")] = True,
@@ -59,9 +57,8 @@ def extract(
         with progress_bar() as update:
             extraction = analysis.extract(base, twin, batches, *fitting, folder=out, resume=resume, heard=update)
     except KeyboardInterrupt:
-        raise ActshiftError(
-            f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
-        ) from None
+        message = f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
+        raise ActshiftError(message) from None
     print_report(extraction.report, as_json, figure)
     if not as_json:
         typer.echo(f"written   {out}")

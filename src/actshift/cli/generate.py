@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,15 +17,6 @@ from actshift.cli import options
 from actshift.cli.models import BASE, active_adapter, load_steered
 from actshift.cli.output import print_json
 from actshift.errors import ActshiftError
-
-
-@dataclass(frozen=True)
-class Completions:
-    """A prompt with its completion by the base model (None if not requested) and by each adapter."""
-
-    prompt: str
-    base: str | None
-    adapters: dict[str, str]
 
 
 def generate(
@@ -52,30 +42,29 @@ def generate(
 
     from actshift.evaluation import generate_completions
 
-    completions: dict[str, list[str]] = {}
-    for name in [BASE, *names] if compare or not names else names:
+    name_of = {**({BASE: BASE} if compare or not sources else {}), **dict(zip(sources, names, strict=True))}
+    how: dict[str, Any] = {"temperature": temperature, "long_prompts": long_prompts, "show_progress": True}
+    completions: list[list[str]] = []
+    for name in name_of.values():
         with active_adapter(loaded, name, half):
-            completions[name] = generate_completions(
-                loaded,
-                tokenizer,
-                texts,
-                max_new_tokens,
-                temperature=temperature,
-                long_prompts=long_prompts,
-                show_progress=True,
-            )
-    by_base = completions.get(BASE)
-    _print(
-        [
-            Completions(
-                text,
-                by_base[row] if by_base else None,
-                {source: completions[name][row] for source, name in zip(sources, names, strict=True)},
-            )
-            for row, text in enumerate(texts)
-        ],
-        as_json,
-    )
+            completions.append(generate_completions(loaded, tokenizer, texts, max_new_tokens, **how))
+    rows = list(zip(*completions, strict=True))
+    if as_json:
+        values: list[dict[str, Any]] = []
+        for text, row in zip(texts, rows, strict=True):
+            by_source = dict(zip(name_of, row, strict=True))
+            values.append({"prompt": text, "base": by_source.pop(BASE, None), "adapters": by_source})
+        print_json(values)
+    elif len(texts) == len(name_of) == 1:
+        typer.echo(rows[0][0])  # plain text, for other programs to read
+    else:
+        short = [Path(source).name for source in sources]
+        titles = short if len({*short}) == len(short) else sources
+        base = ["base"] if BASE in name_of else []
+        table = Table("prompt", *base, *map(escape, titles), show_lines=True)
+        for text, row in zip(texts, rows, strict=True):
+            table.add_row(*map(Text, (text, *row)))
+        Console().print(table)
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
@@ -91,28 +80,10 @@ def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
         raise ActshiftError(f"{file} holds no prompts. Write one per line.")
     if file.suffix != ".jsonl":
         return lines
-    return [_parse_prompt(line, file, number) for number, line in enumerate(lines, start=1)]
-
-
-def _parse_prompt(line: str, file: Path, number: int) -> str:
-    try:
-        return str(json.loads(line)["prompt"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ActshiftError(f'Row {number} of {file} is not a JSON object with a "prompt".') from error
-
-
-def _print(rows: list[Completions], as_json: bool) -> None:
-    if as_json:
-        print_json([asdict(row) for row in rows])
-        return
-    texts = [text for row in rows for text in (row.base, *row.adapters.values()) if text is not None]
-    if len(texts) == 1:  # plain text, for other programs to read
-        typer.echo(texts[0])
-        return
-    sources = list(rows[0].adapters)
-    short = [Path(source).name for source in sources]
-    names = [*(["base"] if rows[0].base is not None else []), *(short if len({*short}) == len(short) else sources)]
-    table = Table("prompt", *map(escape, names), show_lines=True)
-    for row in rows:
-        table.add_row(*(Text(text) for text in (row.prompt, row.base, *row.adapters.values()) if text is not None))
-    Console().print(table)
+    prompts: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompts.append(str(json.loads(line)["prompt"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ActshiftError(f'Row {number} of {file} is not a JSON object with a "prompt".') from error
+    return prompts

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from actshift.cli import options
-from actshift.cli.output import print_facts, print_json
+from actshift.cli.output import print_facts, print_json, print_tables
 
 if TYPE_CHECKING:
     from actshift.analysis import AdapterDescription, ModelDescription
@@ -47,9 +46,8 @@ def _print_adapter(adapter: AdapterDescription) -> None:
         "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}",
         "parameters": f"{adapter.parameters:,} {adapter.dtype}{share}{other}",
         "file": _file_size(adapter.file_bytes),
+        "weights": adapter.weights,
     }
-    if adapter.weights:
-        facts["weights"] = adapter.weights
     norm_names = list(dict.fromkeys(name for site in adapter.sites for name in site.norms))
     norm_columns = [f"‖{_NORM_SYMBOLS.get(name, name)}‖" for name in norm_names]
     table = Table(Column("module", no_wrap=True), "shapes", "params", *norm_columns, box=None, pad_edge=False)
@@ -58,7 +56,7 @@ def _print_adapter(adapter: AdapterDescription) -> None:
         norms = (f"{site.norms[name]:.4g}" if name in site.norms else "" for name in norm_names)
         table.add_row(site.module, ", ".join(shapes), f"{site.parameters:,}", *norms)
     print_facts(facts)
-    Console(highlight=False).print("", table, sep="\n")
+    print_tables("", table)
 
 
 def _print_model(model: ModelDescription) -> None:
@@ -69,9 +67,8 @@ def _print_model(model: ModelDescription) -> None:
         "kind": f"{model.architecture} ({model.model_type})",
         "blocks": f"{model.blocks} {model.block}, d_model {model.d_model}",
         "parameters": f"{model.parameters:,}",
+        "file": _file_size(model.file_bytes),
     }
-    if model.file_bytes:
-        facts["file"] = _file_size(model.file_bytes)
     columns = ("site", Column("hosts", overflow="fold"), f"parameters at rank {RANK}", "share")
     table = Table(*columns, box=None, pad_edge=False)
     for site in model.sites:
@@ -80,7 +77,7 @@ def _print_model(model: ModelDescription) -> None:
         else:
             table.add_row(site.site, _host_range(site.hosts), f"{site.parameters:,}", _percent(site.share))
     print_facts(facts)
-    Console(highlight=False).print("", table, sep="\n")
+    print_tables("", table)
 
 
 def _host_range(hosts: Sequence[str]) -> str:
@@ -95,5 +92,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _file_size(size: int) -> str:
-    return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:.1f} MB"
+def _file_size(size: int | None) -> str | None:
+    return None if not size else f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:.1f} MB"

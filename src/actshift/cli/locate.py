@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered, resolve_base
-from actshift.cli.output import check_outputs, print_json, progress_bar
+from actshift.cli.output import check_outputs, print_json, print_tables, progress_bar
 from actshift.cli.rows import head_for_rows, limit_batch_size, rows_for
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
@@ -32,9 +32,7 @@ def locate(
     site: Annotated[list[str] | None, Option(help="Site to measure (repeatable). Default: residual sites.")] = None,
     rank: Annotated[int, Option(min=1, help="Largest rank to measure, and to spend a budget on.")] = 8,
     weights: Annotated[bool, Option(help="Also measure LoRA on each linear map.")] = True,
-    budget: Annotated[
-        float | None, Option(help="Parameters to spend: a share of the model if below 1, else a number.")
-    ] = None,
+    budget: Annotated[float | None, Option(help="Parameters to spend; below 1, a share of the model.")] = None,
     out: Annotated[Path | None, Option(help="JSON file for what the budget buys, for train --interventions.")] = None,
     figure: options.Figure = None,
     batch_size: options.BatchSize = 8,
@@ -62,32 +60,18 @@ def locate(
     size = limit_batch_size(batch_size, len(rows))
     batches = token_batches(rows, tokenizer, size, max_length, labels_of(loaded.config))
     with progress_bar() as update:
-        report = analysis.locate(
-            loaded,
-            batches,
-            sites=site or None,
-            rank=rank,
-            weights=weights,
-            on_batch=lambda done: update("Backward passes", done, len(batches)),
-        )
+        on_batch = partial(update, "Backward passes", total=len(batches))
+        report = analysis.locate(loaded, batches, sites=site or None, rank=rank, weights=weights, on_batch=on_batch)
     config = report.to_config(budget, task_type=head_of(loaded)) if budget is not None else None
-    _print(report, config, as_json)
+    if as_json:
+        print_json({**report.to_dict(), **({"steering": config.steering_dict()} if config else {})})
+    else:
+        print_tables(report, *([_describe_budget(report, config)] if config else []))
     if out is not None and config is not None:
         interventions = [intervention.to_dict() for intervention in config.all_interventions]
         write_whole(out, json.dumps({"interventions": interventions}, indent=2) + "\n")
     if figure is not None:
         report.figure().savefig(figure)
-
-
-def _print(report: LocateReport, config: SteeringConfig | None, as_json: bool) -> None:
-    if as_json:
-        steering = {"steering": config.steering_dict()} if config else {}
-        print_json({**report.to_dict(), **steering})
-        return
-    console = Console(highlight=False)
-    console.print(report)
-    if config is not None:
-        console.print(_describe_budget(report, config))
 
 
 def _describe_budget(report: LocateReport, config: SteeringConfig) -> str:

@@ -8,6 +8,10 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Column, Table
 from typer.core import TyperCommand, TyperGroup
 
 from actshift.cli.errors import quiet_libraries, report
@@ -30,9 +34,6 @@ VERBS = {
 }
 """Each verb, which is a module of this package, with the name of its function and its one-line help."""
 
-_INTERRUPTED = 130
-"""The exit code that typer returns instead of raising KeyboardInterrupt."""
-
 
 class LazyGroup(TyperGroup):
     """A command group that lists its verbs from `VERBS` and imports a verb's module only to run it.
@@ -42,13 +43,25 @@ class LazyGroup(TyperGroup):
     """
 
     def __init__(self, **attrs: Any) -> None:
-        verbs = {name: TyperCommand(name, help=help_line) for name, (_, help_line) in VERBS.items()}
-        super().__init__(**{**attrs, "commands": verbs})
+        super().__init__(**attrs)
+        self.commands.update((name, TyperCommand(name)) for name in VERBS)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the verb's name, its command with all options, and the remaining arguments."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_verb(name) if name else None, rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help in typer's style, without `typer.rich_utils`: its import takes longer than all the rest."""
+        console = Console(highlight=False)
+        console.print(f"\n {escape(self.get_usage(ctx))}\n\n {self.help}\n")
+        options = [record for option in self.get_params(ctx) if (record := option.get_help_record(ctx))]
+        for title, rows in (("Options", options), ("Commands", [(name, line) for name, (_, line) in VERBS.items()])):
+            names = Column(style="bold cyan", no_wrap=True, width=max(map(len, VERBS)))
+            table = Table.grid(names, "", padding=(0, 2, 0, 0), expand=True)
+            for row in rows:
+                table.add_row(*row)
+            console.print(Panel(table, title=title, title_align="left", border_style="dim"))
 
 
 def load_verb(name: str) -> TyperCommand:
@@ -67,13 +80,7 @@ def load_verb(name: str) -> TyperCommand:
     return command
 
 
-app = typer.Typer(
-    name="actshift",
-    cls=LazyGroup,
-    help="Adapt language models by low-rank steering of the post-block residual stream.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="actshift", cls=LazyGroup, add_completion=False, pretty_exceptions_enable=False)
 
 
 def _print_version(requested: bool) -> None:
@@ -88,8 +95,7 @@ def _print_version(requested: bool) -> None:
 def start(
     context: typer.Context,
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Adapt language models by low-rank steering of the post-block residual stream."""
@@ -102,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
-        if code == _INTERRUPTED:
+        if code == 130:  # typer returns it instead of raising KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()  # a closed pipe or a full disk raises only here
     except (Exception, KeyboardInterrupt) as error:

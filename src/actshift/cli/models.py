@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,6 @@ def load_steered(
 
     Args:
         model: Folder or Hugging Face id; None for the base that the first adapter names.
-        adapters: Folders or Hugging Face ids.
-        strength: Factor on the shift of every adapter.
-        trust_remote_code: Run the code that comes with the model.
         half: Part of a joint adapter to use: "both", "weights" or "activations".
         head: Head to load if the adapters name none; None for the model's own.
 
@@ -41,8 +38,7 @@ def load_steered(
         The model in evaluation mode, its tokenizer, and the adapters' names in the model, in the order of `adapters`.
 
     Raises:
-        ActshiftError: Model and adapter are both missing, one of them cannot be loaded, or the adapter has no
-            strength or no halves to set.
+        ActshiftError: Model and adapter are both missing or cannot be loaded, or there is no strength or half to set.
     """
     with Console(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
@@ -69,7 +65,7 @@ def load_steered(
 
 
 @contextmanager
-def active_adapter(model: Any, name: str, half: str = "both") -> Iterator[None]:
+def active_adapter(model: Any, name: str, half: str = "both") -> Generator[None, None, None]:
     """Activate one adapter, or one half of a joint one, inside a `with` block; `BASE` deactivates all."""
     from actshift.tuner import set_halves
 
@@ -84,11 +80,7 @@ def active_adapter(model: Any, name: str, half: str = "both") -> Iterator[None]:
 
 
 def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
-    """Return `model`, or else the base model that the first adapter names.
-
-    Raises:
-        ActshiftError: Both are missing, or the adapter does not name its base.
-    """
+    """Return `model`, or else the base model that the first adapter names."""
     from actshift.tuner.loading import base_model_of
 
     if model is not None:
@@ -103,23 +95,19 @@ def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
 def head_to_load(
     source: str, adapters: Sequence[str], trust_remote_code: bool = False, requested: Head | None = None
 ) -> Head:
-    """Return the head that all adapters share, else the requested one, else the model's own.
-
-    Raises:
-        ActshiftError: The adapters have different heads.
-    """
+    """Return the head that all adapters share, else the requested one, else the model's own."""
     from actshift.loading import load_config
     from actshift.model_head import Head, labels_of, own_head
     from actshift.tuner.classifier_head import saved_head
 
-    heads = [saved_head(adapter) for adapter in adapters]
-    for adapter, head in zip(adapters, heads, strict=True):
-        if head != heads[0]:
+    first, *others = [saved_head(adapter) for adapter in adapters] or [requested]
+    for adapter, head in zip(adapters[1:], others, strict=True):
+        if head != first:
             raise ActshiftError(
-                f"The adapters {adapters[0]} and {adapter} have different heads, {heads[0]} and {head}. Load only one."
+                f"The adapters {adapters[0]} and {adapter} have different heads, {first} and {head}. Load only one."
             )
-    if head := heads[0] if heads else requested:
-        return head
+    if first:
+        return first
     config = load_config(source, trust_remote_code)
     own = Head(own_head(config) or "FEATURE_EXTRACTION")
     return Head(own.task_type, labels_of(config)) if own.classifies else own
@@ -130,9 +118,6 @@ def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[
 
     Returns:
         The base model, the updated model with its LoRA merged, and the tokenizer that both share.
-
-    Raises:
-        ActshiftError: One of them cannot be loaded, or they have different tokenizers.
     """
     with Console(stderr=True).status("Loading both models …"):
         from actshift.analysis.extract import check_same_tokenizer
@@ -152,19 +137,13 @@ def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[
 
 
 def resolve_pair_base(model: str | None, updated: str) -> str:
-    """Return `model`, or else the base model that the LoRA `updated` names.
-
-    Raises:
-        ActshiftError: The base is unknown, or `updated` is an adapter of another type.
-    """
+    """Return `model`, or else the base model that the LoRA `updated` names; refuse adapters of other types."""
     from actshift.tuner.loading import LORA, adapter_type
 
     if is_adapter(updated):
         if (peft_type := adapter_type(updated)) != LORA:
-            raise ActshiftError(
-                f"{updated} is an adapter of type {peft_type!r}, which changes no weight. Give a fine-tuned model or "
-                "a LoRA."
-            )
+            problem = f"{updated} is an adapter of type {peft_type!r}, which changes no weight"
+            raise ActshiftError(f"{problem}. Give a fine-tuned model or a LoRA.")
         return resolve_base(model, [updated])
     if model is None:
         raise ActshiftError("No base model is given. Add --model with a folder or Hugging Face id.")

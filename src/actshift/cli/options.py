@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from typer import Option
 
-Model = Annotated[
-    str | None, Option(help="Model: a folder or a Hugging Face id. Default: the base that the adapter names.")
-]
+Model = Annotated[str | None, Option(help="Model: a folder or a Hugging Face id. Default: the adapter's base.")]
 Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
 Strength = Annotated[float, Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model.")]
 Half = Annotated[str, Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]
@@ -28,8 +26,7 @@ BatchSize = Annotated[int, Option(min=1, help="Rows per batch.")]
 MaxLength = Annotated[int, Option(min=2, help="Maximum tokens per row.")]
 
 LongPrompts = Annotated[
-    Literal["refuse", "truncate"],
-    Option(help="Prompts beyond the model's context: stop with an error, or keep only the end of each."),
+    Literal["refuse", "truncate"], Option(help="Prompts beyond the context: stop with an error, or keep only the ends.")
 ]
 Temperature = Annotated[float, Option(min=0, help="Sampling temperature; 0 decodes greedily.")]
 
@@ -48,11 +45,7 @@ def flags_of(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any
     hints = get_type_hints(settings)
 
     def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
-        own = [
-            parameter
-            for parameter in inspect.signature(verb, eval_str=True).parameters.values()
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
+        *own, _flags = inspect.signature(verb, eval_str=True).parameters.values()
         parameters = [*(_option(field, hints[field.name]) for field in fields(settings)), *own]
         verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

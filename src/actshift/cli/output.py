@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,16 @@ def print_json(values: Any, indent: int | None = None) -> None:
     typer.echo(json.dumps(values, indent=indent, ensure_ascii=False))
 
 
-def print_facts(facts: Mapping[str, str]) -> None:
-    """Print one line per fact: its name, padded, and its text without wrapping."""
-    console = Console(highlight=False)
+def print_facts(facts: Mapping[str, str | None]) -> None:
+    """Print one line per fact that is not empty: its name, padded, and its text without wrapping."""
     for name, fact in facts.items():
-        console.print(f"{name:<12}{fact}", markup=False, soft_wrap=True)
+        if fact:
+            typer.echo(f"{name:<12}{fact}")
+
+
+def print_tables(*tables: Any) -> None:
+    """Print tables, reports or lines of text below each other, without highlighting."""
+    Console(highlight=False).print(*tables, sep="\n")
 
 
 def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
@@ -40,7 +45,7 @@ def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
     if as_json:
         print_json(report.to_dict())
     else:
-        Console(highlight=False).print(report)
+        print_tables(report)
     if figure is not None:
         report.figure().savefig(figure)
 
@@ -51,7 +56,7 @@ def number_columns(*names: str) -> list[Column]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Generator[Callable[..., None], None, None]:
     """Show one bar per phase of a measurement on a terminal, and nothing elsewhere.
 
     Yields a function that takes the phase's name, the steps done and the total number of steps.

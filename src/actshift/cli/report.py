@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer import Option
 
 from actshift.cli import options
@@ -16,9 +14,6 @@ from actshift.cli.models import load_model_pair, load_steered, resolve_base, res
 from actshift.cli.output import check_outputs, print_json, progress_bar
 from actshift.cli.rows import limit_batch_size, rows_for
 from actshift.errors import ActshiftError, require
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def report(
@@ -30,9 +25,7 @@ def report(
     model: options.Model = None,
     finetuned: Annotated[str | None, Option(help="Fine-tuned version of the model to analyse, or a LoRA.")] = None,
     adapter: options.Adapter = None,
-    figures: Annotated[
-        Path | None, Option(help="Folder for the figures (PNG and SVG). Default: next to --out.")
-    ] = None,
+    figures: Annotated[Path | None, Option(help="Folder for PNG and SVG figures. Default: next to --out.")] = None,
     split: options.Split = None,
     limit: options.Limit = 128,
     rank: Annotated[int, Option(min=1, help="Rank of the shifts to measure.")] = 8,
@@ -52,77 +45,58 @@ def report(
     if folder.is_file():
         raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
     check_outputs(out, folder / "figure.png" if folder.is_dir() else folder)
-    subject = _resolve_subject(model, finetuned, adapter)
-    rows = rows_for(subject.base, data, task, data_dir, split, limit)
+    base_name, updated, steering, joint = _resolve_subject(model, finetuned, adapter)
+    rows = rows_for(base_name, data, task, data_dir, split, limit)
     twin = None
-    if subject.updated:
-        base, twin, tokenizer = load_model_pair(subject.base, subject.updated, trust_remote_code)
+    if updated:
+        base, twin, tokenizer = load_model_pair(base_name, updated, trust_remote_code)
     else:
-        base, tokenizer, _ = load_steered(subject.base, subject.steering, 1.0, trust_remote_code)
+        base, tokenizer, _ = load_steered(base_name, steering, 1.0, trust_remote_code)
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, look
 
     batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
     with progress_bar() as update:
-        findings = look(base, batches, rank, twin, subject.joint, on_progress=update)
-    about = {
-        "model": findings.locate.model,
-        "fine-tuned": finetuned,
-        "adapter": adapter,
-        "data": _describe_data(data or str(task), batches),
-    }
+        findings = look(base, batches, rank, twin, joint, on_progress=update)
+    row_count = sum(len(batch["input_ids"]) for batch in batches)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    source = f"{data or task}, {row_count:,} rows, {tokens:,} tokens"
+    about = {"model": findings.locate.model, "fine-tuned": finetuned, "adapter": adapter, "data": source}
     page = Report(findings, {name: fact for name, fact in about.items() if fact}, _provenance(context))
     page.write(out, folder)
     if as_json:
         print_json(page.to_dict())
         return
-    console = Console(highlight=False, soft_wrap=True)
     for section in page.sections:
-        console.print(f"{section.title}: {section.advice}", markup=False)
-    console.print(f"written   {out}\nfigures   {folder}", markup=False)
+        typer.echo(f"{section.title}: {section.advice}")
+    typer.echo(f"written   {out}\nfigures   {folder}")
 
 
-class _Subject(NamedTuple):
-    """The models and adapters to analyse, as folders or Hugging Face ids.
+def _resolve_subject(
+    model: str | None, finetuned: str | None, adapter: str | None
+) -> tuple[str, str | None, list[str], str | None]:
+    """Return the folders or Hugging Face ids of what is analysed.
 
-    Attributes:
-        updated: Fine-tuned version of the base, or a LoRA for it.
-        steering: Adapters that are active during the measurements.
-        joint: Joint adapter, whose halves are compared.
+    Returns:
+        The base; a fine-tuned version of it or a LoRA; the adapters that are active during the measurements; and the
+        joint adapter, whose halves are compared.
     """
-
-    base: str
-    updated: str | None
-    steering: list[str]
-    joint: str | None
-
-
-def _resolve_subject(model: str | None, finetuned: str | None, adapter: str | None) -> _Subject:
     from actshift.tuner import JointConfig, read_config
     from actshift.tuner.loading import LORA, adapter_type
 
     is_lora = adapter is not None and adapter_type(adapter) == LORA
-    if is_lora and finetuned is not None:
-        raise ActshiftError(
-            f"{adapter} is a LoRA, which is analysed as a fine-tuned model. Leave out --adapter or --finetuned."
-        )
     is_joint = adapter is not None and not is_lora and isinstance(read_config(adapter), JointConfig)
     if adapter and finetuned and not is_joint:
-        raise ActshiftError(
-            f"{adapter} only steers, so it cannot be compared with a fine-tuned model. Leave out --adapter or "
-            "--finetuned."
-        )
+        reason = "is a LoRA, which is analysed as a fine-tuned model"
+        if not is_lora:
+            reason = "only steers, so it cannot be compared with a fine-tuned model"
+        raise ActshiftError(f"{adapter} {reason}. Leave out --adapter or --finetuned.")
     updated = finetuned or (adapter if is_lora else None)
     base = resolve_base(model, [adapter]) if adapter else model
     base = resolve_pair_base(base, updated) if updated else resolve_base(base)
     steering = [adapter] if adapter and not is_lora and not is_joint else []
-    return _Subject(base, updated, steering, adapter if is_joint else None)
-
-
-def _describe_data(data: str, batches: Sequence[dict[str, Tensor]]) -> str:
-    rows = sum(len(batch["input_ids"]) for batch in batches)
-    return f"{data}, {rows:,} rows, {sum(int(batch['attention_mask'].sum()) for batch in batches):,} tokens"
+    return base, updated, steering, adapter if is_joint else None
 
 
 def _provenance(context: typer.Context) -> dict[str, Any]:

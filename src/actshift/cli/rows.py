@@ -11,16 +11,9 @@ if TYPE_CHECKING:
 
     from actshift.model_head import Head
 
-MIN_BATCHES = 8
-"""The number of batches below which a gain has no useful spread over batches."""
-
 
 def check_source(data: str | None, task: str | None, data_dir: str | None) -> None:
-    """Check that exactly one source of rows is named.
-
-    Raises:
-        ActshiftError: `data` and `task` are both set or both missing, or `data_dir` is set without `task`.
-    """
+    """Raise ActshiftError unless either `data` or `task` is set, and `data_dir` only with `task`."""
     if (data is None) == (task is None):
         raise ActshiftError("Give either --data with rows or --task with the name of a task.")
     if data_dir is not None and task is None:
@@ -30,11 +23,7 @@ def check_source(data: str | None, task: str | None, data_dir: str | None) -> No
 def rows_for(
     model: str, data: str | None, task: str | None, data_dir: str | None, split: str | None, limit: int
 ) -> Dataset:
-    """Return at most `limit` rows, read as `actshift train` would read them for `model`.
-
-    Raises:
-        ActshiftError: `check_source` fails, or the rows cannot be read.
-    """
+    """Return at most `limit` rows, read as `actshift train` would read them for `model`."""
     from actshift.training import TrainSettings
     from actshift.training.data import known_objective, read_rows
 
@@ -54,9 +43,9 @@ def head_for_rows(model: str, task: str | None, rows: Dataset) -> Head:
 
 
 def limit_batch_size(batch_size: int, rows: int) -> int:
-    """Return the batch size, reduced if the rows would not fill `MIN_BATCHES` batches.
+    """Return the batch size, reduced to fill at least eight batches: fewer show no useful spread of a gain.
 
     >>> limit_batch_size(8, rows=20), limit_batch_size(8, rows=200), limit_batch_size(8, rows=3)
     (2, 8, 1)
     """
-    return max(1, min(batch_size, rows // MIN_BATCHES))
+    return max(1, min(batch_size, rows // 8))

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from typer import Argument, Option
 
 from actshift.cli import options
-from actshift.cli.output import check_outputs, number_columns, print_facts, print_json
+from actshift.cli.output import check_outputs, number_columns, print_facts, print_json, print_tables
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 
@@ -38,22 +38,18 @@ def tasks(
     with Console(stderr=True).status("Counting rows …"):
         if name is not None:
             entries = [entry_of(get_task(name), data_dir)]
-        else:
-            entries = [entry_of(get_task(each), _folder_with(each, data_dir)) for each in task_names()]
+        else:  # a folder need not have the files of every task
+            folders = {task: data_dir if data_dir and (data_dir / task).is_dir() else None for task in task_names()}
+            entries = [entry_of(get_task(task), folder) for task, folder in folders.items()]
     if out is not None:
         write_whole(out, page(entries))
     if as_json:
         values = [entry.to_dict() for entry in entries]
         print_json(values if name is None else values[0])
     elif name is None:
-        Console(highlight=False).print(_table(entries))
+        print_tables(_table(entries))
     else:
         _print_task(entries[0])
-
-
-def _folder_with(task: str, data_dir: Path | None) -> Path | None:
-    """Return `data_dir` if it contains the task's files, else None: a folder need not have every task."""
-    return data_dir if data_dir is not None and (data_dir / task).is_dir() else None
 
 
 def _table(entries: Sequence[Entry]) -> Table:
@@ -69,7 +65,7 @@ def _table(entries: Sequence[Entry]) -> Table:
 
 
 def _print_task(entry: Entry) -> None:
-    facts = {
+    facts: dict[str, str | None] = {
         "task": f"{entry.name}: {entry.title}",
         "rows from": entry.source,
         "rows": entry.rows,
@@ -79,5 +75,5 @@ def _print_task(entry: Entry) -> None:
         "to score": f"at most {entry.max_new_tokens} new tokens",
         "example": "a training row" if entry.counted else "made up, in the hub's layout",
     }
-    print_facts({name: fact for name, fact in facts.items() if fact})
+    print_facts(facts)
     typer.echo(f"\nprompt:\n{entry.example.prompt}\n\ncompletion:\n" + entry.example.completion.strip("\n"))

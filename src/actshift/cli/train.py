@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json
+from actshift.cli.output import number_columns, print_json, print_tables
 from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, read_config_file
 
@@ -28,9 +27,7 @@ def train(
     *,
     config: Annotated[str | None, Option(help="YAML or JSON file of settings; flags override it.")] = None,
     resume: options.Resume = False,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Show what would be trained and its size, without training.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be trained, and its size.")] = False,
     json: options.AsJson = False,
     **flags: Any,
 ) -> None:
@@ -44,7 +41,7 @@ def train(
         from actshift.training import plan
 
         planned = plan(settings)
-        _show(planned.to_dict(), plan_tables(planned), json)
+        _show(planned.to_dict(), _plan_tables(planned), json)
         return
     from actshift.training import train as run
 
@@ -54,9 +51,8 @@ def train(
         result = run(settings, resume)
     except KeyboardInterrupt:
         raise _interrupted(str(settings.out)) from None
-    halves = _measure_halves(result.settings)
-    figures = {**result.to_dict(), **({"halves": halves.to_dict()} if halves else {})}
-    _show(figures, [*result_tables(result), *([str(halves)] if halves else [])], json)
+    halves, lines = _measure_halves(result.settings)
+    _show({**result.to_dict(), **halves}, [_result_table(result), *lines], json)
 
 
 def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
@@ -82,10 +78,10 @@ def _show(figures: dict[str, Any], tables: Sequence[Table | str], json: bool) ->
     if json:
         print_json(figures, indent=2)
     else:
-        Console().print(*tables, sep="\n")
+        print_tables(*tables)
 
 
-def plan_tables(plan: Plan) -> list[Table]:
+def _plan_tables(plan: Plan) -> list[Table]:
     """Return tables of the places that a run would adapt, and of its size in parameters, steps and memory."""
     memory = plan.memory
     parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
@@ -95,14 +91,8 @@ def plan_tables(plan: Plan) -> list[Table]:
         "evaluation rows": f"{plan.eval_rows:,}",
         "steps": f"{plan.steps:,}",
         "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
+        "cached prefix, about": plan.cache and f"{plan.cache / 1e6:,.1f} MB",
     }
-    if plan.cache:
-        figures["cached prefix, about"] = f"{plan.cache / 1e6:,.1f} MB"
-    return [*_place_tables(plan), _figures_table(figures)]
-
-
-def _place_tables(plan: Plan) -> list[Table]:
-    """Return a table with one row per steered site, and one with the LoRA maps grouped by name; omit empty ones."""
     layer, *sizes_of_site = number_columns("layer", "width", "parameters")
     sites = Table(layer, "site", "module", *sizes_of_site, title="Sites", title_justify="left")
     maps = Table("map", *number_columns("count", "parameters"), title="LoRA", title_justify="left")
@@ -114,33 +104,32 @@ def _place_tables(plan: Plan) -> list[Table]:
             sites.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
     for name, sizes in sizes_by_map.items():
         maps.add_row(name, str(len(sizes)), f"{sum(sizes):,}")
-    return [table for table in (sites, maps) if table.row_count]
+    return [*(table for table in (sites, maps) if table.row_count), _figures_table(figures)]
 
 
-def result_tables(result: TrainResult) -> list[Table]:
-    """Return a table of the figures of a finished run."""
+def _result_table(result: TrainResult) -> Table:
     fit = result.fit
-    figures = {"result": str(result.folder)}
-    if result.selection is not None:
-        figures["heads"] = str(result.selection)
-    figures |= {
+    best = f"{fit.eval_loss:.4f} at step {fit.best_step:,}" if fit.eval_loss is not None else None
+    figures = {
+        "result": str(result.folder),
+        "heads": result.selection and str(result.selection),
         "trainable": f"{fit.trainable:,} of {fit.parameters:,} parameters ({fit.share:.3%})",
         "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
         "steps": f"{fit.steps:,}",
         "train loss": f"{fit.train_loss:.4f}",
+        "best eval loss": best,
+        **{name: f"{value:.3f}" for name, value in fit.figures.items()},
+        "size on disk": f"{result.folder_bytes / 1e3:,.1f} kB",
+        "time": f"{fit.seconds:,.1f} s",
     }
-    if fit.eval_loss is not None:
-        figures["best eval loss"] = f"{fit.eval_loss:.4f} at step {fit.best_step:,}"
-    figures |= {name: f"{value:.3f}" for name, value in fit.figures.items()}
-    figures["size on disk"] = f"{result.folder_bytes / 1e3:,.1f} kB"
-    figures["time"] = f"{fit.seconds:,.1f} s"
-    return [_figures_table(figures)]
+    return _figures_table(figures)
 
 
-def _figures_table(figures: dict[str, str]) -> Table:
+def _figures_table(figures: Mapping[str, Any]) -> Table:
     table = Table(show_header=False)
     for name, value in figures.items():
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, value)
     return table
 
 
@@ -148,31 +137,33 @@ def _left_out(rows: int) -> str:
     return f"; {rows:,} longer than max_length left out" if rows else ""
 
 
-@dataclass(frozen=True)
-class JointReport:
-    """The redundancy of a joint adapter's halves, on held-out or training rows, and the violation of its rule.
+def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
+    """Return the figures and the text about a joint adapter's halves, nothing for other methods.
 
-    `violation` is the largest share, 0 to 1, of a row of W_down in col(B); None without LoRA on an MLP output map.
+    A failure is only a warning, because a finished run stays valid if its rows are gone.
     """
-
-    violation: float | None
-    redundancy: Redundancy
-    held_out: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the measurements as JSON values."""
-        return {"violation": self.violation, "held_out": self.held_out, **self.redundancy.to_dict()}
-
-    def __str__(self) -> str:
-        rows = "held-out rows" if self.held_out else "training rows; use --eval-share to hold some out"
-        lines = [str(self.redundancy), f"Measured on {rows}."]
-        if self.violation is not None:
-            lines.append(f"In the saved file at most {self.violation:.1e} of a row of W_down lies in col(B).")
-        return "\n".join(lines)
+    if settings.method != "joint":
+        return {}, []
+    try:
+        with Console(stderr=True).status("Measuring both halves …"):
+            violation, measured, held_out = _redundancy(settings)
+    except ActshiftError as error:
+        warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)
+        return {}, []
+    rows = "held-out rows" if held_out else "training rows; use --eval-share to hold some out"
+    text = f"{measured}\nMeasured on {rows}."
+    if violation is not None:
+        text += f"\nIn the saved file at most {violation:.1e} of a row of W_down lies in col(B)."
+    return {"halves": {"violation": violation, "held_out": held_out, **measured.to_dict()}}, [text]
 
 
-def joint_report(settings: TrainSettings) -> JointReport:
-    """Load the joint adapter that a run with `settings` saved, and measure it on held-out or training rows."""
+def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool]:
+    """Load the joint adapter that a run saved, and measure it on held-out or training rows.
+
+    Returns:
+        The largest share, 0 to 1, of a row of W_down in col(B), or None without LoRA on an MLP output map; the
+        redundancy of the halves; and whether the rows were held out.
+    """
     from actshift.analysis import redundancy
     from actshift.data.collate import padded
     from actshift.training.build import load_base
@@ -187,16 +178,4 @@ def joint_report(settings: TrainSettings) -> JointReport:
     read = inputs.examples(tokenizer, settings)
     examples, size = inputs.objective.model_inputs(read.held_out or read.train, tokenizer), settings.batch_size
     batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
-    return JointReport(violation, redundancy(model, batches), read.held_out is not None)
-
-
-def _measure_halves(settings: TrainSettings) -> JointReport | None:
-    """Measure a joint adapter; warn instead of failing, because a finished run stays valid if its rows are gone."""
-    if settings.method != "joint":
-        return None
-    try:
-        with Console(stderr=True).status("Measuring both halves …"):
-            return joint_report(settings)
-    except ActshiftError as error:
-        warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)
-        return None
+    return violation, redundancy(model, batches), read.held_out is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from typer import Option
 
 from actshift.cli import options
+from actshift.cli.models import load_steered
 from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder, write_whole
+from actshift.model_head import CAUSAL
 
 
 def vector(
@@ -21,15 +22,9 @@ def vector(
     model: options.Model = None,
     layers: Annotated[
         list[str] | None,
-        Option(
-            "--layers",
-            "--layer",
-            help="Block to steer: an index or a slice such as 4:8 (repeatable). Default: the middle block.",
-        ),
+        Option("--layers", "--layer", help="Block: an index or a slice, 4:8 (repeatable). Default: the middle block."),
     ] = None,
-    method: Annotated[
-        str, Option(help="Direction: mean (difference of means) or pca (of differences by row).")
-    ] = "mean",
+    method: Annotated[str, Option(help="Direction: mean (difference of means) or pca (of row differences).")] = "mean",
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
     limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
@@ -51,14 +46,12 @@ def vector(
     if model is None:
         raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
     positive_rows, negative_rows = (load_rows(source, split, limit) for source in (positive, negative))
-    with Console(stderr=True).status("Loading the libraries …") as status:
-        from actshift.analysis import contrast as analysis
-        from actshift.loading import load_model
-        from actshift.sites import find_blocks, resolve
-        from actshift.training.configs import layer_indices
+    loaded, tokenizer, _ = load_steered(model, [], 1.0, trust_remote_code, head=CAUSAL)
 
-        status.update(f"Loading {model} …")
-        loaded, tokenizer = load_model(model, trust_remote_code=trust_remote_code)
+    from actshift.analysis import contrast as analysis
+    from actshift.sites import find_blocks, resolve
+    from actshift.training.configs import layer_indices
+
     chosen = layer_indices(layers, len(find_blocks(loaded))) if layers else None
     resolve(loaded, layers=chosen)  # reject a block that does not exist before the rows are processed
     how = (method, token, batch_size, max_length)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from actshift.data import to_prompt_completion
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import generate_completions
-from actshift.evaluation.labelled import evaluate_labelled, is_labelled
+from actshift.evaluation.labelled import evaluate_labelled, labelled_columns
 from actshift.evaluation.report import EXACT_MATCH, EvalReport, Prediction
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def evaluate(
         >>> evaluate(model, tokenizer, [{"prompt": "MAX 3 7 =", "completion": " 7"}], max_new_tokens=4).total
         1
     """
-    if is_labelled(rows):
+    if labelled_columns(rows):
         return evaluate_labelled(model, tokenizer, rows, batch_size, show_progress)
     rendered = "messages" in getattr(rows, "column_names", ())
     if rendered:
@@ -60,16 +60,13 @@ def evaluate(
     if not checked:
         raise ActshiftError("There are no rows to evaluate. Give at least one with prompt and completion.")
     start = time.perf_counter()
-    completions = generate_completions(
-        model,
-        tokenizer,
-        [row["prompt"] for row in checked],
-        max_new_tokens,
-        batch_size,
-        long_prompts=long_prompts,
-        add_special_tokens=not rendered,
-        show_progress=show_progress,
-    )
+    prompts = [row["prompt"] for row in checked]
+    how: dict[str, Any] = {
+        "long_prompts": long_prompts,
+        "add_special_tokens": not rendered,
+        "show_progress": show_progress,
+    }
+    completions = generate_completions(model, tokenizer, prompts, max_new_tokens, batch_size, **how)
     seconds = time.perf_counter() - start
     predictions = tuple(_score(row, completion, scorer) for row, completion in zip(checked, completions, strict=True))
     return EvalReport(predictions, seconds, scorer.name if scorer else EXACT_MATCH)
@@ -91,7 +88,9 @@ def _check_row(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer
             raise ActshiftError(
                 f"Row {number} has no {column} but {', '.join(row)}. Scoring needs prompt and completion, or messages."
             )
-    completion = _strip_special_tokens(row["completion"], tokenizer)
+    completion = row["completion"]
+    for token in tokenizer.all_special_tokens:  # such as Gemma's <end_of_turn>; decoded completions have none
+        completion = completion.replace(token, "")
     checked = {**row, "reference": row["completion"], "completion": completion}
     if scorer and checked.get("answer") is None:
         checked["answer"] = scorer.extract(completion, checked)
@@ -113,10 +112,3 @@ def _score(row: Mapping[str, Any], prediction: str, scorer: Scorer | None) -> Pr
     if scorer is None:
         return Prediction(*texts, exact_match(prediction, row["completion"]))
     return Prediction(*texts, scorer(prediction, row), row["answer"], scorer.extract(prediction, row))
-
-
-def _strip_special_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Remove special tokens such as Gemma's <end_of_turn>, which decoded completions do not contain."""
-    for token in tokenizer.all_special_tokens:
-        text = text.replace(token, "")
-    return text

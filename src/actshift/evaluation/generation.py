@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,8 +33,7 @@ def generate_completions(
 ) -> list[str]:
     """Return the model's completion of each prompt, without special tokens.
 
-    A completion ends at an end-of-sequence token or after `max_new_tokens`. Batches of any size have the same
-    completions as single prompts.
+    Batches of any size have the same completions as single prompts.
 
     Args:
         temperature: 0 decodes greedily; a positive number samples at this temperature.
@@ -53,17 +52,15 @@ def generate_completions(
         >>> len(generate_completions(model, tokenizer, ["MAX 3 7 =", "MIN 3 7 ="], max_new_tokens=4))
         2
     """
-    _check_batch_size(batch_size)
     if adapter_names is not None and len(adapter_names) != len(prompts):
         raise ActshiftError(
             f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts. Give one per prompt."
         )
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
     encoded = encode_prompts(model.config, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
-    batches = _longest_first([len(ids) for ids in encoded], batch_size)
     completions = [""] * len(prompts)
     with evaluation_mode(model):
-        for batch in _track(batches, "Generating", show_progress):
+        for batch in _batches(encoded, batch_size, "Generating", show_progress):
             adapters = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
             inputs = pad_left([encoded[row] for row in batch], settings.pad_token_id, model.device)
             output = model.generate(**inputs, generation_config=settings, **adapters)
@@ -83,11 +80,7 @@ def stream_completion(
 ) -> str:
     """Return the model's completion of `prompt`, and call `write` with each piece as soon as it is generated.
 
-    A prompt that exceeds the context is truncated to its end, with a warning: a long chat can continue.
-
-    Args:
-        temperature: 0 decodes greedily; a positive number samples at this temperature.
-        add_special_tokens: False for a prompt rendered by a chat template.
+    Arguments are those of `generate_completions`, but a prompt that is too long is always truncated, with a warning.
 
     Raises:
         ActshiftError: A number is out of range, or the prompt is empty.
@@ -111,13 +104,12 @@ def stream_completion(
 def generation_config(
     model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float = 0.0
 ) -> GenerationConfig:
-    """Return settings for plain decoding, without the model's own penalties and beams.
+    """Return settings for decoding with the model's own top-k and top-p, but without its penalties and beams.
 
-    Sampling keeps the model's own top-k and top-p. Generation ends at any end token of the model or the tokenizer.
+    Generation ends at any end token of the model or the tokenizer.
 
     Raises:
-        ActshiftError: The model cannot generate text, `max_new_tokens` is below 1, or the temperature is negative or
-            not finite.
+        ActshiftError: The model cannot generate text, or a number is out of range.
     """
     if not model.can_generate():
         raise ActshiftError(
@@ -130,7 +122,7 @@ def generation_config(
         raise ActshiftError(f"temperature must be 0 (greedy) or a positive number such as 0.7, got {temperature}.")
     own = model.generation_config.eos_token_id
     candidates: list[Any] = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
-    ends = sorted({end for end in candidates if end is not None})
+    ends = sorted({*candidates} - {None})
     pad = next((token for token in (tokenizer.pad_token_id, *ends) if token is not None), 0)  # masked: any token works
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -149,28 +141,31 @@ def forward(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Mapping[str, Any]],
+    read: Callable[[Mapping[str, Tensor], Any], Iterable[Any]],
     batch_size: int = 16,
     show_progress: bool = False,
-) -> Iterator[tuple[list[int], Mapping[str, Tensor], Any]]:
-    """Run the model on tokenized examples, without their labels, in batches padded on the right.
+) -> list[Any]:
+    """Run the model on tokenized examples, without their labels, and return one result per example.
 
-    Yields:
-        The indices of a batch's examples, its inputs (each `[batch, tokens]`), and the model's output.
+    Args:
+        read: Computes the results of a batch from its inputs, each `[batch, tokens]` with padding on the right, and the
+            model's output.
 
     Raises:
         ActshiftError: `batch_size` is below 1.
     """
-    _check_batch_size(batch_size)
-    batches = _longest_first([len(example["input_ids"]) for example in examples], batch_size)
+    results: list[Any] = [None] * len(examples)
     with evaluation_mode(model):
-        for rows in _track(batches, "Reading", show_progress):
+        for rows in _batches([example["input_ids"] for example in examples], batch_size, "Reading", show_progress):
             batch = padded([examples[row] for row in rows], tokenizer)
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-            yield rows, inputs, model(**inputs)
+            for row, result in zip(rows, read(inputs, model(**inputs)), strict=True):
+                results[row] = result
+    return results
 
 
 @contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
+def evaluation_mode(model: Any) -> Generator[None, None, None]:
     """Put the model in evaluation mode, without gradients, and restore its mode afterwards."""
     training = model.training
     model.eval()
@@ -181,27 +176,20 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _check_batch_size(batch_size: int) -> None:
+def _batches(encoded: Sequence[Sequence[int]], batch_size: int, label: str, show_progress: bool) -> Iterable[list[int]]:
+    """Return batches of indices, longest rows first: a lack of memory then shows in the first batch."""
     if batch_size < 1:
         raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
-
-
-def _longest_first(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Return batches of indices, longest first: a lack of memory then shows in the first batch."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _track(batches: list[list[int]], label: str, show_progress: bool) -> Iterator[list[int]]:
+    order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     console = Console(stderr=True)
-    shown = show_progress and console.is_terminal
-    yield from track(batches, label, console=console, transient=True, disable=not shown)
+    hidden = not (show_progress and console.is_terminal)
+    return track(batches, label, console=console, transient=True, disable=hidden)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int] | None) -> str:
     stop = next((index for index, token in enumerate(ids) if token in (ends or ())), len(ids))
-    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
-    return text if isinstance(text, str) else "".join(text)
+    return str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
 
 
 class _CallbackStreamer(TextStreamer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from rich.table import Table
     from transformers import PreTrainedTokenizerBase
 
-EXTRA = "harness"
-"""The extra of actshift that installs lm-eval."""
+EXTRA = "harness"  # the extra of actshift that installs lm-eval
 
 
 @dataclass(frozen=True)
 class HarnessReport:
-    """The results of lm-eval: `figures` is its own dictionary, which prints as a table and converts to JSON."""
+    """The results of lm-eval: its own dictionary `figures`, which prints as a table and converts to JSON."""
 
     figures: dict[str, Any]
 
@@ -45,7 +44,6 @@ class HarnessReport:
         return json.dumps(self.figures, indent=2, ensure_ascii=False, default=str) + "\n"
 
     def __rich__(self) -> Table:
-        """Return the scores as a table."""
         from rich.table import Table
 
         table = Table("task", "measure", "score", "± stderr", box=None, pad_edge=False)
@@ -70,8 +68,7 @@ def run_harness(
     """Run tasks of lm-eval-harness on `model` itself, including its active adapter.
 
     Args:
-        tasks: Names of lm-eval tasks, or of tasks in `include_path`.
-        include_path: Folder with your own tasks as YAML files.
+        tasks: Names of lm-eval tasks, or of tasks in `include_path`, a folder with your own tasks as YAML files.
         manager: A result of `find_tasks`, to avoid a second search.
         num_fewshot: Solved examples per prompt; None for the task's default.
         limit: Rows per task; None for all.
@@ -88,22 +85,17 @@ def run_harness(
     if chat and not tokenizer.chat_template:
         raise ActshiftError(f"The tokenizer of {tokenizer.name_or_path} has no chat template; leave out --chat.")
     manager, lm_eval = manager or find_tasks(tasks, include_path), require("lm_eval", EXTRA)
+    settings = {"num_fewshot": num_fewshot, "limit": limit, "apply_chat_template": chat, "log_samples": False}
     try:
         with _quiet_logging(), evaluation_mode(model):
-            figures = lm_eval.simple_evaluate(
-                model=_harness_model(model, tokenizer, batch_size, long_prompts),
-                tasks=list(tasks),
-                task_manager=manager,
-                num_fewshot=num_fewshot,
-                limit=limit,
-                apply_chat_template=chat,
-                log_samples=False,
+            checked = _harness_model(model, tokenizer, batch_size, long_prompts)
+            return HarnessReport(
+                lm_eval.simple_evaluate(model=checked, tasks=list(tasks), task_manager=manager, **settings)
             )
     except ActshiftError:
         raise
     except (OSError, ValueError, KeyError, AssertionError) as error:  # lm-eval asserts that a request fits the context
         raise ActshiftError(f"lm-eval could not run {', '.join(tasks)}: {first_line(error).rstrip('.')}.") from error
-    return HarnessReport(figures)
 
 
 def find_tasks(names: Sequence[str], include_path: str | Path | None = None) -> Any:
@@ -127,20 +119,18 @@ def find_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
             if set(names) <= set(manager.all_subtasks):  # avoids reading lm-eval's own 14,000 files
                 return manager
         manager = manager_class(include_path=folder)
-    for name in names:
-        if name not in manager.all_tasks:
-            raise ActshiftError(
-                f"lm-eval has no task {name!r}{did_you_mean(name, manager.all_tasks)}. `lm-eval ls tasks` lists its "
-                "tasks, and --include-path adds yours."
-            )
+    if unknown := [name for name in names if name not in manager.all_tasks]:
+        hint = did_you_mean(unknown[0], manager.all_tasks)
+        raise ActshiftError(
+            f"lm-eval has no task {unknown[0]!r}{hint}. `lm-eval ls tasks` lists them, and --include-path adds yours."
+        )
     return manager
 
 
 def _harness_model(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int, long_prompts: str) -> Any:
-    """Return `model` wrapped as lm-eval's HFLM, with a check of the length of every request.
+    """Return `model` wrapped as lm-eval's HFLM, which would truncate long requests silently, with a check of lengths.
 
-    lm-eval itself truncates long requests silently. It sends two kinds: prompts to continue, in batches, and pairs of a
-    context and a continuation, whose log-likelihood it needs.
+    Requests are batches of prompts to continue, or pairs of a context and a continuation, for its log-likelihood.
     """
     base: Any = require("lm_eval.models.huggingface", EXTRA).HFLM
     check_long_prompts(long_prompts)
@@ -165,19 +155,19 @@ def _harness_model(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: i
 
 def _check_lengths(lengths: Iterable[int], room: int, context: int, long_prompts: str) -> None:
     """Raise ActshiftError, or warn if `long_prompts` is "truncate", if a prompt exceeds `room` tokens."""
-    lengths = list(lengths)
-    if not (too_long := sum(length > room for length in lengths)):
-        return
-    problem = f"{too_long} of {len(lengths)} prompts of the harness exceed {room} tokens, in a context of {context}"
-    if long_prompts == "refuse":
-        raise ActshiftError(
-            f"{problem}. Lower --num-fewshot, or set long_prompts to 'truncate' to keep only the ends of prompts."
-        )
-    warnings.warn(f"{problem}; only the end of each is used.", stacklevel=2)
+    too_long = [length > room for length in lengths]
+    if any(too_long):
+        counts = f"{sum(too_long)} of {len(too_long)}"
+        problem = f"{counts} prompts of the harness exceed {room} tokens, in a context of {context}"
+        if long_prompts == "refuse":
+            raise ActshiftError(
+                f"{problem}. Lower --num-fewshot, or set long_prompts to 'truncate' to keep their ends."
+            )
+        warnings.warn(f"{problem}; only the end of each is used.", stacklevel=2)
 
 
 @contextmanager
-def _quiet_logging() -> Iterator[None]:
+def _quiet_logging() -> Generator[None, None, None]:
     """Suppress log messages up to warnings; lm-eval raises an exception for every real problem."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,19 +24,20 @@ from actshift.model_head import head_of, labels_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    Run = Callable[[Sequence[Any], Callable[[Mapping[str, Tensor], Any], Iterable[Any]]], list[Any]]
+
 CLASS, TAG, NEAREST = "class", "tag", "nearest partner"
 """The names of the scorers in an `EvalReport`."""
-NO_PREDICTION = ""
-"""The prediction for a word beyond the model's context."""
 
 
-def is_labelled(rows: Dataset | Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether rows are for an encoder: they have a label, tags, or a pair of texts.
+def labelled_columns(rows: Any) -> tuple[str, ...] | None:
+    """Return the columns that make rows fit an encoder, an entry of `LABELLED`, or None for a language model's rows.
 
-    >>> is_labelled([{"text": "so good", "label": "1"}]), is_labelled([{"prompt": "so", "completion": " good"}])
-    (True, False)
+    >>> labelled_columns([{"text": "so good", "label": "1"}]), labelled_columns([{"prompt": "so", "completion": "!"}])
+    (('text', 'label'), None)
     """
-    return _labelled_columns(rows) is not None
+    columns = rows.column_names if hasattr(rows, "column_names") else list(rows[0]) if len(rows) else ()
+    return columns_of(columns, LABELLED)
 
 
 def evaluate_labelled(
@@ -54,65 +55,18 @@ def evaluate_labelled(
         ActshiftError: The rows have different columns, the model's head does not fit them, or the model does not know a
             label or tag.
     """
-    scorers = dict(zip(LABELLED, (_classify, _tag, _retrieve), strict=True))
-    score = scorers[_labelled_columns(rows) or ()]
-    encoder = _Encoder(model, tokenizer, batch_size, show_progress)
-    return score(encoder, checked_rows(rows, "What was given", LABELLED))
+    score = dict(zip(LABELLED, (_classify, _tag, _retrieve), strict=True))[labelled_columns(rows) or ()]
+    run = partial(forward, model, tokenizer, batch_size=batch_size, show_progress=show_progress)
+    return score(model, tokenizer, checked_rows(rows, "What was given", LABELLED), run)
 
 
-def _labelled_columns(rows: Any) -> tuple[str, ...] | None:
-    """Return the entry of LABELLED that the rows match, or None for rows of a language model."""
-    columns = rows.column_names if hasattr(rows, "column_names") else list(rows[0]) if len(rows) else ()
-    return columns_of(columns, LABELLED)
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    """A model with a classifier's head or none, its tokenizer, and how to run it."""
-
-    model: Any
-    tokenizer: PreTrainedTokenizerBase
-    batch_size: int
-    show_progress: bool
-
-    @property
-    def context(self) -> int:
-        return context_length(self.model.config, self.tokenizer)
-
-    def class_names(self, head: str, rows: str) -> tuple[str, ...]:
-        """Return the names of the model's classes; raise ActshiftError if its head is not `head`."""
-        if (own := head_of(self.model)) != head:
-            raise ActshiftError(
-                f"{rows} need a model with the head {head}, and this one has {own or 'another'}. Train one on such "
-                "rows with 'actshift train'."
-            )
-        return labels_of(self.model.config)
-
-    def classes(self, examples: Sequence[Any]) -> tuple[list[Any], float]:
-        """Return the index of the most likely class of each example, or one per token, and the seconds taken."""
-        start, classes = time.perf_counter(), [None] * len(examples)
-        for rows, _, output in self._forward(examples):
-            for row, index in zip(rows, output.logits.argmax(-1).tolist(), strict=True):
-                classes[row] = index
-        return classes, time.perf_counter() - start
-
-    def embed(self, examples: Sequence[Any]) -> Tensor:
-        """Return the normalised mean hidden state of each example, `[examples, d]`, float32 on the CPU."""
-        embeddings: list[Any] = [None] * len(examples)
-        for rows, inputs, output in self._forward(examples):
-            vectors = unit_means(output.last_hidden_state.float(), inputs["attention_mask"]).cpu()
-            for row, vector in zip(rows, vectors, strict=True):
-                embeddings[row] = vector
-        return torch.stack(embeddings)
-
-    def _forward(self, examples: Sequence[Any]) -> Iterator[tuple[list[int], Mapping[str, Tensor], Any]]:
-        return forward(self.model, self.tokenizer, examples, self.batch_size, self.show_progress)
-
-
-def _classify(encoder: _Encoder, rows: Dataset) -> EvalReport:
+def _classify(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
     """Predict the class of every `text` (with its `text_pair`), and compare it to the row's `label`."""
-    labels = encoder.class_names("SEQ_CLS", "Rows with a label")
-    classes, seconds = encoder.classes(encode(rows, encoder.tokenizer, encoder.context, labels).examples)
+    labels = _class_names(model, "SEQ_CLS", "Rows with a label")
+    examples = encode(rows, tokenizer, context_length(model.config, tokenizer), labels).examples
+    start = time.perf_counter()
+    classes = run(examples, _best_classes)
+    seconds = time.perf_counter() - start
     predictions: list[Prediction] = []
     for row, index in zip(rows.to_list(), classes, strict=True):
         text = "\n".join(row[name] for name in ("text", "text_pair") if name in row)
@@ -120,36 +74,38 @@ def _classify(encoder: _Encoder, rows: Dataset) -> EvalReport:
     return EvalReport(tuple(predictions), seconds, CLASS)
 
 
-def _tag(encoder: _Encoder, rows: Dataset) -> EvalReport:
-    """Predict the tag of every word at its first token; a word beyond the context counts as wrong."""
-    labels = encoder.class_names("TOKEN_CLS", "Words with tags")
-    encoded = encode_words(rows["tokens"], encoder.tokenizer, encoder.context)
+def _tag(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
+    """Predict the tag of every word at its first token; a word beyond the context has no tag, and counts as wrong."""
+    labels = _class_names(model, "TOKEN_CLS", "Words with tags")
+    encoded = encode_words(rows["tokens"], tokenizer, context_length(model.config, tokenizer))
     for number, tags in enumerate(rows["tags"], start=1):
         for name in tags:
             label_index(name, labels, number)
-    classes, seconds = encoder.classes([example for example, _ in encoded])
+    start = time.perf_counter()
+    classes = run([example for example, _ in encoded], _best_classes)
+    seconds = time.perf_counter() - start
     predictions: list[Prediction] = []
     for row, (_, words), indices in zip(rows.to_list(), encoded, classes, strict=True):
         tags = {word: labels[index] for word, index in zip(words, indices, strict=False) if word is not None}
         for word, (text, reference) in enumerate(zip(row["tokens"], row["tags"], strict=True)):
-            name = tags.get(word, NO_PREDICTION)
+            name = tags.get(word, "")
             predictions.append(Prediction(text, reference, name, name == reference))
     return EvalReport(tuple(predictions), seconds, TAG)
 
 
-def _retrieve(encoder: _Encoder, rows: Dataset) -> EvalReport:
+def _retrieve(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
     """Find the nearest `text_pair` for each `text`, by the cosine of mean-pooled hidden states.
 
     A prediction is correct if it is the row's own partner, or has the same words. Chance is 1 over the number of rows.
     """
-    if (head := head_of(encoder.model)) != "FEATURE_EXTRACTION":
+    if (head := head_of(model)) != "FEATURE_EXTRACTION":
         raise ActshiftError(
             f"Pairs of texts without a label need a model without a head, and this one's is {head or 'another'}. "
             "Train one on such rows with 'actshift train'."
         )
-    pairs = encode(rows, encoder.tokenizer, encoder.context).examples
+    pairs = encode(rows, tokenizer, context_length(model.config, tokenizer)).examples
     start = time.perf_counter()
-    texts, partners = (encoder.embed(examples) for examples in zip(*map(sides, pairs), strict=True))
+    texts, partners = (torch.stack(run(examples, _embeddings)) for examples in zip(*map(sides, pairs), strict=True))
     nearest = (texts @ partners.T).argmax(-1).tolist()
     seconds = time.perf_counter() - start
     partner_texts = rows["text_pair"]
@@ -158,3 +114,23 @@ def _retrieve(encoder: _Encoder, rows: Dataset) -> EvalReport:
         for text, own, index in zip(rows["text"], partner_texts, nearest, strict=True)
     )
     return EvalReport(tuple(predictions), seconds, NEAREST)
+
+
+def _class_names(model: Any, head: str, rows: str) -> tuple[str, ...]:
+    """Return the names of the model's classes; raise ActshiftError if its head is not `head`."""
+    if (own := head_of(model)) != head:
+        raise ActshiftError(
+            f"{rows} need a model with the head {head}, and this one has {own or 'another'}. Train one on such rows "
+            "with 'actshift train'."
+        )
+    return labels_of(model.config)
+
+
+def _best_classes(_: Mapping[str, Tensor], output: Any) -> list[Any]:
+    """Return the index of the most likely class of each example, or of each of its tokens."""
+    return output.logits.argmax(-1).tolist()
+
+
+def _embeddings(inputs: Mapping[str, Tensor], output: Any) -> Tensor:
+    """Return the normalised mean hidden state of each example, `[batch, d]`, float32 on the CPU."""
+    return unit_means(output.last_hidden_state.float(), inputs["attention_mask"]).cpu()

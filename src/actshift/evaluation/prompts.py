@@ -29,7 +29,6 @@ def encode_prompts(
     """Return the token ids of each prompt, such that `max_new_tokens` more fit in the context.
 
     Args:
-        config: The model's config; the context is the smaller of its limit and the tokenizer's.
         long_prompts: One of `LONG_PROMPTS`. "truncate" keeps the last tokens of a prompt that is too long.
         add_special_tokens: False for prompts rendered by a chat template, which already contain special tokens.
 
@@ -52,19 +51,15 @@ def encode_prompts(
         if long_prompts == "refuse":
             raise ActshiftError(
                 f"{problem}, which is the model's context of {context} less max_new_tokens={max_new_tokens}; "
-                f"the first is prompt {too_long[0] + 1}, with {len(encoded[too_long[0]])}. "
-                "Shorten them, lower max_new_tokens, or set long_prompts to 'truncate' to keep only their ends."
+                f"the first is prompt {too_long[0] + 1}, with {len(encoded[too_long[0]])}. Shorten them, lower "
+                "max_new_tokens, or set long_prompts to 'truncate' to keep only their ends."
             )
         warnings.warn(f"{problem}; only the end of each is used.", stacklevel=3)
     return [ids[-room:] for ids in encoded]
 
 
 def check_long_prompts(choice: str) -> None:
-    """Check that `choice` is one of `LONG_PROMPTS`.
-
-    Raises:
-        ActshiftError: It is not.
-    """
+    """Raise ActshiftError if `choice` is not one of `LONG_PROMPTS`."""
     if choice not in LONG_PROMPTS:
         hint = did_you_mean(choice, LONG_PROMPTS)
         raise ActshiftError(f"long_prompts must be one of {', '.join(LONG_PROMPTS)}, got {choice!r}{hint}.")

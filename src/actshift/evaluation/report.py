@@ -58,13 +58,10 @@ class EvalReport:
         return self.correct / self.total
 
     def __str__(self) -> str:
-        lines = {
-            "accuracy": f"{100 * self.accuracy:.1f} %",
-            "correct": f"{self.correct} of {self.total}",
-            "seconds": f"{self.seconds:.1f}",
-            "scorer": self.scorer,
-        }
-        return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
+        return (
+            f"accuracy  {100 * self.accuracy:.1f} %\ncorrect   {self.correct} of {self.total}\n"
+            f"seconds   {self.seconds:.1f}\nscorer    {self.scorer}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures and the predictions as JSON values."""
