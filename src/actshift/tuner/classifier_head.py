@@ -50,10 +50,8 @@ def check_head(model: nn.Module, task_type: str | None) -> None:
     """
     head = head_of(model)
     if task_type in get_args(TaskType) and head not in (None, task_type):
-        raise ActshiftError(
-            f"This adapter was trained with the head {task_type}, and {type(_bare(model)).__name__} has {head}; load "
-            f"the base model with the head {task_type}."
-        )
+        trained = f"This adapter was trained with the head {task_type}, and {type(_bare(model)).__name__} has {head}"
+        raise ActshiftError(f"{trained}; load the base model with the head {task_type}.")
 
 
 def share_head(model: nn.Module, other: nn.Module) -> None:
@@ -71,9 +69,7 @@ def share_head(model: nn.Module, other: nn.Module) -> None:
         try:
             _bare(model).get_submodule(name).load_state_dict(_bare(other).get_submodule(name).state_dict())
         except RuntimeError as error:
-            raise ActshiftError(
-                "The two models have different numbers of classes; use two versions of the same model."
-            ) from error
+            raise ActshiftError("The models have different numbers of classes; use versions of one model.") from error
 
 
 def saved_head(source: str) -> Head:
@@ -90,34 +86,28 @@ def saved_head(source: str) -> Head:
     """
     config = read_json(source)
     task_type: Any = config.get("task_type")
-    if task_type not in get_args(TaskType):
-        return CAUSAL
-    if not Head(task_type).classifies:
-        return Head(task_type)
+    if task_type not in CLASSIFIERS:
+        return Head(task_type) if task_type in get_args(TaskType) else CAUSAL
     modules = set(config.get("modules_to_save") or ())
     shapes = read_checkpoint(source).shapes
     sizes = [shape[0] for name, shape in shapes.items() if modules.intersection(name.split("."))]
     if not sizes:
         raise ActshiftError(f"{source} was trained to classify, but its file holds no classifier head; train it again.")
     classes = min(sizes)  # the last linear map has the fewest rows
-    labels = _saved_labels(source)
+    try:
+        values = json.loads(Path(fetch(source, METRICS)).read_text(encoding="utf-8"))
+    except (ActshiftError, ValueError):
+        values = {}
+    labels = tuple(values.get("head", {}).get("labels", ()))
     return Head(task_type, labels if len(labels) == classes else tuple(f"LABEL_{index}" for index in range(classes)))
 
 
 def name_classes(folder: Path, model: nn.Module) -> None:
     """Write the names of a classifier's classes to metrics.json in `folder`, from which `saved_head` reads them."""
-    head = Head(head_of(model) or "CAUSAL_LM")
-    if head.classifies:
-        head = Head(head.task_type, labels_of(_bare(model).config))
+    task_type = head_of(model)
+    if task_type in CLASSIFIERS:
+        head = Head(task_type, labels_of(_bare(model).config))
         write_whole(folder / METRICS, json.dumps({"head": asdict(head)}) + "\n")
-
-
-def _saved_labels(source: str) -> tuple[str, ...]:
-    try:
-        values = json.loads(Path(fetch(source, METRICS)).read_text(encoding="utf-8"))
-    except (ActshiftError, ValueError):
-        return ()
-    return tuple(values.get("head", {}).get("labels", ()))
 
 
 def _bare(model: nn.Module) -> Any:

@@ -71,10 +71,9 @@ class SteeringConfig(LoraConfig):
         """
         if cls is SteeringConfig and "steering" in kwargs:
             cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields())
-        inherited = {item.name: item for item in fields(cls)}
-        allowed = cls.own_fields()
+        allowed, inherited = cls.own_fields(), {item.name: item for item in fields(cls)}
         for name, value in kwargs.items():
-            if name not in allowed and not (name in inherited and value == _default(inherited[name])):
+            if name not in allowed and (name not in inherited or value != _default(inherited[name])):
                 raise ActshiftError(
                     f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, allowed)}; allowed are "
                     f"{', '.join(allowed)}. If a newer actshift wrote the file: pip install -U actshift."
@@ -90,10 +89,8 @@ class SteeringConfig(LoraConfig):
     def __post_init__(self) -> None:
         """Check every field, and convert shorthand and stored forms to typed ones."""
         if self.format != FORMAT:
-            raise ActshiftError(
-                f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}. "
-                "A newer actshift wrote it: pip install -U actshift."
-            )
+            newer = f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}"
+            raise ActshiftError(f"{newer}. A newer actshift wrote it: pip install -U actshift.")
         super().__post_init__()  # sets LoRA's peft_type
         self.peft_type = PeftType(PEFT_TYPE)
         self.all_interventions: tuple[Intervention, ...] = ()
@@ -101,16 +98,13 @@ class SteeringConfig(LoraConfig):
         self.stored: Checkpoint | None = None  # the tensors in the folder that the config was read from
 
     def _set_interventions(self) -> None:
-        direct: dict[str, Any] = {name: getattr(self, name) for name in (*SHORTHAND, "rank", "init")}
-        direct = {name: value for name, value in direct.items() if value is not None}
+        given: dict[str, Any] = {name: getattr(self, name) for name in (*SHORTHAND, "rank", "init")}
+        given = {name: value for name, value in given.items() if value is not None}
         if self.interventions is None:
-            adapter = _with_shorthand(direct.pop("adapter", None), direct.pop("rank", None), direct.pop("init", None))
-            self.all_interventions = (Intervention(adapter, **direct),)
-        elif direct:
-            raise ActshiftError(
-                f"interventions cannot be combined with {', '.join(direct)}: both say where and how to steer. Pass one "
-                "of the two."
-            )
+            low_rank = {name: given.pop(name) for name in ("rank", "init") if name in given}
+            self.all_interventions = (Intervention(_with_shorthand(given.pop("adapter", None), low_rank), **given),)
+        elif given:
+            raise ActshiftError(f"interventions cannot be combined with {', '.join(given)}; pass one of the two.")
         else:
             self.all_interventions = interventions_from(self.interventions)
         single = self.all_interventions[0] if len(self.all_interventions) == 1 else None
@@ -122,7 +116,7 @@ class SteeringConfig(LoraConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of adapter_config.json: the fields of PEFT and actshift, without LoRA's."""
-        return {**{name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)}, **self.steering_dict()}
+        return {name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)} | self.steering_dict()
 
     def steering_dict(self) -> dict[str, Any]:
         """Return the interventions ready for JSON; a single one is written as its own fields."""
@@ -134,14 +128,11 @@ def _default(item: Field[Any]) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def _with_shorthand(adapter: Any, rank: int | None, init: str | None) -> Any:
-    shorthand: dict[str, Any] = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
+def _with_shorthand(adapter: Any, low_rank: dict[str, Any]) -> Any:
     if adapter is None:
-        return LowRank(**shorthand)
-    for name, value in shorthand.items():
+        return LowRank(**low_rank)
+    for name, value in low_rank.items():
         if value != (adapter.get(name) if isinstance(adapter, dict) else getattr(adapter, name, None)):
-            raise ActshiftError(
-                f"{name}={value!r} contradicts adapter={adapter!r}. {name} is shorthand for LowRank({name}=…); pass it "
-                "in one place."
-            )
+            shorthand = f"{name} is shorthand for LowRank({name}=…); pass it in one place."
+            raise ActshiftError(f"{name}={value!r} contradicts adapter={adapter!r}. {shorthand}")
     return adapter

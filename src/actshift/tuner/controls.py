@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,16 +41,10 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     number: Any = strength
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ActshiftError(f"strength must be a finite number such as 0.5, got {number!r}.")
-    layers = list(steering_layers(model).values())
-    known = sorted({name for layer in layers for name in layer.strength})
-    if not known:
-        raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
-    if adapter_name is not None and adapter_name not in known:
-        raise ActshiftError(f"There is no steering adapter {adapter_name!r}; there are {', '.join(known)}.")
+    layers = steering_layers(model).values()
+    names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
     for layer in layers:
-        for name in layer.strength:
-            if adapter_name in (None, name):
-                layer.strength[name] = float(strength)
+        layer.strength.update(dict.fromkeys(names & layer.strength.keys(), float(strength)))
 
 
 @contextmanager
@@ -66,14 +61,11 @@ def strength(model: nn.Module, strength: float, adapter_name: str | None = None)
     >>> halfway
     0.5
     """
-    layers = list(steering_layers(model).values())
-    before = [dict(layer.strength) for layer in layers]
-    set_strength(model, strength, adapter_name)
-    try:
+    with ExitStack() as stack:
+        for layer in steering_layers(model).values():
+            stack.callback(layer.strength.update, dict(layer.strength))
+        set_strength(model, strength, adapter_name)
         yield
-    finally:
-        for layer, previous in zip(layers, before, strict=True):
-            layer.strength.update(previous)
 
 
 def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) -> None:
@@ -91,17 +83,12 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
     >>> set_halves(model, "weights")
     """
     if which not in get_args(Half):
-        raise ActshiftError(
-            f"There is no half {which!r}{did_you_mean(which, get_args(Half))}; use {', '.join(get_args(Half))}."
-        )
+        hint = did_you_mean(which, get_args(Half))
+        raise ActshiftError(f"There is no half {which!r}{hint}; use {', '.join(get_args(Half))}.")
     halves = joint_layers(model)
     joint = set.intersection(*({name for layer in half for name in _adapter_names(layer)} for half in halves.values()))
-    if not joint:
-        raise ActshiftError(f"{type(model).__name__} carries no joint adapter; attach one with JointConfig first.")
-    if adapter_name is not None and adapter_name not in joint:
-        raise ActshiftError(f"There is no joint adapter {adapter_name!r}; there are {', '.join(sorted(joint))}.")
-    active = {name for half in halves.values() for layer in half for name in layer.active_adapters} & joint
-    for name in active if adapter_name is None else active & {adapter_name}:
+    active = {name for half in halves.values() for layer in half for name in layer.active_adapters}
+    for name in active & _select(model, joint, adapter_name, "joint"):
         for half, layers in halves.items():
             for layer in layers:
                 others = [other for other in layer.active_adapters if other != name]
@@ -121,14 +108,11 @@ def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Ite
     >>> with halves(model, "activations"):
     ...     pass
     """
-    layers = [layer for half in joint_layers(model).values() for layer in half]
-    before = [layer._active_adapter for layer in layers]
-    set_halves(model, which, adapter_name)
-    try:
+    with ExitStack() as stack:
+        for layer in itertools.chain(*joint_layers(model).values()):
+            stack.callback(setattr, layer, "_active_adapter", layer._active_adapter)
+        set_halves(model, which, adapter_name)
         yield
-    finally:
-        for layer, previous in zip(layers, before, strict=True):
-            layer._active_adapter = previous
 
 
 def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: str = "default") -> None:
@@ -196,6 +180,15 @@ def parameter_groups(
         raise ActshiftError(f"No parameter of {type(model).__name__} requires gradients; attach an adapter first.")
     rates = {"activations": learning_rate, "weights": lora_learning_rate or learning_rate}
     return [{"params": group, "lr": rates[name], "name": name} for name, group in groups.items() if group]
+
+
+def _select(model: nn.Module, known: set[str], adapter_name: str | None, kind: str) -> set[str]:
+    """Return the known adapter of this name; None is all of them."""
+    if not known:
+        raise ActshiftError(f"{type(model).__name__} carries no {kind} adapter; attach or load one first.")
+    if adapter_name is not None and adapter_name not in known:
+        raise ActshiftError(f"There is no {kind} adapter {adapter_name!r}; there are {', '.join(sorted(known))}.")
+    return known if adapter_name is None else {adapter_name}
 
 
 def _adapter_names(layer: BaseTunerLayer) -> set[str]:

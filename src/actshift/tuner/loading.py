@@ -67,13 +67,8 @@ def lora_model(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     3072
     """
-    config = LoraConfig(
-        r=r,
-        lora_alpha=cast(int, alpha),  # LoraConfig accepts any number, despite its annotation
-        lora_dropout=dropout,
-        target_modules=list(targets) if targets else "all-linear",
-        task_type=task_type,
-    )
+    modules, scale = list(targets) if targets else "all-linear", cast(int, alpha)  # PEFT accepts any number
+    config = LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=modules, task_type=task_type)
     train_whole_head(model, config)
     try:
         return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))
@@ -171,12 +166,19 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
     """
     config = getattr(model, "peft_config", {}).get(adapter_name)
     if not isinstance(model, PeftModel) or config is None:
-        raise ActshiftError(
-            f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}; attach one first."
-        )
+        lacks = f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}"
+        raise ActshiftError(f"{lacks}; attach one first.")
     saved = read_config(source)
     assert saved.stored is not None  # set by read_config
-    _check_same_shifts(source, saved.all_interventions, getattr(config, "all_interventions", ()))
+    interventions: Sequence[Intervention] = getattr(config, "all_interventions", ())
+    known = [_without_init(intervention.adapter) for intervention in interventions]
+    for adapter in (intervention.adapter for intervention in saved.all_interventions):
+        if _without_init(adapter) not in known:
+            here = ", ".join(dict.fromkeys(repr(intervention.adapter) for intervention in interventions))
+            raise ActshiftError(
+                f"This adapter cannot start from {source}: the saved one is {adapter!r}, and this one is "
+                f"{here or 'no steering adapter'}; use the same adapter for both."
+            )
     own = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     for name, shape in saved.stored.shapes.items():
         tensor = own.get(PEFT_PREFIX + name)
@@ -186,19 +188,8 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
                 f"This adapter cannot start from {source}: the file holds {name} of shape {list(shape)}, and the "
                 f"adapter has {here}; steer at least the same blocks, at the same site, of the same base model."
             )
-    set_peft_model_state_dict(model, {**own, **load_file(saved.stored.path)}, adapter_name=adapter_name)
+    set_peft_model_state_dict(model, own | load_file(saved.stored.path), adapter_name=adapter_name)
     return tuple(saved.stored.shapes)
-
-
-def _check_same_shifts(source: str, saved: Sequence[Intervention], own: Sequence[Intervention]) -> None:
-    known = [_without_init(intervention.adapter) for intervention in own]
-    for intervention in saved:
-        if _without_init(intervention.adapter) not in known:
-            adapters = ", ".join(map(repr, dict.fromkeys(intervention.adapter for intervention in own)))
-            raise ActshiftError(
-                f"This adapter cannot start from {source}: the saved one is {intervention.adapter!r}, and this one is "
-                f"{adapters or 'no steering adapter'}; use the same adapter for both."
-            )
 
 
 def _without_init(adapter: Adapter) -> Adapter:

@@ -8,10 +8,11 @@ optimiser trains are changed.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol, cast
+from functools import cache, partial
+from typing import Any, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import torch
@@ -26,19 +27,12 @@ STEPS = "actshift_steps"
 group, which the optimiser's state dict saves, so a resumed run continues the count."""
 
 
-class WatchedLayer(Protocol):
-    """The attributes of a steering layer that the hooks use."""
-
-    lora_steer: nn.ModuleDict
-    constraints: dict[str, Constraint]
-
-
-_layers: WeakValueDictionary[int, WatchedLayer] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
+_layers: WeakValueDictionary[int, Any] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
 _stepping: WeakSet[Optimizer] = WeakSet()  # a subclass that calls super().step() runs the hooks twice
 
 
-def watch(layer: WatchedLayer) -> None:
-    """Apply the hooks to the adapters of this layer for as long as the layer exists."""
+def watch(layer: nn.Module) -> None:
+    """Apply the hooks to the adapters of this steering layer for as long as the layer exists."""
     _register_hooks()
     _layers[id(layer)] = layer
 
@@ -59,7 +53,7 @@ def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any]
     if closure is None:
         _add_penalties(optimizer, adapters)
         return None
-    return args[:1], {**kwargs, "closure": _with_penalties(closure, optimizer, adapters)}
+    return args[:1], kwargs | {"closure": partial(_with_penalties, closure, optimizer, adapters)}
 
 
 @torch.no_grad()
@@ -71,10 +65,10 @@ def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     _stepping.discard(optimizer)
     adapters = list(_adapters_in(optimizer))
     if first:
-        shifts_by_class: dict[type[Shift], list[Shift]] = {}
+        shifts_by_class: dict[type[Shift], list[Shift]] = defaultdict(list)
         for adapter in adapters:
             if adapter.parameters:
-                shifts_by_class.setdefault(type(adapter.shift), []).append(adapter.shift)
+                shifts_by_class[type(adapter.shift)].append(adapter.shift)
         for shift_class, shifts in shifts_by_class.items():
             shift_class.after_step_of_all(shifts)
     due = _due_periods(optimizer, {adapter.period for adapter in adapters}, count=first)
@@ -132,27 +126,21 @@ def _due_periods(optimizer: Optimizer, periods: set[Any], count: bool) -> set[An
     return steps | (periods & {1})
 
 
-def _with_penalties(
-    closure: Callable[[], Any], optimizer: Optimizer, adapters: list[_TrainedAdapter]
-) -> Callable[[], Any]:
+def _with_penalties(closure: Callable[[], Any], optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Any:
     # A closure clears and recomputes the gradients, so the penalties are added after each of its calls.
-    def with_penalties() -> Any:
-        loss = closure()
-        penalty = _add_penalties(optimizer, adapters)
-        return loss if penalty is None or loss is None else loss + penalty
-
-    return with_penalties
+    loss, penalty = closure(), _add_penalties(optimizer, adapters)
+    return loss if penalty is None or loss is None else loss + penalty
 
 
 @torch.enable_grad()
 def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Tensor | None:
     """Add the gradients of all penalties to `.grad`. Return the sum of the penalties, or None without penalties."""
     terms = [term for adapter in adapters if (term := adapter.shift.penalty()) is not None]
-    pairs_by_weight: dict[float, list[OrthogonalPair]] = {}
+    pairs_by_weight: dict[float, list[OrthogonalPair]] = defaultdict(list)
     for adapter in adapters:
         rule = adapter.constraint and adapter.constraint.orthogonality
         if rule and rule.penalty:
-            pairs_by_weight.setdefault(rule.penalty, []).append(adapter.pair())
+            pairs_by_weight[rule.penalty].append(adapter.pair())
     for weight, pairs in pairs_by_weight.items():
         terms += [weight * term for term in overlap(pairs)]
     terms = [term for term in terms if term.requires_grad]
@@ -165,8 +153,5 @@ def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Ten
         if cast(Tensor | None, gradient) is None:
             continue
         scaled = gradient if scale is None else gradient * scale.to(gradient.device)
-        if parameter.grad is None:
-            parameter.grad = scaled
-        else:
-            parameter.grad.add_(scaled)
+        parameter.grad = scaled if parameter.grad is None else parameter.grad.add_(scaled)
     return total.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -46,7 +46,7 @@ class PromptScope:
         Raises:
             ActshiftError: if the prompt is unknown.
         """
-        if not self.running and not in_backward():
+        if not self.running and torch._C._current_graph_task_id() == -1:  # not in the backward pass either
             raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
         if self.tokens is None:
             assert self.inputs is not None
@@ -118,19 +118,14 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
         raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
     counts = torch.as_tensor(lengths)
     if counts.ndim != 1 or counts.is_floating_point() or counts.dtype == torch.bool or bool((counts < 0).any()):
-        raise ActshiftError(
-            f"lengths must be one whole number from 0 up for each row, such as [5, 7], got {lengths!r}."
-        )
+        raise ActshiftError(f"lengths must be a whole number from 0 up for each row, such as [5, 7], got {lengths!r}.")
     distinct = {id(layer.prompts): layer.prompts for layer in layers}.values()
     scopes = [scope for scope in distinct if isinstance(scope, PromptScope) and not scope.encoder]
-    before = [scope.lengths for scope in scopes]
-    for scope in scopes:
-        scope.lengths = counts
-    try:
+    with ExitStack() as stack:
+        for scope in scopes:
+            stack.callback(setattr, scope, "lengths", scope.lengths)
+            scope.lengths = counts
         yield
-    finally:
-        for scope, previous in zip(scopes, before, strict=True):
-            scope.lengths = previous
 
 
 @_eager
@@ -157,28 +152,16 @@ def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     if module.training and torch.is_grad_enabled():
         for tensor in _tensors_in(output):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                tensor.register_hook(_RestoreTokens(scope, scope.tokens))
+                tensor.register_hook(partial(_restore_tokens, scope, scope.tokens))
 
 
-class _RestoreTokens:
-    """Backward hook on a model's outputs. A second forward pass may have replaced the tokens of the first."""
-
-    def __init__(self, scope: PromptScope, tokens: TokenPositions | None) -> None:
-        self.scope, self.tokens = scope, tokens
-
-    def __call__(self, gradient: Tensor) -> None:
-        self.scope.tokens = self.tokens
-
-
-def in_backward() -> bool:
-    """Return True if autograd runs this code, which it does to recompute checkpointed blocks."""
-    return torch._C._current_graph_task_id() != -1
+def _restore_tokens(scope: PromptScope, tokens: TokenPositions | None, gradient: Tensor) -> None:
+    scope.tokens = tokens  # a second forward pass may have replaced the tokens of the first
 
 
 def _scope_of(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:
     """Return the scope of a module; create it and register the hooks on the first call."""
-    scope = module.__dict__.get(SCOPE)
-    if scope is None:
+    if (scope := module.__dict__.get(SCOPE)) is None:
         scope = PromptScope(generative, encoder)
         setattr(module, SCOPE, scope)
         scope.handles.append(module.register_forward_pre_hook(begin_forward, with_kwargs=True))
@@ -194,28 +177,27 @@ def _tensors_in(output: Any) -> Iterator[Tensor]:
             yield from _tensors_in(value)
 
 
-def patch_generate(root: nn.Module, scope: PromptScope) -> None:
+def patch_generate(root: Any, scope: PromptScope) -> None:
     """Replace `root.generate` with one that stores its prompt in the scope while it runs.
 
     The attribute is set on the instance, so calls by a user, PEFT and trainers all use it.
     """
     own = root.__dict__.get("generate")
-    if not isinstance(own, _PatchedGenerate):
-        setattr(root, "generate", _PatchedGenerate(_generate, root, scope, own))  # noqa: B010
+    if not _is_patched(own):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
+        root.generate = partial(_generate, root, scope, own)
 
 
-def unpatch_generate(root: nn.Module) -> None:
+def unpatch_generate(root: Any) -> None:
     """Undo `patch_generate`."""
     own = root.__dict__.get("generate")
-    if isinstance(own, _PatchedGenerate):
+    if _is_patched(own):
         del root.generate
-        original = own.args[2]
-        if original is not None:
+        if (original := own.args[2]) is not None:
             root.generate = original
 
 
-class _PatchedGenerate(partial[Any]):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
-    pass
+def _is_patched(generate: Any) -> bool:
+    return getattr(generate, "func", None) is _generate
 
 
 def _generate(
@@ -226,10 +208,8 @@ def _generate(
         return generate(inputs, *args, **kwargs)
     ids = inputs if inputs is not None else kwargs.get("input_ids")
     mask = kwargs.get("attention_mask")
-    if mask is None:
-        mask = _mask_without_padding(root, ids, args, kwargs)
-        if mask is not None and not bool(mask.all()):
-            kwargs["attention_mask"] = mask
+    if mask is None and (mask := _mask_without_padding(root, ids, args, kwargs)) is not None and not bool(mask.all()):
+        kwargs["attention_mask"] = mask
     if mask is None:
         embeds = kwargs.get("inputs_embeds")
         mask = torch.ones(embeds.shape[:2] if embeds is not None else (1, 1))
@@ -254,6 +234,4 @@ def _mask_without_padding(
 
     pad, end = setting("pad_token_id"), setting("eos_token_id")
     ends = torch.as_tensor(end).flatten().tolist() if end is not None else []
-    if pad is None or pad in ends:
-        return torch.ones_like(ids)
-    return (ids != pad).long()
+    return torch.ones_like(ids) if pad is None or pad in ends else (ids != pad).long()

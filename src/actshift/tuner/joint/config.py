@@ -53,24 +53,18 @@ class JointConfig(SteeringConfig):
 
     def __post_init__(self) -> None:
         """Check both halves."""
-        if self.steering is None:
-            self.steering = SteeringConfig()
-        if isinstance(self.steering, dict):
-            self.steering = SteeringConfig(**self.steering)
-        if not isinstance(cast(Any, self.steering), SteeringConfig) or isinstance(self.steering, JointConfig):
-            raise ActshiftError(
-                f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {self.steering!r}."
-            )
+        steering: Any = SteeringConfig() if self.steering is None else self.steering
+        self.steering = steering = SteeringConfig(**steering) if isinstance(steering, dict) else steering
+        if not isinstance(steering, SteeringConfig) or isinstance(steering, JointConfig):
+            raise ActshiftError(f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {steering!r}.")
         if isinstance(self.orthogonality, dict):
             self.orthogonality = Orthogonality.from_dict(self.orthogonality)
         if not isinstance(cast(Any, self.orthogonality), Orthogonality | None):
             raise ActshiftError(f"orthogonality must be Orthogonality(…) or None, got {self.orthogonality!r}.")
         if not self.target_modules and not self.target_parameters:
-            raise ActshiftError(
-                'JointConfig needs target_modules for its LoRA half: "all-linear" (the default) or a list of names. '
-                "For steering alone, use SteeringConfig."
-            )
-        self.blocks = self.blocks or self.steering.blocks
+            allowed = '"all-linear" (the default) or a list of names. For steering alone, use SteeringConfig'
+            raise ActshiftError(f"JointConfig needs target_modules for its LoRA half: {allowed}.")
+        self.blocks = self.blocks or steering.blocks
         super().__post_init__()
 
     @property

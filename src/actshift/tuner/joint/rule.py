@@ -121,17 +121,14 @@ def constrain(
         if host.layer in writers and host.site in CONSTRAINED_SITES:
             modules = [_lora_layer(model, output) for output in writers[host.layer]]
             layer_at(host).constraints[adapter_name] = Constraint(config.rule, modules, host.width)
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
-    if config.rule is not None and not on_meta:
+    if config.rule is not None and not any(parameter.is_meta for parameter in model.parameters()):
         enforce(model, adapter_name)
 
 
 def _check_constrainable(target: Target, rule: Orthogonality) -> None:
     if target.host.site not in CONSTRAINED_SITES:
-        raise _no_rule(
-            f"the rule applies to {' and '.join(CONSTRAINED_SITES)}, and this adapter steers {target.host.site}",
-            "Steer one of these sites",
-        )
+        sites = " and ".join(CONSTRAINED_SITES)
+        raise _no_rule(f"it applies to {sites}, and this adapter steers {target.host.site}", "Steer one of these sites")
     shift = build_shift(target)
     for constrained, tensors, verb in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
         if constrained and not tensors:
@@ -142,16 +139,11 @@ def _check_constrainable(target: Target, rule: Orthogonality) -> None:
 def _check_covered(layers: list[int], writers: Writers, example: OutputMap) -> None:
     if not writers:
         field = "target_parameters" if example.parameter else "target_modules"
-        raise _no_rule(
-            f"there is nothing to be orthogonal to, as no steered block has LoRA on its MLP output map, {example.name}",
-            f"Add it to {field}",
-        )
+        missing = f"no steered block has LoRA on its MLP output map, {example.name}"
+        raise _no_rule(f"there is nothing to be orthogonal to, as {missing}", f"Add it to {field}")
     if free := [str(layer) for layer in layers if layer not in writers]:
-        warnings.warn(
-            f"The orthogonality rule does not apply to blocks {', '.join(free)}: they have no LoRA on their MLP output "
-            "map.",
-            stacklevel=2,
-        )
+        blocks = f"blocks {', '.join(free)}: they have no LoRA on their MLP output map"
+        warnings.warn(f"The orthogonality rule does not apply to {blocks}.", stacklevel=2)
 
 
 def _check_rank_leaves_room(config: JointConfig, writers: Writers) -> None:
@@ -159,12 +151,9 @@ def _check_rank_leaves_room(config: JointConfig, writers: Writers) -> None:
     for layer, maps in writers.items():
         experts = [len(output.module.get_parameter(output.parameter)) if output.parameter else 1 for output in maps]
         columns = config.r * sum(experts)
-        if columns >= maps[0].width:
-            raise _no_rule(
-                f"LoRA of rank {config.r} on the MLP output maps of block {layer} can write {columns} directions of "
-                f"{maps[0].width}, so no direction is left",
-                "Lower r, remove the experts from target_parameters",
-            )
+        if columns >= (width := maps[0].width):
+            problem = f"LoRA on the MLP output maps of block {layer} can write {columns} directions of {width}"
+            raise _no_rule(problem, "Lower r, remove the experts from target_parameters")
 
 
 def _no_rule(problem: str, fix: str) -> ActshiftError:
