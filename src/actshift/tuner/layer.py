@@ -14,6 +14,7 @@ from actshift.adapters import Shift
 from actshift.adapters.functional import add_shift, add_shift_memory_efficient
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
+from actshift.tuner.checkpoint import Shape
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
@@ -173,6 +174,16 @@ def steer_input(host: nn.Module, args: tuple[Any, ...]) -> Any:
 def build_shift(target: Target) -> Shift:
     """Return the fresh module that computes the shift of an intervention at its host."""
     return target.intervention.adapter.build(target.host.width, target.host.heads)
+
+
+def tensor_shapes(targets: Sequence[Target]) -> dict[str, Shape]:
+    """Return shapes of the tensors that an adapter makes at its hosts, by the name they are saved under."""
+    with torch.device("meta"):
+        return {
+            f"{target.host.name}.{child_of(target.host)}{CONTAINER}{name}": tuple(tensor.shape)
+            for target in targets
+            for name, tensor in build_shift(target).state_dict().items()
+        }
 
 
 def child_of(host: Host) -> str:

@@ -9,16 +9,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
-import torch
+from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.model import _adapter_names_pre_forward_hook
-from peft.tuners.tuners_utils import (
-    BaseTunerLayer,
-    _ExcludedModule,
-    _maybe_include_all_linear_layers,
-    set_adapter,
-    set_requires_grad,
-)
 from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
@@ -33,16 +26,7 @@ from actshift.tuner.controls import set_strength, strength
 from actshift.tuner.intervention import Target, targets
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
-from actshift.tuner.layer import (
-    BASE_ROW,
-    CONTAINER,
-    EVERYWHERE,
-    SteeringLayer,
-    build_shift,
-    child_of,
-    layer_at,
-    steering_layers,
-)
+from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
 from actshift.tuner.prompt_scope import install_prompt_scopes, remove_prompt_scopes
 from actshift.tuner.traversal import hide_other_adapters, modules_around_adapters
 
@@ -59,9 +43,7 @@ class SteeringModel(LoraModel):
     strength = strength
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        """Attach an adapter to the model.
-
-        Everything is resolved and checked first.
+        """Attach an adapter to the model; everything is resolved and checked first.
 
         Raises:
             ActshiftError: if the config does not fit the model, which then stays unchanged.
@@ -83,16 +65,16 @@ class SteeringModel(LoraModel):
             if isinstance(config, JointConfig):
                 wrapped = targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
-            if any(intervention.positions != EVERYWHERE for intervention in config.all_interventions):
+            if any(intervention.positions.where != "all" for intervention in config.all_interventions):
                 install_prompt_scopes(model)
 
     def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
         steered = targets(model, config.all_interventions, config.blocks)
         size = (len(find_blocks(model, config.blocks)), resolve(model, layers=[0], blocks=config.blocks)[0].width)
-        shapes, writers = _steering_shapes(steered), {}
+        shapes, writers = tensor_shapes(steered), {}
         if isinstance(config, JointConfig):
-            _maybe_include_all_linear_layers(config, model)
+            tuners_utils._maybe_include_all_linear_layers(config, model)
             adapts = partial(self._adapts_weights, config)
             writers = find_writers(model, config, steered, adapts)
             shapes |= _lora_shapes(model, config, adapts)
@@ -103,7 +85,7 @@ class SteeringModel(LoraModel):
     def _adapts_weights(self, config: SteeringConfig, key: str) -> bool:
         """Return True if the LoRA half of a joint adapter adapts the module called `key`."""
         match: Any = isinstance(config, JointConfig) and super()._check_target_module_exists(config, key)
-        return bool(match) and not isinstance(match, _ExcludedModule)
+        return bool(match) and not isinstance(match, tuners_utils._ExcludedModule)
 
     def _check_target_module_exists(self, peft_config: Any, key: str) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         return key in self._targets or self._adapts_weights(peft_config, key)
@@ -112,35 +94,30 @@ class SteeringModel(LoraModel):
         return peft_config  # without target_modules, LoraModel would adapt q and v
 
     def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        config: Any,
-        adapter_name: str,
-        target: Any,
-        target_name: str,
-        parent: Any,
-        current_key: str,
-        **kwargs: Any,
+        self, config: Any, adapter_name: str, target: Any, name: str, parent: Any, current_key: str, **kwargs: Any
     ) -> None:
         if kwargs.get("parameter_name") or self._adapts_weights(config, current_key):
             below = [child for child in target.children() if isinstance(child, SteeringLayer)]
-            super()._create_and_replace(config, adapter_name, target, target_name, parent, current_key, **kwargs)
-            wrapper = getattr(parent, target_name)
+            super()._create_and_replace(config, adapter_name, target, name, parent, current_key, **kwargs)
+            wrapper = getattr(parent, name)
             for layer in below if wrapper is not target else ():  # steering must include what LoRA adds
                 layer.detach_from_host()
                 layer.attach_to(wrapper)
         for steered in self._targets.get(current_key, ()):
-            host = replace(steered.host, module=getattr(parent, target_name))
+            host = replace(steered.host, module=getattr(parent, name))
             layer_at(host).update_layer(adapter_name, steered)
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Activate one adapter or several, in a time that does not depend on how many others are attached."""
-        layers = cast(Any, self.tuner_layer_cls)
-        set_adapter(self._around_adapters(), adapter_name, inference_mode=inference_mode, layer_cls=layers)
+        layers: Any = self.tuner_layer_cls
+        tuners_utils.set_adapter(self._around_adapters(), adapter_name, inference_mode=inference_mode, layer_cls=layers)
         self.active_adapter = adapter_name
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
         """Make adapters trainable or freeze them, even inactive ones."""
-        set_requires_grad(self._around_adapters(), adapter_names=adapter_names, requires_grad=requires_grad)
+        tuners_utils.set_requires_grad(
+            self._around_adapters(), adapter_names=adapter_names, requires_grad=requires_grad
+        )
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter. If it was active, another one is activated, as in PEFT."""
@@ -226,10 +203,8 @@ class SteeringModel(LoraModel):
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise ActshiftError, because a weighted sum of steering adapters is not a steering adapter."""
-        raise ActshiftError(
-            "add_weighted_adapter cannot combine steering adapters into one; activate several with "
-            "model.base_model.set_adapter([...]) and weigh each with model.set_strength(s, adapter_name=...)."
-        )
+        several = "model.base_model.set_adapter([...]) and model.set_strength(s, adapter_name=...)"
+        raise ActshiftError(f"add_weighted_adapter cannot combine steering adapters; activate several: {several}.")
 
 
 def _check_fits(
@@ -245,8 +220,8 @@ def _check_fits(
         if None not in trained_on and trained_on != size:
             raise ActshiftError(
                 f"This adapter is for a model with {config.num_blocks} blocks of width {config.d_model}, and "
-                f"{type(model).__name__} has {size[0]} of width {size[1]}; load it on its base model "
-                f"{config.base_model_name_or_path!r}."
+                f"{type(model).__name__} has {size[0]} of width {size[1]}; load it on "
+                f"{config.base_model_name_or_path or 'its base model'}."
             )
     if adapter_name in {part for name in shapes for part in name.split(".")}:
         clash = "names of the model's tensors contain it; choose another name"
@@ -257,16 +232,6 @@ def _check_fits(
         modules = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in saved]
         experts = config.stored.shapes if config.target_parameters else ()  # `_lora_shapes` does not predict these
         config.stored.check_fits(shapes, [*own, *modules, *experts])
-
-
-def _steering_shapes(targets: list[Target]) -> dict[str, Shape]:
-    """Return shapes of the tensors that an adapter makes at its hosts, by the name they are saved under."""
-    with torch.device("meta"):
-        return {
-            f"{target.host.name}.{child_of(target.host)}{CONTAINER}{name}": tuple(tensor.shape)
-            for target in targets
-            for name, tensor in build_shift(target).state_dict().items()
-        }
 
 
 def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
@@ -280,7 +245,7 @@ def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], 
             continue
         ranks: dict[str, int] = config.rank_pattern or {}
         rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
-        layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        layer = module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module
         if isinstance(layer, nn.Linear):
             d_in, d_out = layer.in_features, layer.out_features
         elif isinstance(layer, Conv1D):
