@@ -15,14 +15,11 @@ from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
 from actshift.tuner.intervention import Intervention, interventions_from
 
-PEFT_TYPE = "ACTSHIFT"
-"""PEFT's name for the method. transformers finds an adapter's tensors by this word in their names ("actshift")."""
-
+PEFT_TYPE = "ACTSHIFT"  # transformers finds an adapter's tensors by this word in their names ("actshift")
 FORMAT = 1
 PEFT_FIELDS = (*(item.name for item in fields(PeftConfig)), "modules_to_save")
 WRITTEN_FIELDS = ("blocks", "format", "d_model", "num_blocks")
-SHORTHAND = ("adapter", "site", "layers", "positions")
-"""The fields of a single intervention, which a config also takes directly."""
+SHORTHAND = ("adapter", "site", "layers", "positions")  # fields of a single intervention, also taken directly
 
 
 @dataclass

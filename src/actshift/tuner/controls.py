@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -21,7 +21,7 @@ from actshift.files import check_new_folder
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
 
-Half = Literal["weights", "activations", "both"]
+HALVES = ("weights", "activations", "both")
 
 
 def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
@@ -82,9 +82,8 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
     >>> model = attach(load_base()[0], JointConfig(r=2))
     >>> set_halves(model, "weights")
     """
-    if which not in get_args(Half):
-        hint = did_you_mean(which, get_args(Half))
-        raise ActshiftError(f"There is no half {which!r}{hint}; use {', '.join(get_args(Half))}.")
+    if which not in HALVES:
+        raise ActshiftError(f"There is no half {which!r}{did_you_mean(which, HALVES)}; use {', '.join(HALVES)}.")
     halves = joint_layers(model)
     joint = set.intersection(*({name for layer in half for name in _adapter_names(layer)} for half in halves.values()))
     active = {name for half in halves.values() for layer in half for name in layer.active_adapters}
@@ -146,11 +145,9 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
 
 def joint_layers(model: nn.Module) -> dict[str, list[BaseTunerLayer]]:
     """Return the layers of each half of a model: LoRA layers as "weights", steering layers as "activations"."""
-    modules = list(model.modules())
-    return {
-        "weights": [module for module in modules if isinstance(module, LoraLayer)],
-        "activations": [module for module in modules if isinstance(module, SteeringLayer)],
-    }
+    classes: dict[str, type] = {"weights": LoraLayer, "activations": SteeringLayer}
+    modules: list[Any] = list(model.modules())
+    return {half: [module for module in modules if isinstance(module, kind)] for half, kind in classes.items()}
 
 
 def parameter_groups(
@@ -195,8 +192,7 @@ def _adapter_names(layer: BaseTunerLayer) -> set[str]:
     return {name for container in layer.adapter_layer_names for name in getattr(layer, container)}
 
 
-def _half_of(tensor: str) -> Half:
-    """Return the half that a saved tensor belongs to, by its name; a classifier's head belongs to both."""
+def _half_of(tensor: str) -> str:
     if CONTAINER in tensor:
         return "activations"
-    return "weights" if ".lora_" in tensor else "both"
+    return "weights" if ".lora_" in tensor else "both"  # a classifier's head belongs to both

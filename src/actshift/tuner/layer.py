@@ -19,7 +19,7 @@ from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
 from actshift.tuner.row_adapters import ActiveAdapter, RowAdapters, apply_shift, usable_factors
-from actshift.tuner.traversal import all_adapters, device_and_dtype, modules_around_adapters
+from actshift.tuner.traversal import all_adapters, modules_around_adapters
 
 CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # a module can be steered at both ends: BERT's o_proj also ends its branch
@@ -47,7 +47,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.constraints: dict[str, Constraint] = {}
         self.trainable: set[str] = set()
         self.row_adapters: RowAdapters | None = None
-        self.prompts: Any = None  # the PromptScope or GeneratedScope that tells which tokens are steered
+        self.prompts: Any = None  # a PromptScope or GeneratedScope, once an adapter steers only some tokens
         self.attach_to(host.module)
         watch(self)
 
@@ -118,7 +118,6 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         ]
 
     def _mask(self, positions: Positions, x: Tensor) -> Tensor:
-        assert self.prompts is not None  # installed with the first adapter that steers only some tokens
         return self.prompts.mask_for(positions, x)
 
     def steer_rows(self, names: Sequence[str] | None) -> None:
@@ -140,9 +139,13 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
                 (self.trainable.add if requires_grad else self.trainable.discard)(name)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        host_device, dtype = device_and_dtype(self._host[0])
+        modules = [module for _, module in modules_around_adapters(self._host[0])]
+        own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+        device = device or (own[0].device if own else torch.device("cpu"))
+        # Quantised weights are integers, so the first floating-point parameter determines the dtype.
+        dtype = next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
         if adapter_name in self.lora_steer:
-            self.lora_steer[adapter_name].to(device=device or host_device, dtype=dtype)
+            self.lora_steer[adapter_name].to(device=device, dtype=dtype)
 
     @property
     def weight(self) -> Tensor:

@@ -20,8 +20,7 @@ from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import PEFT_TYPE, SteeringConfig
 from actshift.tuner.intervention import Intervention
 
-LORA = "LORA"
-"""PEFT's name for LoRA."""
+LORA = "LORA"  # PEFT's name
 
 
 def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "default") -> PeftModel:
@@ -166,8 +165,8 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
     """
     config = getattr(model, "peft_config", {}).get(adapter_name)
     if not isinstance(model, PeftModel) or config is None:
-        lacks = f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}"
-        raise ActshiftError(f"{lacks}; attach one first.")
+        lacking = f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}"
+        raise ActshiftError(f"{lacking}; attach one first.")
     saved = read_config(source)
     assert saved.stored is not None  # set by read_config
     interventions: Sequence[Intervention] = getattr(config, "all_interventions", ())
@@ -175,10 +174,8 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
     for adapter in (intervention.adapter for intervention in saved.all_interventions):
         if _without_init(adapter) not in known:
             here = ", ".join(dict.fromkeys(repr(intervention.adapter) for intervention in interventions))
-            raise ActshiftError(
-                f"This adapter cannot start from {source}: the saved one is {adapter!r}, and this one is "
-                f"{here or 'no steering adapter'}; use the same adapter for both."
-            )
+            differ = f"the saved one is {adapter!r}, and this one is {here or 'no steering adapter'}"
+            raise ActshiftError(f"This adapter cannot start from {source}: {differ}; use the same adapter for both.")
     own = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     for name, shape in saved.stored.shapes.items():
         tensor = own.get(PEFT_PREFIX + name)

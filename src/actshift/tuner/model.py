@@ -115,9 +115,7 @@ class SteeringModel(LoraModel):
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
         """Make adapters trainable or freeze them, even inactive ones."""
-        tuners_utils.set_requires_grad(
-            self._around_adapters(), adapter_names=adapter_names, requires_grad=requires_grad
-        )
+        tuners_utils.set_requires_grad(self._around_adapters(), adapter_names, requires_grad)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter. If it was active, another one is activated, as in PEFT."""

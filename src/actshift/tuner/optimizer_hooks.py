@@ -87,11 +87,9 @@ class _TrainedAdapter:
 
     @property
     def period(self) -> Any:
-        """How often the rule projects (`Constraint.period`), or None for never."""
         return self.constraint.period if self.constraint else None
 
     def pair(self) -> OrthogonalPair:
-        """Return both sides of the constraint, without the rows of frozen parameters."""
         assert self.constraint is not None
         rows = [rows for rows in self.constraint.rows(self.shift) if _parameter_of(rows).requires_grad]
         return OrthogonalPair(rows, self.columns)

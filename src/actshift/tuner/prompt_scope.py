@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,7 @@ from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPo
 from actshift.tuner.layer import steering_layers
 
 SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _eager(function: F) -> F:
-    return cast(F, torch.compiler.disable(function))  # the values change with each call and must not be compiled in
+_eager: Any = torch.compiler.disable  # for values that change with each call and must not be compiled in
 
 
 class PromptScope:
@@ -67,20 +63,19 @@ def install_prompt_scopes(root: nn.Module) -> None:
 
     `root` is the model that a user calls, without its PEFT wrapper. Call again after adding layers.
     """
-    layers = steering_layers(root).values()
-    config = getattr(root, "config", None)
-    if getattr(config, "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
-        encoder = cast(nn.Module, cast(Any, root).get_encoder())
-        scope, inside = _scope_of(encoder, encoder=True), {id(module) for module in encoder.modules()}
-        decoder = GeneratedScope()
-        for layer in layers:
-            layer.prompts = scope if id(layer) in inside else decoder
+    layers = steering_layers(root)
+    if getattr(getattr(root, "config", None), "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
+        encoder: nn.Module = cast(Any, root).get_encoder()
+        scope, prompt_layers = _scope_of(encoder, encoder=True), set(steering_layers(encoder).values())
+        generated = GeneratedScope()
+        for layer in layers.values():
+            layer.prompts = scope if layer in prompt_layers else generated
         return
     can_generate: Any = getattr(root, "can_generate", lambda: False)
     scope = _scope_of(root, generative=bool(can_generate()))
     if scope.generative:
         patch_generate(root, scope)
-    for layer in layers:
+    for layer in layers.values():
         layer.prompts = scope
 
 
@@ -119,10 +114,9 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
     counts = torch.as_tensor(lengths)
     if counts.ndim != 1 or counts.is_floating_point() or counts.dtype == torch.bool or bool((counts < 0).any()):
         raise ActshiftError(f"lengths must be a whole number from 0 up for each row, such as [5, 7], got {lengths!r}.")
-    distinct = {id(layer.prompts): layer.prompts for layer in layers}.values()
-    scopes = [scope for scope in distinct if isinstance(scope, PromptScope) and not scope.encoder]
+    scopes = {layer.prompts for layer in layers if isinstance(layer.prompts, PromptScope)}
     with ExitStack() as stack:
-        for scope in scopes:
+        for scope in [scope for scope in scopes if not scope.encoder]:
             stack.callback(setattr, scope, "lengths", scope.lengths)
             scope.lengths = counts
         yield

@@ -81,10 +81,8 @@ class RowAdapters:
         encoder sees each prompt once, but the names are already repeated for the beams.
         """
         if count % self.batch and self.batch % count:
-            raise ActshiftError(
-                f"adapter_names has {self.batch} entries for a batch of {count} rows; give one name for each row "
-                f"('__base__' for no adapter)."
-            )
+            problem = f"adapter_names has {self.batch} entries for a batch of {count} rows"
+            raise ActshiftError(f"{problem}; give one name for each row ('__base__' for no adapter).")
         if count % len(self.names) == 0:
             return None
         return [row * (self.batch // count) // self.run for row in range(count)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -32,19 +31,6 @@ def modules_around_adapters(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             if child is not None and key not in adapters
         ]
         stack.extend(reversed(children))
-
-
-def device_and_dtype(host: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Return the device and dtype of a host's own parameters; CPU and float32 if it has none.
-
-    The first floating-point parameter determines the dtype, because quantised weights are integers.
-
-    >>> device_and_dtype(nn.Linear(1, 1).half())
-    (device(type='cpu'), torch.float16)
-    """
-    own = [parameter for _, module in modules_around_adapters(host) for parameter in module.parameters(recurse=False)]
-    device = own[0].device if own else torch.device("cpu")
-    return device, next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
 
 
 class _VisibleAdapter(dict[str, Any]):

@@ -69,8 +69,8 @@ class JointConfig(SteeringConfig):
 
     @property
     def rule(self) -> Orthogonality | None:
-        """The orthogonality rule in its typed form."""
-        return cast(Orthogonality | None, self.orthogonality)  # since __post_init__
+        """`orthogonality`, which `__post_init__` has converted."""
+        return cast(Orthogonality | None, self.orthogonality)
 
     def _set_interventions(self) -> None:
         self.all_interventions = cast(SteeringConfig, self.steering).all_interventions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +59,7 @@ class Constraint:
         return rows
 
 
-@dataclass(frozen=True, eq=False)
-class OrthogonalPair:
+class OrthogonalPair(NamedTuple):
     """The two sides of a constraint: each tensor of `rows [n, d]` should be orthogonal to all `columns [d, r]`."""
 
     rows: list[Tensor]
