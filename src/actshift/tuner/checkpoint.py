@@ -42,10 +42,9 @@ class Checkpoint:
         foreign = [name for name in self.shapes if allowed.isdisjoint(accumulate(name.split("."), "{}.{}".format))]
         for names, problem in ((missing, "lacks"), (foreign, "holds the foreign")):
             if names:
-                raise ActshiftError(
-                    f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r} ({len(names)} "
-                    "in all); use the base model and the adapter_config.json it was trained with."
-                )
+                unfit = f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}"
+                fix = "use the base model and the adapter_config.json it was trained with"
+                raise ActshiftError(f"{unfit} ({len(names)} in all); {fix}.")
         for name, shape in expected.items():
             if self.shapes[name] != shape:
                 stored = f"tensor {name!r} has shape {list(self.shapes[name])}, and the model needs {list(shape)}"

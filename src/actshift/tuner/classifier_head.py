@@ -17,8 +17,7 @@ from actshift.model_head import CAUSAL, CLASSIFIERS, Head, TaskType, head_of, la
 from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import fetch, read_checkpoint, read_json
 
-METRICS = "metrics.json"
-"""The file in which a run of actshift stores the names of the classes. Adapters from elsewhere do not have it."""
+METRICS = "metrics.json"  # in which a run of actshift stores the names of the classes
 
 
 def train_whole_head(model: nn.Module, config: LoraConfig) -> None:

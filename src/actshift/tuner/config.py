@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
 
 from peft import LoraConfig, PeftConfig
 from peft.utils.peft_types import PeftType
@@ -49,6 +49,8 @@ class SteeringConfig(LoraConfig):
     [-2, -1]
     """
 
+    own_fields: ClassVar[tuple[str, ...]] = (*PEFT_FIELDS, "rank", "init", *SHORTHAND, "interventions", *WRITTEN_FIELDS)
+
     rank: int | None = None
     init: str | None = None
     adapter: Adapter | dict[str, Any] | None = None
@@ -62,29 +64,20 @@ class SteeringConfig(LoraConfig):
     num_blocks: int | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
-        """Create the config and refuse unknown fields: PEFT would turn the TypeError of `__init__` into a warning.
-
-        PEFT reads every actshift file with this class, so a file with the field `steering` becomes a JointConfig here.
-        """
+        """Refuse unknown fields, of which PEFT would only warn. A file with the field `steering` is a JointConfig."""
         if cls is SteeringConfig and "steering" in kwargs:
-            cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields())
-        allowed, inherited = cls.own_fields(), {item.name: item for item in fields(cls)}
+            cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields)
+        factories = {item.name: item.default_factory for item in fields(cls) if item.default_factory is not MISSING}
         for name, value in kwargs.items():
-            if name not in allowed and (name not in inherited or value != _default(inherited[name])):
+            default = factories[name]() if name in factories else getattr(cls, name, MISSING)
+            if name not in cls.own_fields and value != default:
                 raise ActshiftError(
-                    f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, allowed)}; allowed are "
-                    f"{', '.join(allowed)}. If a newer actshift wrote the file: pip install -U actshift."
+                    f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, cls.own_fields)}; allowed are "
+                    f"{', '.join(cls.own_fields)}. If a newer actshift wrote the file: pip install -U actshift."
                 )
         return object.__new__(cls)
 
-    @classmethod
-    def own_fields(cls) -> list[str]:
-        """Return the names of the fields that this class accepts; it inherits more."""
-        names = [item.name for item in fields(cls)]
-        return [name for name in names if name in PEFT_FIELDS or name not in LoraConfig.__dataclass_fields__]
-
     def __post_init__(self) -> None:
-        """Check every field, and convert shorthand and stored forms to typed ones."""
         if self.format != FORMAT:
             newer = f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}"
             raise ActshiftError(f"{newer}. A newer actshift wrote it: pip install -U actshift.")
@@ -119,10 +112,6 @@ class SteeringConfig(LoraConfig):
         """Return the interventions ready for JSON; a single one is written as its own fields."""
         stored = [intervention.to_dict() for intervention in self.all_interventions]
         return stored[0] if len(stored) == 1 else {"interventions": stored}
-
-
-def _default(item: Field[Any]) -> Any:
-    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _with_shorthand(adapter: Any, low_rank: dict[str, Any]) -> Any:

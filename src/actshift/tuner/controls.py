@@ -38,9 +38,8 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
     """
-    number: Any = strength
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ActshiftError(f"strength must be a finite number such as 0.5, got {number!r}.")
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+        raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
     layers = steering_layers(model).values()
     names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
     for layer in layers:

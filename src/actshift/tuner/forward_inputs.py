@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -100,11 +101,14 @@ class ForwardInputs:
     generate: GeneratePrompt | None  # the prompt of the running `generate` call
 
     def __post_init__(self) -> None:
-        """Read the shape, and the length of the KV cache before the forward pass extends it."""
         ids, embeds = self.arguments.get("input_ids"), self.arguments.get("inputs_embeds")
         tokens: Tensor | None = embeds if ids is None else ids
         self.shape = None if tokens is None else (tokens.shape[0], tokens.shape[1])  # None for images and audio
-        self.past = _cached_tokens(self.arguments.get("past_key_values", self.arguments.get("cache_params")))
+        # The length of the KV cache is read before the forward pass extends it.
+        cache = self.arguments.get("past_key_values", self.arguments.get("cache_params"))
+        self.past: int | None = 0 if cache is None else None
+        with suppress(AttributeError, ValueError):  # no cache, or the state of a recurrent model, which has no length
+            self.past = int(cast(Any, cache).get_seq_length())
 
     def tokens(self, x: Tensor) -> TokenPositions:
         """Return the positions of the tokens; without input tokens, `x [batch, seq, d]` determines their shape.
@@ -113,7 +117,12 @@ class ForwardInputs:
             ActshiftError: if the end of the prompts is unknown.
         """
         if self.shape is None:
-            self.shape = self._shape_of(x)
+            # The attention mask of an audio model covers samples, not hidden states.
+            mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
+            if x.ndim != 3 or mask_shape != x.shape[:2]:
+                problem = f"the model is called without input_ids and passes {list(x.shape)} to the adapter"
+                raise unknown_prompt(problem, "Choose another site")
+            self.shape = (x.shape[0], x.shape[1])
         if self.past is None:
             raise unknown_prompt("the cache of this model has no number of tokens", "Set use_cache=False")
         if given := [name for name in PACKED if self.arguments.get(name) is not None]:
@@ -127,20 +136,10 @@ class ForwardInputs:
             self._check_not_packed(index)
             length = self._prompt_length(index, attended)
         if self.lengths is not None:
-            if batch % len(self.lengths):
-                raise ActshiftError(
-                    f"prompt_lengths gives {len(self.lengths)} lengths for {batch} rows; give one for each row."
-                )
-            length = self.lengths.to(index.device).repeat_interleave(batch // len(self.lengths))[:, None]
+            if batch % (count := len(self.lengths)):
+                raise ActshiftError(f"prompt_lengths gives {count} lengths for {batch} rows; give one for each row.")
+            length = self.lengths.to(index.device).repeat_interleave(batch // count)[:, None]
         return TokenPositions(index, length, self.trains)
-
-    def _shape_of(self, x: Tensor) -> tuple[int, int]:
-        # The attention mask of an audio model covers samples, not hidden states.
-        mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
-        if x.ndim != 3 or mask_shape != x.shape[:2]:
-            problem = f"the model is called without input_ids and passes {list(x.shape)} to the adapter"
-            raise unknown_prompt(problem, "Choose another site")
-        return x.shape[0], x.shape[1]
 
     def _attended(self, shape: tuple[int, int], past: int, device: torch.device) -> Tensor:
         """Return which tokens are attended, `[batch, past + seq]` bool."""
@@ -184,16 +183,6 @@ class ForwardInputs:
             fix = "Pass labels or use `with actshift.prompt_lengths(model, [5, 7])`, call model.eval() if all is prompt"
             raise unknown_prompt("a model in training mode is called without labels", fix)
         return total
-
-
-def _cached_tokens(cache: Any) -> int | None:
-    """Return the number of tokens in a KV cache, or None if the cache does not know it."""
-    if cache is None:
-        return 0
-    try:
-        return int(cache.get_seq_length())
-    except (AttributeError, ValueError):  # the state of a recurrent model has no length
-        return None
 
 
 def _packed(evidence: str) -> ActshiftError:

@@ -34,7 +34,6 @@ class Intervention:
     positions: Positions = field(default_factory=Positions)
 
     def __post_init__(self) -> None:
-        """Check every field, and convert stored forms to typed ones."""
         forms: Any = (
             ("adapter", Adapter, adapter_from_dict, "an adapter such as LowRank(rank=8) or Vector()"),
             ("positions", Positions, Positions.from_dict, "a Positions such as Positions.prompt()"),
@@ -46,7 +45,12 @@ class Intervention:
                 raise ActshiftError(f"{name} must be {example}, got {value!r} of type {type(value).__name__}.")
             object.__setattr__(self, name, value)
         check_site(self.site)
-        object.__setattr__(self, "layers", _indices(self.layers))
+        layers: Any = self.layers
+        if layers is not None:
+            if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
+                allowed = "a list or range of block indices such as [0, 1] or range(-4, 0), or None for all"
+                raise ActshiftError(f"layers must be {allowed}; got {layers!r}.")
+            object.__setattr__(self, "layers", tuple(layers))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields ready for JSON, in the form that `interventions_from` reads."""
@@ -85,10 +89,8 @@ def targets(model: nn.Module, interventions: Iterable[Intervention], blocks: str
         host = target.host
         target.intervention.adapter.check_shape(host.width, host.heads)
         if (host.name, host.at_input) in taken:
-            raise ActshiftError(
-                f"Two interventions steer {host.site} of block {host.layer} ({host.name}), and an adapter can have one "
-                "there; remove one, or load it as a second adapter."
-            )
+            place = f"{host.site} of block {host.layer} ({host.name})"
+            raise ActshiftError(f"Two interventions steer {place}; remove one, or load it as a second adapter.")
         taken.add((host.name, host.at_input))
     return resolved
 
@@ -108,21 +110,11 @@ def interventions_from(values: Any) -> tuple[Intervention, ...]:
     interventions: list[Intervention] = []
     for value in cast(Sequence[Any], values):
         if isinstance(value, dict):
-            for name in value:
-                if name not in allowed:
-                    hint = f"{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}."
-                    raise ActshiftError(f"Unknown field {name!r} of an intervention{hint}")
+            if unknown := [name for name in value if name not in allowed]:
+                hint = f"{did_you_mean(unknown[0], allowed)}; allowed are {', '.join(allowed)}."
+                raise ActshiftError(f"Unknown field {unknown[0]!r} of an intervention{hint}")
             value = Intervention(**value)
         if not isinstance(value, Intervention):
             raise ActshiftError(f"interventions holds {value!r}, which is not an Intervention.")
         interventions.append(value)
     return tuple(interventions)
-
-
-def _indices(layers: Any) -> tuple[int, ...] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
-        allowed = "a list or range of block indices such as [0, 1] or range(-4, 0), or None for all"
-        raise ActshiftError(f"layers must be {allowed}; got {layers!r}.")
-    return tuple(layers)

@@ -91,9 +91,7 @@ def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", t
 
 
 def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default") -> PeftModel:
-    """Return the model with the adapter saved in folder or hub repository `source`, active and frozen.
-
-    It may be a steering, joint or LoRA adapter.
+    """Return the model with the steering, joint or LoRA adapter in folder or hub repository `source`, active, frozen.
 
     Raises:
         ActshiftError: if `source` holds no such adapter, it is damaged or does not fit the model, or the model has
@@ -132,8 +130,7 @@ def read_config(source: str, **hub: Any) -> SteeringConfig:
     Raises:
         ActshiftError: if `source` holds no steering adapter, or one of its files is damaged.
     """
-    peft_type = read_json(source, **hub)["peft_type"]
-    if peft_type != PEFT_TYPE:
+    if (peft_type := read_json(source, **hub)["peft_type"]) != PEFT_TYPE:
         raise ActshiftError(f"{source} holds an adapter of type {peft_type!r}, not a steering adapter of actshift.")
     return cast(SteeringConfig, SteeringConfig.from_pretrained(source, **hub))
 
@@ -181,10 +178,9 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
         tensor = own.get(PEFT_PREFIX + name)
         if tensor is None or tuple(tensor.shape) != shape:
             here = "none of that name" if tensor is None else f"one of shape {list(tensor.shape)}"
-            raise ActshiftError(
-                f"This adapter cannot start from {source}: the file holds {name} of shape {list(shape)}, and the "
-                f"adapter has {here}; steer at least the same blocks, at the same site, of the same base model."
-            )
+            differ = f"the file holds {name} of shape {list(shape)}, and the adapter has {here}"
+            fix = "steer at least the same blocks, at the same site, of the same base model"
+            raise ActshiftError(f"This adapter cannot start from {source}: {differ}; {fix}.")
     set_peft_model_state_dict(model, own | load_file(saved.stored.path), adapter_name=adapter_name)
     return tuple(saved.stored.shapes)
 

@@ -141,7 +141,12 @@ class SteeringModel(LoraModel):
         if names is None:
             yield
             return
-        self._check_rows(names)
+        if self.training:
+            raise ActshiftError("adapter_names works in evaluation only; call model.eval() first.")
+        unknown = sorted(set(names) - set(self.peft_config) - {BASE_ROW})
+        if unknown or not names:
+            known = ", ".join([*self.peft_config, BASE_ROW])
+            raise ActshiftError(f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of {known}.")
         rows = [name for name in names for _ in range(kwargs.get("num_beams") or 1)]
         select_adapters = partial(_adapter_names_pre_forward_hook, adapter_names=rows)
         with ExitStack() as stack:
@@ -153,14 +158,6 @@ class SteeringModel(LoraModel):
                     stack.callback(module.register_forward_pre_hook(select_adapters, with_kwargs=True).remove)
             yield
 
-    def _check_rows(self, names: Sequence[str]) -> None:
-        if self.training:
-            raise ActshiftError("adapter_names works in evaluation only; call model.eval() first.")
-        unknown = sorted(set(names) - set(self.peft_config) - {BASE_ROW})
-        if unknown or not names:
-            known = ", ".join([*self.peft_config, BASE_ROW])
-            raise ActshiftError(f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of {known}.")
-
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
         if CONTAINER in key:  # PEFT expects the adapter's name in the second-to-last place
@@ -171,11 +168,7 @@ class SteeringModel(LoraModel):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Rename saved tensors to the model's names.
-
-        Raises:
-            ActshiftError: for missing and foreign tensors; PEFT would only warn.
-        """
+        """Rename saved tensors to the model's names; missing and foreign ones are errors, and PEFT would only warn."""
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         present = {name.removeprefix(PEFT_PREFIX) for name in mapped}
         known = {name.removeprefix(PEFT_PREFIX) for name in model.state_dict()}
@@ -187,10 +180,9 @@ class SteeringModel(LoraModel):
         return mapped
 
     def _check_merge_allowed(self) -> NoReturn:
-        raise ActshiftError(
-            "Steering adapters cannot be merged: they change the residual stream, and no weight matrix produces it. "
-            "To merge the LoRA half of a joint adapter, save it alone: actshift.save_half(model, 'weights', folder)."
-        )
+        problem = "Steering adapters cannot be merged: no weight matrix produces what they add to the residual stream"
+        fix = "To merge the LoRA half of a joint adapter, save it alone: actshift.save_half(model, 'weights', folder)"
+        raise ActshiftError(f"{problem}. {fix}.")
 
     def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
         model = cast(nn.Module, super()._unload_and_optionally_merge(merge, *args, **kwargs))
@@ -208,35 +200,27 @@ class SteeringModel(LoraModel):
 def _check_fits(
     model: nn.Module, adapter_name: str, config: SteeringConfig, shapes: Mapping[str, Shape], size: tuple[int, int]
 ) -> None:
-    """Check that an adapter with tensors of these shapes fits a model of `size` (blocks, width).
-
-    If the config was read from a file, the model's head and size and the stored tensors must match.
-    """
-    if config.stored is not None:
-        check_head(model, config.task_type)
-        trained_on = (config.num_blocks, config.d_model)
-        if None not in trained_on and trained_on != size:
-            raise ActshiftError(
-                f"This adapter is for a model with {config.num_blocks} blocks of width {config.d_model}, and "
-                f"{type(model).__name__} has {size[0]} of width {size[1]}; load it on "
-                f"{config.base_model_name_or_path or 'its base model'}."
-            )
+    """Check that an adapter with tensors of these shapes fits a model of `size` (blocks, width)."""
     if adapter_name in {part for name in shapes for part in name.split(".")}:
         clash = "names of the model's tensors contain it; choose another name"
         raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {clash}.")
-    if config.stored is not None:
-        own = [name for name, _ in model.named_parameters()]
-        saved = tuple(config.modules_to_save or ())
-        modules = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in saved]
-        experts = config.stored.shapes if config.target_parameters else ()  # `_lora_shapes` does not predict these
-        config.stored.check_fits(shapes, [*own, *modules, *experts])
+    if config.stored is None:
+        return
+    check_head(model, config.task_type)
+    if None not in (config.num_blocks, config.d_model) and size != (config.num_blocks, config.d_model):
+        trained = f"This adapter is for a model with {config.num_blocks} blocks of width {config.d_model}"
+        present = f"{type(model).__name__} has {size[0]} of width {size[1]}"
+        base = config.base_model_name_or_path or "its base model"
+        raise ActshiftError(f"{trained}, and {present}; load it on {base}.")
+    own = [name for name, _ in model.named_parameters()]
+    saved = tuple(config.modules_to_save or ())
+    modules = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in saved]
+    experts = config.stored.shapes if config.target_parameters else ()  # `_lora_shapes` does not predict these
+    config.stored.check_fits(shapes, [*own, *modules, *experts])
 
 
 def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
-    """Return shapes of the tensors that the LoRA half makes in linear maps, by name.
-
-    LoRA on embeddings and experts is checked while it is loaded.
-    """
+    """Return shapes of the tensors that LoRA makes in linear maps, by name. Other modules are checked on loading."""
     shapes: dict[str, Shape] = {}
     for name, module in model.named_modules():
         if not adapts(name) or CONTAINER in name or ".base_layer" in name:

@@ -1,9 +1,7 @@
 """Global torch hooks that add penalties before every optimiser step and enforce constraints after it.
 
-torch calls them around each `optimizer.step()`, so no trainer needs a callback. Before the step, the penalties of the
-adapters are added to the gradients, which is also correct with gradient accumulation. After the step, the adapters
-restore their constraints (`Shift.after_step`) and the orthogonality rule is enforced. Only parameters that this
-optimiser trains are changed.
+torch calls them around each `optimizer.step()`, so no trainer needs a callback. Penalties are added to the gradients,
+which is also correct with gradient accumulation. Only parameters that this optimiser trains are changed.
 """
 
 from __future__ import annotations
@@ -22,10 +20,8 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 from actshift.adapters import Shift
 from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, overlap, project
 
+# Key of the step count in the first parameter group. The state dict saves it, so a resumed run continues the count.
 STEPS = "actshift_steps"
-"""Key of the step count of an optimiser, for a rule that projects every k steps. It is kept in the first parameter
-group, which the optimiser's state dict saves, so a resumed run continues the count."""
-
 
 _layers: WeakValueDictionary[int, Any] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
 _stepping: WeakSet[Optimizer] = WeakSet()  # a subclass that calls super().step() runs the hooks twice
@@ -82,8 +78,7 @@ class _TrainedAdapter:
     shift: Shift
     columns: list[Tensor]
     constraint: Constraint | None
-    parameters: list[Tensor]
-    """The parameters of the shift that the optimiser trains; empty if it trains only the LoRA-B matrices."""
+    parameters: list[Tensor]  # those of the shift that the optimiser trains; empty if it trains only LoRA-B matrices
 
     @property
     def period(self) -> Any:

@@ -69,7 +69,6 @@ PATCHES = (
         "transformers tells forward which tokens are the prompt.",
     ),
 )
-"""All patches: the changed object, the function that changes it, the reason, and the condition for removing it."""
 
 
 def check_peft_version() -> None:

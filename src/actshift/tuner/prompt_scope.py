@@ -81,12 +81,15 @@ def install_prompt_scopes(root: nn.Module) -> None:
 
 def remove_prompt_scopes(root: nn.Module) -> None:
     """Undo `install_prompt_scopes`."""
-    for module in root.modules():
-        scope = module.__dict__.pop(SCOPE, None)
-        if scope is not None:
-            unpatch_generate(module)
-            for handle in scope.handles:
-                handle.remove()
+    for module in cast(Any, root).modules():
+        if (scope := module.__dict__.pop(SCOPE, None)) is None:
+            continue
+        for handle in scope.handles:
+            handle.remove()
+        if _is_patched(generate := module.__dict__.get("generate")):
+            del module.generate
+            if (original := generate.args[2]) is not None:
+                module.generate = original
     for layer in steering_layers(root).values():
         layer.prompts = None
 
@@ -127,12 +130,10 @@ def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     """Forward pre-hook: store the model's inputs. Nothing is computed until a layer asks for a mask."""
     scope: PromptScope = module.__dict__[SCOPE]
     if getattr(module, "_is_replica", False):
-        raise ActshiftError(
-            "Positions do not work with torch.nn.DataParallel, whose threads share the state of the prompt; run one "
-            "process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)."
-        )
+        fix = "run one process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)"
+        raise ActshiftError(f"Positions do not work with torch.nn.DataParallel, whose threads share state; {fix}.")
     if args:
-        kwargs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        kwargs = dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
     trains = scope.generative and module.training and torch.is_grad_enabled()
     scope.inputs = ForwardInputs(kwargs, scope.generative, trains, scope.lengths, scope.generate)
     scope.tokens, scope.running = None, True
@@ -181,28 +182,17 @@ def patch_generate(root: Any, scope: PromptScope) -> None:
         root.generate = partial(_generate, root, scope, own)
 
 
-def unpatch_generate(root: Any) -> None:
-    """Undo `patch_generate`."""
-    own = root.__dict__.get("generate")
-    if _is_patched(own):
-        del root.generate
-        if (original := own.args[2]) is not None:
-            root.generate = original
-
-
 def _is_patched(generate: Any) -> bool:
     return getattr(generate, "func", None) is _generate
 
 
-def _generate(
-    root: Any, scope: PromptScope, original: Any, inputs: Tensor | None = None, *args: Any, **kwargs: Any
-) -> Any:
+def _generate(root: Any, scope: PromptScope, original: Any, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
     generate = original or partial(type(root).generate, root)
     if scope.generate is not None:  # in assisted generation the model drafts its own candidates with `generate`
         return generate(inputs, *args, **kwargs)
     ids = inputs if inputs is not None else kwargs.get("input_ids")
     mask = kwargs.get("attention_mask")
-    if mask is None and (mask := _mask_without_padding(root, ids, args, kwargs)) is not None and not bool(mask.all()):
+    if mask is None and (mask := _default_mask(root, ids, args, kwargs)) is not None and not bool(mask.all()):
         kwargs["attention_mask"] = mask
     if mask is None:
         embeds = kwargs.get("inputs_embeds")
@@ -214,9 +204,7 @@ def _generate(
         scope.generate = None
 
 
-def _mask_without_padding(
-    root: Any, ids: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor | None:
+def _default_mask(root: Any, ids: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """Return the default attention mask of transformers: it excludes padding tokens that are not end-of-text tokens."""
     if ids is None or ids.shape[1] == 0:
         return None

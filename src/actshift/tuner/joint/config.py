@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from peft import LoraConfig
 
@@ -14,8 +14,7 @@ from actshift.tuner.config import PEFT_FIELDS, WRITTEN_FIELDS, SteeringConfig
 LORA_FIELDS = tuple(
     "r lora_alpha lora_dropout target_modules target_parameters exclude_modules layers_to_transform layers_pattern "
     "rank_pattern alpha_pattern use_rslora fan_in_fan_out init_lora_weights".split()
-)
-"""The fields of LoRA that a JointConfig takes. Variants such as DoRA are not tested together with steering."""
+)  # without variants such as DoRA, which are not tested together with steering
 
 
 @dataclass
@@ -42,17 +41,13 @@ class JointConfig(SteeringConfig):
     'read'
     """
 
+    own_fields: ClassVar = (*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS)
+
     target_modules: list[str] | str | None = "all-linear"
     steering: SteeringConfig | dict[str, Any] | None = None
     orthogonality: Orthogonality | dict[str, Any] | None = field(default_factory=Orthogonality)
 
-    @classmethod
-    def own_fields(cls) -> list[str]:
-        """Return the names of the fields that this class accepts; it inherits more."""
-        return [*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS]
-
     def __post_init__(self) -> None:
-        """Check both halves."""
         steering: Any = SteeringConfig() if self.steering is None else self.steering
         self.steering = steering = SteeringConfig(**steering) if isinstance(steering, dict) else steering
         if not isinstance(steering, SteeringConfig) or isinstance(steering, JointConfig):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from actshift.adapters import Shift
 from actshift.orthogonality import Orthogonality, parseval_frame, project_away
 
-MAX_BATCH_ELEMENTS = 2**23
-"""Number of elements of B to process in one batch. With 128 experts in a layer, all of B would take gigabytes."""
+MAX_BATCH_ELEMENTS = 2**23  # of B, in one batch: with 128 experts in a layer, all of B would take gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +27,7 @@ class Constraint:
 
     orthogonality: Orthogonality | None
     writers: Sequence[nn.Module]
-    width: int | None = None
-    """d, if needed to tell which LoRA matrix writes to the residual stream; PEFT swaps them for Llama-4's experts."""
+    width: int | None = None  # d, to tell which LoRA matrix writes to it: PEFT swaps them for Llama-4's experts
 
     @property
     def period(self) -> int | Literal["epoch"] | None:
