@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from sys import intern
 from typing import Any, cast
@@ -36,28 +37,18 @@ class Checkpoint:
         Raises:
             ActshiftError: for a missing tensor, one that is not allowed, or one of another shape.
         """
-        allowed = set(also_allowed)
+        allowed = {*expected, *also_allowed}
         missing = [name for name in expected if name not in self.shapes]
-        foreign = [name for name in self.shapes if name not in expected and not _is_within(name, allowed)]
+        foreign = [name for name in self.shapes if allowed.isdisjoint(accumulate(name.split("."), "{}.{}".format))]
         for names, problem in ((missing, "lacks"), (foreign, "holds the foreign")):
             if names:
-                more = f" and {len(names) - 1} more" if names[1:] else ""
-                raise ActshiftError(
-                    f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}{more}; "
-                    "use the base model and the adapter_config.json it was trained with."
-                )
+                unfit = f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}"
+                fix = "use the base model and the adapter_config.json it was trained with"
+                raise ActshiftError(f"{unfit} ({len(names)} in all); {fix}.")
         for name, shape in expected.items():
             if self.shapes[name] != shape:
-                raise ActshiftError(
-                    f"{self.path} does not fit this model: tensor {name!r} has shape {list(self.shapes[name])}, "
-                    f"and the model needs {list(shape)}; use the base model it was trained on."
-                )
-
-
-def _is_within(name: str, modules: set[str]) -> bool:
-    """Return True if `name` or one of its parents is among the `modules`."""
-    parts = name.split(".")
-    return any(".".join(parts[:end]) in modules for end in range(1, len(parts) + 1))
+                stored = f"tensor {name!r} has shape {list(self.shapes[name])}, and the model needs {list(shape)}"
+                raise ActshiftError(f"{self.path} does not fit this model: {stored}; use the base model it is for.")
 
 
 def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Checkpoint:
@@ -73,9 +64,7 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
         with safe_open(path, framework="pt") as tensors:
             shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ActshiftError(
-            f"{path} is damaged and cannot be read ({error}); copy or train the adapter again."
-        ) from error
+        raise ActshiftError(f"{path} is damaged ({error}); copy or train the adapter again.") from error
     # Thousands of adapters have the same tensor names; interned, each is kept in memory once.
     return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
 
@@ -107,15 +96,12 @@ def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> s
         if not (folder / name).is_file():
             raise ActshiftError(f"{folder} is not an adapter: it holds no {name}.")
         return str(folder / name)
+    missing = f"No adapter at {source!r}: there is no such folder"
     try:
         return hf_hub_download(source, name, subfolder=subfolder, **hub)
     except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError
-        raise ActshiftError(
-            f"No adapter at {source!r}: there is no such folder, it is not in the cache, and the hub cannot be reached."
-        ) from error
+        raise ActshiftError(f"{missing}, it is not in the cache, and the hub cannot be reached.") from error
     except EntryNotFoundError as error:
         raise ActshiftError(f"The hub repository {source!r} is not an adapter: it holds no {name}.") from error
     except (OSError, ValueError) as error:
-        raise ActshiftError(
-            f"No adapter at {source!r}: there is no such folder, and the hub returned an error ({first_line(error)})."
-        ) from error
+        raise ActshiftError(f"{missing}, and the hub returned an error ({first_line(error)}).") from error

@@ -7,17 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
 from actshift.files import write_whole
 from actshift.model_head import CAUSAL, CLASSIFIERS, Head, TaskType, head_of, labels_of
+from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import fetch, read_checkpoint, read_json
 
-METRICS = "metrics.json"
-"""The file in which a run of actshift stores the names of the classes. Adapters from elsewhere do not have it."""
+METRICS = "metrics.json"  # in which a run of actshift stores the names of the classes
 
 
 def train_whole_head(model: nn.Module, config: LoraConfig) -> None:
@@ -38,7 +38,7 @@ def train_whole_head(model: nn.Module, config: LoraConfig) -> None:
     head = _head_modules(model)
     config.modules_to_save = list(dict.fromkeys([*(config.modules_to_save or ()), *head]))
     if config.target_modules == "all-linear":
-        linear = [name for name, module in _bare(model).named_modules() if isinstance(module, nn.Linear | Conv1D)]
+        linear = [name for name, module in unwrap(model).named_modules() if isinstance(module, nn.Linear | Conv1D)]
         config.target_modules = [name for name in linear if name.partition(".")[0] not in head]
 
 
@@ -50,10 +50,8 @@ def check_head(model: nn.Module, task_type: str | None) -> None:
     """
     head = head_of(model)
     if task_type in get_args(TaskType) and head not in (None, task_type):
-        raise ActshiftError(
-            f"This adapter was trained with the head {task_type}, and {type(_bare(model)).__name__} has {head}; load "
-            f"the base model with the head {task_type}."
-        )
+        trained = f"This adapter was trained with the head {task_type}, and {type(unwrap(model)).__name__} has {head}"
+        raise ActshiftError(f"{trained}; load the base model with the head {task_type}.")
 
 
 def share_head(model: nn.Module, other: nn.Module) -> None:
@@ -69,11 +67,9 @@ def share_head(model: nn.Module, other: nn.Module) -> None:
         return
     for name in _head_modules(model):
         try:
-            _bare(model).get_submodule(name).load_state_dict(_bare(other).get_submodule(name).state_dict())
+            unwrap(model).get_submodule(name).load_state_dict(unwrap(other).get_submodule(name).state_dict())
         except RuntimeError as error:
-            raise ActshiftError(
-                "The two models have different numbers of classes; use two versions of the same model."
-            ) from error
+            raise ActshiftError("The models have different numbers of classes; use versions of one model.") from error
 
 
 def saved_head(source: str) -> Head:
@@ -90,42 +86,32 @@ def saved_head(source: str) -> Head:
     """
     config = read_json(source)
     task_type: Any = config.get("task_type")
-    if task_type not in get_args(TaskType):
-        return CAUSAL
-    if not Head(task_type).classifies:
-        return Head(task_type)
+    if task_type not in CLASSIFIERS:
+        return Head(task_type) if task_type in get_args(TaskType) else CAUSAL
     modules = set(config.get("modules_to_save") or ())
     shapes = read_checkpoint(source).shapes
     sizes = [shape[0] for name, shape in shapes.items() if modules.intersection(name.split("."))]
     if not sizes:
         raise ActshiftError(f"{source} was trained to classify, but its file holds no classifier head; train it again.")
     classes = min(sizes)  # the last linear map has the fewest rows
-    labels = _saved_labels(source)
+    try:
+        values = json.loads(Path(fetch(source, METRICS)).read_text(encoding="utf-8"))
+    except (ActshiftError, ValueError):
+        values = {}
+    labels = tuple(values.get("head", {}).get("labels", ()))
     return Head(task_type, labels if len(labels) == classes else tuple(f"LABEL_{index}" for index in range(classes)))
 
 
 def name_classes(folder: Path, model: nn.Module) -> None:
     """Write the names of a classifier's classes to metrics.json in `folder`, from which `saved_head` reads them."""
-    head = Head(head_of(model) or "CAUSAL_LM")
-    if head.classifies:
-        head = Head(head.task_type, labels_of(_bare(model).config))
+    task_type = head_of(model)
+    if task_type in CLASSIFIERS:
+        head = Head(task_type, labels_of(unwrap(model).config))
         write_whole(folder / METRICS, json.dumps({"head": asdict(head)}) + "\n")
-
-
-def _saved_labels(source: str) -> tuple[str, ...]:
-    try:
-        values = json.loads(Path(fetch(source, METRICS)).read_text(encoding="utf-8"))
-    except (ActshiftError, ValueError):
-        return ()
-    return tuple(values.get("head", {}).get("labels", ()))
-
-
-def _bare(model: nn.Module) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _head_modules(model: nn.Module) -> list[str]:
     """Return the names of the children that have parameters, except the body of the model."""
-    bare = _bare(model)
+    bare = unwrap(model)
     body = getattr(bare, "base_model_prefix", "")
     return [name for name, module in bare.named_children() if name != body and any(True for _ in module.parameters())]

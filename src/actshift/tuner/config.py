@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
 
 from peft import LoraConfig, PeftConfig
 from peft.utils.peft_types import PeftType
@@ -15,14 +15,11 @@ from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
 from actshift.tuner.intervention import Intervention, interventions_from
 
-PEFT_TYPE = "ACTSHIFT"
-"""PEFT's name for the method. transformers finds an adapter's tensors by this word in their names ("actshift")."""
-
+PEFT_TYPE = "ACTSHIFT"  # transformers finds an adapter's tensors by this word in their names ("actshift")
 FORMAT = 1
 PEFT_FIELDS = (*(item.name for item in fields(PeftConfig)), "modules_to_save")
 WRITTEN_FIELDS = ("blocks", "format", "d_model", "num_blocks")
-SHORTHAND = ("adapter", "site", "layers", "positions")
-"""The fields of a single intervention, which a config also takes directly."""
+SHORTHAND = ("adapter", "site", "layers", "positions")  # fields of a single intervention, also taken directly
 
 
 @dataclass
@@ -52,6 +49,8 @@ class SteeringConfig(LoraConfig):
     [-2, -1]
     """
 
+    own_fields: ClassVar[tuple[str, ...]] = (*PEFT_FIELDS, "rank", "init", *SHORTHAND, "interventions", *WRITTEN_FIELDS)
+
     rank: int | None = None
     init: str | None = None
     adapter: Adapter | dict[str, Any] | None = None
@@ -65,35 +64,23 @@ class SteeringConfig(LoraConfig):
     num_blocks: int | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
-        """Create the config and refuse unknown fields: PEFT would turn the TypeError of `__init__` into a warning.
-
-        PEFT reads every actshift file with this class, so a file with the field `steering` becomes a JointConfig here.
-        """
+        """Refuse unknown fields, of which PEFT would only warn. A file with the field `steering` is a JointConfig."""
         if cls is SteeringConfig and "steering" in kwargs:
-            cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields())
-        inherited = {item.name: item for item in fields(cls)}
-        allowed = cls.own_fields()
+            cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields)
+        factories = {item.name: item.default_factory for item in fields(cls) if item.default_factory is not MISSING}
         for name, value in kwargs.items():
-            if name not in allowed and not (name in inherited and value == _default(inherited[name])):
+            default = factories[name]() if name in factories else getattr(cls, name, MISSING)
+            if name not in cls.own_fields and value != default:
                 raise ActshiftError(
-                    f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, allowed)}; allowed are "
-                    f"{', '.join(allowed)}. If a newer actshift wrote the file: pip install -U actshift."
+                    f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, cls.own_fields)}; allowed are "
+                    f"{', '.join(cls.own_fields)}. If a newer actshift wrote the file: pip install -U actshift."
                 )
         return object.__new__(cls)
 
-    @classmethod
-    def own_fields(cls) -> list[str]:
-        """Return the names of the fields that this class accepts; it inherits more."""
-        names = [item.name for item in fields(cls)]
-        return [name for name in names if name in PEFT_FIELDS or name not in LoraConfig.__dataclass_fields__]
-
     def __post_init__(self) -> None:
-        """Check every field, and convert shorthand and stored forms to typed ones."""
         if self.format != FORMAT:
-            raise ActshiftError(
-                f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}. "
-                "A newer actshift wrote it: pip install -U actshift."
-            )
+            newer = f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}"
+            raise ActshiftError(f"{newer}. A newer actshift wrote it: pip install -U actshift.")
         super().__post_init__()  # sets LoRA's peft_type
         self.peft_type = PeftType(PEFT_TYPE)
         self.all_interventions: tuple[Intervention, ...] = ()
@@ -101,16 +88,13 @@ class SteeringConfig(LoraConfig):
         self.stored: Checkpoint | None = None  # the tensors in the folder that the config was read from
 
     def _set_interventions(self) -> None:
-        direct: dict[str, Any] = {name: getattr(self, name) for name in (*SHORTHAND, "rank", "init")}
-        direct = {name: value for name, value in direct.items() if value is not None}
+        given: dict[str, Any] = {name: getattr(self, name) for name in (*SHORTHAND, "rank", "init")}
+        given = {name: value for name, value in given.items() if value is not None}
         if self.interventions is None:
-            adapter = _with_shorthand(direct.pop("adapter", None), direct.pop("rank", None), direct.pop("init", None))
-            self.all_interventions = (Intervention(adapter, **direct),)
-        elif direct:
-            raise ActshiftError(
-                f"interventions cannot be combined with {', '.join(direct)}: both say where and how to steer. Pass one "
-                "of the two."
-            )
+            low_rank = {name: given.pop(name) for name in ("rank", "init") if name in given}
+            self.all_interventions = (Intervention(_with_shorthand(given.pop("adapter", None), low_rank), **given),)
+        elif given:
+            raise ActshiftError(f"interventions cannot be combined with {', '.join(given)}; pass one of the two.")
         else:
             self.all_interventions = interventions_from(self.interventions)
         single = self.all_interventions[0] if len(self.all_interventions) == 1 else None
@@ -122,7 +106,7 @@ class SteeringConfig(LoraConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of adapter_config.json: the fields of PEFT and actshift, without LoRA's."""
-        return {**{name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)}, **self.steering_dict()}
+        return {name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)} | self.steering_dict()
 
     def steering_dict(self) -> dict[str, Any]:
         """Return the interventions ready for JSON; a single one is written as its own fields."""
@@ -130,18 +114,11 @@ class SteeringConfig(LoraConfig):
         return stored[0] if len(stored) == 1 else {"interventions": stored}
 
 
-def _default(item: Field[Any]) -> Any:
-    return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def _with_shorthand(adapter: Any, rank: int | None, init: str | None) -> Any:
-    shorthand: dict[str, Any] = {name: value for name, value in (("rank", rank), ("init", init)) if value is not None}
+def _with_shorthand(adapter: Any, low_rank: dict[str, Any]) -> Any:
     if adapter is None:
-        return LowRank(**shorthand)
-    for name, value in shorthand.items():
+        return LowRank(**low_rank)
+    for name, value in low_rank.items():
         if value != (adapter.get(name) if isinstance(adapter, dict) else getattr(adapter, name, None)):
-            raise ActshiftError(
-                f"{name}={value!r} contradicts adapter={adapter!r}. {name} is shorthand for LowRank({name}=…); pass it "
-                "in one place."
-            )
+            shorthand = f"{name} is shorthand for LowRank({name}=…); pass it in one place."
+            raise ActshiftError(f"{name}={value!r} contradicts adapter={adapter!r}. {shorthand}")
     return adapter

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -20,7 +21,7 @@ from actshift.files import check_new_folder
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
 
-Half = Literal["weights", "activations", "both"]
+HALVES = ("weights", "activations", "both")
 
 
 def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
@@ -37,19 +38,12 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
     """
-    number: Any = strength
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ActshiftError(f"strength must be a finite number such as 0.5, got {number!r}.")
-    layers = list(steering_layers(model).values())
-    known = sorted({name for layer in layers for name in layer.strength})
-    if not known:
-        raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
-    if adapter_name is not None and adapter_name not in known:
-        raise ActshiftError(f"There is no steering adapter {adapter_name!r}; there are {', '.join(known)}.")
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+        raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
+    layers = steering_layers(model).values()
+    names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
     for layer in layers:
-        for name in layer.strength:
-            if adapter_name in (None, name):
-                layer.strength[name] = float(strength)
+        layer.strength.update(dict.fromkeys(names & layer.strength.keys(), float(strength)))
 
 
 @contextmanager
@@ -66,14 +60,11 @@ def strength(model: nn.Module, strength: float, adapter_name: str | None = None)
     >>> halfway
     0.5
     """
-    layers = list(steering_layers(model).values())
-    before = [dict(layer.strength) for layer in layers]
-    set_strength(model, strength, adapter_name)
-    try:
+    with ExitStack() as stack:
+        for layer in steering_layers(model).values():
+            stack.callback(layer.strength.update, dict(layer.strength))
+        set_strength(model, strength, adapter_name)
         yield
-    finally:
-        for layer, previous in zip(layers, before, strict=True):
-            layer.strength.update(previous)
 
 
 def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) -> None:
@@ -90,18 +81,12 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
     >>> model = attach(load_base()[0], JointConfig(r=2))
     >>> set_halves(model, "weights")
     """
-    if which not in get_args(Half):
-        raise ActshiftError(
-            f"There is no half {which!r}{did_you_mean(which, get_args(Half))}; use {', '.join(get_args(Half))}."
-        )
+    if which not in HALVES:
+        raise ActshiftError(f"There is no half {which!r}{did_you_mean(which, HALVES)}; use {', '.join(HALVES)}.")
     halves = joint_layers(model)
     joint = set.intersection(*({name for layer in half for name in _adapter_names(layer)} for half in halves.values()))
-    if not joint:
-        raise ActshiftError(f"{type(model).__name__} carries no joint adapter; attach one with JointConfig first.")
-    if adapter_name is not None and adapter_name not in joint:
-        raise ActshiftError(f"There is no joint adapter {adapter_name!r}; there are {', '.join(sorted(joint))}.")
-    active = {name for half in halves.values() for layer in half for name in layer.active_adapters} & joint
-    for name in active if adapter_name is None else active & {adapter_name}:
+    active = {name for half in halves.values() for layer in half for name in layer.active_adapters}
+    for name in active & _select(model, joint, adapter_name, "joint"):
         for half, layers in halves.items():
             for layer in layers:
                 others = [other for other in layer.active_adapters if other != name]
@@ -121,14 +106,11 @@ def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Ite
     >>> with halves(model, "activations"):
     ...     pass
     """
-    layers = [layer for half in joint_layers(model).values() for layer in half]
-    before = [layer._active_adapter for layer in layers]
-    set_halves(model, which, adapter_name)
-    try:
+    with ExitStack() as stack:
+        for layer in itertools.chain(*joint_layers(model).values()):
+            stack.callback(setattr, layer, "_active_adapter", layer._active_adapter)
+        set_halves(model, which, adapter_name)
         yield
-    finally:
-        for layer, previous in zip(layers, before, strict=True):
-            layer._active_adapter = previous
 
 
 def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: str = "default") -> None:
@@ -162,11 +144,9 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
 
 def joint_layers(model: nn.Module) -> dict[str, list[BaseTunerLayer]]:
     """Return the layers of each half of a model: LoRA layers as "weights", steering layers as "activations"."""
-    modules = list(model.modules())
-    return {
-        "weights": [module for module in modules if isinstance(module, LoraLayer)],
-        "activations": [module for module in modules if isinstance(module, SteeringLayer)],
-    }
+    classes: dict[str, type] = {"weights": LoraLayer, "activations": SteeringLayer}
+    modules: list[Any] = list(model.modules())
+    return {half: [module for module in modules if isinstance(module, kind)] for half, kind in classes.items()}
 
 
 def parameter_groups(
@@ -198,12 +178,20 @@ def parameter_groups(
     return [{"params": group, "lr": rates[name], "name": name} for name, group in groups.items() if group]
 
 
+def _select(model: nn.Module, known: set[str], adapter_name: str | None, kind: str) -> set[str]:
+    """Return the known adapter of this name; None is all of them."""
+    if not known:
+        raise ActshiftError(f"{type(model).__name__} carries no {kind} adapter; attach or load one first.")
+    if adapter_name is not None and adapter_name not in known:
+        raise ActshiftError(f"There is no {kind} adapter {adapter_name!r}; there are {', '.join(sorted(known))}.")
+    return known if adapter_name is None else {adapter_name}
+
+
 def _adapter_names(layer: BaseTunerLayer) -> set[str]:
     return {name for container in layer.adapter_layer_names for name in getattr(layer, container)}
 
 
-def _half_of(tensor: str) -> Half:
-    """Return the half that a saved tensor belongs to, by its name; a classifier's head belongs to both."""
+def _half_of(tensor: str) -> str:
     if CONTAINER in tensor:
         return "activations"
-    return "weights" if ".lora_" in tensor else "both"
+    return "weights" if ".lora_" in tensor else "both"  # a classifier's head belongs to both

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,20 +39,16 @@ class TokenPositions:
         """
         if positions not in self.masks:
             if self.trains and positions.where in ("prompt", "ends") and not bool((self.length > 0).any()):
-                raise unknown_prompt(
-                    f"no row has a prompt (its first token is a target), so an adapter at {positions} learns nothing",
-                    f"Give prompt tokens the label {IGNORED}",
-                )
+                problem = f"no row has a prompt (its first token is a target), so {positions} steers nothing"
+                raise unknown_prompt(problem, f"Give prompt tokens the label {IGNORED}")
             self.masks[positions] = steered_tokens(positions, self.index, self.length)
         mask = self.masks[positions].to(x.device)
         if x.shape[:-1] == mask.shape:
             return mask[..., None]
         if x.ndim == 2 and x.shape[0] == mask.numel():  # OPT flattens batch and sequence before its MLP
             return mask.reshape(-1, 1)
-        raise unknown_prompt(
-            f"the model was called with {list(mask.shape)} tokens and passes {list(x.shape)} to the adapter",
-            "Choose another site",
-        )
+        problem = f"the model was called with {list(mask.shape)} tokens and passes {list(x.shape)} to the adapter"
+        raise unknown_prompt(problem, "Choose another site")
 
 
 @dataclass
@@ -77,25 +74,20 @@ class GeneratePrompt:
         index = token_index(self.attended)
         if past + seq > columns:
             index = torch.cat([index, length + torch.arange(past + seq - columns, device=length.device)], -1)
-        index = index[:, past : past + seq]
-        self._check_same_tokens(ids, past)
-        return index.repeat_interleave(batch // rows, 0), length.repeat_interleave(batch // rows, 0)
+        if ids is not None and self.ids is not None and not self._continues(self.ids, ids, past):
+            problem = "generate runs a forward pass over other tokens, which guidance_scale and token_healing do"
+            raise unknown_prompt(problem, "Do not use these settings")
+        index, repeats = index[:, past : past + seq], batch // rows
+        return index.repeat_interleave(repeats, 0), length.repeat_interleave(repeats, 0)
 
-    def _check_same_tokens(self, ids: Tensor | None, past: int) -> None:
-        # Classifier-free guidance and token healing run forward passes over tokens that are not the prompt's.
-        if ids is None or self.ids is None:
-            return
-        columns, width = self.attended.shape[1], self.ids.shape[1]
-        start, end = max(past, columns - width), min(past + ids.shape[1], columns)
+    def _continues(self, prompt: Tensor, ids: Tensor, past: int) -> bool:
+        columns = self.attended.shape[1]
+        offset = columns - prompt.shape[1]
+        start, end = max(past, offset), min(past + ids.shape[1], columns)
         if start >= end:
-            return
-        expected = self.ids[:, start - columns + width : end - columns + width].to(ids.device)
-        actual = ids[:, start - past : end - past]
-        if not torch.equal(expected.repeat_interleave(len(actual) // len(expected), 0), actual):
-            raise unknown_prompt(
-                "generate runs a forward pass over other tokens, which guidance_scale and token_healing do",
-                "Do not use these settings",
-            )
+            return True
+        expected, actual = prompt[:, start - offset : end - offset].to(ids.device), ids[:, start - past : end - past]
+        return torch.equal(expected.repeat_interleave(len(actual) // len(expected), 0), actual)
 
 
 @dataclass
@@ -109,27 +101,32 @@ class ForwardInputs:
     generate: GeneratePrompt | None  # the prompt of the running `generate` call
 
     def __post_init__(self) -> None:
-        """Read the shape, and the length of the KV cache before the forward pass extends it."""
         ids, embeds = self.arguments.get("input_ids"), self.arguments.get("inputs_embeds")
         tokens: Tensor | None = embeds if ids is None else ids
         self.shape = None if tokens is None else (tokens.shape[0], tokens.shape[1])  # None for images and audio
-        self.past = _cached_tokens(self.arguments.get("past_key_values", self.arguments.get("cache_params")))
+        # The length of the KV cache is read before the forward pass extends it.
+        cache = self.arguments.get("past_key_values", self.arguments.get("cache_params"))
+        self.past: int | None = 0 if cache is None else None
+        with suppress(AttributeError, ValueError):  # no cache, or the state of a recurrent model, which has no length
+            self.past = int(cast(Any, cache).get_seq_length())
 
     def tokens(self, x: Tensor) -> TokenPositions:
-        """Return the positions of the tokens.
-
-        If the model is called without tokens, the hidden states `x [batch, seq, d]` determine the shape.
+        """Return the positions of the tokens; without input tokens, `x [batch, seq, d]` determines their shape.
 
         Raises:
             ActshiftError: if the end of the prompts is unknown.
         """
         if self.shape is None:
-            self.shape = self._shape_of(x)
+            # The attention mask of an audio model covers samples, not hidden states.
+            mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
+            if x.ndim != 3 or mask_shape != x.shape[:2]:
+                problem = f"the model is called without input_ids and passes {list(x.shape)} to the adapter"
+                raise unknown_prompt(problem, "Choose another site")
+            self.shape = (x.shape[0], x.shape[1])
         if self.past is None:
             raise unknown_prompt("the cache of this model has no number of tokens", "Set use_cache=False")
-        for name in PACKED:
-            if self.arguments.get(name) is not None:
-                raise _packed(f"{name} is given")
+        if given := [name for name in PACKED if self.arguments.get(name) is not None]:
+            raise _packed(f"{given[0]} is given")
         batch, seq = self.shape
         if self.generate is not None:
             index, length = self.generate.locate(self.arguments.get("input_ids"), self.past, batch, seq)
@@ -139,22 +136,10 @@ class ForwardInputs:
             self._check_not_packed(index)
             length = self._prompt_length(index, attended)
         if self.lengths is not None:
-            if batch % len(self.lengths):
-                raise ActshiftError(
-                    f"prompt_lengths gives {len(self.lengths)} lengths for {batch} rows; give one for each row."
-                )
-            length = self.lengths.to(index.device).repeat_interleave(batch // len(self.lengths))[:, None]
+            if batch % (count := len(self.lengths)):
+                raise ActshiftError(f"prompt_lengths gives {count} lengths for {batch} rows; give one for each row.")
+            length = self.lengths.to(index.device).repeat_interleave(batch // count)[:, None]
         return TokenPositions(index, length, self.trains)
-
-    def _shape_of(self, x: Tensor) -> tuple[int, int]:
-        # The attention mask of an audio model covers samples, not hidden states.
-        mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
-        if x.ndim != 3 or mask_shape != x.shape[:2]:
-            raise unknown_prompt(
-                f"the model is called without input_ids or inputs_embeds and passes {list(x.shape)} to the adapter",
-                "Choose another site",
-            )
-        return x.shape[0], x.shape[1]
 
     def _attended(self, shape: tuple[int, int], past: int, device: torch.device) -> Tensor:
         """Return which tokens are attended, `[batch, past + seq]` bool."""
@@ -163,10 +148,8 @@ class ForwardInputs:
             return torch.ones(shape[0], total, dtype=torch.bool, device=device)
         if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] < total:
             actual = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-            raise unknown_prompt(
-                f"the attention_mask is {actual}",
-                f"Pass an attention_mask [batch, {total}] that covers all tokens so far",
-            )
+            fix = f"Pass an attention_mask [batch, {total}] that covers all tokens so far"
+            raise unknown_prompt(f"the attention_mask is {actual}", fix)
         if bool((mask > 1).any()):
             raise _packed("attention_mask numbers them")
         return (mask[:, :total] != 0).expand(shape[0], -1)
@@ -189,35 +172,19 @@ class ForwardInputs:
         labels = self.arguments.get("labels") if self.generative else None
         if labels is not None:
             if labels.shape != index.shape:
-                raise unknown_prompt(
-                    f"labels {list(labels.shape)} do not match the tokens {list(index.shape)}",
-                    "Pass one label for each token",
-                )
+                problem = f"labels {list(labels.shape)} do not match the tokens {list(index.shape)}"
+                raise unknown_prompt(problem, "Pass one label for each token")
             target = (labels.to(index.device) != IGNORED) & (index >= 0)
             first = index.gather(1, target.long().argmax(-1, keepdim=True))
             return torch.where(target.any(-1, keepdim=True), first, total)
         if self.past:
             return attended[:, : self.past].sum(-1, keepdim=True)
         if self.trains and self.lengths is None:
-            raise unknown_prompt(
-                "a model in training mode is called without labels",
-                "Pass labels or use `with actshift.prompt_lengths(model, [5, 7])`, call model.eval() if all is prompt",
-            )
+            fix = "Pass labels or use `with actshift.prompt_lengths(model, [5, 7])`, call model.eval() if all is prompt"
+            raise unknown_prompt("a model in training mode is called without labels", fix)
         return total
 
 
-def _cached_tokens(cache: Any) -> int | None:
-    """Return the number of tokens in a KV cache, or None if the cache does not know it."""
-    if cache is None:
-        return 0
-    try:
-        return int(cache.get_seq_length())
-    except (AttributeError, ValueError):  # the state of a recurrent model has no length
-        return None
-
-
 def _packed(evidence: str) -> ActshiftError:
-    return unknown_prompt(
-        f"rows of this batch contain several sequences ({evidence}), as in packing and padding-free training",
-        "Train with packing=False and padding_free=False",
-    )
+    problem = f"rows of this batch contain several sequences ({evidence})"
+    return unknown_prompt(problem, "Train with packing=False and padding_free=False")

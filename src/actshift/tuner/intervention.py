@@ -34,33 +34,29 @@ class Intervention:
     positions: Positions = field(default_factory=Positions)
 
     def __post_init__(self) -> None:
-        """Check every field, and convert stored forms to typed ones."""
-        adapter: Any = self.adapter
-        positions: Any = self.positions
-        adapter = adapter_from_dict(adapter) if isinstance(adapter, dict) else adapter
-        positions = Positions.from_dict(positions) if isinstance(positions, dict) else positions
-        if not isinstance(adapter, Adapter):
-            raise ActshiftError(
-                f"adapter must be an adapter such as LowRank(rank=8) or Vector(), got {adapter!r} "
-                f"of type {type(adapter).__name__}."
-            )
-        if not isinstance(positions, Positions):
-            raise ActshiftError(
-                f"positions must be a Positions such as Positions.prompt(), got {positions!r} "
-                f"of type {type(positions).__name__}."
-            )
-        check_site(self.site)
-        for name, value in (("adapter", adapter), ("positions", positions), ("layers", _indices(self.layers))):
+        forms: Any = (
+            ("adapter", Adapter, adapter_from_dict, "an adapter such as LowRank(rank=8) or Vector()"),
+            ("positions", Positions, Positions.from_dict, "a Positions such as Positions.prompt()"),
+        )
+        for name, typed, from_dict, example in forms:
+            value = getattr(self, name)
+            value = from_dict(value) if isinstance(value, dict) else value
+            if not isinstance(value, typed):
+                raise ActshiftError(f"{name} must be {example}, got {value!r} of type {type(value).__name__}.")
             object.__setattr__(self, name, value)
+        check_site(self.site)
+        layers: Any = self.layers
+        if layers is not None:
+            if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
+                allowed = "a list or range of block indices such as [0, 1] or range(-4, 0), or None for all"
+                raise ActshiftError(f"layers must be {allowed}; got {layers!r}.")
+            object.__setattr__(self, "layers", tuple(layers))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields ready for JSON, in the form that `interventions_from` reads."""
-        return {
-            "adapter": self.adapter.to_dict(),
-            "site": self.site,
-            "layers": None if self.layers is None else list(self.layers),
-            "positions": self.positions.to_dict(),
-        }
+        layers = None if self.layers is None else list(self.layers)
+        adapter, positions = self.adapter.to_dict(), self.positions.to_dict()
+        return {"adapter": adapter, "site": self.site, "layers": layers, "positions": positions}
 
 
 @dataclass(frozen=True)
@@ -93,10 +89,8 @@ def targets(model: nn.Module, interventions: Iterable[Intervention], blocks: str
         host = target.host
         target.intervention.adapter.check_shape(host.width, host.heads)
         if (host.name, host.at_input) in taken:
-            raise ActshiftError(
-                f"Two interventions steer {host.site} of block {host.layer} ({host.name}), and an adapter can have one "
-                "there; remove one, or load it as a second adapter."
-            )
+            place = f"{host.site} of block {host.layer} ({host.name})"
+            raise ActshiftError(f"Two interventions steer {place}; remove one, or load it as a second adapter.")
         taken.add((host.name, host.at_input))
     return resolved
 
@@ -116,25 +110,11 @@ def interventions_from(values: Any) -> tuple[Intervention, ...]:
     interventions: list[Intervention] = []
     for value in cast(Sequence[Any], values):
         if isinstance(value, dict):
-            for name in value:
-                if name not in allowed:
-                    raise ActshiftError(
-                        f"Unknown field {name!r} of an intervention{did_you_mean(name, allowed)}; allowed are "
-                        f"{', '.join(allowed)}."
-                    )
+            if unknown := [name for name in value if name not in allowed]:
+                hint = f"{did_you_mean(unknown[0], allowed)}; allowed are {', '.join(allowed)}."
+                raise ActshiftError(f"Unknown field {unknown[0]!r} of an intervention{hint}")
             value = Intervention(**value)
         if not isinstance(value, Intervention):
             raise ActshiftError(f"interventions holds {value!r}, which is not an Intervention.")
         interventions.append(value)
     return tuple(interventions)
-
-
-def _indices(layers: Any) -> tuple[int, ...] | None:
-    if layers is None:
-        return None
-    if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
-        raise ActshiftError(
-            f"layers must be a list or range of block indices such as [0, 1] or range(-4, 0), or None for all; "
-            f"got {layers!r}."
-        )
-    return tuple(layers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -14,25 +14,18 @@ from actshift.adapters import Shift
 from actshift.adapters.functional import add_shift, add_shift_memory_efficient
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
+from actshift.tuner.checkpoint import Shape
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
 from actshift.tuner.row_adapters import ActiveAdapter, RowAdapters, apply_shift, usable_factors
-from actshift.tuner.traversal import all_adapters, device_and_dtype, modules_around_adapters
+from actshift.tuner.traversal import all_adapters, modules_around_adapters
 
 CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # a module can be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # in tensor names, between the layer and the adapter
 EVERYWHERE = Positions.all()
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
-
-
-class Prompts(Protocol):
-    """Tells which tokens of the current forward pass are steered (implemented in `prompt_scope.py`)."""
-
-    def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
-        """Return a bool mask `[..., 1]` of the tokens of `x [..., d]` at these positions."""
-        ...
 
 
 class SteeringLayer(nn.Module, BaseTunerLayer):
@@ -54,23 +47,20 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.constraints: dict[str, Constraint] = {}
         self.trainable: set[str] = set()
         self.row_adapters: RowAdapters | None = None
-        self.prompts: Prompts | None = None
+        self.prompts: Any = None  # a PromptScope or GeneratedScope, once an adapter steers only some tokens
         self.attach_to(host.module)
         watch(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Register a copied or unpickled layer with the optimiser hooks."""
         super().__setstate__(state)
-        watch(self)
+        watch(self)  # a copied or unpickled layer
 
     def attach_to(self, module: nn.Module) -> None:
         """Become the child of a host, and register the forward hook that steers its output or input."""
         self._host = [module]  # in a list, because nn.Module would register the host as a child of this layer
         module.add_module(self.child, self)
-        if self.at_input:
-            self._hook = module.register_forward_pre_hook(steer_input, prepend=True)
-        else:
-            self._hook = module.register_forward_hook(steer, prepend=True)
+        register: Any = module.register_forward_pre_hook if self.at_input else module.register_forward_hook
+        self._hook = register(steer_input if self.at_input else steer, prepend=True)
 
     def detach_from_host(self) -> None:
         """Remove the hook and this layer from the host."""
@@ -79,11 +69,9 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, target: Target) -> None:
         """Add a fresh adapter with this name, on the device and in the dtype of the host."""
-        device, dtype = device_and_dtype(self._host[0])
-        shift = build_shift(target)
+        shift = self.lora_steer[adapter_name] = build_shift(target)
         if not any(parameter.is_meta for parameter in shift.parameters()):  # PEFT's low_cpu_mem_usage
-            shift = shift.to(device=device, dtype=dtype)
-        self.lora_steer[adapter_name] = shift
+            self._move_adapter_to_device_of_base_layer(adapter_name)
         self.strength[adapter_name] = 1.0
         self.positions[adapter_name] = target.intervention.positions
         self.trainable.add(adapter_name)  # a fresh adapter requires gradients until others are activated
@@ -106,8 +94,9 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
                 if torch.is_grad_enabled():
                     return add_shift_memory_efficient(x, factors, strength)
                 return add_shift(x, x, factors, strength)
-        adapters = self._active()
-        if adapters and self._host_recomputes():
+        adapters, host = self._active(), self._host[0]
+        if adapters and torch.is_grad_enabled() and host.training and getattr(host, "gradient_checkpointing", False):
+            # transformers checkpoints a block's `forward`, and hooks run outside of it.
             return checkpoint(self._steer, x, adapters, use_reentrant=False)
         return self._steer(x, adapters)
 
@@ -120,10 +109,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         return steered
 
     def _active(self, names: Sequence[str] | None = None) -> list[ActiveAdapter]:
-        """Return the adapters of these names (default: the active ones) that this layer has.
-
-        Adapters of strength 0 are left out, so the result is bit-identical to the base model.
-        """
+        """Return the adapters of these names (default: the active ones), without those of strength 0."""
         adapters = all_adapters(self.lora_steer)
         return [
             ActiveAdapter(name, adapters[name], self.strength[name], self.positions[name])
@@ -131,16 +117,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             if name in adapters and self.strength[name] != 0
         ]
 
-    def _host_recomputes(self) -> bool:
-        """Return True if the host is checkpointed, so the activations of the shift should be recomputed too.
-
-        transformers checkpoints a block's `forward`, and hooks run outside of it.
-        """
-        host = self._host[0]
-        return torch.is_grad_enabled() and host.training and getattr(host, "gradient_checkpointing", False)
-
     def _mask(self, positions: Positions, x: Tensor) -> Tensor:
-        assert self.prompts is not None  # installed with the first adapter that steers only some tokens
         return self.prompts.mask_for(positions, x)
 
     def steer_rows(self, names: Sequence[str] | None) -> None:
@@ -148,10 +125,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self.row_adapters = None if names is None else RowAdapters(names, self._active(list(dict.fromkeys(names))))
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """Activate adapters and make them trainable.
-
-        Only adapters that were trainable before are frozen. PEFT's method visits every adapter of the layer.
-        """
+        """Activate adapters and make them trainable; freeze only those that were trainable before."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         self.set_requires_grad([name for name in self.trainable if name not in names], False)
         self.set_requires_grad(names, not inference_mode)
@@ -165,9 +139,13 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
                 (self.trainable.add if requires_grad else self.trainable.discard)(name)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        host_device, dtype = device_and_dtype(self._host[0])
+        modules = [module for _, module in modules_around_adapters(self._host[0])]
+        own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
+        device = device or (own[0].device if own else torch.device("cpu"))
+        # Quantised weights are integers, so the first floating-point parameter determines the dtype.
+        dtype = next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
         if adapter_name in self.lora_steer:
-            self.lora_steer[adapter_name].to(device=device or host_device, dtype=dtype)
+            self.lora_steer[adapter_name].to(device=device, dtype=dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -182,12 +160,9 @@ def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     layer: Any = host._modules[CHILD]
     if isinstance(output, Tensor):
         return layer(output)
-    hidden = hidden_of(output)
-    if not isinstance(hidden, Tensor):
-        raise ActshiftError(
-            f"{type(host).__name__} returns a {type(output).__name__}. Steering needs a tensor, or a tuple that starts "
-            "with one; choose another site."
-        )
+    if not isinstance(hidden := hidden_of(output), Tensor):
+        returned = f"{type(host).__name__} returns a {type(output).__name__}"
+        raise ActshiftError(f"{returned}, not a tensor or a tuple that starts with one; choose another site.")
     return with_hidden(output, layer(hidden))
 
 
@@ -202,6 +177,16 @@ def steer_input(host: nn.Module, args: tuple[Any, ...]) -> Any:
 def build_shift(target: Target) -> Shift:
     """Return the fresh module that computes the shift of an intervention at its host."""
     return target.intervention.adapter.build(target.host.width, target.host.heads)
+
+
+def tensor_shapes(targets: Sequence[Target]) -> dict[str, Shape]:
+    """Return shapes of the tensors that an adapter makes at its hosts, by the name they are saved under."""
+    with torch.device("meta"):
+        return {
+            f"{target.host.name}.{child_of(target.host)}{CONTAINER}{name}": tuple(tensor.shape)
+            for target in targets
+            for name, tensor in build_shift(target).state_dict().items()
+        }
 
 
 def child_of(host: Host) -> str:

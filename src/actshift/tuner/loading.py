@@ -20,8 +20,7 @@ from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import PEFT_TYPE, SteeringConfig
 from actshift.tuner.intervention import Intervention
 
-LORA = "LORA"
-"""PEFT's name for LoRA."""
+LORA = "LORA"  # PEFT's name
 
 
 def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "default") -> PeftModel:
@@ -67,13 +66,8 @@ def lora_model(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     3072
     """
-    config = LoraConfig(
-        r=r,
-        lora_alpha=cast(int, alpha),  # LoraConfig accepts any number, despite its annotation
-        lora_dropout=dropout,
-        target_modules=list(targets) if targets else "all-linear",
-        task_type=task_type,
-    )
+    modules, scale = list(targets) if targets else "all-linear", cast(int, alpha)  # PEFT accepts any number
+    config = LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=modules, task_type=task_type)
     train_whole_head(model, config)
     try:
         return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))
@@ -97,9 +91,7 @@ def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", t
 
 
 def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default") -> PeftModel:
-    """Return the model with the adapter saved in folder or hub repository `source`, active and frozen.
-
-    It may be a steering, joint or LoRA adapter.
+    """Return the model with the steering, joint or LoRA adapter in folder or hub repository `source`, active, frozen.
 
     Raises:
         ActshiftError: if `source` holds no such adapter, it is damaged or does not fit the model, or the model has
@@ -138,8 +130,7 @@ def read_config(source: str, **hub: Any) -> SteeringConfig:
     Raises:
         ActshiftError: if `source` holds no steering adapter, or one of its files is damaged.
     """
-    peft_type = read_json(source, **hub)["peft_type"]
-    if peft_type != PEFT_TYPE:
+    if (peft_type := read_json(source, **hub)["peft_type"]) != PEFT_TYPE:
         raise ActshiftError(f"{source} holds an adapter of type {peft_type!r}, not a steering adapter of actshift.")
     return cast(SteeringConfig, SteeringConfig.from_pretrained(source, **hub))
 
@@ -171,34 +162,27 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
     """
     config = getattr(model, "peft_config", {}).get(adapter_name)
     if not isinstance(model, PeftModel) or config is None:
-        raise ActshiftError(
-            f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}; attach one first."
-        )
+        lacking = f"{type(model).__name__} has no adapter {adapter_name!r} to start from {source}"
+        raise ActshiftError(f"{lacking}; attach one first.")
     saved = read_config(source)
     assert saved.stored is not None  # set by read_config
-    _check_same_shifts(source, saved.all_interventions, getattr(config, "all_interventions", ()))
+    interventions: Sequence[Intervention] = getattr(config, "all_interventions", ())
+    known = [_without_init(intervention.adapter) for intervention in interventions]
+    for adapter in (intervention.adapter for intervention in saved.all_interventions):
+        if _without_init(adapter) not in known:
+            here = ", ".join(dict.fromkeys(repr(intervention.adapter) for intervention in interventions))
+            differ = f"the saved one is {adapter!r}, and this one is {here or 'no steering adapter'}"
+            raise ActshiftError(f"This adapter cannot start from {source}: {differ}; use the same adapter for both.")
     own = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     for name, shape in saved.stored.shapes.items():
         tensor = own.get(PEFT_PREFIX + name)
         if tensor is None or tuple(tensor.shape) != shape:
             here = "none of that name" if tensor is None else f"one of shape {list(tensor.shape)}"
-            raise ActshiftError(
-                f"This adapter cannot start from {source}: the file holds {name} of shape {list(shape)}, and the "
-                f"adapter has {here}; steer at least the same blocks, at the same site, of the same base model."
-            )
-    set_peft_model_state_dict(model, {**own, **load_file(saved.stored.path)}, adapter_name=adapter_name)
+            differ = f"the file holds {name} of shape {list(shape)}, and the adapter has {here}"
+            fix = "steer at least the same blocks, at the same site, of the same base model"
+            raise ActshiftError(f"This adapter cannot start from {source}: {differ}; {fix}.")
+    set_peft_model_state_dict(model, own | load_file(saved.stored.path), adapter_name=adapter_name)
     return tuple(saved.stored.shapes)
-
-
-def _check_same_shifts(source: str, saved: Sequence[Intervention], own: Sequence[Intervention]) -> None:
-    known = [_without_init(intervention.adapter) for intervention in own]
-    for intervention in saved:
-        if _without_init(intervention.adapter) not in known:
-            adapters = ", ".join(map(repr, dict.fromkeys(intervention.adapter for intervention in own)))
-            raise ActshiftError(
-                f"This adapter cannot start from {source}: the saved one is {intervention.adapter!r}, and this one is "
-                f"{adapters or 'no steering adapter'}; use the same adapter for both."
-            )
 
 
 def _without_init(adapter: Adapter) -> Adapter:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
+from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.tuners.lora.model import _adapter_names_pre_forward_hook
-from peft.tuners.tuners_utils import _ExcludedModule, _maybe_include_all_linear_layers, set_adapter, set_requires_grad
 from peft.utils import AuxiliaryTrainingWrapper
+from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, resolve
-from actshift.tuner.checkpoint import PEFT_PREFIX
-from actshift.tuner.checks import check_adapter, lora_shapes, tensor_shapes
+from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
+from actshift.tuner.classifier_head import check_head
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.controls import set_strength, strength
 from actshift.tuner.intervention import Target, targets
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
-from actshift.tuner.layer import BASE_ROW, CONTAINER, EVERYWHERE, SteeringLayer, layer_at, steering_layers
+from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
 from actshift.tuner.prompt_scope import install_prompt_scopes, remove_prompt_scopes
 from actshift.tuner.traversal import hide_other_adapters, modules_around_adapters
 
@@ -41,9 +43,7 @@ class SteeringModel(LoraModel):
     strength = strength
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        """Attach an adapter to the model.
-
-        Everything is resolved and checked first.
+        """Attach an adapter to the model; everything is resolved and checked first.
 
         Raises:
             ActshiftError: if the config does not fit the model, which then stays unchanged.
@@ -65,28 +65,27 @@ class SteeringModel(LoraModel):
             if isinstance(config, JointConfig):
                 wrapped = targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
-            if any(intervention.positions != EVERYWHERE for intervention in config.all_interventions):
+            if any(intervention.positions.where != "all" for intervention in config.all_interventions):
                 install_prompt_scopes(model)
 
     def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
         steered = targets(model, config.all_interventions, config.blocks)
-        num_blocks = len(find_blocks(model, config.blocks))
-        d_model = resolve(model, layers=[0], blocks=config.blocks)[0].width
+        size = (len(find_blocks(model, config.blocks)), resolve(model, layers=[0], blocks=config.blocks)[0].width)
         shapes, writers = tensor_shapes(steered), {}
         if isinstance(config, JointConfig):
-            _maybe_include_all_linear_layers(config, model)
+            tuners_utils._maybe_include_all_linear_layers(config, model)
             adapts = partial(self._adapts_weights, config)
             writers = find_writers(model, config, steered, adapts)
-            shapes |= lora_shapes(model, config, adapts)
-        check_adapter(model, adapter_name, config, shapes, num_blocks, d_model)
-        config.d_model, config.num_blocks = d_model, num_blocks
+            shapes |= _lora_shapes(model, config, adapts)
+        _check_fits(model, adapter_name, config, shapes, size)
+        config.num_blocks, config.d_model = size
         return steered, writers
 
     def _adapts_weights(self, config: SteeringConfig, key: str) -> bool:
         """Return True if the LoRA half of a joint adapter adapts the module called `key`."""
         match: Any = isinstance(config, JointConfig) and super()._check_target_module_exists(config, key)
-        return bool(match) and not isinstance(match, _ExcludedModule)
+        return bool(match) and not isinstance(match, tuners_utils._ExcludedModule)
 
     def _check_target_module_exists(self, peft_config: Any, key: str) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         return key in self._targets or self._adapts_weights(peft_config, key)
@@ -95,37 +94,28 @@ class SteeringModel(LoraModel):
         return peft_config  # without target_modules, LoraModel would adapt q and v
 
     def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        peft_config: SteeringConfig,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        **kwargs: Any,
+        self, config: Any, adapter_name: str, target: Any, name: str, parent: Any, current_key: str, **kwargs: Any
     ) -> None:
-        if kwargs.get("parameter_name") or self._adapts_weights(peft_config, current_key):
+        if kwargs.get("parameter_name") or self._adapts_weights(config, current_key):
             below = [child for child in target.children() if isinstance(child, SteeringLayer)]
-            super()._create_and_replace(
-                peft_config, adapter_name, target, target_name, parent, current_key=current_key, **kwargs
-            )
-            wrapper = getattr(parent, target_name)
+            super()._create_and_replace(config, adapter_name, target, name, parent, current_key, **kwargs)
+            wrapper = getattr(parent, name)
             for layer in below if wrapper is not target else ():  # steering must include what LoRA adds
                 layer.detach_from_host()
                 layer.attach_to(wrapper)
         for steered in self._targets.get(current_key, ()):
-            host = replace(steered.host, module=getattr(parent, target_name))
+            host = replace(steered.host, module=getattr(parent, name))
             layer_at(host).update_layer(adapter_name, steered)
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Activate one adapter or several, in a time that does not depend on how many others are attached."""
-        layers = cast(Any, self.tuner_layer_cls)
-        set_adapter(self._around_adapters(), adapter_name, inference_mode=inference_mode, layer_cls=layers)
+        layers: Any = self.tuner_layer_cls
+        tuners_utils.set_adapter(self._around_adapters(), adapter_name, inference_mode=inference_mode, layer_cls=layers)
         self.active_adapter = adapter_name
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
         """Make adapters trainable or freeze them, even inactive ones."""
-        set_requires_grad(self._around_adapters(), adapter_names=adapter_names, requires_grad=requires_grad)
+        tuners_utils.set_requires_grad(self._around_adapters(), adapter_names, requires_grad)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter. If it was active, another one is activated, as in PEFT."""
@@ -151,35 +141,22 @@ class SteeringModel(LoraModel):
         if names is None:
             yield
             return
-        self._check_rows(names)
-        beams = kwargs.get("num_beams") or 1
-        rows = [name for name in names for _ in range(beams)]
-        layers = steering_layers(self).values()
-        select_adapters = partial(_adapter_names_pre_forward_hook, adapter_names=rows)
-        hooks = [
-            module.register_forward_pre_hook(select_adapters, with_kwargs=True)
-            for _, module in modules_around_adapters(self)
-            if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper)
-        ]
-        try:
-            for layer in layers:
-                layer.steer_rows(rows)
-            yield
-        finally:
-            for layer in layers:
-                layer.steer_rows(None)
-            for hook in hooks:
-                hook.remove()
-
-    def _check_rows(self, names: Sequence[str]) -> None:
         if self.training:
             raise ActshiftError("adapter_names works in evaluation only; call model.eval() first.")
         unknown = sorted(set(names) - set(self.peft_config) - {BASE_ROW})
         if unknown or not names:
-            raise ActshiftError(
-                f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of "
-                f"{', '.join([*self.peft_config, BASE_ROW])}."
-            )
+            known = ", ".join([*self.peft_config, BASE_ROW])
+            raise ActshiftError(f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of {known}.")
+        rows = [name for name in names for _ in range(kwargs.get("num_beams") or 1)]
+        select_adapters = partial(_adapter_names_pre_forward_hook, adapter_names=rows)
+        with ExitStack() as stack:
+            for _, module in modules_around_adapters(self):
+                if isinstance(module, SteeringLayer):
+                    stack.callback(module.steer_rows, None)
+                    module.steer_rows(rows)
+                elif isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
+                    stack.callback(module.register_forward_pre_hook(select_adapters, with_kwargs=True).remove)
+            yield
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -191,31 +168,21 @@ class SteeringModel(LoraModel):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Rename saved tensors to the model's names.
-
-        Raises:
-            ActshiftError: for missing and foreign tensors; PEFT would only warn.
-        """
+        """Rename saved tensors to the model's names; missing and foreign ones are errors, and PEFT would only warn."""
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         present = {name.removeprefix(PEFT_PREFIX) for name in mapped}
         known = {name.removeprefix(PEFT_PREFIX) for name in model.state_dict()}
-        own = (name for name in known if cls.prefix in name and f".{adapter_name}." in name)
-        missing = sorted(name for name in own if name not in present)
-        foreign = sorted(present - known)
-        for names, problem in ((missing, "lack"), (foreign, "hold the foreign")):
+        own = {name for name in known if cls.prefix in name and f".{adapter_name}." in name}
+        for names, problem in ((own - present, "lack"), (present - known, "hold the foreign")):
             if names:
-                raise ActshiftError(
-                    f"The tensors for adapter {adapter_name!r} do not fit this model: they {problem} {names[0]!r} "
-                    f"({len(names)} in all)."
-                )
+                which = f"{problem} {min(names)!r} ({len(names)} in all)"
+                raise ActshiftError(f"The tensors for adapter {adapter_name!r} do not fit this model: they {which}.")
         return mapped
 
     def _check_merge_allowed(self) -> NoReturn:
-        raise ActshiftError(
-            "Steering adapters cannot be merged: they change the residual stream, and no weight matrix produces it. "
-            "Keep the adapter attached, or remove it with unload(). To merge the LoRA half of a joint adapter, save it "
-            "alone: actshift.save_half(model, 'weights', folder)."
-        )
+        problem = "Steering adapters cannot be merged: no weight matrix produces what they add to the residual stream"
+        fix = "To merge the LoRA half of a joint adapter, save it alone: actshift.save_half(model, 'weights', folder)"
+        raise ActshiftError(f"{problem}. {fix}.")
 
     def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
         model = cast(nn.Module, super()._unload_and_optionally_merge(merge, *args, **kwargs))
@@ -226,7 +193,46 @@ class SteeringModel(LoraModel):
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise ActshiftError, because a weighted sum of steering adapters is not a steering adapter."""
-        raise ActshiftError(
-            "add_weighted_adapter cannot combine steering adapters into one; activate several with "
-            "model.base_model.set_adapter([...]) and weigh each with model.set_strength(s, adapter_name=...)."
-        )
+        several = "model.base_model.set_adapter([...]) and model.set_strength(s, adapter_name=...)"
+        raise ActshiftError(f"add_weighted_adapter cannot combine steering adapters; activate several: {several}.")
+
+
+def _check_fits(
+    model: nn.Module, adapter_name: str, config: SteeringConfig, shapes: Mapping[str, Shape], size: tuple[int, int]
+) -> None:
+    """Check that an adapter with tensors of these shapes fits a model of `size` (blocks, width)."""
+    if adapter_name in {part for name in shapes for part in name.split(".")}:
+        clash = "names of the model's tensors contain it; choose another name"
+        raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {clash}.")
+    if config.stored is None:
+        return
+    check_head(model, config.task_type)
+    if None not in (config.num_blocks, config.d_model) and size != (config.num_blocks, config.d_model):
+        trained = f"This adapter is for a model with {config.num_blocks} blocks of width {config.d_model}"
+        present = f"{type(model).__name__} has {size[0]} of width {size[1]}"
+        base = config.base_model_name_or_path or "its base model"
+        raise ActshiftError(f"{trained}, and {present}; load it on {base}.")
+    own = [name for name, _ in model.named_parameters()]
+    saved = tuple(config.modules_to_save or ())
+    modules = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in saved]
+    experts = config.stored.shapes if config.target_parameters else ()  # `_lora_shapes` does not predict these
+    config.stored.check_fits(shapes, [*own, *modules, *experts])
+
+
+def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
+    """Return shapes of the tensors that LoRA makes in linear maps, by name. Other modules are checked on loading."""
+    shapes: dict[str, Shape] = {}
+    for name, module in model.named_modules():
+        if not adapts(name) or CONTAINER in name or ".base_layer" in name:
+            continue
+        ranks: dict[str, int] = config.rank_pattern or {}
+        rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
+        layer = module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module
+        if isinstance(layer, nn.Linear):
+            d_in, d_out = layer.in_features, layer.out_features
+        elif isinstance(layer, Conv1D):
+            d_in, d_out = layer.nx, layer.nf
+        else:
+            continue
+        shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, d_in), (d_out, rank)
+    return shapes

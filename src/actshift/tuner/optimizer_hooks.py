@@ -1,17 +1,16 @@
 """Global torch hooks that add penalties before every optimiser step and enforce constraints after it.
 
-torch calls them around each `optimizer.step()`, so no trainer needs a callback. Before the step, the penalties of the
-adapters are added to the gradients, which is also correct with gradient accumulation. After the step, the adapters
-restore their constraints (`Shift.after_step`) and the orthogonality rule is enforced. Only parameters that this
-optimiser trains are changed.
+torch calls them around each `optimizer.step()`, so no trainer needs a callback. Penalties are added to the gradients,
+which is also correct with gradient accumulation. Only parameters that this optimiser trains are changed.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol, cast
+from functools import cache, partial
+from typing import Any, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import torch
@@ -21,24 +20,15 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 from actshift.adapters import Shift
 from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, overlap, project
 
+# Key of the step count in the first parameter group. The state dict saves it, so a resumed run continues the count.
 STEPS = "actshift_steps"
-"""Key of the step count of an optimiser, for a rule that projects every k steps. It is kept in the first parameter
-group, which the optimiser's state dict saves, so a resumed run continues the count."""
 
-
-class WatchedLayer(Protocol):
-    """The attributes of a steering layer that the hooks use."""
-
-    lora_steer: nn.ModuleDict
-    constraints: dict[str, Constraint]
-
-
-_layers: WeakValueDictionary[int, WatchedLayer] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
+_layers: WeakValueDictionary[int, Any] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
 _stepping: WeakSet[Optimizer] = WeakSet()  # a subclass that calls super().step() runs the hooks twice
 
 
-def watch(layer: WatchedLayer) -> None:
-    """Apply the hooks to the adapters of this layer for as long as the layer exists."""
+def watch(layer: nn.Module) -> None:
+    """Apply the hooks to the adapters of this steering layer for as long as the layer exists."""
     _register_hooks()
     _layers[id(layer)] = layer
 
@@ -59,7 +49,7 @@ def before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any]
     if closure is None:
         _add_penalties(optimizer, adapters)
         return None
-    return args[:1], {**kwargs, "closure": _with_penalties(closure, optimizer, adapters)}
+    return args[:1], kwargs | {"closure": partial(_with_penalties, closure, optimizer, adapters)}
 
 
 @torch.no_grad()
@@ -71,10 +61,10 @@ def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     _stepping.discard(optimizer)
     adapters = list(_adapters_in(optimizer))
     if first:
-        shifts_by_class: dict[type[Shift], list[Shift]] = {}
+        shifts_by_class: dict[type[Shift], list[Shift]] = defaultdict(list)
         for adapter in adapters:
             if adapter.parameters:
-                shifts_by_class.setdefault(type(adapter.shift), []).append(adapter.shift)
+                shifts_by_class[type(adapter.shift)].append(adapter.shift)
         for shift_class, shifts in shifts_by_class.items():
             shift_class.after_step_of_all(shifts)
     due = _due_periods(optimizer, {adapter.period for adapter in adapters}, count=first)
@@ -88,16 +78,13 @@ class _TrainedAdapter:
     shift: Shift
     columns: list[Tensor]
     constraint: Constraint | None
-    parameters: list[Tensor]
-    """The parameters of the shift that the optimiser trains; empty if it trains only the LoRA-B matrices."""
+    parameters: list[Tensor]  # those of the shift that the optimiser trains; empty if it trains only LoRA-B matrices
 
     @property
     def period(self) -> Any:
-        """How often the rule projects (`Constraint.period`), or None for never."""
         return self.constraint.period if self.constraint else None
 
     def pair(self) -> OrthogonalPair:
-        """Return both sides of the constraint, without the rows of frozen parameters."""
         assert self.constraint is not None
         rows = [rows for rows in self.constraint.rows(self.shift) if _parameter_of(rows).requires_grad]
         return OrthogonalPair(rows, self.columns)
@@ -132,27 +119,21 @@ def _due_periods(optimizer: Optimizer, periods: set[Any], count: bool) -> set[An
     return steps | (periods & {1})
 
 
-def _with_penalties(
-    closure: Callable[[], Any], optimizer: Optimizer, adapters: list[_TrainedAdapter]
-) -> Callable[[], Any]:
+def _with_penalties(closure: Callable[[], Any], optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Any:
     # A closure clears and recomputes the gradients, so the penalties are added after each of its calls.
-    def with_penalties() -> Any:
-        loss = closure()
-        penalty = _add_penalties(optimizer, adapters)
-        return loss if penalty is None or loss is None else loss + penalty
-
-    return with_penalties
+    loss, penalty = closure(), _add_penalties(optimizer, adapters)
+    return loss if penalty is None or loss is None else loss + penalty
 
 
 @torch.enable_grad()
 def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Tensor | None:
     """Add the gradients of all penalties to `.grad`. Return the sum of the penalties, or None without penalties."""
     terms = [term for adapter in adapters if (term := adapter.shift.penalty()) is not None]
-    pairs_by_weight: dict[float, list[OrthogonalPair]] = {}
+    pairs_by_weight: dict[float, list[OrthogonalPair]] = defaultdict(list)
     for adapter in adapters:
         rule = adapter.constraint and adapter.constraint.orthogonality
         if rule and rule.penalty:
-            pairs_by_weight.setdefault(rule.penalty, []).append(adapter.pair())
+            pairs_by_weight[rule.penalty].append(adapter.pair())
     for weight, pairs in pairs_by_weight.items():
         terms += [weight * term for term in overlap(pairs)]
     terms = [term for term in terms if term.requires_grad]
@@ -165,8 +146,5 @@ def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Ten
         if cast(Tensor | None, gradient) is None:
             continue
         scaled = gradient if scale is None else gradient * scale.to(gradient.device)
-        if parameter.grad is None:
-            parameter.grad = scaled
-        else:
-            parameter.grad.add_(scaled)
+        parameter.grad = scaled if parameter.grad is None else parameter.grad.add_(scaled)
     return total.detach()

@@ -16,7 +16,7 @@ from peft.utils.peft_types import PeftType
 
 from actshift.errors import ActshiftError
 
-SUPPORTED = (Version("0.21"), Version("0.22"))
+SUPPORTED = Version("0.21"), Version("0.22")
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
@@ -33,22 +33,21 @@ PATCHES = (
     Patch(
         "sys.meta_path",
         "actshift._post_import.after_import",
-        "Importing peft registers the method. Importing actshift must not import peft, which takes seconds. The finder "
-        "removes itself once peft is imported.",
+        "Importing peft registers the method, because importing actshift must not import peft, which takes seconds.",
         "PEFT discovers third-party methods, for example through entry points.",
     ),
     Patch(
         "peft.utils.peft_types.PeftType",
         "actshift.tuner.peft_patches.extend_peft_type",
-        "register_peft_method accepts only members of this closed enum. With the existing type LORA, loading without "
-        "actshift would succeed and give wrong logits; with a type of its own it raises a KeyError.",
+        "register_peft_method accepts only its members. With the type LORA, loading without actshift would succeed and "
+        "give wrong logits; with a type of its own it raises a KeyError.",
         "register_peft_method accepts new names.",
     ),
     Patch(
         "peft.config.PeftConfig.from_pretrained",
         "actshift.tuner.peft_patches.patch_config_from_pretrained",
-        "The tensors of an adapter must be checked before it changes the model. transformers' load_adapter reads the "
-        "config by this method, injects it, and only logs missing tensors. Only this method knows the folder.",
+        "An adapter's tensors must be checked before it changes the model, and only this method knows the folder. "
+        "transformers' load_adapter injects the config that it returns, and only logs missing tensors.",
         "PEFT and transformers raise for missing and unexpected tensors before injection.",
     ),
     Patch(
@@ -60,35 +59,27 @@ PATCHES = (
     Patch(
         "torch.optim.Optimizer.step",
         "actshift.tuner.optimizer_hooks.watch",
-        "Penalties and constraints belong to the adapter, so a bare loop and every trainer must apply them. The hooks "
-        "are registered with the first steering layer, through torch's public functions.",
+        "Penalties and constraints belong to the adapter, so a bare loop and every trainer must apply them.",
         "PEFT calls its tuners around optimiser steps.",
     ),
     Patch(
         "generate of the adapted model instance",
         "actshift.tuner.prompt_scope.patch_generate",
-        "forward cannot tell an uncached step, a chunk of the prefill or a check of candidates from a new prompt. The "
-        "patch exists while an adapter that steers only some tokens is attached.",
+        "forward cannot tell an uncached step, a chunk of the prefill or a check of candidates from a new prompt.",
         "transformers tells forward which tokens are the prompt.",
     ),
 )
-"""All patches: the changed object, the function that changes it, the reason, and the condition for removing it."""
 
 
 def check_peft_version() -> None:
-    """Check that the tuner was tested with the installed release of peft.
+    """Raise ActshiftError if the tuner was not tested with the installed release of peft.
 
     Before 0.21, peft silently freezes and drops one half of a joint adapter. Internals of later releases are untested.
-
-    Raises:
-        ActshiftError: if the release is outside the supported range.
     """
     low, high = SUPPORTED
     if not low <= Version(peft.__version__) < high:
-        raise ActshiftError(
-            f"actshift works with peft >= {low}, < {high}, and peft {peft.__version__} is installed: "
-            f"pip install 'peft>={low},<{high}'."
-        )
+        needed = f"'peft>={low},<{high}'"
+        raise ActshiftError(f"actshift needs {needed}, and peft {peft.__version__} is installed: pip install {needed}.")
 
 
 def extend_peft_type(name: str) -> PeftType:
@@ -113,7 +104,7 @@ def patch_config_from_pretrained() -> None:
     def from_pretrained(cls: Any, source: str, subfolder: str | None = None, **kwargs: Any) -> Any:
         config = original(cls, source, subfolder=subfolder, **kwargs)
         if isinstance(config, SteeringConfig):
-            hub = {name: value for name, value in kwargs.items() if name in HUB_ARGUMENTS}
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             config.stored = read_checkpoint(source, subfolder, **hub)
         return config
 
@@ -146,13 +137,11 @@ def register() -> None:
     from actshift.tuner.config import PEFT_TYPE, SteeringConfig
     from actshift.tuner.model import SteeringModel
 
-    if extend_peft_type(PEFT_TYPE) in PEFT_TYPE_TO_TUNER_MAPPING:
-        return
-    register_peft_method(
-        name=PEFT_TYPE.lower(), config_cls=SteeringConfig, model_cls=SteeringModel, prefix=SteeringModel.prefix
-    )
-    patch_config_from_pretrained()
-    patch_load_adapter()
+    if extend_peft_type(PEFT_TYPE) not in PEFT_TYPE_TO_TUNER_MAPPING:
+        name, prefix = PEFT_TYPE.lower(), SteeringModel.prefix
+        register_peft_method(name=name, config_cls=SteeringConfig, model_cls=SteeringModel, prefix=prefix)
+        patch_config_from_pretrained()
+        patch_load_adapter()
 
 
 register()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,7 @@ from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPo
 from actshift.tuner.layer import steering_layers
 
 SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _eager(function: F) -> F:
-    return cast(F, torch.compiler.disable(function))  # the values change with each call and must not be compiled in
+_eager: Any = torch.compiler.disable  # for values that change with each call and must not be compiled in
 
 
 class PromptScope:
@@ -46,7 +42,7 @@ class PromptScope:
         Raises:
             ActshiftError: if the prompt is unknown.
         """
-        if not self.running and not in_backward():
+        if not self.running and torch._C._current_graph_task_id() == -1:  # not in the backward pass either
             raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
         if self.tokens is None:
             assert self.inputs is not None
@@ -67,31 +63,33 @@ def install_prompt_scopes(root: nn.Module) -> None:
 
     `root` is the model that a user calls, without its PEFT wrapper. Call again after adding layers.
     """
-    layers = steering_layers(root).values()
-    config = getattr(root, "config", None)
-    if getattr(config, "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
-        encoder = cast(nn.Module, cast(Any, root).get_encoder())
-        scope, inside = _scope_of(encoder, encoder=True), {id(module) for module in encoder.modules()}
-        decoder = GeneratedScope()
-        for layer in layers:
-            layer.prompts = scope if id(layer) in inside else decoder
+    layers = steering_layers(root)
+    if getattr(getattr(root, "config", None), "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
+        encoder: nn.Module = cast(Any, root).get_encoder()
+        scope, prompt_layers = _scope_of(encoder, encoder=True), set(steering_layers(encoder).values())
+        generated = GeneratedScope()
+        for layer in layers.values():
+            layer.prompts = scope if layer in prompt_layers else generated
         return
     can_generate: Any = getattr(root, "can_generate", lambda: False)
     scope = _scope_of(root, generative=bool(can_generate()))
     if scope.generative:
         patch_generate(root, scope)
-    for layer in layers:
+    for layer in layers.values():
         layer.prompts = scope
 
 
 def remove_prompt_scopes(root: nn.Module) -> None:
     """Undo `install_prompt_scopes`."""
-    for module in root.modules():
-        scope = module.__dict__.pop(SCOPE, None)
-        if scope is not None:
-            unpatch_generate(module)
-            for handle in scope.handles:
-                handle.remove()
+    for module in cast(Any, root).modules():
+        if (scope := module.__dict__.pop(SCOPE, None)) is None:
+            continue
+        for handle in scope.handles:
+            handle.remove()
+        if _is_patched(generate := module.__dict__.get("generate")):
+            del module.generate
+            if (original := generate.args[2]) is not None:
+                module.generate = original
     for layer in steering_layers(root).values():
         layer.prompts = None
 
@@ -118,19 +116,13 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterato
         raise ActshiftError(f"{type(model).__name__} carries no steering adapter; attach or load one first.")
     counts = torch.as_tensor(lengths)
     if counts.ndim != 1 or counts.is_floating_point() or counts.dtype == torch.bool or bool((counts < 0).any()):
-        raise ActshiftError(
-            f"lengths must be one whole number from 0 up for each row, such as [5, 7], got {lengths!r}."
-        )
-    distinct = {id(layer.prompts): layer.prompts for layer in layers}.values()
-    scopes = [scope for scope in distinct if isinstance(scope, PromptScope) and not scope.encoder]
-    before = [scope.lengths for scope in scopes]
-    for scope in scopes:
-        scope.lengths = counts
-    try:
+        raise ActshiftError(f"lengths must be a whole number from 0 up for each row, such as [5, 7], got {lengths!r}.")
+    scopes = {layer.prompts for layer in layers if isinstance(layer.prompts, PromptScope)}
+    with ExitStack() as stack:
+        for scope in [scope for scope in scopes if not scope.encoder]:
+            stack.callback(setattr, scope, "lengths", scope.lengths)
+            scope.lengths = counts
         yield
-    finally:
-        for scope, previous in zip(scopes, before, strict=True):
-            scope.lengths = previous
 
 
 @_eager
@@ -138,12 +130,10 @@ def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     """Forward pre-hook: store the model's inputs. Nothing is computed until a layer asks for a mask."""
     scope: PromptScope = module.__dict__[SCOPE]
     if getattr(module, "_is_replica", False):
-        raise ActshiftError(
-            "Positions do not work with torch.nn.DataParallel, whose threads share the state of the prompt; run one "
-            "process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)."
-        )
+        fix = "run one process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)"
+        raise ActshiftError(f"Positions do not work with torch.nn.DataParallel, whose threads share state; {fix}.")
     if args:
-        kwargs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        kwargs = dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
     trains = scope.generative and module.training and torch.is_grad_enabled()
     scope.inputs = ForwardInputs(kwargs, scope.generative, trains, scope.lengths, scope.generate)
     scope.tokens, scope.running = None, True
@@ -157,28 +147,16 @@ def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     if module.training and torch.is_grad_enabled():
         for tensor in _tensors_in(output):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                tensor.register_hook(_RestoreTokens(scope, scope.tokens))
+                tensor.register_hook(partial(_restore_tokens, scope, scope.tokens))
 
 
-class _RestoreTokens:
-    """Backward hook on a model's outputs. A second forward pass may have replaced the tokens of the first."""
-
-    def __init__(self, scope: PromptScope, tokens: TokenPositions | None) -> None:
-        self.scope, self.tokens = scope, tokens
-
-    def __call__(self, gradient: Tensor) -> None:
-        self.scope.tokens = self.tokens
-
-
-def in_backward() -> bool:
-    """Return True if autograd runs this code, which it does to recompute checkpointed blocks."""
-    return torch._C._current_graph_task_id() != -1
+def _restore_tokens(scope: PromptScope, tokens: TokenPositions | None, gradient: Tensor) -> None:
+    scope.tokens = tokens  # a second forward pass may have replaced the tokens of the first
 
 
 def _scope_of(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:
     """Return the scope of a module; create it and register the hooks on the first call."""
-    scope = module.__dict__.get(SCOPE)
-    if scope is None:
+    if (scope := module.__dict__.get(SCOPE)) is None:
         scope = PromptScope(generative, encoder)
         setattr(module, SCOPE, scope)
         scope.handles.append(module.register_forward_pre_hook(begin_forward, with_kwargs=True))
@@ -194,42 +172,28 @@ def _tensors_in(output: Any) -> Iterator[Tensor]:
             yield from _tensors_in(value)
 
 
-def patch_generate(root: nn.Module, scope: PromptScope) -> None:
+def patch_generate(root: Any, scope: PromptScope) -> None:
     """Replace `root.generate` with one that stores its prompt in the scope while it runs.
 
     The attribute is set on the instance, so calls by a user, PEFT and trainers all use it.
     """
     own = root.__dict__.get("generate")
-    if not isinstance(own, _PatchedGenerate):
-        setattr(root, "generate", _PatchedGenerate(_generate, root, scope, own))  # noqa: B010
+    if not _is_patched(own):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
+        root.generate = partial(_generate, root, scope, own)
 
 
-def unpatch_generate(root: nn.Module) -> None:
-    """Undo `patch_generate`."""
-    own = root.__dict__.get("generate")
-    if isinstance(own, _PatchedGenerate):
-        del root.generate
-        original = own.args[2]
-        if original is not None:
-            root.generate = original
+def _is_patched(generate: Any) -> bool:
+    return getattr(generate, "func", None) is _generate
 
 
-class _PatchedGenerate(partial[Any]):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
-    pass
-
-
-def _generate(
-    root: Any, scope: PromptScope, original: Any, inputs: Tensor | None = None, *args: Any, **kwargs: Any
-) -> Any:
+def _generate(root: Any, scope: PromptScope, original: Any, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
     generate = original or partial(type(root).generate, root)
     if scope.generate is not None:  # in assisted generation the model drafts its own candidates with `generate`
         return generate(inputs, *args, **kwargs)
     ids = inputs if inputs is not None else kwargs.get("input_ids")
     mask = kwargs.get("attention_mask")
-    if mask is None:
-        mask = _mask_without_padding(root, ids, args, kwargs)
-        if mask is not None and not bool(mask.all()):
-            kwargs["attention_mask"] = mask
+    if mask is None and (mask := _default_mask(root, ids, args, kwargs)) is not None and not bool(mask.all()):
+        kwargs["attention_mask"] = mask
     if mask is None:
         embeds = kwargs.get("inputs_embeds")
         mask = torch.ones(embeds.shape[:2] if embeds is not None else (1, 1))
@@ -240,9 +204,7 @@ def _generate(
         scope.generate = None
 
 
-def _mask_without_padding(
-    root: Any, ids: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor | None:
+def _default_mask(root: Any, ids: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """Return the default attention mask of transformers: it excludes padding tokens that are not end-of-text tokens."""
     if ids is None or ids.shape[1] == 0:
         return None
@@ -254,6 +216,4 @@ def _mask_without_padding(
 
     pad, end = setting("pad_token_id"), setting("eos_token_id")
     ends = torch.as_tensor(end).flatten().tolist() if end is not None else []
-    if pad is None or pad in ends:
-        return torch.ones_like(ids)
-    return (ids != pad).long()
+    return torch.ones_like(ids) if pad is None or pad in ends else (ids != pad).long()

@@ -15,8 +15,7 @@ from actshift.adapters.functional import add_shift, stacked
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 
-MaskFor = Callable[[Positions, Tensor], Tensor]
-"""Returns a bool mask `[..., 1]` of the tokens of `x [..., d]` at the given positions."""
+MaskFor = Callable[[Positions, Tensor], Tensor]  # returns a bool mask `[..., 1]` of the tokens of `x [..., d]`
 
 
 class ActiveAdapter(NamedTuple):
@@ -31,9 +30,8 @@ class ActiveAdapter(NamedTuple):
 class RowAdapters:
     """The adapters of a batch's rows at one layer, for one call of the model.
 
-    Adapters with the same activation, positions and dtype are computed as one product over all rows, with zeros in the
-    other rows. An adapter that is not a low-rank map is called on its own rows. Consecutive rows with the same adapter
-    are merged into one long row.
+    Adapters with the same activation, positions and dtype are one product over all rows, with zeros in the other rows.
+    Any that is no low-rank map is called on its own rows. Consecutive rows of one adapter are merged into a long row.
     """
 
     def __init__(self, names: Sequence[str], adapters: Sequence[ActiveAdapter]) -> None:
@@ -75,16 +73,11 @@ class RowAdapters:
         return steered.reshape(x.shape)
 
     def _selected_rows(self, count: int) -> list[int] | None:
-        """Return which merged rows the `count` leading entries of an activation belong to; None means all in order.
-
-        `count` can differ from the batch size. OPT flattens batch and sequence before its MLP. Under beam search the
-        encoder sees each prompt once, but the names are already repeated for the beams.
-        """
+        """Return which merged rows the `count` leading entries of an activation belong to; None means all in order."""
+        # OPT flattens batch and sequence before its MLP, and under beam search an encoder sees each prompt once.
         if count % self.batch and self.batch % count:
-            raise ActshiftError(
-                f"adapter_names has {self.batch} entries for a batch of {count} rows; give one name for each row "
-                f"('__base__' for no adapter)."
-            )
+            problem = f"adapter_names has {self.batch} entries for a batch of {count} rows"
+            raise ActshiftError(f"{problem}; give one name for each row ('__base__' for no adapter).")
         if count % len(self.names) == 0:
             return None
         return [row * (self.batch // count) // self.run for row in range(count)]
@@ -108,6 +101,5 @@ def usable_factors(shift: Any) -> Factors | None:
 
 def _scaled_shift(shift: nn.Module, x: Tensor, strength: float) -> Tensor:
     """Return s·Δ(x) in the dtype of `x`, by calling the module; its shape broadcasts to the shape of `x`."""
-    inputs = x if torch.is_autocast_enabled(x.device.type) else x.to(next(shift.parameters()).dtype)
-    shifted = shift(inputs)
+    shifted = shift(x if torch.is_autocast_enabled(x.device.type) else x.to(next(shift.parameters()).dtype))
     return (shifted if strength == 1 else strength * shifted).to(x.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from peft import LoraConfig
 
@@ -14,8 +14,7 @@ from actshift.tuner.config import PEFT_FIELDS, WRITTEN_FIELDS, SteeringConfig
 LORA_FIELDS = tuple(
     "r lora_alpha lora_dropout target_modules target_parameters exclude_modules layers_to_transform layers_pattern "
     "rank_pattern alpha_pattern use_rslora fan_in_fan_out init_lora_weights".split()
-)
-"""The fields of LoRA that a JointConfig takes. Variants such as DoRA are not tested together with steering."""
+)  # without variants such as DoRA, which are not tested together with steering
 
 
 @dataclass
@@ -42,41 +41,31 @@ class JointConfig(SteeringConfig):
     'read'
     """
 
+    own_fields: ClassVar = (*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS)
+
     target_modules: list[str] | str | None = "all-linear"
     steering: SteeringConfig | dict[str, Any] | None = None
     orthogonality: Orthogonality | dict[str, Any] | None = field(default_factory=Orthogonality)
 
-    @classmethod
-    def own_fields(cls) -> list[str]:
-        """Return the names of the fields that this class accepts; it inherits more."""
-        return [*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS]
-
     def __post_init__(self) -> None:
-        """Check both halves."""
-        if self.steering is None:
-            self.steering = SteeringConfig()
-        if isinstance(self.steering, dict):
-            self.steering = SteeringConfig(**self.steering)
-        if not isinstance(cast(Any, self.steering), SteeringConfig) or isinstance(self.steering, JointConfig):
-            raise ActshiftError(
-                f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {self.steering!r}."
-            )
+        steering: Any = SteeringConfig() if self.steering is None else self.steering
+        self.steering = steering = SteeringConfig(**steering) if isinstance(steering, dict) else steering
+        if not isinstance(steering, SteeringConfig) or isinstance(steering, JointConfig):
+            raise ActshiftError(f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {steering!r}.")
         if isinstance(self.orthogonality, dict):
             self.orthogonality = Orthogonality.from_dict(self.orthogonality)
         if not isinstance(cast(Any, self.orthogonality), Orthogonality | None):
             raise ActshiftError(f"orthogonality must be Orthogonality(…) or None, got {self.orthogonality!r}.")
         if not self.target_modules and not self.target_parameters:
-            raise ActshiftError(
-                'JointConfig needs target_modules for its LoRA half: "all-linear" (the default) or a list of names. '
-                "For steering alone, use SteeringConfig."
-            )
-        self.blocks = self.blocks or self.steering.blocks
+            allowed = '"all-linear" (the default) or a list of names. For steering alone, use SteeringConfig'
+            raise ActshiftError(f"JointConfig needs target_modules for its LoRA half: {allowed}.")
+        self.blocks = self.blocks or steering.blocks
         super().__post_init__()
 
     @property
     def rule(self) -> Orthogonality | None:
-        """The orthogonality rule in its typed form."""
-        return cast(Orthogonality | None, self.orthogonality)  # since __post_init__
+        """`orthogonality`, which `__post_init__` has converted."""
+        return cast(Orthogonality | None, self.orthogonality)
 
     def _set_interventions(self) -> None:
         self.all_interventions = cast(SteeringConfig, self.steering).all_interventions

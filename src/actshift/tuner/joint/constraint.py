@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from actshift.adapters import Shift
 from actshift.orthogonality import Orthogonality, parseval_frame, project_away
 
-MAX_BATCH_ELEMENTS = 2**23
-"""Number of elements of B to process in one batch. With 128 experts in a layer, all of B would take gigabytes."""
+MAX_BATCH_ELEMENTS = 2**23  # of B, in one batch: with 128 experts in a layer, all of B would take gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +27,7 @@ class Constraint:
 
     orthogonality: Orthogonality | None
     writers: Sequence[nn.Module]
-    width: int | None = None
-    """d, if needed to tell which LoRA matrix writes to the residual stream; PEFT swaps them for Llama-4's experts."""
+    width: int | None = None  # d, to tell which LoRA matrix writes to it: PEFT swaps them for Llama-4's experts
 
     @property
     def period(self) -> int | Literal["epoch"] | None:
@@ -43,13 +41,11 @@ class Constraint:
         The B of stacked experts is one tensor `[d, r * experts]`; its columns span the writes of all experts.
         """
         columns: list[Tensor] = []
-        for writer in self.writers:
-            lora_a: Any = writer.lora_A
-            lora_b: Any = writer.lora_B
-            if adapter_name in lora_b:
-                weight = lora_b[adapter_name].weight
+        for writer in cast(Sequence[Any], self.writers):
+            if adapter_name in writer.lora_B:
+                weight = writer.lora_B[adapter_name].weight
                 writes = self.width in (None, weight.shape[0])
-                columns.append(weight if writes else lora_a[adapter_name].weight.mT)
+                columns.append(weight if writes else writer.lora_A[adapter_name].weight.mT)
         return columns
 
     def rows(self, shift: Shift) -> list[Tensor]:
@@ -61,8 +57,7 @@ class Constraint:
         return rows
 
 
-@dataclass(frozen=True, eq=False)
-class OrthogonalPair:
+class OrthogonalPair(NamedTuple):
     """The two sides of a constraint: each tensor of `rows [n, d]` should be orthogonal to all `columns [d, r]`."""
 
     rows: list[Tensor]
@@ -94,11 +89,8 @@ def overlap(pairs: Iterable[OrthogonalPair]) -> list[Tensor]:
 
     Gradients flow to W only.
     """
-    terms: list[Tensor] = []
-    for _, rows, columns in _batches(pairs):
-        frame = parseval_frame(columns.detach())
-        terms.append((rows @ frame.to(rows)).square().sum())
-    return terms
+    batches = _batches(pairs)
+    return [(rows @ parseval_frame(columns.detach()).to(rows)).square().sum() for _, rows, columns in batches]
 
 
 def _batches(pairs: Iterable[OrthogonalPair]) -> Iterator[tuple[list[OrthogonalPair], Tensor, Tensor]]:

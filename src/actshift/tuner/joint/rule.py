@@ -18,10 +18,7 @@ from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, project
 from actshift.tuner.layer import build_shift, layer_at, steering_layers
 
 CONSTRAINED_SITES = tuple(name for name, site in SITES.items() if site.written_by_mlp)
-"""The sites whose activation contains what the MLP's output map writes."""
-
-Writers = dict[int, list[OutputMap]]
-"""The MLP output maps that LoRA adapts, by block index."""
+Writers = dict[int, list[OutputMap]]  # the MLP output maps that LoRA adapts, by block index
 
 
 def enforce(model: nn.Module, adapter_name: str | None = None) -> None:
@@ -60,7 +57,7 @@ def orthogonality_violations(model: nn.Module) -> dict[str, float]:
     1.4e-08
     """
     figures: dict[str, float] = {}
-    for name, _, pair in _constrained_pairs(model):
+    for name, _, pair in _constrained_pairs(model, None):
         figure = violation(*pair.stacked()) if pair.rows and pair.columns else 0.0
         figures[name] = figure if figure != figure else max(figures.get(name, 0.0), figure)  # keep NaN
     if not figures:
@@ -68,9 +65,7 @@ def orthogonality_violations(model: nn.Module) -> dict[str, float]:
     return figures
 
 
-def _constrained_pairs(
-    model: nn.Module, adapter_name: str | None = None
-) -> Iterator[tuple[str, Constraint, OrthogonalPair]]:
+def _constrained_pairs(model: nn.Module, adapter_name: str | None) -> Iterator[tuple[str, Constraint, OrthogonalPair]]:
     for layer_name, layer in steering_layers(model).items():
         for name, constraint in layer.constraints.items():
             if adapter_name in (None, name):
@@ -107,8 +102,7 @@ def find_writers(
         if output.name.endswith(experts) if output.parameter else adapts(output.name):
             writers.setdefault(output.layer, []).append(output)
     if rule is not None:
-        _check_covered(layers, writers, maps[0])
-        _check_rank_leaves_room(config, writers)
+        _check_writers(config, layers, writers, maps[0])
     return writers
 
 
@@ -121,17 +115,14 @@ def constrain(
         if host.layer in writers and host.site in CONSTRAINED_SITES:
             modules = [_lora_layer(model, output) for output in writers[host.layer]]
             layer_at(host).constraints[adapter_name] = Constraint(config.rule, modules, host.width)
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
-    if config.rule is not None and not on_meta:
+    if config.rule is not None and not any(parameter.is_meta for parameter in model.parameters()):
         enforce(model, adapter_name)
 
 
 def _check_constrainable(target: Target, rule: Orthogonality) -> None:
     if target.host.site not in CONSTRAINED_SITES:
-        raise _no_rule(
-            f"the rule applies to {' and '.join(CONSTRAINED_SITES)}, and this adapter steers {target.host.site}",
-            "Steer one of these sites",
-        )
+        sites = " and ".join(CONSTRAINED_SITES)
+        raise _no_rule(f"it applies to {sites}, and this adapter steers {target.host.site}", "Steer one of these sites")
     shift = build_shift(target)
     for constrained, tensors, verb in ((rule.reads, shift.reads(), "reads"), (rule.writes, shift.writes(), "writes")):
         if constrained and not tensors:
@@ -139,32 +130,20 @@ def _check_constrainable(target: Target, rule: Orthogonality) -> None:
             raise _no_rule(f"{target.intervention.adapter} {verb} through no matrix", f"Use LowRank or {side}")
 
 
-def _check_covered(layers: list[int], writers: Writers, example: OutputMap) -> None:
+def _check_writers(config: JointConfig, layers: list[int], writers: Writers, example: OutputMap) -> None:
+    """Check that there are columns of LoRA, and that they do not span the whole width, as with many experts."""
     if not writers:
-        field = "target_parameters" if example.parameter else "target_modules"
-        raise _no_rule(
-            f"there is nothing to be orthogonal to, as no steered block has LoRA on its MLP output map, {example.name}",
-            f"Add it to {field}",
-        )
+        problem = f"there is nothing to be orthogonal to, as no steered block has LoRA on {example.name}"
+        raise _no_rule(problem, f"Add it to {'target_parameters' if example.parameter else 'target_modules'}")
     if free := [str(layer) for layer in layers if layer not in writers]:
-        warnings.warn(
-            f"The orthogonality rule does not apply to blocks {', '.join(free)}: they have no LoRA on their MLP output "
-            "map.",
-            stacklevel=2,
-        )
-
-
-def _check_rank_leaves_room(config: JointConfig, writers: Writers) -> None:
-    """Check that the columns of LoRA cannot span the whole width, which happens with many experts."""
+        blocks = f"blocks {', '.join(free)}: they have no LoRA on their MLP output map"
+        warnings.warn(f"The orthogonality rule does not apply to {blocks}.", stacklevel=2)
     for layer, maps in writers.items():
         experts = [len(output.module.get_parameter(output.parameter)) if output.parameter else 1 for output in maps]
-        columns = config.r * sum(experts)
-        if columns >= maps[0].width:
-            raise _no_rule(
-                f"LoRA of rank {config.r} on the MLP output maps of block {layer} can write {columns} directions of "
-                f"{maps[0].width}, so no direction is left",
-                "Lower r, remove the experts from target_parameters",
-            )
+        columns, width = config.r * sum(experts), maps[0].width
+        if columns >= width:
+            problem = f"LoRA on the MLP output maps of block {layer} can write {columns} directions of {width}"
+            raise _no_rule(problem, "Lower r, remove the experts from target_parameters")
 
 
 def _no_rule(problem: str, fix: str) -> ActshiftError:
