@@ -13,21 +13,9 @@ from actshift.analysis.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, PO
 from actshift.analysis.sections import Section
 from actshift.errors import require
 
-COLOURS = {
-    INK: "ink",
-    "#000000": "ink",
-    EDGE: "edge",
-    ON_COLOUR: "on-colour",
-    POST_BLOCK: "post-block",
-    ELSEWHERE: "elsewhere",
-    WEIGHTS: "weights",
-    OTHER: "other",
-}
+_NEUTRAL = {INK: "ink", "#000000": "ink", EDGE: "edge", ON_COLOUR: "on-colour"}
+COLOURS = _NEUTRAL | {POST_BLOCK: "post-block", ELSEWHERE: "elsewhere", WEIGHTS: "weights", OTHER: "other"}
 """The CSS variable of the page that replaces each colour of a figure."""
-PIXELS_PER_POINT = 96 / 72
-_COLOUR = re.compile("|".join(COLOURS))
-_FONT = re.compile(r"'DejaVu Sans'[^;]*")
-_REFERENCE = re.compile(r"#([\w.-]+)")
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 PAGE = """<!DOCTYPE html>
@@ -69,13 +57,7 @@ SECTION = """<section id="{key}" aria-labelledby="{key}-head">
 
 
 def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], made: Mapping[str, str]) -> str:
-    """Return the page, which is also well-formed XML.
-
-    Args:
-        title: Title and heading of the page.
-        about: Facts for the header, such as the model and the data.
-        sections: The sections of the page.
-        made: Facts for the footer: how the page was made.
+    """Return the page, which is also well-formed XML, with the facts `about` in the header and `made` in the footer.
 
     Raises:
         ActshiftError: matplotlib is not installed.
@@ -91,14 +73,14 @@ def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], m
 
 
 def _section(section: Section) -> str:
-    words = [f"<p><b>How to read it</b> {_marked_up(section.how_to_read)}</p>"]
-    words += [f"<p><b>What to do</b> {_marked_up(section.advice)}</p>"] if section.advice else []
-    words += [f'<p class="note">{_marked_up(section.note)}</p>'] if section.note else []
+    words = f"<p><b>How to read it</b> {_marked_up(section.how_to_read)}</p>"
+    words += f"<p><b>What to do</b> {_marked_up(section.advice)}</p>" if section.advice else ""
+    words += f'<p class="note">{_marked_up(section.note)}</p>' if section.note else ""
     return SECTION.format(
         key=section.key,
         title=escape(section.title),
         svg=_svg(section) if section.plot else "",
-        words="".join(words),
+        words=words,
         head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
         rows="\n".join(map(_row, section.rows)),
     )
@@ -126,25 +108,17 @@ def _svg(section: Section) -> str:
         section.draw().savefig(file, format="svg", transparent=True, metadata={"Date": None})
         root = ET.fromstring(file.getvalue())
     for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
-                parent.remove(child)
+        for child in [*parent.findall(f"{_SVG}metadata"), *parent.findall(f"{_SVG}style")]:
+            parent.remove(child)
     values = [value for element in root.iter() for value in element.attrib.values()]
-    referenced = {name for value in values for name in _REFERENCE.findall(value)}
+    referenced = {name for value in values for name in re.findall(r"#([\w.-]+)", value)}
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
-        element.attrib = {
-            name.removeprefix(_LINK): _themed(value)
-            for name, value in element.attrib.items()
-            if name != "id" or value in referenced
-        }
-    width = float(root.attrib["width"].removesuffix("pt")) * PIXELS_PER_POINT
-    root.attrib = {
-        "viewBox": root.attrib["viewBox"],
-        "role": "img",
-        "aria-labelledby": f"{section.key}-title {section.key}-alt",
-        "style": f"max-width: {width:.0f}px",
-    }
+        kept = {name: value for name, value in element.attrib.items() if name != "id" or value in referenced}
+        element.attrib = {name.removeprefix(_LINK): _themed(value) for name, value in kept.items()}
+    pixels = float(root.attrib["width"].removesuffix("pt")) * 96 / 72
+    labels = {"aria-labelledby": f"{section.key}-title {section.key}-alt", "style": f"max-width: {pixels:.0f}px"}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", **labels}
     for tag, suffix, text in (("desc", "alt", section.alt), ("title", "title", section.title)):
         label = ET.Element(tag, {"id": f"{section.key}-{suffix}"})
         label.text = text
@@ -154,5 +128,5 @@ def _svg(section: Section) -> str:
 
 def _themed(value: str) -> str:
     """Replace the colours and fonts in an attribute by those of the page."""
-    value = _COLOUR.sub(lambda match: f"var(--{COLOURS[match[0]]})", value)
-    return _FONT.sub("system-ui, sans-serif", value)
+    value = re.sub("|".join(COLOURS), lambda match: f"var(--{COLOURS[match[0]]})", value)
+    return re.sub(r"'DejaVu Sans'[^;]*", "system-ui, sans-serif", value)
