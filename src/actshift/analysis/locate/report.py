@@ -113,14 +113,14 @@ class LocateReport(SectionReport):
     @property
     def sections(self) -> tuple[Section, ...]:
         """Where to steer, where to put LoRA, and the gain per parameter."""
-        sites, maps = self._heat_maps
-        sections = [_steering_section(self, sites)] if sites else []
-        sections += [_lora_section(self, maps, "" if sites else _notes(self))] if maps else []
+        maps = self._heat_maps
+        lora_notes = _notes(self) if len(maps) == 1 else ""  # the section of the sites has the notes
+        sections = (_lora_section(self, m, lora_notes) if m.weight else _steering_section(self, m) for m in maps)
         return (*sections, _methods_section(self))
 
     def figure(self) -> Figure:
         """Return heat maps of the sites and of the linear maps at the largest rank."""
-        maps = [heat_map for heat_map in self._heat_maps if heat_map]
+        maps = self._heat_maps
         widths = [len(heat_map.names) for heat_map in maps]
         size = 1 + 0.75 * sum(widths) + 1.2 * len(maps), max(heat_map.height for heat_map in maps)
         figure = panels(*size, *(heat_map.plot for heat_map in maps), ratios=widths)
@@ -130,11 +130,10 @@ class LocateReport(SectionReport):
         return figure
 
     @property
-    def _heat_maps(self) -> tuple[HeatMap | None, HeatMap | None]:
+    def _heat_maps(self) -> list[HeatMap]:
         """The maps of the sites and of the linear maps, if any."""
         maps = [place for place in self.places if place.weight]
-        sites, linear = (HeatMap(places, self.rank) if places else None for places in (self.steerable, maps))
-        return sites, linear
+        return [HeatMap(places, self.rank) for places in (self.steerable, maps) if places]
 
     @property
     def steerable(self) -> list[SiteGain]:
@@ -162,7 +161,8 @@ def _steering_section(report: LocateReport, heat_map: HeatMap) -> Section:
     advice = f"Start at {heat_map.best_place}."
     if report.held_out is not None and report.held_out < ENOUGH_HELD_OUT:
         held_out = percent(max(report.held_out, 0))
-        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then s{advice[1:]}"
+        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then start at "
+        advice += f"{heat_map.best_place}."
     return _heat_map_section(
         heat_map,
         key="where",
