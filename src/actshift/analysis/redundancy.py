@@ -86,21 +86,20 @@ class Redundancy(SectionReport):
             (str(block.block), *_cells(block.read), *_cells(block.shift), dash(block.cosine, ".3f"))
             for block in self.blocks
         ]
-        return (
-            Section(
-                key="halves",
-                title="Overlap of the two halves",
-                how_to_read="An overlap is the mean squared cosine of principal angles, from 0 to 1; chance is the "
-                "overlap of random subspaces.",
-                columns=("block", "read cos²", "max cos", "chance", "shift cos²", "max cos", "chance", "token cos"),
-                rows=(*rows, ("mean", read, "", "", shift, "", "", cosine)),
-                advice=_advice(self),
-                note="Read: the rows of W_down against col(B), that is what steering reads and LoRA writes. Shift: the "
-                f"shifts of each half alone, on {self.tokens:,} tokens.",
-                alt=f"Bars by block: on average the read overlap is {read} and the shift overlap {shift}.",
-                plot=self._plot,
-            ),
+        section = Section(
+            key="halves",
+            title="Overlap of the two halves",
+            how_to_read="An overlap is the mean squared cosine of principal angles, from 0 to 1; chance is the overlap "
+            "of random subspaces.",
+            columns=("block", "read cos²", "max cos", "chance", "shift cos²", "max cos", "chance", "token cos"),
+            rows=(*rows, ("mean", read, "", "", shift, "", "", cosine)),
+            advice=_advice(self),
+            note="Read: the rows of W_down against col(B), that is what steering reads and LoRA writes. Shift: the "
+            f"shifts of each half alone, on {self.tokens:,} tokens.",
+            alt=f"Bars by block: on average the read overlap is {read} and the shift overlap {shift}.",
+            plot=self._plot,
         )
+        return (section,)
 
     def _plot(self, axes: Any) -> None:
         read = (-0.2, "read", POST_BLOCK, "what steering reads and LoRA writes", None)
@@ -123,13 +122,8 @@ def redundancy(model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int 
     For each block: the principal angles between the row space of W_down and col(B), where B is the LoRA-B of the MLP
     output map. Also the shifts `h_weights - h_base` and `h_activations - h_base` of the block's output, with one half
     active each: their cosine at each token, and the principal angles between up to 8 leading directions of each.
-    Hidden states are not isotropic, so unrelated shifts can overlap more than random subspaces do. The model is
-    restored afterwards.
-
-    Args:
-        model: A model with an active joint adapter.
-        batches: Keyword arguments of the model, from held-out inputs.
-        tokens: Number of tokens to measure.
+    Hidden states are not isotropic, so unrelated shifts can overlap more than random subspaces do. `batches` are
+    keyword arguments of the model from held-out inputs, of which `tokens` tokens are used. The model is restored.
 
     Raises:
         ActshiftError: The model has no joint adapter, or `batches` have no tokens.
@@ -144,10 +138,10 @@ def redundancy(model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int 
         BlockRedundancy(
             block,
             _overlap(*subspaces[block]) if block in subspaces else None,
-            _overlap(_leading(weight_shift), _leading(activation_shift).T),
-            _mean_cosine(weight_shift, activation_shift),
+            _overlap(_leading(of_weights), _leading(of_activations).T),
+            _mean_cosine(of_weights, of_activations),
         )
-        for block, (weight_shift, activation_shift) in enumerate(zip(weights, activations, strict=True))
+        for block, (of_weights, of_activations) in enumerate(zip(weights, activations, strict=True))
     )
     return Redundancy(rows, len(weights[0]))
 

@@ -27,19 +27,11 @@ GAP = 2
 class Section:
     """One result of an analysis, for the terminal and for the HTML page.
 
-    Attributes:
-        key: Anchor of the section on the page, and stem of its image files.
-        title: Heading.
-        how_to_read: One sentence that explains the table and the figure.
-        columns: Headings of the table.
-        rows: Rows of the table. The first cell of a row names it.
-        advice: Recommended next step; empty if the result suggests none.
-        note: Facts that the table and the figure leave out; empty if nothing is missing.
-        alt: Description of the figure for screen readers.
-        plot: Function that draws the figure on axes; None for a table alone.
-        size: Width and height of the figure in inches.
-        shades: For each row, the colour strength (0 to 1) of every cell after the first; empty for no colours.
-        preview: Number of rows that the terminal shows; None for all.
+    `key` is the anchor of the section and the stem of its image files, `how_to_read` a sentence that explains the
+    table and the figure, and `alt` a description of the figure for screen readers. `advice` (the next step) and `note`
+    (facts that the table and the figure leave out) may be empty. The first cell of a row names it. `plot` draws the
+    figure, of a `size` in inches, and is None for a table alone. `shades` are, for each row, the colour strengths
+    (0 to 1) of the cells after the first. `preview` is the number of rows in a terminal; None for all.
     """
 
     key: str

@@ -37,10 +37,6 @@ class Update:
         prefix = f"{block}."
         return {name.removeprefix(prefix): delta for name, delta in self.deltas.items() if name.startswith(prefix)}
 
-    def outside(self, blocks: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of changed weights outside these blocks, such as embeddings, a last norm or a head."""
-        return tuple(name for name in self.deltas if not name.startswith(tuple(f"{block}." for block in blocks)))
-
 
 def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -> Update:
     """Return the update that turns `base` into `updated`, a model or its state dict.
@@ -137,7 +133,10 @@ def equivalence(
     sums: list[LayerSums] = []
     for layer in chosen:
         name, block = all_blocks[layer]
-        hosts = attention.get(layer), mlp.get(layer), _mlp_entry(base, layer, blocks)
+        entry = None
+        with suppress(ActshiftError):
+            entry = mlp_entry(base, layer, blocks)
+        hosts = attention.get(layer), mlp.get(layer), entry
         sums.append(LayerSums(layer, block, *hosts, update.below(name), tuple(ranks), tuple(scales)))
     group_size = max(1, MEMORY // (SQUARES * 8 * resolve(base, layers=[0], blocks=blocks)[0].width ** 2))
     tokens = 0
@@ -145,12 +144,13 @@ def equivalence(
         for start in range(0, len(sums), group_size):
             tokens = _pass(base, batches, sums[start : start + group_size], on_batch)
     config: Any = base.config
+    inside = tuple(f"{name}." for name, _ in all_blocks)
     return EquivalenceReport(
         model=getattr(config, "name_or_path", "") or type(base).__name__,
         tokens=tokens,
         ranks=(0, *ranks),
         layers=tuple(layer.finish() for layer in sums),
-        outside=update.outside([name for name, _ in all_blocks]),
+        outside=tuple(name for name in update.deltas if not name.startswith(inside)),
         left_out=tuple(left_out),
     )
 
@@ -184,7 +184,7 @@ def _pass(
             layer.add(call, batch, rows)
         tokens += len(unmasked(calls[0].output, batch))
         rows += len(batch["input_ids"])
-        if on_batch is not None:
+        if on_batch:
             on_batch(number)
     return tokens
 
@@ -198,9 +198,3 @@ def _hosts(
     except ActshiftError as error:
         left_out.append(str(error))
         return {}
-
-
-def _mlp_entry(model: nn.Module, layer: int, blocks: str | None) -> nn.Module | None:
-    with suppress(ActshiftError):
-        return mlp_entry(model, layer, blocks)
-    return None

@@ -171,24 +171,25 @@ def parse_budget(budget: Any, model_parameters: int) -> int:
     )
 
 
-def allocate_ranks(places: Sequence[SiteGain], budget: int, model_parameters: int) -> list[tuple[SiteGain, int]]:
-    """Return the sites to steer, each with its rank, that gain most within a budget.
+def allocate_ranks(places: Sequence[SiteGain], budget: float, model_parameters: int) -> list[tuple[SiteGain, int]]:
+    """Return the sites to steer, each with its rank, that gain most within a budget (see `parse_budget`).
 
     The ranks r_p maximise Σ_p (σ_{p,1}² + … + σ_{p,r_p}²), the squared gain of one shared unit step, subject to
     Σ_p r_p · 2d ≤ budget. Ranks are added greedily by σ² per parameter. This is optimal if all ranks cost the same,
     which is true at the sites of the residual stream. No site gets a higher rank than it has singular values.
 
     Raises:
-        ActshiftError: `places` is empty, or the budget does not pay for rank 1 at any site.
+        ActshiftError: `places` is empty, or the budget is invalid or does not pay for rank 1 at any site.
 
     Source: this project, docs/method.md#gain-per-parameter.
     """
+    remaining = parse_budget(budget, model_parameters)
     if not places:
         raise ActshiftError("A budget is spent on sites; run `locate` with at least one site.")
     costs = [place.parameters(1) for place in places]
-    if budget < (cheapest := min(costs)):
+    if remaining < (cheapest := min(costs)):
         raise ActshiftError(
-            f"A budget of {budget:,} parameters buys nothing: rank 1 at one site takes {cheapest:,} parameters, "
+            f"A budget of {remaining:,} parameters buys nothing: rank 1 at one site takes {cheapest:,} parameters, "
             f"{cheapest / model_parameters:.3g} of the model."
         )
     offers = [
@@ -199,7 +200,7 @@ def allocate_ranks(places: Sequence[SiteGain], budget: int, model_parameters: in
     ]
     ranks = [0] * len(places)
     for _, index in sorted(offers):
-        if costs[index] <= budget:
+        if costs[index] <= remaining:
             ranks[index] += 1
-            budget -= costs[index]
+            remaining -= costs[index]
     return [(place, rank) for place, rank in zip(places, ranks, strict=True) if rank]

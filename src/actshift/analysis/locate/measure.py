@@ -12,18 +12,9 @@ from actshift.adapters.base import check_rank
 from actshift.analysis.locate.gains import SiteGain
 from actshift.analysis.locate.report import LocateReport
 from actshift.errors import ActshiftError
-from actshift.gradients import (
-    BackwardStats,
-    Batch,
-    BatchGroup,
-    LinearMap,
-    Tap,
-    backward,
-    linear_maps,
-    tap_host,
-    tap_map,
-)
+from actshift.gradients.backward import BackwardStats, Batch, backward
 from actshift.gradients.sketch import SIZE, Sketch
+from actshift.gradients.taps import BatchGroup, LinearMap, Tap, linear_maps, tap_host, tap_map
 from actshift.sites import Host, check_site, resolve
 from actshift.sites.blocks import unwrap
 

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.adapters.low_rank import Activation, LowRank
 from actshift.analysis.figures import panels
-from actshift.analysis.locate.gains import (
-    MethodGain,
-    SiteGain,
-    allocate_ranks,
-    combined_gain,
-    method_gains,
-    parse_budget,
-)
+from actshift.analysis.locate.gains import MethodGain, SiteGain, allocate_ranks, combined_gain, method_gains
 from actshift.analysis.locate.plots import HeatMap, plot_methods
 from actshift.analysis.sections import Section, SectionReport, listed, percent, table
 from actshift.tuner import Intervention, SteeringConfig
@@ -95,7 +88,7 @@ class LocateReport(SectionReport):
         """
         init = config.pop("init", "default")
         layers: dict[tuple[str, int], list[int]] = {}
-        for place, rank in allocate_ranks(self.steerable, parse_budget(budget, self.parameters), self.parameters):
+        for place, rank in allocate_ranks(self.steerable, budget, self.parameters):
             layers.setdefault((place.site, rank), []).append(place.layer)
         interventions = [
             Intervention(LowRank(rank=rank, activation=activation, init=init), site=site, layers=tuple(sorted(chosen)))
