@@ -18,43 +18,6 @@ COLOURS = _NEUTRAL | {POST_BLOCK: "post-block", ELSEWHERE: "elsewhere", WEIGHTS:
 """The CSS variable of the page that replaces each colour of a figure."""
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<link rel="icon" href="data:,"/>
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<dl>{about}</dl>
-</header>
-<nav aria-label="Figures"><ul>{links}</ul></nav>
-<main>
-{sections}
-</main>
-<footer>{footer}</footer>
-</body>
-</html>
-"""
-
-SECTION = """<section id="{key}" aria-labelledby="{key}-head">
-<h2 id="{key}-head">{title}</h2>
-<figure>{svg}</figure>
-<div class="words">{words}</div>
-<details><summary>Show as a table</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table></div></details>
-</section>"""
-
 
 def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], made: Mapping[str, str]) -> str:
     """Return the page, which is also well-formed XML, with the facts `about` in the header and `made` in the footer.
@@ -62,9 +25,9 @@ def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], m
     Raises:
         ActshiftError: matplotlib is not installed.
     """
-    return PAGE.format(
+    return _file("page.html").format(
         title=escape(title),
-        style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+        style=_file("page.css"),
         about="".join(f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in about.items()),
         links="".join(f'<li><a href="#{section.key}">{escape(section.title)}</a></li>' for section in sections),
         sections="\n".join(map(_section, sections)),
@@ -72,17 +35,25 @@ def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], m
     )
 
 
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 def _section(section: Section) -> str:
     words = f"<p><b>How to read it</b> {_marked_up(section.how_to_read)}</p>"
     words += f"<p><b>What to do</b> {_marked_up(section.advice)}</p>" if section.advice else ""
     words += f'<p class="note">{_marked_up(section.note)}</p>' if section.note else ""
-    return SECTION.format(
-        key=section.key,
-        title=escape(section.title),
-        svg=_svg(section) if section.plot else "",
-        words=words,
-        head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
-        rows="\n".join(map(_row, section.rows)),
+    return (
+        _file("section.html")
+        .rstrip()
+        .format(
+            key=section.key,
+            title=escape(section.title),
+            svg=_svg(section) if section.plot else "",
+            words=words,
+            head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
+            rows="\n".join(map(_row, section.rows)),
+        )
     )
 
 

@@ -156,7 +156,7 @@ class LayerSums:
             pre_mlp=self.copied / self.target if reached else None,
             effort=(self.shift / self.input) ** 0.5 if reached else None,
             post_mlp=self._copied_shares("post_mlp") if self.sites["post_mlp"][0].count else None,
-            post_block=self._copied_shares("post_block") or {},
+            post_block=self._copied_shares("post_block"),
         )
 
     def _copied_shares(self, site: str) -> dict[int, float]:

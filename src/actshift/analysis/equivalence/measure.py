@@ -67,11 +67,7 @@ def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -
 
 
 def check_twins(base: Mapping[str, Tensor], updated: Mapping[str, Tensor]) -> None:
-    """Check that two models have the same weights in the same shapes.
-
-    Raises:
-        ActshiftError: A weight is missing in one of them, or has another shape.
-    """
+    """Raise ActshiftError unless two models have the same weights in the same shapes."""
     for name, weight in base.items():
         if name not in updated:
             raise ActshiftError(f"The updated model has no {name}. Use two checkpoints of one architecture.")
@@ -105,11 +101,8 @@ def equivalence(
     (float32 on Apple GPUs), because their differences are small. Both models are restored afterwards.
 
     Args:
-        base: The base model.
         updated: A model or state dict of the same architecture. A LoRA must be merged first.
         batches: Keyword arguments of the model.
-        ranks: Ranks of the affine maps.
-        scales: Scales of the update.
         layers: Indices of blocks in ascending order; all by default.
         blocks: Name of the list of blocks, if it cannot be found automatically.
         on_batch: Called with the number of finished batches.

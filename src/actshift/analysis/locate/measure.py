@@ -15,7 +15,7 @@ from actshift.errors import ActshiftError
 from actshift.gradients.backward import BackwardStats, Batch, backward
 from actshift.gradients.sketch import SIZE, Sketch
 from actshift.gradients.taps import BatchGroup, LinearMap, Tap, linear_maps, tap_host, tap_map
-from actshift.sites import Host, check_site, resolve
+from actshift.sites import Host, resolve
 from actshift.sites.blocks import unwrap
 
 RESIDUAL = ("post_block", "post_mlp", "post_attention")
@@ -145,8 +145,6 @@ def _hosts(
     if sites is not None:
         if isinstance(sites, str) or not sites or len(set(sites)) < len(sites):
             raise ActshiftError(f"sites must be a list of at least one site, each once; got {sites!r}.")
-        for site in sites:
-            check_site(site)
         return [host for site in sites for host in resolve(model, site, layers, blocks)], ()
     hosts, left_out = resolve(model, RESIDUAL[0], layers, blocks), list[str]()
     for site in RESIDUAL[1:]:

@@ -22,8 +22,6 @@ ENOUGH_HELD_OUT = 0.8
 """The fraction of the gains that should hold on other batches."""
 WORTHWHILE = 1.02
 """An uneven allocation must gain 2 % more than an even one to be recommended."""
-TERMINAL_METHODS = 12
-BARS = 14
 
 
 @dataclass(frozen=True)
@@ -221,8 +219,7 @@ def _heat_map_section(heat_map: HeatMap, **words: Any) -> Section:
 
 
 def _methods_section(report: LocateReport) -> Section:
-    methods = report.methods
-    drawn = methods[:BARS]
+    methods, drawn = report.methods, report.methods[:14]
     return Section(
         key="gain",
         title="Gain per parameter",
@@ -241,7 +238,7 @@ def _methods_section(report: LocateReport) -> Section:
         f"{drawn[0].per_1000} to {drawn[-1].label} at {drawn[-1].per_1000}.",
         plot=lambda axes: plot_methods(axes, drawn),
         size=(4.9, 0.9 + 0.25 * len(drawn)),
-        preview=TERMINAL_METHODS,
+        preview=12,
     )
 
 
