@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 POST_BLOCK, ELSEWHERE, WEIGHTS, OTHER = "#c2410c", "#2563eb", "#6b7280", "#0f766e"
 """Colours of steering after the block, steering at another site, a weight update, and a second variant of any."""
+DOTS = {"markersize": 3, "linewidth": 1}
+"""Style of thin lines with dots."""
 INK, EDGE, ON_COLOUR = "#111827", "#9ca3af", "#fffffe"
 """Colours of text, axis lines, and text on a dark cell. The last differs from white, the colour of the page."""
 
@@ -20,22 +22,14 @@ Plot = Callable[[Any], None]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches. It needs no display.
-
-    Raises:
-        ActshiftError: matplotlib is not installed.
-    """
+    """Return an empty figure of a size in inches, without a display. Raise ActshiftError without matplotlib."""
     figure = require("matplotlib.figure", "plot").Figure(figsize=(width, height), dpi=150, layout="constrained")
     require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     return figure
 
 
 def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:
-    """Return a figure of a size in inches with the plots side by side, in panels of equal or of relative widths.
-
-    Raises:
-        ActshiftError: matplotlib is not installed.
-    """
+    """Return a figure of a size in inches with the plots side by side, in panels of equal or of relative widths."""
     figure = new_figure(width, height)
     all_axes: Any = figure.subplots(1, len(plots), squeeze=False, width_ratios=ratios)
     for axes, plot in zip(all_axes[0], plots, strict=True):

@@ -13,76 +13,21 @@ from actshift.analysis.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, PO
 from actshift.analysis.sections import Section
 from actshift.errors import require
 
-COLOURS = {
-    INK: "ink",
-    "#000000": "ink",
-    EDGE: "edge",
-    ON_COLOUR: "on-colour",
-    POST_BLOCK: "post-block",
-    ELSEWHERE: "elsewhere",
-    WEIGHTS: "weights",
-    OTHER: "other",
-}
+_NEUTRAL = {INK: "ink", "#000000": "ink", EDGE: "edge", ON_COLOUR: "on-colour"}
+COLOURS = _NEUTRAL | {POST_BLOCK: "post-block", ELSEWHERE: "elsewhere", WEIGHTS: "weights", OTHER: "other"}
 """The CSS variable of the page that replaces each colour of a figure."""
-PIXELS_PER_POINT = 96 / 72
-_COLOUR = re.compile("|".join(COLOURS))
-_FONT = re.compile(r"'DejaVu Sans'[^;]*")
-_REFERENCE = re.compile(r"#([\w.-]+)")
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<link rel="icon" href="data:,"/>
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<dl>{about}</dl>
-</header>
-<nav aria-label="Figures"><ul>{links}</ul></nav>
-<main>
-{sections}
-</main>
-<footer>{footer}</footer>
-</body>
-</html>
-"""
-
-SECTION = """<section id="{key}" aria-labelledby="{key}-head">
-<h2 id="{key}-head">{title}</h2>
-<figure>{svg}</figure>
-<div class="words">{words}</div>
-<details><summary>Show as a table</summary>
-<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table></div></details>
-</section>"""
 
 
 def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], made: Mapping[str, str]) -> str:
-    """Return the page, which is also well-formed XML.
-
-    Args:
-        title: Title and heading of the page.
-        about: Facts for the header, such as the model and the data.
-        sections: The sections of the page.
-        made: Facts for the footer: how the page was made.
+    """Return the page, which is also well-formed XML, with the facts `about` in the header and `made` in the footer.
 
     Raises:
         ActshiftError: matplotlib is not installed.
     """
-    return PAGE.format(
+    return _file("page.html").format(
         title=escape(title),
-        style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+        style=_file("page.css"),
         about="".join(f"<dt>{escape(name)}</dt><dd>{escape(fact)}</dd>" for name, fact in about.items()),
         links="".join(f'<li><a href="#{section.key}">{escape(section.title)}</a></li>' for section in sections),
         sections="\n".join(map(_section, sections)),
@@ -90,17 +35,25 @@ def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], m
     )
 
 
+def _file(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 def _section(section: Section) -> str:
-    words = [f"<p><b>How to read it</b> {_marked_up(section.how_to_read)}</p>"]
-    words += [f"<p><b>What to do</b> {_marked_up(section.advice)}</p>"] if section.advice else []
-    words += [f'<p class="note">{_marked_up(section.note)}</p>'] if section.note else []
-    return SECTION.format(
-        key=section.key,
-        title=escape(section.title),
-        svg=_svg(section) if section.plot else "",
-        words="".join(words),
-        head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
-        rows="\n".join(map(_row, section.rows)),
+    words = f"<p><b>How to read it</b> {_marked_up(section.how_to_read)}</p>"
+    words += f"<p><b>What to do</b> {_marked_up(section.advice)}</p>" if section.advice else ""
+    words += f'<p class="note">{_marked_up(section.note)}</p>' if section.note else ""
+    return (
+        _file("section.html")
+        .rstrip()
+        .format(
+            key=section.key,
+            title=escape(section.title),
+            svg=_svg(section) if section.plot else "",
+            words=words,
+            head="".join(f'<th scope="col">{escape(name)}</th>' for name in section.columns),
+            rows="\n".join(map(_row, section.rows)),
+        )
     )
 
 
@@ -126,25 +79,17 @@ def _svg(section: Section) -> str:
         section.draw().savefig(file, format="svg", transparent=True, metadata={"Date": None})
         root = ET.fromstring(file.getvalue())
     for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
-                parent.remove(child)
+        for child in [*parent.findall(f"{_SVG}metadata"), *parent.findall(f"{_SVG}style")]:
+            parent.remove(child)
     values = [value for element in root.iter() for value in element.attrib.values()]
-    referenced = {name for value in values for name in _REFERENCE.findall(value)}
+    referenced = {name for value in values for name in re.findall(r"#([\w.-]+)", value)}
     for element in root.iter():
         element.tag = element.tag.removeprefix(_SVG)
-        element.attrib = {
-            name.removeprefix(_LINK): _themed(value)
-            for name, value in element.attrib.items()
-            if name != "id" or value in referenced
-        }
-    width = float(root.attrib["width"].removesuffix("pt")) * PIXELS_PER_POINT
-    root.attrib = {
-        "viewBox": root.attrib["viewBox"],
-        "role": "img",
-        "aria-labelledby": f"{section.key}-title {section.key}-alt",
-        "style": f"max-width: {width:.0f}px",
-    }
+        kept = {name: value for name, value in element.attrib.items() if name != "id" or value in referenced}
+        element.attrib = {name.removeprefix(_LINK): _themed(value) for name, value in kept.items()}
+    pixels = float(root.attrib["width"].removesuffix("pt")) * 96 / 72
+    labels = {"aria-labelledby": f"{section.key}-title {section.key}-alt", "style": f"max-width: {pixels:.0f}px"}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", **labels}
     for tag, suffix, text in (("desc", "alt", section.alt), ("title", "title", section.title)):
         label = ET.Element(tag, {"id": f"{section.key}-{suffix}"})
         label.text = text
@@ -154,5 +99,5 @@ def _svg(section: Section) -> str:
 
 def _themed(value: str) -> str:
     """Replace the colours and fonts in an attribute by those of the page."""
-    value = _COLOUR.sub(lambda match: f"var(--{COLOURS[match[0]]})", value)
-    return _FONT.sub("system-ui, sans-serif", value)
+    value = re.sub("|".join(COLOURS), lambda match: f"var(--{COLOURS[match[0]]})", value)
+    return re.sub(r"'DejaVu Sans'[^;]*", "system-ui, sans-serif", value)

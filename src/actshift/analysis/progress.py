@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 ProgressCallback = Callable[[str, int, int], None]
 """A function that is called with a phase, the number of its finished steps, and their total."""
@@ -15,11 +16,5 @@ def progress_counter(callback: ProgressCallback, phase: str, total: int) -> Call
     >>> step()
     Reading: 1 of 2
     """
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        callback(phase, done, total)
-
-    return step
+    steps = count(1)
+    return lambda: callback(phase, next(steps), total)

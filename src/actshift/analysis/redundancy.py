@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from actshift.analysis.capture import shifts_alone
 from actshift.analysis.figures import ELSEWHERE, INK, POST_BLOCK, finish
-from actshift.analysis.sections import Section, SectionReport, blocks, dash
+from actshift.analysis.sections import Section, SectionReport, dash
 from actshift.orthogonality import chance_overlap, principal_cosines, span_dimensions
 from actshift.tuner import steering_layers
 from actshift.tuner.joint.constraint import whole
@@ -23,11 +23,6 @@ NEGLIGIBLE = 1e-2
 """A principal direction below this fraction of the largest singular value has less than 1e-4 of its energy."""
 CLEARLY = 2
 """An overlap counts as real from twice the chance value, because hidden states are not isotropic."""
-KINDS = {
-    "read": (POST_BLOCK, "what steering reads and LoRA writes"),
-    "shift": (ELSEWHERE, "the shifts of each half alone"),
-}
-"""Colour and label of each overlap in the figure."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Redundancy(SectionReport):
         return _mean(block.cosine for block in self.blocks if block.cosine is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values, ready for JSON."""
+        """Return the means over blocks and all values, ready for JSON."""
         return {"read": self.read, "shift": self.shift, "cosine": self.cosine, **asdict(self)}
 
     @property
@@ -91,29 +86,30 @@ class Redundancy(SectionReport):
             (str(block.block), *_cells(block.read), *_cells(block.shift), dash(block.cosine, ".3f"))
             for block in self.blocks
         ]
-        return (
-            Section(
-                key="halves",
-                title="Overlap of the two halves",
-                how_to_read="An overlap is the mean squared cosine of principal angles, from 0 to 1; chance is the "
-                "overlap of random subspaces.",
-                columns=("block", "read cos²", "max cos", "chance", "shift cos²", "max cos", "chance", "token cos"),
-                rows=(*rows, ("mean", read, "", "", shift, "", "", cosine)),
-                advice=_advice(self),
-                note="Read: the rows of W_down against col(B), that is what steering reads and LoRA writes. Shift: the "
-                f"shifts of each half alone, on {self.tokens:,} tokens.",
-                alt=f"Bars by block: on average the read overlap is {read} and the shift overlap {shift}.",
-                plot=self._plot,
-            ),
+        section = Section(
+            key="halves",
+            title="Overlap of the two halves",
+            how_to_read="An overlap is the mean squared cosine of principal angles, from 0 to 1; chance is the overlap "
+            "of random subspaces.",
+            columns=("block", "read cos²", "max cos", "chance", "shift cos²", "max cos", "chance", "token cos"),
+            rows=(*rows, ("mean", read, "", "", shift, "", "", cosine)),
+            advice=_advice(self),
+            note="Read: the rows of W_down against col(B), that is what steering reads and LoRA writes. Shift: the "
+            f"shifts of each half alone, on {self.tokens:,} tokens.",
+            alt=f"Bars by block: on average the read overlap is {read} and the shift overlap {shift}.",
+            plot=self._plot,
         )
+        return (section,)
 
     def _plot(self, axes: Any) -> None:
-        for side, (kind, (colour, label)) in zip((-0.2, 0.2), KINDS.items(), strict=True):
+        read = (-0.2, "read", POST_BLOCK, "what steering reads and LoRA writes", None)
+        shift = (0.2, "shift", ELSEWHERE, "the shifts of each half alone", "chance")
+        for side, kind, colour, label, chance_label in (read, shift):
             overlaps = {block.block + side: overlap for block in self.blocks if (overlap := getattr(block, kind))}
-            means, chances = ([getattr(one, name) for one in overlaps.values()] for name in ("mean", "chance"))
-            axes.bar(list(overlaps), means, width=0.36, color=colour, label=label)
+            axes.bar(list(overlaps), [overlap.mean for overlap in overlaps.values()], 0.36, color=colour, label=label)
             edges = [[center + half for center in overlaps] for half in (-0.18, 0.18)]
-            axes.hlines(chances, *edges, color=INK, linewidth=1.5, label="chance" if side > 0 else None)
+            chances = [overlap.chance for overlap in overlaps.values()]
+            axes.hlines(chances, *edges, color=INK, linewidth=1.5, label=chance_label)
         axes.set_xticks([block.block for block in self.blocks])
         axes.set_ylim(0, 1)
         finish(axes, "block", "overlap")
@@ -126,13 +122,8 @@ def redundancy(model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int 
     For each block: the principal angles between the row space of W_down and col(B), where B is the LoRA-B of the MLP
     output map. Also the shifts `h_weights - h_base` and `h_activations - h_base` of the block's output, with one half
     active each: their cosine at each token, and the principal angles between up to 8 leading directions of each.
-    Hidden states are not isotropic, so unrelated shifts can overlap more than random subspaces do. The model is
-    restored afterwards.
-
-    Args:
-        model: A model with an active joint adapter.
-        batches: Keyword arguments of the model, from held-out inputs.
-        tokens: Number of tokens to measure.
+    Hidden states are not isotropic, so unrelated shifts can overlap more than random subspaces do. `batches` are
+    keyword arguments of the model from held-out inputs, of which `tokens` tokens are used. The model is restored.
 
     Raises:
         ActshiftError: The model has no joint adapter, or `batches` have no tokens.
@@ -147,10 +138,10 @@ def redundancy(model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int 
         BlockRedundancy(
             block,
             _overlap(*subspaces[block]) if block in subspaces else None,
-            _overlap(_leading(weight_shift), _leading(activation_shift).T),
-            _mean_cosine(weight_shift, activation_shift),
+            _overlap(_leading(of_weights), _leading(of_activations).T),
+            _mean_cosine(of_weights, of_activations),
         )
-        for block, (weight_shift, activation_shift) in enumerate(zip(weights, activations, strict=True))
+        for block, (of_weights, of_activations) in enumerate(zip(weights, activations, strict=True))
     )
     return Redundancy(rows, len(weights[0]))
 
@@ -193,13 +184,11 @@ def _mean_cosine(first: Tensor, second: Tensor) -> float | None:
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return fmean(known) if known else None
+    return fmean(known) if (known := list(values)) else None
 
 
 def _cells(overlap: Overlap | None) -> tuple[str, ...]:
-    values = (None, None, None) if overlap is None else (overlap.mean, overlap.largest, overlap.chance)
-    return tuple(dash(value, ".3f") for value in values)
+    return tuple(f"{value:.3f}" for value in astuple(overlap)) if overlap else ("–", "–", "–")
 
 
 def _advice(report: Redundancy) -> str:
@@ -208,16 +197,15 @@ def _advice(report: Redundancy) -> str:
         if overlap is None:
             continue
         chance = fmean(getattr(block, kind).chance for block in report.blocks if getattr(block, kind))
-        clear, compared = overlap > CLEARLY * chance, f"and {chance:.2f} is chance."
+        clear = overlap > CLEARLY * chance
         if kind == "read":
             rule = "Train again with `--orthogonality read`" if clear else "Leave the rule as it is"
-            sentences.append(f"{rule}: steering reads {overlap:.3f} of what LoRA writes, {compared}")
+            advice = f"{rule}: steering reads {overlap:.3f} of what LoRA writes"
         elif clear:
-            most = max(report.blocks, key=lambda block: block.shift.mean if block.shift else 0.0)
-            sentences.append(
-                f"Try each half alone with `actshift eval --half`: their shifts overlap by {overlap:.2f}, most in "
-                f"{blocks([most.block])}, {compared}"
-            )
+            most = max(report.blocks, key=lambda block: block.shift.mean if block.shift else 0.0).block
+            advice = "Try each half alone with `actshift eval --half`: their shifts overlap by "
+            advice += f"{overlap:.2f}, most in block {most}"
         else:
-            sentences.append(f"Keep both halves: their shifts overlap by {overlap:.2f}, {compared}")
+            advice = f"Keep both halves: their shifts overlap by {overlap:.2f}"
+        sentences.append(f"{advice}, and {chance:.2f} is chance.")
     return " ".join(sentences) or "Train the adapter first: no block has two halves to compare."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from actshift.files import write_whole
 from actshift.sites import resolve
 from actshift.tuner.loading import load_any_adapter
 
-IMAGE_FORMATS = ("png", "svg")
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -37,10 +35,9 @@ class Findings:
     redundancy: Redundancy | None = None
 
     @property
-    def reports(self) -> dict[str, LocateReport | EquivalenceReport | OracleReport | Redundancy]:
+    def reports(self) -> dict[str, Any]:
         """The reports that exist, by name."""
-        reports = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: report for name, report in reports.items() if report is not None}
+        return {name: report for name, report in vars(self).items() if report is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return every report that exists, ready for JSON."""
@@ -97,13 +94,7 @@ def _joint_redundancy(model: nn.Module, batches: Sequence[Batch], joint: str) ->
 
 @dataclass(frozen=True)
 class Report:
-    """The page about a model.
-
-    Attributes:
-        findings: The reports.
-        about: Facts for the header, such as the model and the data.
-        made: Facts for the footer: how the page was made.
-    """
+    """The page about a model: its reports, and the facts `about` in its header and `made` in its footer."""
 
     findings: Findings
     about: Mapping[str, str]
@@ -124,27 +115,15 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the words and tables of the sections and all reports, ready for JSON."""
-        return {
-            "about": dict(self.about),
-            "made": dict(self.made),
-            "sections": [section.to_dict() for section in self.sections],
-            **self.findings.to_dict(),
-        }
+        sections = [section.to_dict() for section in self.sections]
+        return {"about": {**self.about}, "made": {**self.made}, "sections": sections, **self.findings.to_dict()}
 
     def html(self) -> str:
-        """Return the page, which needs no other file and no network.
-
-        Raises:
-            ActshiftError: matplotlib is not installed.
-        """
+        """Return the page, which needs no other file and no network."""
         return to_html(self.title, self.about, self.sections, self.made)
 
     def write(self, out: str | Path, figures: str | Path | None = None) -> None:
-        """Write the page, and each figure as PNG and SVG.
-
-        Args:
-            out: The HTML file.
-            figures: Folder for the figures, which is created; None for no figures.
+        """Write the page to `out`, and each figure as PNG and SVG to the folder `figures`, which is created.
 
         Raises:
             ActshiftError: matplotlib is not installed.
@@ -155,7 +134,7 @@ class Report:
         Path(figures).mkdir(parents=True, exist_ok=True)
         for section in self.sections:
             figure = section.draw()
-            for image_format in IMAGE_FORMATS:
+            for image_format in ("png", "svg"):
                 path = Path(figures, f"{section.key}.{image_format}")
                 part = path.with_name(f".{path.name}.{os.getpid()}.part")
                 figure.savefig(part, format=image_format)

@@ -19,27 +19,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PLAIN_WIDTH = 160
 GAP = 2
+"""Number of spaces between two columns."""
 
 
 @dataclass(frozen=True)
 class Section:
     """One result of an analysis, for the terminal and for the HTML page.
 
-    Attributes:
-        key: Anchor of the section on the page, and stem of its image files.
-        title: Heading.
-        how_to_read: One sentence that explains the table and the figure.
-        columns: Headings of the table.
-        rows: Rows of the table. The first cell of a row names it.
-        advice: Recommended next step; empty if the result suggests none.
-        note: Facts that the table and the figure leave out; empty if nothing is missing.
-        alt: Description of the figure for screen readers.
-        plot: Function that draws the figure on axes; None for a table alone.
-        size: Width and height of the figure in inches.
-        shades: For each row, the colour strength (0 to 1) of every cell after the first; empty for no colours.
-        preview: Number of rows that the terminal shows; None for all.
+    `key` is the anchor of the section and the stem of its image files, `how_to_read` a sentence that explains the
+    table and the figure, and `alt` a description of the figure for screen readers. `advice` (the next step) and `note`
+    (facts that the table and the figure leave out) may be empty. The first cell of a row names it. `plot` draws the
+    figure, of a `size` in inches, and is None for a table alone. `shades` are, for each row, the colour strengths
+    (0 to 1) of the cells after the first. `preview` is the number of rows in a terminal; None for all.
     """
 
     key: str
@@ -56,33 +48,60 @@ class Section:
     preview: int | None = None
 
     def draw(self) -> Figure:
-        """Return a new figure.
-
-        Raises:
-            ActshiftError: matplotlib is not installed.
-        """
+        """Return a new figure."""
         assert self.plot is not None
         return panels(*self.size, self.plot)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the words and the table, ready for JSON."""
-        return {
-            "key": self.key,
-            "title": self.title,
-            "reading": self.how_to_read,
-            "advice": self.advice,
-            "note": self.note,
-            "alt": self.alt,
-            "columns": list(self.columns),
-            "rows": [list(row) for row in self.rows],
-        }
+        words = {"key": self.key, "title": self.title, "reading": self.how_to_read, "advice": self.advice}
+        return {**words, "note": self.note, "alt": self.alt, "columns": self.columns, "rows": self.rows}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield Text(self.title, style="bold")
+        rows = self.rows[: self.preview]
+        widths = [max(map(cell_len, column)) for column in zip(self.columns, *rows, strict=True)]
+        for group in _column_groups(widths, options.max_width):
+            headings = [Column(self.columns[index], justify="right", no_wrap=True) for index in group]
+            table = Table(Column(self.columns[0], overflow="fold"), *headings, box=None, pad_edge=False)
+            for number, row in enumerate(rows):
+                table.add_row(row[0], *(self._cell(number, index) for index in group))
+            yield table
+        if hidden := len(self.rows) - len(rows):
+            yield Text(f"… and {hidden} more.")
+        yield Text(f"How to read it: {self.how_to_read}")
+        if self.advice:
+            yield Text(f"What to do: {self.advice}")
+        if self.note:
+            yield Text(self.note)
+
+    def _cell(self, row: int, column: int) -> Text:
+        text = Text(self.rows[row][column])
+        if self.shades:
+            level = self.shades[row][column - 1]
+            dark, light = (round(255 - level * (255 - end)) for end in (30, 160))
+            text.style = f"{'white' if level > 0.6 else 'black'} on rgb({dark},{light},{255 - round(40 * level)})"
+        return text
+
+
+def _column_groups(widths: Sequence[int], available: int) -> list[list[int]]:
+    """Return the columns after the first one in groups that fit next to it, so that a wide table becomes several."""
+    groups: list[list[int]] = [[]]
+    used = widths[0]
+    for index, width in enumerate(widths[1:], start=1):
+        if groups[-1] and used + GAP + width > available:
+            groups.append([])
+            used = widths[0]
+        groups[-1].append(index)
+        used += GAP + width
+    return groups
 
 
 class Plain:
     """Mixin that converts a report with `__rich__` to plain text, without colours and 160 columns wide."""
 
     def __str__(self) -> str:
-        console = Console(width=PLAIN_WIDTH, no_color=True, highlight=False)
+        console = Console(width=160, no_color=True, highlight=False)
         with console.capture() as capture:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
@@ -116,7 +135,6 @@ class SectionReport(Plain):
         return asdict(cast(Any, self))
 
     def __rich__(self) -> RenderableType:
-        """Return the sections for a terminal."""
         return to_terminal(self.sections)
 
 
@@ -130,70 +148,17 @@ def to_terminal(sections: Iterable[Section]) -> RenderableType:
     0       1.5
     How to read it: Each row is a block.
     """
-    parts: list[RenderableType] = []
-    for section in sections:
-        hidden = 0 if section.preview is None else max(0, len(section.rows) - section.preview)
-        parts += ["", Text(section.title, style="bold"), _SectionTable(section)]
-        lines = [
-            f"… and {hidden} more." if hidden else "",
-            f"How to read it: {section.how_to_read}",
-            f"What to do: {section.advice}" if section.advice else "",
-            section.note,
-        ]
-        parts += [Text(line) for line in lines if line]
-    return Group(*parts[1:])
-
-
-class _SectionTable:
-    """The table of a section. If it is wider than the terminal, its columns are split into several tables."""
-
-    def __init__(self, section: Section) -> None:
-        self.section = section
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        columns, rows = self.section.columns, self.section.rows[: self.section.preview]
-        widths = [max(cell_len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-        for group in _column_groups(widths, options.max_width):
-            headings = [Column(columns[index], justify="right", no_wrap=True) for index in group]
-            table = Table(Column(columns[0], overflow="fold"), *headings, box=None, pad_edge=False)
-            for number, row in enumerate(rows):
-                table.add_row(row[0], *(self._cell(number, index) for index in group))
-            yield table
-
-    def _cell(self, row: int, column: int) -> Text:
-        text = Text(self.section.rows[row][column])
-        if self.section.shades:
-            level = self.section.shades[row][column - 1]
-            dark, light = (round(255 - level * (255 - end)) for end in (30, 160))
-            text.style = f"{'white' if level > 0.6 else 'black'} on rgb({dark},{light},{255 - round(40 * level)})"
-        return text
-
-
-def _column_groups(widths: Sequence[int], available: int) -> list[list[int]]:
-    """Return the columns after the first one in groups that fit next to it, at least one column in each."""
-    groups: list[list[int]] = [[]]
-    used = widths[0]
-    for index, width in enumerate(widths[1:], start=1):
-        if groups[-1] and used + GAP + width > available:
-            groups.append([])
-            used = widths[0]
-        groups[-1].append(index)
-        used += GAP + width
-    return groups
+    return Group(*[part for section in sections for part in ("", section)][1:])
 
 
 def table(items: Iterable[T], *columns: tuple[str, Callable[[T], str]]) -> dict[str, Any]:
-    """Return the `columns` and `rows` of a section, with one row for each item.
-
-    Args:
-        items: The items.
-        columns: Pairs of a heading and a function that returns the cell of an item.
+    """Return the `columns` and `rows` of a section with one row per item, from headings and functions of an item.
 
     >>> table([1.5, 2.0], ("value", str), ("half", lambda value: f"{value / 2:g}"))
     {'columns': ('value', 'half'), 'rows': (('1.5', '0.75'), ('2.0', '1'))}
     """
-    headings = tuple(heading for heading, _ in columns)
-    return {"columns": headings, "rows": tuple(tuple(cell(item) for _, cell in columns) for item in items)}
+    headings, cells = zip(*columns, strict=True)
+    return {"columns": headings, "rows": tuple(tuple(cell(item) for cell in cells) for item in items)}
 
 
 def percent(share: float | None) -> str:
@@ -224,9 +189,8 @@ def blocks(numbers: Iterable[int]) -> str:
     >>> blocks([3]), blocks([0, 1, 2, 5])
     ('block 3', 'blocks 0 to 2 and 5')
     """
-    runs = [
-        [number for _, number in run] for _, run in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
-    ]
+    groups = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    runs = [[number for _, number in run] for _, run in groups]
     words = [str(run[0]) if len(run) == 1 else f"{run[0]} {'to' if len(run) > 2 else 'and'} {run[-1]}" for run in runs]
     return f"block{'s' if sum(map(len, runs)) > 1 else ''} {listed(words)}"
 

@@ -44,32 +44,30 @@ class ContrastReport(SectionReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, ready for JSON."""
-        layers = [{**asdict(layer), "relative": layer.relative} for layer in self.layers]
-        return {**asdict(self), "layers": layers, "notes": list(self.notes)}
+        return {**asdict(self), "layers": [{**asdict(layer), "relative": layer.relative} for layer in self.layers]}
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """The vectors by block."""
         best = max(self.layers, key=lambda layer: layer.separation)
-        return (
-            Section(
-                key="contrast",
-                title=f"{self.positive} positive and {self.negative} negative rows: {METHODS[self.method]} "
-                f"{TOKENS[self.token]}",
-                how_to_read="The separation is the fraction of held-out rows on their side of a threshold on h · v; "
-                "50 % is chance.",
-                **table(
-                    self.layers,
-                    ("block", lambda layer: str(layer.layer)),
-                    ("‖v‖", lambda layer: f"{layer.norm:.3g}"),
-                    ("‖v‖ / ‖h‖", lambda layer: f"{layer.relative:.3f}"),
-                    ("separation", lambda layer: f"{layer.separation:.1%}"),
-                ),
-                note=" ".join(self.notes),
-                alt=f"Line by block; the highest separation is {percent(best.separation)} after block {best.layer}.",
-                plot=self._plot_separation,
+        section = Section(
+            key="contrast",
+            title=f"{self.positive} positive and {self.negative} negative rows: {METHODS[self.method]} "
+            f"{TOKENS[self.token]}",
+            how_to_read="The separation is the fraction of held-out rows on their side of a threshold on h · v; "
+            "50 % is chance.",
+            **table(
+                self.layers,
+                ("block", lambda layer: str(layer.layer)),
+                ("‖v‖", lambda layer: f"{layer.norm:.3g}"),
+                ("‖v‖ / ‖h‖", lambda layer: f"{layer.relative:.3f}"),
+                ("separation", lambda layer: f"{layer.separation:.1%}"),
             ),
+            note=" ".join(self.notes),
+            alt=f"Line by block; the highest separation is {percent(best.separation)} after block {best.layer}.",
+            plot=self._plot_separation,
         )
+        return (section,)
 
     @property
     def plots(self) -> tuple[Plot, ...]:

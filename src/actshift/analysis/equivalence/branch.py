@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from actshift.analysis.capture import Call, StopForward, hidden_states
+from actshift.analysis.capture import Call, StopForward, output_hooks
 from actshift.errors import ActshiftError, first_line
 
 Weights = Mapping[str, Tensor]
@@ -46,21 +47,17 @@ class Branch:
         """Return the host's output `[..., d]` under these weights, with `replace` applied to the input of `entry`."""
         outputs: list[Tensor] = []
 
-        def stop(module: nn.Module, args: Any, output: Any) -> None:
-            outputs.append(hidden_states(module, output))
+        def stop(_: int, host_call: Call) -> None:
+            outputs.append(host_call.output)
             raise StopForward
 
-        handles = [self.host.register_forward_hook(stop)]
-        if entry is not None:
-            handles.append(entry.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:])))
-        try:
-            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no forward-mode derivative
+        with ExitStack() as hooks:
+            if entry is not None:
+                pre_hook = entry.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
+                hooks.enter_context(pre_hook)
+            # The fused kernels of the attention have no forward-mode derivative.
+            with suppress(StopForward), output_hooks([self.host], stop), sdpa_kernel(SDPBackend.MATH):
                 functional_call(self.block, dict(weights), call.args, call.kwargs)
-        except StopForward:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
         return outputs[0]
 
     def updated_output(self, call: Call, weights: Weights, update: Weights, scale: float) -> Tensor:
@@ -81,16 +78,12 @@ class Branch:
         own = self._own(update)
         if not own:
             return torch.zeros_like(self.output(call, weights))
+        base = {name: weights[name] for name in own}
         try:
-            return jvp(
-                lambda changed: self.output(call, {**weights, **changed}),
-                ({name: weights[name] for name in own},),
-                (own,),
-            )[1]
+            return jvp(lambda changed: self.output(call, {**weights, **changed}), (base,), (own,))[1]
         except RuntimeError as error:
             raise ActshiftError(
-                f"{type(self.block).__name__} has an operation without a forward-mode derivative in torch, so its "
-                f"first order is unknown: {first_line(error)}"
+                f"{type(self.block).__name__} has an operation without a forward-mode derivative: {first_line(error)}"
             ) from error
 
     def _own(self, update: Weights) -> dict[str, Tensor]:
@@ -108,15 +101,11 @@ def branches_of(
     names = frozenset(name for name, _ in block.named_parameters())
     used: set[str] = set()
     if attention is not None:
-        handles = [
-            module.register_forward_pre_hook(lambda module, args, prefix=prefix: used.add(prefix))
-            for prefix, module in block.named_modules()
-        ]
-        try:
+        with ExitStack() as hooks:
+            for prefix, module in block.named_modules():
+                pre_hook = module.register_forward_pre_hook(lambda module, args, prefix=prefix: used.add(prefix))
+                hooks.enter_context(pre_hook)
             Branch(block, attention, names).output(call, weights)
-        finally:
-            for handle in handles:
-                handle.remove()
     before = frozenset(name for name in names if name.rpartition(".")[0] in used)
     hosts = {"attention": (attention, before), "mlp": (mlp, names - before)}
     return {kind: Branch(block, host, own) for kind, (host, own) in hosts.items() if host is not None}
@@ -124,16 +113,11 @@ def branches_of(
 
 def cast_floating(value: Any, dtype: torch.dtype) -> Any:
     """Return nested arguments or weights with every floating-point tensor in `dtype`."""
-    return tree_map(
-        lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, value
-    )
 
+    def cast(leaf: Any) -> Any:
+        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
-class InputShift(NamedTuple):
-    """A shift of the input, and the shift of the output that it causes to first order, both `[..., d]`."""
-
-    shift: Tensor
-    copied: Tensor
+    return tree_map(cast, value)
 
 
 def best_input_shift(
@@ -142,8 +126,8 @@ def best_input_shift(
     target: Tensor,
     mask: Tensor | None = None,
     max_dense_width: int = MAX_DENSE_WIDTH,
-) -> InputShift:
-    """Return the Δx of least norm that minimises ‖A(x) Δx - target‖ for every token, where A(x) = ∂y/∂x.
+) -> tuple[Tensor, Tensor]:
+    """Return the Δx of least norm that minimises ‖A(x) Δx - target‖ for every token, and A(x) Δx, where A(x) = ∂y/∂x.
 
     Args:
         function: The token-wise function y of x.
@@ -156,7 +140,7 @@ def best_input_shift(
     Source: arXiv 2603.00425, eq. 2; docs/method.md#reachability.
 
     >>> x = torch.ones(1, 2, dtype=torch.float64)
-    >>> best_input_shift(lambda x: x * torch.tensor([1.0, 0.0]), x, torch.tensor([[3.0, 4.0]]).double()).copied
+    >>> best_input_shift(lambda x: x * torch.tensor([1.0, 0.0]), x, torch.tensor([[3.0, 4.0]]).double())[1]
     tensor([[3., 0.]], dtype=torch.float64)
     """
     pull = vjp(function, x)[1]
@@ -167,14 +151,14 @@ def best_input_shift(
     def pull_back(direction: Tensor) -> Tensor:
         return pull(direction, retain_graph=True)[0]
 
-    if mask is None:
-        mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
     if x.shape[-1] <= max_dense_width:
+        if mask is None:
+            mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
         shift = torch.zeros_like(x)
         shift[mask] = _by_decomposition(pull_back, target, mask)
     else:
         shift = _by_conjugate_gradients(push_forward, pull_back, target)
-    return InputShift(shift, push_forward(shift))
+    return shift, push_forward(shift)
 
 
 def _by_decomposition(pull_back: Callable[[Tensor], Tensor], target: Tensor, mask: Tensor) -> Tensor:
@@ -194,11 +178,9 @@ def _by_conjugate_gradients(
     push_forward: Callable[[Tensor], Tensor], pull_back: Callable[[Tensor], Tensor], target: Tensor
 ) -> Tensor:
     """Solve by CGLS (Björck, 1996), with a separate step length for each token."""
-    residual = target.clone()
-    gradient = pull_back(residual)
-    solution = torch.zeros_like(gradient)
-    direction, size = gradient.clone(), _square(gradient)
-    initial_size = size.clone()
+    residual, direction = target, pull_back(target)
+    solution, size = torch.zeros_like(direction), _square(direction)
+    initial_size = size
     for _ in range(CGLS_STEPS):
         if not (size > 1e-24 * initial_size).any():
             break

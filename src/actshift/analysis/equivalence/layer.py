@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from actshift.analysis.capture import Batch, Call, hidden_states, split_tokens, unmasked
+from actshift.analysis.capture import Batch, Call, hidden_states, split_tokens, token_mask, unmasked
 from actshift.analysis.equivalence.branch import Branch, Weights, best_input_shift, branches_of, cast_floating
 from actshift.analysis.equivalence.report import LayerEquivalence, Remainder
 from actshift.analysis.regression import RIDGES, Moments, best_fit
@@ -21,17 +22,6 @@ ADDS_UP = 1e-3
 """Relative error up to which the skip connection, the attention and the MLP add up to the block's output."""
 
 
-@dataclass(frozen=True)
-class BlockModules:
-    """A block, the hosts of its branches, and the module that takes the input of the MLP. None is unknown."""
-
-    layer: int
-    block: nn.Module
-    attention: nn.Module | None
-    mlp: nn.Module | None
-    mlp_entry: nn.Module | None
-
-
 class RemainderSums:
     """Squared norms of a shift, its prediction and its remainder, summed over tokens, for each scale."""
 
@@ -41,14 +31,7 @@ class RemainderSums:
         self.output, self.count = 0.0, 0
 
     def add(self, output: Tensor, shifted: Callable[[float], Tensor], derivative: Tensor, batch: Batch) -> None:
-        """Add the tokens of a batch.
-
-        Args:
-            output: The unchanged output `[..., d]`.
-            shifted: Returns the output for a scale of the cause.
-            derivative: The derivative of the output with respect to the scale.
-            batch: The batch, for its attention mask.
-        """
+        """Add the tokens of a batch: their unchanged output `[..., d]`, the output for a scale, and its derivative."""
         self.output += _energy(output, batch)
         self.count += len(unmasked(output, batch))
         for index, scale in enumerate(self.scales):
@@ -69,14 +52,21 @@ class RemainderSums:
         return Remainder(self.scales, shift, predicted, left, largest / output if output else 0.0)
 
 
+@dataclass
 class LayerSums:
-    """All sums of one block, batch by batch."""
+    """All sums of one block, with the hosts of its branches and the module that takes the MLP's input, if known."""
 
-    def __init__(
-        self, modules: BlockModules, update: Weights, ranks: tuple[int, ...], scales: tuple[float, ...]
-    ) -> None:
-        self.modules, self.update, self.ranks = modules, update, ranks
-        self.remainders = {kind: RemainderSums(scales) for kind in ("attention", "mlp", "steering")}
+    layer: int
+    block: nn.Module
+    attention: nn.Module | None
+    mlp: nn.Module | None
+    mlp_entry: nn.Module | None
+    update: Weights
+    ranks: tuple[int, ...]
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        self.remainders = {kind: RemainderSums(self.scales) for kind in ("attention", "mlp", "steering")}
         self.sites = {site: (Moments(), Moments()) for site in ("post_mlp", "post_block")}
         self.branches: dict[str, Branch] | None = None
         self.skip = self.copied = self.target = self.shift = self.input = 0.0
@@ -88,26 +78,21 @@ class LayerSums:
         Raises:
             ActshiftError: The block returns values that are not finite.
         """
-        block = self.modules.block
         if not torch.isfinite(call.output).all():
             raise ActshiftError(
-                f"Block {self.modules.layer} returns values that are not finite, because they overflow the model's "
-                "dtype. Load the model in float32 or bfloat16."
+                f"Block {self.layer} returns values that are not finite. Load the model in float32 or bfloat16."
             )
         dtype = torch.float32 if call.output.device.type == "mps" else torch.float64
         call = Call(cast_floating(call.args, dtype), cast_floating(call.kwargs, dtype), call.output)
-        weights = cast_floating({**dict(block.named_parameters()), **dict(block.named_buffers())}, dtype)
+        weights = cast_floating(dict(self.block.named_parameters()) | dict(self.block.named_buffers()), dtype)
         update = cast_floating(dict(self.update), dtype)
         if self.branches is None:
-            self.branches = branches_of(block, self.modules.attention, self.modules.mlp, call, weights)
+            self.branches = branches_of(self.block, self.attention, self.mlp, call, weights)
         outputs: dict[str, Tensor] = {}
         for kind, branch in self.branches.items():
             output = outputs[kind] = branch.output(call, weights)
             derivative = branch.first_order(call, weights, update)
-
-            def updated(scale: float, branch: Branch = branch) -> Tensor:
-                return branch.updated_output(call, weights, update, scale)
-
+            updated = partial(branch.updated_output, call, weights, update)
             self.remainders[kind].add(output, updated, derivative, batch)
             if kind == "mlp" and self.reach_tokens < REACH_TOKENS and derivative.any():
                 self._add_reach(branch, call, weights, derivative, batch)
@@ -115,7 +100,7 @@ class LayerSums:
 
     def _add_reach(self, branch: Branch, call: Call, weights: Weights, target: Tensor, batch: Batch) -> None:
         """Add the part of the MLP's first-order shift that steering its input could copy, and its remainder (eq. 2)."""
-        entry = self.modules.mlp_entry
+        entry = self.mlp_entry
         if entry is None:
             return
         inputs: list[Tensor] = []
@@ -125,7 +110,7 @@ class LayerSums:
         def mlp(x: Tensor) -> Tensor:
             return branch.output(call, weights, entry, lambda _: x)
 
-        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool().flatten()
+        mask = token_mask(batch).bool().flatten()
         mask = (mask & (mask.cumsum(0) <= REACH_TOKENS - self.reach_tokens)).reshape(x.shape[:-1])
         shift, copied = best_input_shift(mlp, x, target.reshape(output.shape), mask.to(target.device))
         batch = {"attention_mask": mask}
@@ -144,13 +129,12 @@ class LayerSums:
         self, call: Call, weights: Weights, update: Weights, outputs: dict[str, Tensor], batch: Batch, rows: int
     ) -> None:
         """Add the block's shift, with the activations at the two sites that could copy it, and the skip's share."""
-        block = self.modules.block
         updated = {**weights, **{name: weights[name] + delta for name, delta in update.items()}}
         before, after = (
-            hidden_states(block, functional_call(block, dict(values), call.args, call.kwargs))
+            hidden_states(self.block, functional_call(self.block, dict(values), call.args, call.kwargs))
             for values in (weights, updated)
         )
-        activations = {"post_block": before, **({"post_mlp": outputs["mlp"]} if "mlp" in outputs else {})}
+        activations = {"post_block": before} | ({"post_mlp": outputs["mlp"]} if "mlp" in outputs else {})
         for site, x in activations.items():
             for moments, mask in zip(self.sites[site], split_tokens(batch, rows), strict=True):
                 moments.add(unmasked(x.reshape(before.shape), mask), unmasked(after - before, mask))
@@ -166,13 +150,13 @@ class LayerSums:
         """Return the result of all batches."""
         reached = self.reach_tokens and self.target
         return LayerEquivalence(
-            layer=self.modules.layer,
+            layer=self.layer,
             skip_share=self.skip / self.skip_tokens if self.skip_tokens else None,
             **{kind: sums.finish() for kind, sums in self.remainders.items()},
             pre_mlp=self.copied / self.target if reached else None,
             effort=(self.shift / self.input) ** 0.5 if reached else None,
             post_mlp=self._copied_shares("post_mlp") if self.sites["post_mlp"][0].count else None,
-            post_block=self._copied_shares("post_block") or {},
+            post_block=self._copied_shares("post_block"),
         )
 
     def _copied_shares(self, site: str) -> dict[int, float]:

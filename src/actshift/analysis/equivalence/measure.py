@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.analysis.capture import Batch, check_tokens, inference, observe, unmasked
-from actshift.analysis.equivalence.layer import BlockModules, LayerSums
+from actshift.analysis.equivalence.layer import LayerSums
 from actshift.analysis.equivalence.report import EquivalenceReport
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, mlp_entry, resolve
@@ -37,10 +37,6 @@ class Update:
         prefix = f"{block}."
         return {name.removeprefix(prefix): delta for name, delta in self.deltas.items() if name.startswith(prefix)}
 
-    def outside(self, blocks: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of changed weights outside these blocks, such as embeddings, a last norm or a head."""
-        return tuple(name for name in self.deltas if not any(name.startswith(f"{block}.") for block in blocks))
-
 
 def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -> Update:
     """Return the update that turns `base` into `updated`, a model or its state dict.
@@ -61,8 +57,7 @@ def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -
         delta = new_weights[name].detach().to(weight.device, wide) - weight.detach().to(wide)
         if not torch.isfinite(delta).all():
             raise ActshiftError(
-                f"{name} is not finite in one of the two models: it overflowed its dtype, or training diverged. "
-                "Save the model in float32 or bfloat16."
+                f"{name} is not finite in one of the two models. Save the model in float32 or bfloat16."
             )
         if delta.any():
             deltas[name] = delta
@@ -72,28 +67,19 @@ def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -
 
 
 def check_twins(base: Mapping[str, Tensor], updated: Mapping[str, Tensor]) -> None:
-    """Check that two models have the same weights in the same shapes.
-
-    Raises:
-        ActshiftError: A weight is missing in one of them, or has another shape.
-    """
+    """Raise ActshiftError unless two models have the same weights in the same shapes."""
     for name, weight in base.items():
         if name not in updated:
+            raise ActshiftError(f"The updated model has no {name}. Use two checkpoints of one architecture.")
+        if (shape := updated[name].shape) != weight.shape:
             raise ActshiftError(
-                f"The updated model has no {name}, so it is not a version of the base. Use two checkpoints of one "
-                "architecture."
+                f"{name} is {list(weight.shape)} in the base and {list(shape)} in the updated model. Use two "
+                "checkpoints of the same size."
             )
-        if updated[name].shape != weight.shape:
-            raise ActshiftError(
-                f"{name} is {list(weight.shape)} in the base and {list(updated[name].shape)} in the updated model. "
-                "Use two checkpoints of the same size."
-            )
-    for name in sorted(set(updated) - set(base)):
+    for name in sorted(updated.keys() - base.keys()):
         tied_head = name.partition(".")[0] in ("lm_head", "score")
         if name.endswith((".weight", ".bias")) and not tied_head:
-            raise ActshiftError(
-                f"The updated model has {name}, which the base lacks. Use two checkpoints of one architecture."
-            )
+            raise ActshiftError(f"The base has no {name}. Use two checkpoints of one architecture.")
 
 
 def equivalence(
@@ -115,11 +101,8 @@ def equivalence(
     (float32 on Apple GPUs), because their differences are small. Both models are restored afterwards.
 
     Args:
-        base: The base model.
         updated: A model or state dict of the same architecture. A LoRA must be merged first.
         batches: Keyword arguments of the model.
-        ranks: Ranks of the affine maps.
-        scales: Scales of the update.
         layers: Indices of blocks in ascending order; all by default.
         blocks: Name of the list of blocks, if it cannot be found automatically.
         on_batch: Called with the number of finished batches.
@@ -138,41 +121,48 @@ def equivalence(
     if list(chosen) != sorted(chosen):
         raise ActshiftError(f"layers must be in ascending order, got {list(layers or ())}.")
     check_tokens(batches, 4, "the equivalence")
-    modules, left_out = _block_modules(base, chosen, all_blocks, blocks)
-    sums = [
-        LayerSums(block, update.below(all_blocks[block.layer][0]), tuple(ranks), tuple(scales)) for block in modules
-    ]
+    left_out: list[str] = []
+    attention, mlp = (_hosts(base, site, chosen, blocks, left_out) for site in ("post_attention", "post_mlp"))
+    sums: list[LayerSums] = []
+    for layer in chosen:
+        name, block = all_blocks[layer]
+        entry = None
+        with suppress(ActshiftError):
+            entry = mlp_entry(base, layer, blocks)
+        hosts = attention.get(layer), mlp.get(layer), entry
+        sums.append(LayerSums(layer, block, *hosts, update.below(name), tuple(ranks), tuple(scales)))
     group_size = max(1, MEMORY // (SQUARES * 8 * resolve(base, layers=[0], blocks=blocks)[0].width ** 2))
     tokens = 0
     with inference(base), eager_experts(base):
         for start in range(0, len(sums), group_size):
             tokens = _pass(base, batches, sums[start : start + group_size], on_batch)
     config: Any = base.config
+    inside = tuple(f"{name}." for name, _ in all_blocks)
     return EquivalenceReport(
         model=getattr(config, "name_or_path", "") or type(base).__name__,
         tokens=tokens,
         ranks=(0, *ranks),
         layers=tuple(layer.finish() for layer in sums),
-        outside=update.outside([name for name, _ in all_blocks]),
-        left_out=left_out,
+        outside=tuple(name for name in update.deltas if not name.startswith(inside)),
+        left_out=tuple(left_out),
     )
 
 
 @contextmanager
-def eager_experts(model: nn.Module) -> Generator[None, None, None]:
+def eager_experts(model: nn.Module) -> Generator[None]:
     """Run experts one by one inside this context: the grouped product supports neither float64 nor derivatives."""
-    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
-    before = {
-        id(config): (config, config._experts_implementation)
-        for config in configs
+    configs: dict[int, Any] = {id(config): config for config in (getattr(m, "config", None) for m in model.modules())}
+    before = [
+        (config, config._experts_implementation)
+        for config in configs.values()
         if hasattr(config, "_experts_implementation")
-    }
-    for config, _ in before.values():
+    ]
+    for config, _ in before:
         config._experts_implementation = "eager"
     try:
         yield
     finally:
-        for config, implementation in before.values():
+        for config, implementation in before:
             config._experts_implementation = implementation
 
 
@@ -182,37 +172,22 @@ def _pass(
     """Run the base model on all batches, and return the number of tokens."""
     tokens = rows = 0
     for number, batch in enumerate(batches, start=1):
-        calls = observe(base, batch, [layer.modules.block for layer in sums], stop=True)
+        calls = observe(base, batch, [layer.block for layer in sums], stop=True)
         for layer, call in zip(sums, calls, strict=True):
             layer.add(call, batch, rows)
         tokens += len(unmasked(calls[0].output, batch))
         rows += len(batch["input_ids"])
-        if on_batch is not None:
+        if on_batch:
             on_batch(number)
     return tokens
 
 
-def _block_modules(
-    model: nn.Module, chosen: Sequence[int], all_blocks: Sequence[tuple[str, nn.Module]], blocks: str | None
-) -> tuple[list[BlockModules], tuple[str, ...]]:
-    """Return the modules of the chosen blocks, and the reasons why branches are unknown."""
-    hosts: dict[str, dict[int, nn.Module]] = {"post_attention": {}, "post_mlp": {}}
-    left_out: list[str] = []
-    for site, modules in hosts.items():
-        try:
-            modules.update({host.layer: host.module for host in resolve(model, site, list(chosen), blocks)})
-        except ActshiftError as error:
-            left_out.append(str(error))
-
-    def entry(layer: int) -> nn.Module | None:
-        try:
-            return mlp_entry(model, layer, blocks)
-        except ActshiftError:
-            return None
-
-    return [
-        BlockModules(
-            layer, all_blocks[layer][1], hosts["post_attention"].get(layer), hosts["post_mlp"].get(layer), entry(layer)
-        )
-        for layer in chosen
-    ], tuple(left_out)
+def _hosts(
+    model: nn.Module, site: str, layers: Sequence[int], blocks: str | None, left_out: list[str]
+) -> dict[int, nn.Module]:
+    """Return the modules of a site by block, or add the reason why they are unknown to `left_out`."""
+    try:
+        return {host.layer: host.module for host in resolve(model, site, list(layers), blocks)}
+    except ActshiftError as error:
+        left_out.append(str(error))
+        return {}

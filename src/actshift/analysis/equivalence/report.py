@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from actshift.analysis.figures import ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
+from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
 from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, percent, span, table
 
 SMALL_SCALE = 0.1
@@ -41,12 +42,9 @@ class Remainder:
 
         None without a remainder, for example if only a linear last map changed, and with too few small scales.
         """
-        largest = max(self.shift, default=0.0)
-        points = [
-            (math.log(scale), math.log(left))
-            for scale, left in zip(self.scales, self.left, strict=True)
-            if scale <= SMALL_SCALE and left > 1e-13 * largest
-        ]
+        pairs = zip(self.scales, self.left, strict=True)
+        least = 1e-13 * max(self.shift, default=0.0)
+        points = [(math.log(scale), math.log(left)) for scale, left in pairs if scale <= SMALL_SCALE and left > least]
         if len(points) < 2:
             return None
         mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
@@ -130,8 +128,8 @@ class EquivalenceReport(SectionReport):
     def plot_remainder(self, axes: Any) -> None:
         """Draw the relative remainder over the scale of the update, one line for each block."""
         for layer, shift in self.remainders.items():
-            style = {"color": POST_BLOCK, "alpha": opacity(layer, self.layers[-1].layer + 1)}
-            axes.plot(shift.scales, shift.relative, "o-", **style, markersize=3, linewidth=1)
+            style = DOTS | {"color": POST_BLOCK, "alpha": opacity(layer, self.layers[-1].layer + 1)}
+            axes.plot(shift.scales, shift.relative, "o-", **style)
         if self.remainders:
             axes.set(xscale="log", yscale="log")
         branch = "MLP" if self.branch("mlp") else "attention"
@@ -147,7 +145,7 @@ class EquivalenceReport(SectionReport):
         )
         for label, colour, shares in lines:
             if None not in shares:
-                axes.plot(numbers, shares, "o-", color=colour, label=label, markersize=3, linewidth=1)
+                axes.plot(numbers, shares, "o-", color=colour, label=label, **DOTS)
         axes.set_ylim(-0.03, 1.03)
         axes.legend(fontsize=8, frameon=False)
         finish(axes, "block", "share of the shift", "What steering could copy")
@@ -161,10 +159,8 @@ class EquivalenceReport(SectionReport):
 
 def outside_note(names: tuple[str, ...]) -> str:
     """Return a note about changed weights outside the blocks, or an empty string."""
-    if not names:
-        return ""
     more = f" and {len(names) - 1} more" if names[1:] else ""
-    return f"Changed outside the blocks, where steering cannot reach: {names[0]}{more}."
+    return f"Changed outside the blocks, where steering cannot reach: {names[0]}{more}." if names else ""
 
 
 def _copy_section(report: EquivalenceReport) -> Section:
@@ -178,58 +174,55 @@ def _copy_section(report: EquivalenceReport) -> Section:
         outside_note(report.outside),
         *report.left_out,
     ]
-    skip = span(skip_shares.values()) if skip_shares else ""
-    return Section(
-        key="skip",
-        title="What the skip connection carries" if skip else "What steering could copy",
-        how_to_read="The share of the skip is the mean of ‖skip‖ / (‖skip‖ + ‖MLP‖) in a block's output, which "
-        "steering after the MLP misses and steering after the block includes."
-        if skip
-        else "Each share is the part of the update's shift that steering at one site could copy.",
-        **table(
-            report.layers,
-            ("block", lambda layer: str(layer.layer)),
-            ("skip", lambda layer: percent(layer.skip_share)),
-            ("attention", lambda layer: dash(layer.attention and 100 * layer.attention.share, ".3g", " %")),
-            ("MLP", lambda layer: dash(layer.mlp and 100 * layer.mlp.share, ".3g", " %")),
-            (f"post-MLP r={rank}", lambda layer: percent(layer.post_mlp[rank] if layer.post_mlp else None)),
-            (f"post-block r={rank}", lambda layer: percent(layer.post_block[rank])),
-            ("pre-MLP", lambda layer: percent(layer.pre_mlp)),
-            ("effort", lambda layer: dash(layer.effort, ".3g")),
-        ),
-        advice=_site_advice(report) if skip else "Steer after the block: the MLP of this architecture is unknown.",
-        note=" ".join(note for note in notes if note),
-        alt=f"Bars by block: the skip connection carries {skip} of the block's output."
-        if skip
-        else "Lines by block: the share of the shift that steering at each site could copy.",
-        plot=report.plot_skip if skip else report.plot_copied,
+    words: dict[str, Any] = {
+        "title": "What steering could copy",
+        "how_to_read": "Each share is the part of the update's shift that steering at one site could copy.",
+        "advice": "Steer after the block: the MLP of this architecture is unknown.",
+        "alt": "Lines by block: the share of the shift that steering at each site could copy.",
+        "plot": report.plot_copied,
+    }
+    if skip_shares:
+        words = {
+            "title": "What the skip connection carries",
+            "how_to_read": "The share of the skip is the mean of ‖skip‖ / (‖skip‖ + ‖MLP‖) in a block's output, which "
+            "steering after the MLP misses and steering after the block includes.",
+            "advice": _site_advice(report),
+            "alt": f"Bars by block: the skip connection carries {span(skip_shares.values())} of the block's output.",
+            "plot": report.plot_skip,
+        }
+    columns = table(
+        report.layers,
+        ("block", lambda layer: str(layer.layer)),
+        ("skip", lambda layer: percent(layer.skip_share)),
+        ("attention", lambda layer: dash(layer.attention and 100 * layer.attention.share, ".3g", " %")),
+        ("MLP", lambda layer: dash(layer.mlp and 100 * layer.mlp.share, ".3g", " %")),
+        (f"post-MLP r={rank}", lambda layer: percent(layer.post_mlp[rank] if layer.post_mlp else None)),
+        (f"post-block r={rank}", lambda layer: percent(layer.post_block[rank])),
+        ("pre-MLP", lambda layer: percent(layer.pre_mlp)),
+        ("effort", lambda layer: dash(layer.effort, ".3g")),
     )
+    return Section(key="skip", note=" ".join(filter(None, notes)), **words, **columns)
 
 
 def _site_advice(report: EquivalenceReport) -> str:
     """Recommend steering after the block or after the MLP."""
     rank, shares = report.ranks[-1], report.skip_shares
-    most = [layer for layer, share in shares.items() if share > MOST]
-    largest = percent(max(shares.values()))
-    carried = (
-        f"the skip connection carries more than half of the output in {blocks(most)}, up to {largest}"
-        if most
-        else f"the MLP carries more than half of the output in every block, and the skip connection {largest} at most"
-    )
+    most, largest = [layer for layer, share in shares.items() if share > MOST], percent(max(shares.values()))
+    if most:
+        carried = f"the skip connection carries more than half of the output in {blocks(most)}, up to {largest}"
+    else:
+        carried = "the MLP carries more than half of the output in every block, and the skip connection "
+        carried += f"{largest} at most"
     pairs = [(layer.post_block[rank], layer.post_mlp[rank]) for layer in report.layers if layer.post_mlp]
     if not pairs:
         return f"Steer after the {'block' if most else 'MLP'}: {carried}."
     block, mlp = (fmean(values) for values in zip(*pairs, strict=True))
-    carried = f"{carried[0].upper()}{carried[1:]}."
-    copied = (
-        f"an affine map of rank {rank} copies {percent(block)} of this update's shift after the block and "
-        f"{percent(mlp)} after the MLP, on held-out rows"
+    better = "Steer after the block" if block > mlp else "Try steering after the MLP"
+    advice = "Choose between block and MLP by training after both" if abs(block - mlp) < ALIKE else better
+    return (
+        f"{advice}: an affine map of rank {rank} copies {percent(block)} of this update's shift after the block and "
+        f"{percent(mlp)} after the MLP, on held-out rows. {carried[0].upper()}{carried[1:]}."
     )
-    if abs(block - mlp) < ALIKE:
-        return f"Choose between block and MLP by training after both: {copied}. {carried}"
-    if block > mlp:
-        return f"Steer after the block: {copied}. {carried}"
-    return f"Try steering after the MLP: {copied}. {carried}"
 
 
 def _remainder_section(report: EquivalenceReport) -> Section:
@@ -252,10 +245,7 @@ def _remainder_section(report: EquivalenceReport) -> Section:
         **table(
             report.layers,
             ("block", lambda layer: str(layer.layer)),
-            *(
-                (f"scale {scale:g}", lambda layer, index=index: error(layer, drawn, index))
-                for index, scale in enumerate(scales)
-            ),
+            *((f"scale {scale:g}", lambda layer, n=n: error(layer, drawn, n)) for n, scale in enumerate(scales)),
             ("power", lambda layer: dash(remainders[layer.layer].slope if layer.layer in remainders else None, ".2f")),
             (f"{labels[other]}, scale {scales[-1]:g}", lambda layer: error(layer, other, -1)),
         ),
@@ -270,22 +260,21 @@ def _remainder_section(report: EquivalenceReport) -> Section:
 
 def _first_order_advice(report: EquivalenceReport) -> str:
     """Say up to which scale of the update the first-order prediction is close in every block."""
-    branches = {"MLPs'": report.branch("mlp"), "attention's": report.branch("attention")}
-    shifts = [shift for branch in branches.values() for shift in branch.values()]
-    missed = listed(
-        f"{span(shift.relative[-1] for shift in branch.values())} of the {name} shift"
-        for name, branch in branches.items()
-        if branch
-    )
+    branches = {"MLPs'": report.branch("mlp").values(), "attention's": report.branch("attention").values()}
+    missed = [
+        f"{span(shift.relative[-1] for shift in shifts)} of the {name} shift"
+        for name, shifts in branches.items()
+        if shifts
+    ]
+    shifts = list(chain(*branches.values()))
     worst = [max(values) for values in zip(*(shift.relative for shift in shifts), strict=True)]
     close = [scale for scale, error in zip(shifts[0].scales, worst, strict=True) if error < CLOSE]
+    trusted = "for a direction alone, and train to know the rest"
     if worst[-1] < CLOSE:
         trusted = "for an update of this size"
     elif close:
         trusted = (
             f"for the first {percent(max(close))} of this update, with an error below a tenth in every block, and "
-            "train to know the rest"
         )
-    else:
-        trusted = "for a direction alone, and train to know the rest"
-    return f"Trust first-order figures {trusted}: at its full size the first order misses {missed}."
+        trusted += "train to know the rest"
+    return f"Trust first-order figures {trusted}: at its full size the first order misses {listed(missed)}."

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from actshift.analysis.equivalence.report import outside_note
-from actshift.analysis.figures import ELSEWHERE, OTHER, POST_BLOCK, Plot, finish, opacity
+from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, Plot, finish, opacity
 from actshift.analysis.sections import Section, SectionReport, blocks, dash, percent, span, table
 
 MOST_ENERGY = 0.9
@@ -68,8 +68,8 @@ class OracleReport(SectionReport):
     def plot_spectrum(self, axes: Any) -> None:
         """Draw the share of the energy in the first directions, one line for each block."""
         for layer in self.layers:
-            style = {"color": POST_BLOCK, "alpha": opacity(layer.layer, len(self.layers))}
-            axes.plot(self.ranks, list(layer.energy.values()), "o-", **style, markersize=3, linewidth=1)
+            style = DOTS | {"color": POST_BLOCK, "alpha": opacity(layer.layer, len(self.layers))}
+            axes.plot(self.ranks, list(layer.energy.values()), "o-", **style)
         axes.set_xscale("log", base=2)
         axes.set_xticks(self.ranks, [str(rank) for rank in self.ranks])
         axes.set_ylim(0, 1.03)
@@ -77,16 +77,14 @@ class OracleReport(SectionReport):
 
     def plot_predictability(self, axes: Any) -> None:
         """Draw R² of linear and nonlinear maps on held-out rows, by block."""
-        rank, style = self.nonlinear_rank, {"markersize": 3, "linewidth": 1}
-        numbers = [layer.layer for layer in self.layers]
-        linear = [layer.r2_linear for layer in self.layers]
+        rank, numbers = self.nonlinear_rank, [layer.layer for layer in self.layers]
+        linear, nonlinear = zip(*((layer.r2_linear, layer.r2_nonlinear) for layer in self.layers), strict=True)
         axes.plot(numbers, linear, "o-", color=ELSEWHERE, label="linear", markersize=3)
         if rank in self.ranks:
             low_rank = [layer.r2[rank] for layer in self.layers]
-            axes.plot(numbers, low_rank, "o--", color=ELSEWHERE, label=f"linear r={rank}", **style)
-        nonlinear = [layer.r2_nonlinear for layer in self.layers]
+            axes.plot(numbers, low_rank, "o--", color=ELSEWHERE, label=f"linear r={rank}", **DOTS)
         if None not in nonlinear:
-            axes.plot(numbers, nonlinear, "o-", color=OTHER, label=f"SiLU r={rank}", **style)
+            axes.plot(numbers, nonlinear, "o-", color=OTHER, label=f"SiLU r={rank}", **DOTS)
         axes.legend(fontsize=8, frameon=False)
         axes.set_ylim(min(0, *axes.get_ylim()), 1.03)
         finish(axes, "block", "R² on held-out rows", "Predictability of the oracle shifts")
@@ -153,7 +151,8 @@ class ExtractReport(SectionReport):
 
 
 def _oracle_section(report: OracleReport) -> Section:
-    energy = [span(layer.energy[rank] for layer in report.layers) for rank in (report.ranks[0], report.ranks[-1])]
+    first, last = report.ranks[0], report.ranks[-1]
+    energy = [span(layer.energy[rank] for layer in report.layers) for rank in (first, last)]
     note = (
         f"With these shifts the KL divergence of the base from the fine-tuned model is {report.kl_oracle:.2g} nats per "
         f"token; without them it is {report.kl_base:.3g}."
@@ -174,8 +173,7 @@ def _oracle_section(report: OracleReport) -> Section:
         ),
         advice=f"{_rank_advice(report)} {_nonlinear_advice(report)}".rstrip(),
         note=f"{note} {outside_note(report.outside)}".rstrip(),
-        alt=f"Lines by block, rising with the rank from {energy[0]} at rank {report.ranks[0]} to {energy[1]} at rank "
-        f"{report.ranks[-1]}.",
+        alt=f"Lines by block, rising with the rank from {energy[0]} at rank {first} to {energy[1]} at rank {last}.",
         plot=report.plot_spectrum,
     )
 
@@ -199,11 +197,10 @@ def _nonlinear_advice(report: OracleReport) -> str:
     if rank not in report.ranks:
         return ""
     linear = fmean(layer.r2[rank] for layer in report.layers)
-    explained = f"a linear map of rank {rank} explains {percent(linear)} of the shifts' variance"
+    explained = f"linear map of rank {rank} explains {percent(linear)} of the shifts' variance"
     values = [layer.r2_nonlinear for layer in report.layers if layer.r2_nonlinear is not None]
     if len(values) < len(report.layers):
-        return f"{explained[0].upper()}{explained[1:]}."
-    compared = f"{explained}, and a map with SiLU {percent(fmean(values))}"
-    if fmean(values) > linear + NONLINEAR_PAYS:
-        return f"Train it with SiLU rather than in closed form: {compared}."
-    return f"Keep it linear: {compared}."
+        return f"A {explained}."
+    pays = fmean(values) > linear + NONLINEAR_PAYS
+    choice = "Train it with SiLU rather than in closed form" if pays else "Keep it linear"
+    return f"{choice}: a {explained}, and a map with SiLU {percent(fmean(values))}."

@@ -89,9 +89,11 @@ class SiteGain:
 
     def gain(self, rank: int) -> Estimate:
         """Return √(σ_1² + … + σ_r²), the loss decrease per ε of a small step of rank r and Frobenius norm ε."""
-        return Estimate(
-            _norm(self.singular_values[:rank]), tuple(_norm(values[:rank]) for values in self.singular_values_without)
+        gain, *without = (
+            sum(value * value for value in values[:rank]) ** 0.5
+            for values in (self.singular_values, *self.singular_values_without)
         )
+        return Estimate(gain, tuple(without))
 
     @property
     def vector_gain(self) -> Estimate:
@@ -108,10 +110,6 @@ class SiteGain:
         gains = {str(rank): self.gain(rank).to_dict(self.parameters(rank)) for rank in ranks}
         vector = {} if self.weight else {"vector": self.vector_gain.to_dict(self.outputs)}
         return {**asdict(self), "gains": {**vector, **gains}}
-
-
-def _norm(values: Sequence[float]) -> float:
-    return sum(value * value for value in values) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class MethodGain:
         return self.per_parameter.over(1 / 1000)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values, ready for JSON."""
+        """Return the label and the gain, ready for JSON."""
         return {"label": self.label, "parameters": self.parameters, **self.gain.to_dict(self.parameters)}
 
 
@@ -155,11 +153,7 @@ def method_gains(places: Sequence[SiteGain], ranks: Sequence[int]) -> tuple[Meth
 
 
 def parse_budget(budget: Any, model_parameters: int) -> int:
-    """Return a budget as a number of parameters.
-
-    Args:
-        budget: A number of parameters, or a fraction of `model_parameters` between 0 and 1.
-        model_parameters: Number of parameters of the model.
+    """Return a number of parameters, or a fraction of `model_parameters` between 0 and 1, as a number of parameters.
 
     Raises:
         ActshiftError: The budget is neither.
@@ -173,48 +167,40 @@ def parse_budget(budget: Any, model_parameters: int) -> int:
     if is_number and budget >= 1 and budget % 1 == 0:
         return int(budget)
     raise ActshiftError(
-        f"The budget must be a fraction of the model's parameters between 0 and 1, or a whole number of parameters; "
-        f"got {budget!r}."
+        f"The budget must be a whole number of parameters, or a fraction of the model's below 1; got {budget!r}."
     )
 
 
-def allocate_ranks(places: Sequence[SiteGain], budget: int, model_parameters: int) -> list[tuple[SiteGain, int]]:
-    """Return the sites to steer, each with its rank, that gain most within a budget.
+def allocate_ranks(places: Sequence[SiteGain], budget: float, model_parameters: int) -> list[tuple[SiteGain, int]]:
+    """Return the sites to steer, each with its rank, that gain most within a budget (see `parse_budget`).
 
     The ranks r_p maximise Σ_p (σ_{p,1}² + … + σ_{p,r_p}²), the squared gain of one shared unit step, subject to
     Σ_p r_p · 2d ≤ budget. Ranks are added greedily by σ² per parameter. This is optimal if all ranks cost the same,
     which is true at the sites of the residual stream. No site gets a higher rank than it has singular values.
 
-    Args:
-        places: The sites, without linear maps.
-        budget: Number of parameters to spend.
-        model_parameters: Number of parameters of the model, for the error message.
-
     Raises:
-        ActshiftError: `places` is empty, or the budget does not pay for rank 1 at any site.
+        ActshiftError: `places` is empty, or the budget is invalid or does not pay for rank 1 at any site.
 
     Source: this project, docs/method.md#gain-per-parameter.
     """
+    remaining = parse_budget(budget, model_parameters)
     if not places:
+        raise ActshiftError("A budget is spent on sites; run `locate` with at least one site.")
+    costs = [place.parameters(1) for place in places]
+    if remaining < (cheapest := min(costs)):
         raise ActshiftError(
-            "The report has only linear maps, and a budget is spent on sites; run `locate` with at least one site."
-        )
-    cheapest = min(place.parameters(1) for place in places)
-    if budget < cheapest:
-        raise ActshiftError(
-            f"A budget of {budget:,} parameters buys nothing: rank 1 at one site takes {cheapest:,} parameters, "
-            f"{cheapest / model_parameters:.3g} of the model. Use at least that many."
+            f"A budget of {remaining:,} parameters buys nothing: rank 1 at one site takes {cheapest:,} parameters, "
+            f"{cheapest / model_parameters:.3g} of the model."
         )
     offers = [
-        (value * value / place.parameters(1), index)
-        for index, place in enumerate(places)
+        (-value * value / cost, index)
+        for index, (place, cost) in enumerate(zip(places, costs, strict=True))
         for value in place.singular_values
         if value > 0
     ]
     ranks = [0] * len(places)
-    for _, index in sorted(offers, key=lambda offer: (-offer[0], offer[1])):
-        cost = places[index].parameters(1)
-        if cost <= budget:
+    for _, index in sorted(offers):
+        if costs[index] <= remaining:
             ranks[index] += 1
-            budget -= cost
+            remaining -= costs[index]
     return [(place, rank) for place, rank in zip(places, ranks, strict=True) if rank]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,19 +12,10 @@ from actshift.adapters.base import check_rank
 from actshift.analysis.locate.gains import SiteGain
 from actshift.analysis.locate.report import LocateReport
 from actshift.errors import ActshiftError
-from actshift.gradients import (
-    BackwardStats,
-    Batch,
-    BatchGroup,
-    LinearMap,
-    Tap,
-    backward,
-    linear_maps,
-    tap_host,
-    tap_map,
-)
+from actshift.gradients.backward import BackwardStats, Batch, backward
 from actshift.gradients.sketch import SIZE, Sketch
-from actshift.sites import SITES, Host, check_site, resolve
+from actshift.gradients.taps import BatchGroup, LinearMap, Tap, linear_maps, tap_host, tap_map
+from actshift.sites import SITES, Host, resolve
 from actshift.sites.blocks import unwrap
 
 RESIDUAL = tuple(name for name, site in SITES.items() if not site.at_heads)
@@ -80,12 +70,15 @@ def locate(
     check_rank(rank)
     hosts, left_out = _hosts(model, sites, layers, blocks)
     maps = linear_maps(model, layers, blocks) if weights else []
+    places: list[tuple[Host | LinearMap, Tap]] = [(host, Tap(f"{host.site} of block {host.layer}")) for host in hosts]
+    places += [(linear, Tap(f"{linear.part} of block {linear.layer}")) for linear in maps]
+    _check_ranks(places, rank)
     group = BatchGroup(GROUPS)
-    targets = [TapTarget(Tap(f"{host.site} of block {host.layer}"), host) for host in hosts]
-    targets += [TapTarget(Tap(f"{linear.part} of block {linear.layer}"), linear) for linear in maps]
-    _check_ranks(targets, rank)
-    handles = [target.attach(group) for target in targets]
-    stats = backward(model, batches, [target.tap for target in targets], group, handles, on_batch)
+    handles = [
+        tap_host(tap, host, group) if isinstance(host, Host) else tap_map(tap, host.module, group)
+        for host, tap in places
+    ]
+    stats = backward(model, batches, [tap for _, tap in places], group, handles, on_batch)
     base: Any = unwrap(model)
     return LocateReport(
         model=getattr(base.config, "name_or_path", "") or type(base).__name__,
@@ -95,56 +88,41 @@ def locate(
         targets=sum(stats.targets),
         batches=stats.batches,
         groups=sum(count > 0 for count in stats.targets),
-        places=tuple(target.site_gain(stats, rank) for target in targets),
+        places=tuple(_site_gain(host, tap, stats, rank) for host, tap in places),
         left_out=left_out,
     )
 
 
-@dataclass(frozen=True)
-class TapTarget:
-    """A host or a linear map, and the tap that sums its gradient."""
+def _shape(host: Host | LinearMap) -> tuple[int, int]:
+    """Return the outputs and the inputs of G."""
+    return (host.width, host.width) if isinstance(host, Host) else (host.outputs, host.inputs)
 
-    tap: Tap
-    host: Host | LinearMap
 
-    def attach(self, group: BatchGroup) -> Any:
-        """Hook the tap to its module, and return the handle."""
-        if isinstance(self.host, Host):
-            return tap_host(self.tap, self.host, group)
-        return tap_map(self.tap, self.host.module, group)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The outputs and the inputs of G."""
-        if isinstance(self.host, Host):
-            return self.host.width, self.host.width
-        return self.host.outputs, self.host.inputs
-
-    def site_gain(self, stats: BackwardStats, rank: int) -> SiteGain:
-        """Return the gain from the sums of the tap."""
-        tap, weight = self.tap, isinstance(self.host, LinearMap)
-        outputs, inputs = self.shape
-        shares = [stats.shares, *stats.without()]
-        if tap.matrix is None or tap.vector is None:  # the loss does not depend on an expert that no token chose
-            values, means = [(0.0,) * rank] * len(shares), [0.0] * len(shares)
-        else:
-            matrix, vector = tap.matrix, tap.vector.double().cpu()
-            values = [tuple(matrix.values(share, rank).tolist()) for share in shares]
-            means = [(share @ vector).norm().item() for share in shares]
-        return SiteGain(
-            site=self.host.part if isinstance(self.host, LinearMap) else self.host.site,
-            layer=self.host.layer,
-            module=self.host.name,
-            inputs=inputs,
-            outputs=outputs,
-            weight=weight,
-            sketched=isinstance(tap.matrix, Sketch),
-            singular_values=values[0],
-            mean=None if weight else means[0],
-            singular_values_without=tuple(values[1:]),
-            mean_without=() if weight else tuple(means[1:]),
-            held_out=_held_out_gains(tap, stats, rank),
-        )
+def _site_gain(host: Host | LinearMap, tap: Tap, stats: BackwardStats, rank: int) -> SiteGain:
+    """Return the gain from the sums of a tap."""
+    weight = isinstance(host, LinearMap)
+    outputs, inputs = _shape(host)
+    shares = [stats.shares, *stats.without()]
+    if tap.matrix is None or tap.vector is None:  # the loss does not depend on an expert that no token chose
+        values, means = [(0.0,) * rank] * len(shares), [0.0] * len(shares)
+    else:
+        vector = tap.vector.double().cpu()
+        values = [tuple(tap.matrix.values(share, rank).tolist()) for share in shares]
+        means = [(share @ vector).norm().item() for share in shares]
+    return SiteGain(
+        site=host.part if isinstance(host, LinearMap) else host.site,
+        layer=host.layer,
+        module=host.name,
+        inputs=inputs,
+        outputs=outputs,
+        weight=weight,
+        sketched=isinstance(tap.matrix, Sketch),
+        singular_values=values[0],
+        mean=None if weight else means[0],
+        singular_values_without=tuple(values[1:]),
+        mean_without=() if weight else tuple(means[1:]),
+        held_out=_held_out_gains(tap, stats, rank),
+    )
 
 
 def _held_out_gains(tap: Tap, stats: BackwardStats, rank: int) -> tuple[float, ...]:
@@ -166,11 +144,7 @@ def _hosts(
     """Return the hosts of the sites, and the reasons why default sites are left out."""
     if sites is not None:
         if isinstance(sites, str) or not sites or len(set(sites)) < len(sites):
-            raise ActshiftError(
-                f"sites must be a list of at least one site, each once, such as {RESIDUAL}; got {sites!r}."
-            )
-        for site in sites:
-            check_site(site)
+            raise ActshiftError(f"sites must be a list of at least one site, each once; got {sites!r}.")
         return [host for site in sites for host in resolve(model, site, layers, blocks)], ()
     hosts, left_out = resolve(model, RESIDUAL[0], layers, blocks), list[str]()
     for site in RESIDUAL[1:]:
@@ -181,12 +155,12 @@ def _hosts(
     return hosts, tuple(left_out)
 
 
-def _check_ranks(targets: Sequence[TapTarget], rank: int) -> None:
-    for target in targets:
-        outputs, inputs = target.shape
+def _check_ranks(places: Iterable[tuple[Host | LinearMap, Tap]], rank: int) -> None:
+    for host, tap in places:
+        outputs, inputs = _shape(host)
         check_rank(rank, min(outputs, inputs))
-        if rank > SKETCHED_RANK and outputs * inputs > target.tap.exact_area:
+        if rank > SKETCHED_RANK and outputs * inputs > tap.exact_area:
             raise ActshiftError(
-                f"Rank {rank} is too high for {target.tap.name}, because its {outputs} × {inputs} gradient is "
-                f"sketched. Use a rank up to {SKETCHED_RANK}."
+                f"Rank {rank} is too high for {tap.name}, because its {outputs} × {inputs} gradient is sketched. Use a "
+                f"rank up to {SKETCHED_RANK}."
             )

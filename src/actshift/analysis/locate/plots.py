@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish
@@ -15,29 +14,22 @@ LIGHT_TEXT_FROM = 0.78
 """Fraction of the largest gain from which the cell is dark enough for white text."""
 
 
-@dataclass(frozen=True)
 class HeatMap:
-    """Gains at one rank, by block and by the `names` of sites or of linear maps (`weight`)."""
+    """Gains at one rank, by block and by site or linear map (`weight`). The places are all of one type."""
 
-    names: tuple[str, ...]
-    gains: Mapping[tuple[int, str], Estimate]
-    weight: bool
-
-    @classmethod
-    def of(cls, places: Sequence[SiteGain], rank: int) -> HeatMap:
-        """Return the map of places that are either all sites or all linear maps."""
-        names = tuple(dict.fromkeys(place.site for place in places))
-        return cls(names, {(place.layer, place.site): place.gain(rank) for place in places}, places[0].weight)
-
-    @property
-    def layers(self) -> list[int]:
-        """The blocks, one for each row."""
-        return sorted({layer for layer, _ in self.gains})
+    def __init__(self, places: Sequence[SiteGain], rank: int) -> None:
+        self.names = tuple(dict.fromkeys(place.site for place in places))
+        self.layers = sorted({place.layer for place in places})
+        self.weight = places[0].weight
+        self.height = min(1 + 0.3 * len(self.layers), 14)
+        gains = {(place.layer, place.site): place.gain(rank) for place in places}
+        self.gains = [[gains.get((layer, name)) for name in self.names] for layer in self.layers]
+        (self.best_layer, self.best_name), self.best = max(gains.items(), key=lambda item: item[1].value)
 
     @property
-    def best(self) -> Estimate:
-        """The largest gain."""
-        return max(self.gains.values(), key=lambda gain: gain.value)
+    def best_place(self) -> str:
+        """The position of the largest gain, and the gain, in words."""
+        return f"{self.best_name.rpartition('.')[2]} of block {self.best_layer}, which gains {self.best}"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -45,29 +37,19 @@ class HeatMap:
         short = [name.rpartition(".")[2] for name in self.names]
         return tuple(last if short.count(last) == 1 else name for name, last in zip(self.names, short, strict=True))
 
-    @property
-    def height(self) -> float:
-        """Height of the figure in inches."""
-        return min(1 + 0.3 * len(self.layers), 14)
-
     def star(self, gain: Estimate) -> str:
         """Return a star if the gain matches the largest one within two standard errors of their difference."""
         return "*" if gain.error is not None and not self.best.minus(gain).clear else ""
 
     def rows(self) -> tuple[tuple[str, ...], ...]:
         """Return the rows of the table: the block and its gains, with a dash for a block without that place."""
-        cells = {
-            layer: [f"{gain}{self.star(gain)}" if gain else "–" for gain in self._row(layer)] for layer in self.layers
-        }
-        return tuple((str(layer), *row) for layer, row in cells.items())
+        cells = [[f"{gain}{self.star(gain)}" if gain else "–" for gain in row] for row in self.gains]
+        return tuple((str(layer), *row) for layer, row in zip(self.layers, cells, strict=True))
 
     def shades(self) -> tuple[tuple[float, ...], ...]:
         """Return each gain as a fraction of the largest one, in the layout of `rows` without the first column."""
         top = self.best.value or 1.0
-        return tuple(tuple(gain.value / top if gain else 0.0 for gain in self._row(layer)) for layer in self.layers)
-
-    def _row(self, layer: int) -> list[Estimate | None]:
-        return [self.gains.get((layer, name)) for name in self.names]
+        return tuple(tuple(gain.value / top if gain else 0.0 for gain in row) for row in self.gains)
 
     def plot(self, axes: Any) -> None:
         """Draw the map on axes: the stronger the colour, the larger the gain."""
@@ -75,17 +57,17 @@ class HeatMap:
 
         colour, top = WEIGHTS if self.weight else POST_BLOCK, self.best.value
         shades = LinearSegmentedColormap.from_list("gain", [to_rgba(colour, 0.04), to_rgba(colour, 1.0)])
-        grid = [[gain.value if gain else float("nan") for gain in self._row(layer)] for layer in self.layers]
+        grid = [[gain.value if gain else float("nan") for gain in row] for row in self.gains]
         axes.pcolormesh(grid, cmap=shades, vmin=0, vmax=top or 1, edgecolors="none")
-        for row, layer in enumerate(self.layers if len(self.layers) <= MAX_LABELLED_ROWS else ()):
-            for column, gain in enumerate(self._row(layer)):
+        for row, gains in enumerate(self.gains if len(self.gains) <= MAX_LABELLED_ROWS else ()):
+            for column, gain in enumerate(gains):
                 if gain is not None:
                     text, position = f"{gain.value:.3g}{self.star(gain)}", (column + 0.5, row + 0.5)
                     ink = ON_COLOUR if gain.value > LIGHT_TEXT_FROM * top else INK
                     axes.annotate(text, position, ha="center", va="center", fontsize=8, color=ink)
         axes.invert_yaxis()
         axes.set_xticks([column + 0.5 for column in range(len(self.names))], self.labels)
-        axes.set_yticks([row + 0.5 for row in range(len(self.layers))], [str(layer) for layer in self.layers])
+        axes.set_yticks([row + 0.5 for row in range(len(self.layers))], self.layers)
         finish(axes, "", "block")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -97,10 +79,10 @@ class HeatMap:
 
 def plot_methods(axes: Any, methods: Sequence[MethodGain]) -> None:
     """Draw the gain per 1,000 parameters of methods on axes, with standard errors, the first method at the top."""
+    style: Any = {"ecolor": INK, "height": 0.66, "capsize": 2, "error_kw": {"lw": 1}}
     for position, method in enumerate(reversed(methods)):
-        post_block = method.label.startswith("post_block")
-        colour = WEIGHTS if method.weight else POST_BLOCK if post_block else ELSEWHERE
-        gain, style = method.per_1000, {"ecolor": INK, "height": 0.66, "capsize": 2, "error_kw": {"lw": 1}}
+        site_colour = POST_BLOCK if method.label.startswith("post_block") else ELSEWHERE
+        gain, colour = method.per_1000, WEIGHTS if method.weight else site_colour
         axes.barh(position, gain.value, xerr=gain.error, color=colour, **style)
     axes.set_yticks(range(len(methods)), [method.label for method in reversed(methods)])
     finish(axes, "gain of a unit step per 1,000 parameters", "")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from actshift.adapters.low_rank import Activation, LowRank
 from actshift.analysis.figures import panels
-from actshift.analysis.locate.gains import (
-    MethodGain,
-    SiteGain,
-    allocate_ranks,
-    combined_gain,
-    method_gains,
-    parse_budget,
-)
+from actshift.analysis.locate.gains import MethodGain, SiteGain, allocate_ranks, combined_gain, method_gains
 from actshift.analysis.locate.plots import HeatMap, plot_methods
-from actshift.analysis.sections import Section, SectionReport, blocks, listed, percent, table
+from actshift.analysis.sections import Section, SectionReport, listed, percent, table
 from actshift.tuner import Intervention, SteeringConfig
 
 if TYPE_CHECKING:
@@ -27,8 +22,6 @@ ENOUGH_HELD_OUT = 0.8
 """The fraction of the gains that should hold on other batches."""
 WORTHWHILE = 1.02
 """An uneven allocation must gain 2 % more than an even one to be recommended."""
-TERMINAL_METHODS = 12
-BARS = 14
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class LocateReport(SectionReport):
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites that can be steered, in order."""
-        return tuple(dict.fromkeys(place.site for place in self._steerable))
+        return tuple(dict.fromkeys(place.site for place in self.steerable))
 
     def at(self, site: str) -> tuple[SiteGain, ...]:
         """Return the gains at one site, or at one linear map, by block."""
@@ -93,7 +86,7 @@ class LocateReport(SectionReport):
         """
         init = config.pop("init", "default")
         layers: dict[tuple[str, int], list[int]] = {}
-        for place, rank in allocate_ranks(self._steerable, parse_budget(budget, self.parameters), self.parameters):
+        for place, rank in allocate_ranks(self.steerable, budget, self.parameters):
             layers.setdefault((place.site, rank), []).append(place.layer)
         interventions = [
             Intervention(LowRank(rank=rank, activation=activation, init=init), site=site, layers=tuple(sorted(chosen)))
@@ -103,27 +96,22 @@ class LocateReport(SectionReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, ready for JSON, with the gains by rank."""
-        values = {name: value for name, value in asdict(self).items() if name != "places"}
+        values = asdict(self)
+        del values["places"]
         places = [place.to_dict(self.ranks) for place in self.places]
         return {**values, "places": places, "methods": [method.to_dict() for method in self.methods]}
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """Where to steer, where to put LoRA, and the gain per parameter."""
-        notes, maps = _notes(self), self._maps
-        return (
-            *([_steering_section(self, self._steerable, notes)] if self.sites else []),
-            *([_lora_section(self, maps, "" if self.sites else notes)] if maps else []),
-            _methods_section(self),
-        )
+        maps = self._heat_maps
+        lora_notes = _notes(self) if len(maps) == 1 else ""  # the section of the sites has the notes
+        sections = (_lora_section(self, m, lora_notes) if m.weight else _steering_section(self, m) for m in maps)
+        return (*sections, _methods_section(self))
 
     def figure(self) -> Figure:
-        """Return heat maps of the sites and of the linear maps at the largest rank.
-
-        Raises:
-            ActshiftError: matplotlib is not installed.
-        """
-        maps = [HeatMap.of(places, self.rank) for places in (self._steerable, self._maps) if places]
+        """Return heat maps of the sites and of the linear maps at the largest rank."""
+        maps = self._heat_maps
         widths = [len(heat_map.names) for heat_map in maps]
         size = 1 + 0.75 * sum(widths) + 1.2 * len(maps), max(heat_map.height for heat_map in maps)
         figure = panels(*size, *(heat_map.plot for heat_map in maps), ratios=widths)
@@ -133,24 +121,24 @@ class LocateReport(SectionReport):
         return figure
 
     @property
-    def _steerable(self) -> list[SiteGain]:
-        return [place for place in self.places if not place.weight]
+    def _heat_maps(self) -> list[HeatMap]:
+        """The maps of the sites and of the linear maps, if any."""
+        maps = [place for place in self.places if place.weight]
+        return [HeatMap(places, self.rank) for places in (self.steerable, maps) if places]
 
     @property
-    def _maps(self) -> list[SiteGain]:
-        return [place for place in self.places if place.weight]
+    def steerable(self) -> list[SiteGain]:
+        """The gains at sites, without linear maps."""
+        return [place for place in self.places if not place.weight]
 
 
 def _notes(report: LocateReport) -> str:
-    spread = (
-        f"± is the standard error over {report.groups} groups of batches."
-        if report.groups > 1
-        else "One batch gives no standard error; use more batches."
-    )
     notes = [
         f"{report.targets:,} targets in {report.batches} batches, mean loss {report.loss:.4f} nats.",
         "A gain is the first-order decrease of the loss per ε, for a step of Frobenius norm ε.",
-        spread,
+        f"± is the standard error over {report.groups} groups of batches."
+        if report.groups > 1
+        else "One batch gives no standard error; use more batches.",
     ]
     if report.held_out is not None:
         chance = "." if report.held_out >= ENOUGH_HELD_OUT else "; the rest is chance: give more rows."
@@ -160,85 +148,78 @@ def _notes(report: LocateReport) -> str:
     return " ".join([*notes, *(f"Left out: {reason}" for reason in report.left_out)])
 
 
-def _steering_section(report: LocateReport, places: Sequence[SiteGain], notes: str) -> Section:
-    best = _best(places, report.rank)
-    advice = f"Start at {best}."
+def _steering_section(report: LocateReport, heat_map: HeatMap) -> Section:
+    advice = f"Start at {heat_map.best_place}."
     if report.held_out is not None and report.held_out < ENOUGH_HELD_OUT:
         held_out = percent(max(report.held_out, 0))
-        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then start at {best}."
+        advice = f"Give more rows, because only {held_out} of the gains hold on other batches. Then start at "
+        advice += f"{heat_map.best_place}."
     return _heat_map_section(
-        HeatMap.of(places, report.rank),
-        best,
+        heat_map,
         key="where",
         title="Where to steer",
         how_to_read=f"Each cell is the gain of a step of rank {report.rank} and norm 1, in nats; a star marks gains "
         "that match the largest one within the noise.",
-        advice=f"{advice} {_allocation_advice(report, places)}",
-        note=f"Activations differ in size between sites, so compare within a column rather than across. {notes}",
+        advice=f"{advice} {_allocation_advice(report)}",
+        note=f"Activations differ in size between sites, so compare within a column rather than across. "
+        f"{_notes(report)}",
     )
 
 
-def _allocation_advice(report: LocateReport, places: Sequence[SiteGain]) -> str:
+def _allocation_advice(report: LocateReport) -> str:
     """Compare an even spread over the blocks at one site with the best allocation of as many parameters."""
     even = report.at("post_block") or report.at(report.sites[0])
     budget = sum(place.parameters(report.rank) for place in even)
-    allocation = allocate_ranks(places, budget, report.parameters)
-    best, spread = (_total(gains) for gains in (allocation, [(place, report.rank) for place in even]))
+    allocation = allocate_ranks(report.steerable, budget, report.parameters)
+    best, spread = _total(allocation), _total([(place, report.rank) for place in even])
     cost = f"the {budget:,} parameters of {even[0].site} rank {report.rank} in every block"
     if best < WORTHWHILE * spread or not spread:
         return f"Spread them evenly: {cost} gain no more in any other allocation."
-    spent: dict[str, int] = {}
+    spent = Counter[str]()
     for place, rank in allocation:
-        spent[place.site] = spent.get(place.site, 0) + place.parameters(rank)
-    shares = listed(f"{percent(spent[site] / sum(spent.values()))} at {site}" for site in report.sites if site in spent)
+        spent[place.site] += place.parameters(rank)
+    shares = [f"{percent(spent[site] / spent.total())} at {site}" for site in report.sites if site in spent]
     return (
         f"Spent by `actshift locate --rank {report.rank} --budget {budget}`, {cost} gain {best / spread:.2f} times as "
-        f"much, to first order: {shares}."
+        f"much, to first order: {listed(shares)}."
     )
 
 
-def _lora_section(report: LocateReport, places: Sequence[SiteGain], notes: str) -> Section:
-    heat_map = HeatMap.of(places, report.rank)
-    squares = {
-        label: _total([(place, report.rank) for place in report.at(name)]) ** 2
-        for name, label in zip(heat_map.names, heat_map.labels, strict=True)
-    }
-    total, covered, targets = sum(squares.values()), 0.0, list[str]()
-    for label in sorted(squares, key=lambda label: -squares[label]):
-        if targets and covered >= total / 2:
-            break
-        targets.append(label)
-        covered += squares[label]
-    best = _best(places, report.rank)
+def _lora_section(report: LocateReport, heat_map: HeatMap, notes: str) -> Section:
+    totals = (_total([(place, report.rank) for place in report.at(name)]) for name in heat_map.names)
+    squares = {label: total**2 for label, total in zip(heat_map.labels, totals, strict=True)}
+    targets = sorted(squares, key=lambda label: -squares[label])
+    all_squares, covered_by = sum(squares.values()), list(accumulate(squares[label] for label in targets))
+    count = next(number for number, covered in enumerate(covered_by, 1) if covered >= all_squares / 2)
+    share = percent(covered_by[count - 1] / all_squares if all_squares else 0)
     return _heat_map_section(
         heat_map,
-        best,
         key="maps",
         title="Where to put LoRA",
         how_to_read=f"Each cell is the gain of LoRA of rank {report.rank} on one linear map, for a step of norm 1 in "
         "its weights.",
-        advice=f"If you train LoRA, target {listed(targets)} first, with {percent(covered / total if total else 0)} "
-        f"of the squared gain of all maps. The best one is {best}.",
+        advice=f"If you train LoRA, target {listed(targets[:count])} first, with {share} of the squared gain of all "
+        f"maps. The best one is {heat_map.best_place}.",
         note=notes,
     )
 
 
-def _heat_map_section(heat_map: HeatMap, best: str, **words: Any) -> Section:
+def _heat_map_section(heat_map: HeatMap, **words: Any) -> Section:
     columns = len(heat_map.names)
     return Section(
         **words,
         columns=("block", *heat_map.labels),
         rows=heat_map.rows(),
         shades=heat_map.shades(),
-        alt=f"Heat map with {columns} columns and {len(heat_map.layers)} blocks; the largest gain is at {best}.",
+        alt=f"Heat map with {columns} columns and {len(heat_map.layers)} blocks; the largest gain is at "
+        f"{heat_map.best_place}.",
         plot=heat_map.plot,
         size=(0.9 + max(0.55, 3.0 / columns) * columns, heat_map.height),
     )
 
 
 def _methods_section(report: LocateReport) -> Section:
-    methods = report.methods
-    drawn = methods[:BARS]
+    methods, drawn = report.methods, report.methods[:14]
     return Section(
         key="gain",
         title="Gain per parameter",
@@ -257,7 +238,7 @@ def _methods_section(report: LocateReport) -> Section:
         f"{drawn[0].per_1000} to {drawn[-1].label} at {drawn[-1].per_1000}.",
         plot=lambda axes: plot_methods(axes, drawn),
         size=(4.9, 0.9 + 0.25 * len(drawn)),
-        preview=TERMINAL_METHODS,
+        preview=12,
     )
 
 
@@ -281,9 +262,3 @@ def _method_advice(methods: Sequence[MethodGain]) -> str:
 
 def _total(allocation: Sequence[tuple[SiteGain, int]]) -> float:
     return combined_gain([place.gain(rank) for place, rank in allocation]).value
-
-
-def _best(places: Sequence[SiteGain], rank: int) -> str:
-    """Return the position of the largest gain, and the gain, in words."""
-    place = max(places, key=lambda place: place.gain(rank).value)
-    return f"{place.site.rpartition('.')[2]} of {blocks([place.layer])}, which gains {place.gain(rank)}"
