@@ -105,7 +105,7 @@ def split_tokens(batch: Batch, start: int) -> tuple[Batch, Batch]:
     Every third row is for validation, counted from `start`, the number of rows before this batch. The split is by rows
     because the tokens of one text are alike.
     """
-    mask = _token_mask(batch).bool()
+    mask = token_mask(batch).bool()
     validation = (torch.arange(start, start + len(mask)) % 3 == 1)[:, None]
     return {"attention_mask": mask & ~validation}, {"attention_mask": mask & validation}
 
@@ -116,14 +116,15 @@ def split_batches(batches: Batches) -> list[tuple[Batch, Batch]]:
     return [split_tokens(batch, start) for batch, start in zip(batches, starts, strict=False)]
 
 
-def _token_mask(batch: Batch) -> Tensor:
+def token_mask(batch: Batch) -> Tensor:
+    """Return the attention mask of a batch, `[batch, seq]`: all ones if it has none."""
     return batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
 
 
 def check_tokens(batches: Batches, least: int, analysis: str) -> None:
     """Raise ActshiftError unless the batches contain at least `least` tokens in two rows; `analysis` names the use."""
     rows = sum(len(batch["input_ids"]) for batch in batches)
-    tokens = sum(int(_token_mask(batch).sum()) for batch in batches)
+    tokens = sum(int(token_mask(batch).sum()) for batch in batches)
     analysis = analysis[0].upper() + analysis[1:]
     if not rows:
         raise ActshiftError(f"{analysis} runs the models on text, but there are no rows; give at least two.")

@@ -3,7 +3,7 @@
 Importing this package registers the method with PEFT. No other package of actshift imports peft.
 """
 
-from actshift.tuner import peft_patches as _peft_patches  # noqa: F401  registers the method, so it comes first
+from actshift.tuner import peft_patches as _peft_patches  # noqa: F401  # pyright: ignore[reportUnusedImport]  registers
 from actshift.tuner.config import SteeringConfig as SteeringConfig
 from actshift.tuner.controls import halves as halves
 from actshift.tuner.controls import parameter_groups as parameter_groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
     """
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+    number: Any = strength
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
     layers = steering_layers(model).values()
     names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
@@ -47,7 +48,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
 
 
 @contextmanager
-def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Iterator[None]:
+def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Generator[None]:
     """Set the run-time strength inside a `with` block, and restore the previous strengths after it.
 
     It takes the arguments of `set_strength` and raises its errors.
@@ -91,11 +92,11 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
             for layer in layers:
                 others = [other for other in layer.active_adapters if other != name]
                 activate = which in (half, "both") and name in _adapter_names(layer)
-                layer._active_adapter = [*others, name] if activate else others
+                layer._active_adapter = [*others, name] if activate else others  # pyright: ignore[reportPrivateUsage]  the setter freezes
 
 
 @contextmanager
-def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Iterator[None]:
+def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Generator[None]:
     """Activate one half of joint adapters inside a `with` block, and restore the active adapters after it.
 
     It takes the arguments of `set_halves` and raises its errors.
@@ -108,7 +109,7 @@ def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Ite
     """
     with ExitStack() as stack:
         for layer in itertools.chain(*joint_layers(model).values()):
-            stack.callback(setattr, layer, "_active_adapter", layer._active_adapter)
+            stack.callback(setattr, layer, "_active_adapter", layer._active_adapter)  # pyright: ignore[reportPrivateUsage]  the setter freezes
         set_halves(model, which, adapter_name)
         yield
 

@@ -1,5 +1,7 @@
 """The steering layer: a child module that steers the output or input of its host."""
 
+# The lookup of children through nn.Module.__getattr__ is slow in decoding.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -152,7 +154,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         """Raise AttributeError: PEFT layers return the weight of the layer they wrap, and this one wraps none."""
         raise AttributeError("a SteeringLayer has no weight and no bias")
 
-    bias = weight
+    bias = weight  # pyright: ignore[reportIncompatibleMethodOverride]  the same constant for both
 
 
 def steer(host: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

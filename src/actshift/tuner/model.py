@@ -1,8 +1,10 @@
 """The PEFT tuner that attaches steering layers to a model and manages their adapters."""
 
+# PEFT's tuners are extended through protected methods.
+# pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -135,7 +137,7 @@ class SteeringModel(LoraModel):
         return SimpleNamespace(modules=lambda: modules)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Generator[None]:
         """Steer each row with its own adapter of `adapter_names`, until the block ends."""
         names = kwargs.pop("adapter_names", None)
         if names is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -42,7 +42,8 @@ class PromptScope:
         Raises:
             ActshiftError: if the prompt is unknown.
         """
-        if not self.running and torch._C._current_graph_task_id() == -1:  # not in the backward pass either
+        in_backward = torch._C._current_graph_task_id() != -1  # pyright: ignore[reportPrivateUsage]  no public test
+        if not self.running and not in_backward:
             raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
         if self.tokens is None:
             assert self.inputs is not None
@@ -95,7 +96,7 @@ def remove_prompt_scopes(root: nn.Module) -> None:
 
 
 @contextmanager
-def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Iterator[None]:
+def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Generator[None]:
     """Set the prompt length of each row, for forward passes over prompt and completion without labels.
 
     A custom loss on the logits needs this. Adapters that steer every token ignore it, and so do encoder-decoders.

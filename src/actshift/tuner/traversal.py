@@ -1,8 +1,10 @@
 """Traverse a model without visiting the adapters in it, of which there may be thousands."""
 
+# nn.Module has no public way to replace or skip its children.
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +56,7 @@ def all_adapters(container: nn.Module) -> dict[str, Any]:
 
 
 @contextmanager
-def hide_other_adapters(model: nn.Module, adapter_name: str) -> Iterator[None]:
+def hide_other_adapters(model: nn.Module, adapter_name: str) -> Generator[None]:
     """Hide all steering adapters but one from functions that traverse the model, until the block ends.
 
     PEFT traverses the model about two dozen times to attach or load one adapter. With 100 adapters attached, this

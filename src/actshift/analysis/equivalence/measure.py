@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.analysis.capture import Batch, check_tokens, inference, observe, unmasked
+from actshift.analysis.capture import Batch, check_tokens, inference, model_name, observe, unmasked
 from actshift.analysis.equivalence.layer import LayerSums
 from actshift.analysis.equivalence.report import EquivalenceReport
 from actshift.errors import ActshiftError
@@ -136,10 +136,9 @@ def equivalence(
     with inference(base), eager_experts(base):
         for start in range(0, len(sums), group_size):
             tokens = _pass(base, batches, sums[start : start + group_size], on_batch)
-    config: Any = base.config
     inside = tuple(f"{name}." for name, _ in all_blocks)
     return EquivalenceReport(
-        model=getattr(config, "name_or_path", "") or type(base).__name__,
+        model=model_name(base),
         tokens=tokens,
         ranks=(0, *ranks),
         layers=tuple(layer.finish() for layer in sums),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from actshift.adapters.base import check_rank
+from actshift.analysis.capture import model_name
 from actshift.analysis.locate.gains import SiteGain
 from actshift.analysis.locate.report import LocateReport
 from actshift.errors import ActshiftError
@@ -81,7 +82,7 @@ def locate(
     stats = backward(model, batches, [tap for _, tap in places], group, handles, on_batch)
     base: Any = unwrap(model)
     return LocateReport(
-        model=getattr(base.config, "name_or_path", "") or type(base).__name__,
+        model=model_name(base),
         parameters=sum(parameter.numel() for name, parameter in base.named_parameters() if "lora_" not in name),
         rank=rank,
         loss=stats.loss,
