@@ -16,7 +16,7 @@ from actshift.compare.provenance import provenance
 from actshift.compare.report import CompareReport, build_report
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import store_splits
-from actshift.compare.workers import Engine, WorkerPool
+from actshift.compare.workers import WorkerPool
 from actshift.errors import ActshiftError, require
 from actshift.files import write_whole
 
@@ -65,8 +65,8 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
     with locked(out := comparison.out):
         store_splits(comparison.splits, comparison.rows)
         state = comparison.load_state()
-        with WorkerPool(settings.jobs) as engine:
-            _run_cells(comparison, state, engine, on_progress or (lambda progress: None))
+        with WorkerPool(settings.jobs) as pool:
+            _run_cells(comparison, state, pool, on_progress or (lambda progress: None))
         report = build_report(state, comparison.protocol, provenance(settings.command))
         write_whole(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
         write_whole(out / "table.md", markdown(report))
@@ -97,7 +97,7 @@ def locked(out: Path) -> Generator[None]:
 
 
 def _run_cells(
-    comparison: Comparison, state: SweepState, engine: Engine, on_progress: Callable[[Progress], None]
+    comparison: Comparison, state: SweepState, pool: WorkerPool, on_progress: Callable[[Progress], None]
 ) -> None:
     """Run the pending cells, `jobs` at a time, until none is left. Each result changes which cells are pending."""
     running: dict[Future[str | None], Cell] = {}
@@ -112,7 +112,7 @@ def _run_cells(
             if len(running) == comparison.settings.jobs:
                 break
             if cell not in running.values():
-                running[engine.submit(comparison.job(cell, test))] = cell
+                running[pool.submit(comparison.job(cell, test))] = cell
         if not running:
             return
         notify()

@@ -28,11 +28,7 @@ FAILURE = "failed.json"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A checked comparison and its output folder with the rows, one folder per cell, and the table.
-
-    Args:
-        common: the values of TrainSettings that all methods share.
-    """
+    """A checked comparison. All methods share `common`; `out` has the rows, a folder for each cell, and the table."""
 
     settings: CompareSettings
     methods: tuple[Method, ...]

@@ -110,10 +110,8 @@ def measure_throughput(comparison: Comparison) -> Throughput:
     loading = time.perf_counter() - start
     prompts = comparison.splits.dataset("validation", batch_size)
     report = evaluate(model, tokenizer, prompts, comparison.settings.new_tokens, batch_size)
-    rows, adapted = (
-        comparison.splits.dataset("train"),
-        adapt(model, AdapterSpec.from_settings(settings), TIMED_STEPS, head=head),
-    )
+    rows, spec = comparison.splits.dataset("train"), AdapterSpec.from_settings(settings)
+    adapted = adapt(model, spec, TIMED_STEPS, head=head)
     _, short, long = (
         fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
         for steps in (1, 1, 1 + TIMED_STEPS)  # the first run pays for imports; the difference of the others is steps

@@ -1,7 +1,4 @@
-"""The order of work: sweep the learning rates with the first seed, then run the other seeds and the test rows.
-
-This module only does bookkeeping; it touches no model and no file.
-"""
+"""The order of work: sweep the learning rates with the first seed, then run the other seeds and the test rows."""
 
 from __future__ import annotations
 

@@ -165,9 +165,8 @@ class FitStore:
         elif not self.file.is_file():
             raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
         elif self._metadata()["key"] != self.key:
-            raise ActshiftError(
-                f"{folder} holds an extraction with other models, text or ranks; use the same ones, or another folder."
-            )
+            other = f"{folder} holds an extraction with other models, text or ranks"
+            raise ActshiftError(f"{other}; use the same ones, or another folder.")
 
     def load(self, model: nn.Module) -> dict[int, LayerFit]:
         """Fill the adapters of the model from the file, and return the stored fits by layer."""
@@ -221,7 +220,6 @@ def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTok
     """
     ids, other = base.get_vocab(), finetuned.get_vocab()
     if different := [token for token in {**ids, **other} if ids.get(token) != other.get(token)]:
-        raise ActshiftError(
-            f"The fine-tuned model has another tokenizer: {different[0]!r} is {ids.get(different[0], 'no token')} in "
-            f"the base and {other.get(different[0], 'no token')} there. Different tokens cannot be compared."
-        )
+        first, second = (vocabulary.get(different[0], "no token") for vocabulary in (ids, other))
+        difference = f"{different[0]!r} is {first} in the base and {second} there"
+        raise ActshiftError(f"The fine-tuned model has another tokenizer: {difference}. These cannot be compared.")
