@@ -145,5 +145,4 @@ def _cell_names(methods: Sequence[Method], seeds: int) -> Iterator[str]:
     yield str(BASE_CELL)
     for method in methods:
         yield from (str(Cell(method.name, rate, FIRST_SEED)) for rate in method.rates)
-        for seed in range(FIRST_SEED + 1, FIRST_SEED + seeds):
-            yield f"{method.name}, the learning rate chosen, seed {seed}"
+        yield from (f"{method.name}, the learning rate chosen, seed {FIRST_SEED + n}" for n in range(1, seeds))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import ENDINGS
@@ -127,12 +127,11 @@ PRESETS: dict[str, Sequence[str]] = {
 """Names of groups of methods."""
 
 
-@dataclass(frozen=True)
-class MethodSelection:
+class MethodSelection(NamedTuple):
     """The methods to compare, in order, and the values of TrainSettings that all of them share."""
 
     methods: tuple[Method, ...]
-    common: Mapping[str, Any] = field(default_factory=lambda: {})
+    common: Mapping[str, Any]
 
 
 def select_methods(words: Sequence[str]) -> MethodSelection:

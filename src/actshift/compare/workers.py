@@ -29,12 +29,8 @@ PACKAGE = str(Path(__file__).parents[1])
 class WorkerPool:
     """A pool of `count` spawned interpreters, each of which runs one job at a time.
 
-    An executor ends all of its processes when one dies, so each interpreter has a separate executor. Leaving the
-    context manager kills running jobs and leaves no process behind.
-
-    Args:
-        count: number of interpreters; submit no more unfinished jobs than that.
-        run: function that does a job; tests replace it.
+    Submit at most `count` unfinished jobs. An executor ends all of its processes when one dies, so each interpreter
+    has a separate executor. Leaving the context manager kills running jobs and leaves no process behind.
     """
 
     def __init__(self, count: int, run: Callable[[CellJob], None] = run_job) -> None:

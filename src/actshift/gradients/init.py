@@ -40,10 +40,8 @@ def gradient_init(
     the best step of rank r. Training need not become shorter (docs/results/locate.md). The directions take one backward
     pass per batch, the scale one forward pass.
 
-    Args:
-        model: A model with the adapter attached. Its other weights, modes and gradients do not change.
-        batches: Keyword arguments of the model, with labels. `actshift.token_batches` builds them.
-        on_batch: Called with the number of finished batches.
+    `batches` are keyword arguments of the model, with labels; `actshift.token_batches` builds them. The model's other
+    weights, modes and gradients do not change. `on_batch` is called with the number of finished batches.
 
     Raises:
         ActshiftError: The adapter does not exist, lacks `init="gradient"`, or is already trained; its rank exceeds 64

@@ -118,7 +118,7 @@ def contrast(
         states = [row_states(model, of_side, modules, token, step) for of_side in batches]
     vectors = tuple(map(METHODS[method], *(side.by_block for side in states)))
     layers = tuple(_layer_contrast(layer, v, states, METHODS[method]) for layer, v in enumerate(vectors))
-    counts, name = map(len, sides.values()), model_name(unwrap(model))
+    counts, name = (len(positive), len(negative)), model_name(unwrap(model))
     return Contrast(vectors, ContrastReport(name, method, token, *counts, layers, notes), blocks)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -29,8 +28,7 @@ class AffineShift(NamedTuple):
     constant: Tensor
 
 
-@dataclass(frozen=True)
-class Fold:
+class Fold(NamedTuple):
     """A linear map `module` called `name` that absorbs a shift of its output, or of its input (`at_input`)."""
 
     layer: int
