@@ -90,8 +90,7 @@ def estimate(settings: CompareSettings) -> Estimate:
 def measure_throughput(comparison: Comparison) -> Throughput:
     """Time a batch of completions by the base model, and a few steps of the first steering method, if any.
 
-    Raises:
-        ActshiftError: if the model cannot be loaded, or if the method does not fit it.
+    Raises ActshiftError if the model cannot be loaded, or the method does not fit it.
     """
     import torch
 

@@ -88,11 +88,7 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
 
 
 def store_splits(splits: Splits, folder: Path) -> None:
-    """Write each split to a .jsonl file in `folder`.
-
-    Raises:
-        ActshiftError: if the folder contains the rows of another comparison.
-    """
+    """Write each split to a .jsonl file in `folder`, or raise ActshiftError if it contains other rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in splits._asdict().items():
         path, text = folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows)

@@ -211,11 +211,7 @@ def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTokenizerBase) -> None:
-    """Raise ActshiftError unless both tokenizers have the same id for every token.
-
-    >>> from actshift.demo import load_base
-    >>> check_same_tokenizer(load_base()[1], load_base()[1])
-    """
+    """Raise ActshiftError unless both tokenizers have the same id for every token."""
     ids, other = base.get_vocab(), finetuned.get_vocab()
     if different := [token for token in {**ids, **other} if ids.get(token) != other.get(token)]:
         first, second = (vocabulary.get(different[0], "no token") for vocabulary in (ids, other))

@@ -156,10 +156,7 @@ class WeightUpdates(Plain):
 
 
 def weight_updates(model: Any) -> WeightUpdates:
-    """Return the weight update that is equivalent to each active adapter of a model.
-
-    Raises:
-        ActshiftError: No weight update equals a shift exactly, as in `plan_folds`.
+    """Return the weight update that equals each active adapter, or raise ActshiftError as `plan_folds` does.
 
     Source: arXiv 2603.00425, §3: LoReFT after the MLP is ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb.
 
