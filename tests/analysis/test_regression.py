@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift import ActshiftError
-from actshift.analysis.regression import Affine, Moments, ReducedRank, best_fit
+from actshift.analysis.regression import Affine, Moments, best_fit, reduced_rank_maps
 
 
 def _data(seed: int, tokens: int, mean: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def _moments(x: torch.Tensor, y: torch.Tensor, parts: int = 3) -> Moments:
 def test_reduced_rank_ridge_is_a_minimum(seed: int, rank: int, ridge: float) -> None:
     x, y = _data(seed, 40)
     moments = _moments(x, y)
-    best = ReducedRank(moments)(rank, ridge)
+    [(_, _, best)] = reduced_rank_maps(moments, [rank], [ridge])
     penalty = ridge * moments.covariances()[0].trace() / 6
 
     def loss(fit: Affine) -> float:
@@ -44,7 +44,7 @@ def test_reduced_rank_ridge_is_a_minimum(seed: int, rank: int, ridge: float) -> 
 
 def test_full_rank_without_ridge_is_least_squares() -> None:
     x, y = _data(0, 50)
-    fit = ReducedRank(_moments(x, y))(4, 0.0)
+    [(_, _, fit)] = reduced_rank_maps(_moments(x, y), [4], [0.0])
     with_ones = torch.cat([x, torch.ones(50, 1)], 1)
     torch.testing.assert_close(fit(x), with_ones @ torch.linalg.lstsq(with_ones, y).solution)
 
@@ -69,7 +69,7 @@ def test_best_fit_chooses_the_ridge_with_the_least_validation_error() -> None:
     fitted, validation = _moments(x, y), _moments(other_x, other_y)
     ridges = (0.0, 1e-2, 10.0)
     best = best_fit(fitted, validation, [2], ridges)[2]
-    errors = {ridge: validation.error(ReducedRank(fitted)(2, ridge)) for ridge in ridges}
+    errors = {ridge: validation.error(fit) for _, ridge, fit in reduced_rank_maps(fitted, [2], ridges)}
     assert best.error == min(errors.values()) == errors[best.ridge]
 
 

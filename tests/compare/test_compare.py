@@ -149,7 +149,7 @@ def test_folder_with_other_rows_is_rejected(settings, run, tmp_path: Path) -> No
 def test_folder_in_use_or_with_other_files_is_rejected(settings, run, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
-    with pytest.raises(ActshiftError, match="thesis holds something other than a comparison"):
+    with pytest.raises(ActshiftError, match="thesis exists and is not empty"):
         run(replace(settings, out=str(tmp_path / "thesis")), FakeEngine(steady))
     with (
         locked(Path(settings.out)),

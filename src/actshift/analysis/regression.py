@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,8 +31,7 @@ class Affine:
         return x @ self.down.to(x).T @ self.up.to(x).T + self.bias.to(x)
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """A fitted map, the ridge that was chosen for it, and its mean squared error on validation tokens."""
 
     map: Affine
@@ -121,8 +120,10 @@ class Moments:
         return torch.linalg.eigvalsh(second.cpu()).flip(0).clamp(min=0).tolist()
 
 
-class ReducedRank:
-    """Solver of min ‖Y - U D X - b‖² + λ ‖U D‖² over maps of rank r. One eigendecomposition serves every r and λ.
+def reduced_rank_maps(
+    moments: Moments, ranks: Sequence[int], ridges: Sequence[float]
+) -> Iterator[tuple[int, float, Affine]]:
+    """Yield each rank and ridge with the map that minimises ‖Y - U D X - b‖² + λ ‖U D‖².
 
     With the ridge solution W = C_yx (C_xx + λI)⁻¹, the minimum is V_r V_rᵀ W, where V_r are the top r eigenvectors of
     C_yx (C_xx + λI)⁻¹ C_xy. λ is `ridge` times the mean variance of a coordinate of x. Rank 0 gives the mean of y.
@@ -131,35 +132,26 @@ class ReducedRank:
 
     >>> moments = Moments()
     >>> moments.add(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[3.0], [5.0], [9.0]]))
-    >>> ReducedRank(moments)(rank=1, ridge=0.0)(torch.tensor([[10.0]])).round().item()
+    >>> [(_, _, fit)] = reduced_rank_maps(moments, [1], [0.0])
+    >>> fit(torch.tensor([[10.0]])).round().item()
     21.0
     """
-
-    def __init__(self, moments: Moments) -> None:
-        xx, self.xy, _ = moments.covariances()
-        self.mean_x, self.mean_y = moments.mean_x, moments.mean_y
-        values, self.vectors = torch.linalg.eigh(xx)
-        self.values = values.clamp(min=0)
-        self.unit = self.values.mean()
-        self._solved: tuple[float, Tensor, Tensor] | None = None
-
-    def __call__(self, rank: int, ridge: float) -> Affine:
-        """Return the best map of this rank. Repeated calls with one ridge reuse W `[dy, dx]` and V `[dy, dy]`."""
-        if self._solved is None or self._solved[0] != ridge:
-            kept = self.values > NEGLIGIBLE * self.values[-1]
-            inverse = torch.where(kept, 1 / (self.values + ridge * self.unit), torch.zeros_like(self.values))
-            weight = self.xy.T @ (self.vectors * inverse) @ self.vectors.T
-            fitted = weight @ self.xy
-            _, vectors = torch.linalg.eigh((fitted + fitted.T) / 2)  # in ascending order
-            self._solved = ridge, weight, vectors.flip(1)
-        _, weight, vectors = self._solved
-        up = vectors[:, :rank]
-        down = up.T @ weight
-        return Affine(down, up, self.mean_y - up @ (down @ self.mean_x))
+    xx, xy, _ = moments.covariances()
+    values, vectors = torch.linalg.eigh(xx)
+    values, mean_x, mean_y = values.clamp(min=0), moments.mean_x, moments.mean_y
+    for ridge in ridges:
+        inverse = (1 / (values + ridge * values.mean())).where(values > NEGLIGIBLE * values[-1], 0)
+        weight = xy.T @ (vectors * inverse) @ vectors.T
+        fitted = weight @ xy
+        top = torch.linalg.eigh((fitted + fitted.T) / 2).eigenvectors.flip(1)  # eigh sorts in ascending order
+        for rank in ranks:
+            up = top[:, :rank]
+            down = up.T @ weight
+            yield rank, ridge, Affine(down, up, mean_y - up @ (down @ mean_x))
 
 
 def best_fit(
-    fitted: Moments, validation: Moments, ranks: Iterable[int], ridges: Sequence[float] = RIDGES
+    fitted: Moments, validation: Moments, ranks: Sequence[int], ridges: Sequence[float] = RIDGES
 ) -> dict[int, Fit]:
     """Return for each rank the map fitted to `fitted` with the ridge that has the least error on `validation`.
 
@@ -168,9 +160,8 @@ def best_fit(
     if min(fitted.count, validation.count) < 2:
         counts = f"{fitted.count} tokens to fit and {validation.count} for validation"
         raise ActshiftError(f"There are {counts}, but both sets need two; give more rows, or longer ones.")
-    solve, best = ReducedRank(fitted), dict[int, Fit]()
-    for ridge, rank in product(ridges, ranks):  # in this order, because each ridge is solved once for all ranks
-        affine = solve(rank, ridge)
+    best = dict[int, Fit]()
+    for rank, ridge, affine in reduced_rank_maps(fitted, ranks, ridges):
         error = validation.error(affine)
         if rank not in best or error < best[rank].error:
             best[rank] = Fit(affine, ridge, error)

@@ -91,15 +91,12 @@ class Record:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Everything that a process needs to know to run one cell.
+    """Everything that a process needs to know to run one cell, whose record and log go to `folder`.
 
     Args:
-        folder: the cell's folder, which receives the record and the log.
         settings: settings of the training, with the validation rows as `eval_data`.
         trains: False for the base model, which uses `settings` only for loading.
         test: path of the test rows, or None while the learning rate is not chosen.
-        scorer: name of the scorer, or None for exact match.
-        made_with: the settings to store in the record, so that a later call can compare them.
     """
 
     folder: str

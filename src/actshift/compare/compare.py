@@ -16,9 +16,9 @@ from actshift.compare.provenance import provenance
 from actshift.compare.report import CompareReport, build_report
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import store_splits
-from actshift.compare.workers import Engine, WorkerPool
+from actshift.compare.workers import WorkerPool
 from actshift.errors import ActshiftError, require
-from actshift.files import write_whole
+from actshift.files import check_new_folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,7 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
 
     The same call resumes a comparison that was stopped at any moment; finished cells are not repeated. A failed cell
     is reported and does not stop the others. The next call tries it again, unless its method has been scored on the
-    test rows without it.
-
-    Args:
-        on_progress: called whenever a cell starts or ends.
+    test rows without it. `on_progress` is called whenever a cell starts or ends.
 
     Raises:
         ActshiftError: if a setting is missing or invalid, if rows cannot be read or scored, if an extra is not
@@ -65,8 +62,8 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
     with locked(out := comparison.out):
         store_splits(comparison.splits, comparison.rows)
         state = comparison.load_state()
-        with WorkerPool(settings.jobs) as engine:
-            _run_cells(comparison, state, engine, on_progress or (lambda progress: None))
+        with WorkerPool(settings.jobs) as pool:
+            _run_cells(comparison, state, pool, on_progress or (lambda progress: None))
         report = build_report(state, comparison.protocol, provenance(settings.command))
         write_whole(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
         write_whole(out / "table.md", markdown(report))
@@ -76,18 +73,12 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
 
 @contextmanager
 def locked(out: Path) -> Generator[None]:
-    """Lock the output folder for one comparison.
-
-    Raises:
-        ActshiftError: if another comparison runs in the folder, or if the folder has other contents.
-    """
+    """Lock the output folder, or raise ActshiftError if another comparison runs in it, or it has other contents."""
     from filelock import FileLock, Timeout
 
     rows = out / "rows"  # a comparison creates this folder before anything else
-    if out.is_file():
-        raise ActshiftError(f"{out} is a file. Give a folder for the table.")
-    if out.is_dir() and any(out.iterdir()) and not rows.is_dir():
-        raise ActshiftError(f"{out} holds something other than a comparison. Give a new or empty folder.")
+    if not rows.is_dir():
+        check_new_folder(out)
     rows.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(rows / ".lock", timeout=0):
@@ -97,7 +88,7 @@ def locked(out: Path) -> Generator[None]:
 
 
 def _run_cells(
-    comparison: Comparison, state: SweepState, engine: Engine, on_progress: Callable[[Progress], None]
+    comparison: Comparison, state: SweepState, pool: WorkerPool, on_progress: Callable[[Progress], None]
 ) -> None:
     """Run the pending cells, `jobs` at a time, until none is left. Each result changes which cells are pending."""
     running: dict[Future[str | None], Cell] = {}
@@ -112,7 +103,7 @@ def _run_cells(
             if len(running) == comparison.settings.jobs:
                 break
             if cell not in running.values():
-                running[engine.submit(comparison.job(cell, test))] = cell
+                running[pool.submit(comparison.job(cell, test))] = cell
         if not running:
             return
         notify()

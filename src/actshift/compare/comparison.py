@@ -28,11 +28,7 @@ FAILURE = "failed.json"
 
 @dataclass(frozen=True)
 class Comparison:
-    """A checked comparison and its output folder with the rows, one folder per cell, and the table.
-
-    Args:
-        common: the values of TrainSettings that all methods share.
-    """
+    """A checked comparison. All methods share `common`; `out` has the rows, a folder for each cell, and the table."""
 
     settings: CompareSettings
     methods: tuple[Method, ...]
@@ -42,11 +38,7 @@ class Comparison:
 
     @classmethod
     def from_settings(cls, settings: CompareSettings) -> Comparison:
-        """Read the rows and check everything that can be checked without loading the model; write nothing.
-
-        Raises:
-            ActshiftError: if something is missing or invalid.
-        """
+        """Read the rows; raise ActshiftError if something is missing or invalid. Loads no model and writes nothing."""
         out, selection = Path(settings.required("out")), select_methods(settings.methods)
         check_common(settings.common, "On the command line")
         task = get_task(settings.task).settings if settings.task else {}
@@ -112,12 +104,9 @@ class Comparison:
                 raise ActshiftError(f"In the {name} rows: {error}") from None
 
     def load_state(self) -> SweepState:
-        """Return the state of the comparison in the output folder.
+        """Return the state in the output folder, or raise ActshiftError if its cells have other settings or rows.
 
         A failure counts only if its method has met the test rows without the cell; other failed cells run again.
-
-        Raises:
-            ActshiftError: if finished or unfinished cells in the folder were made with other settings or rows.
         """
         state = SweepState(self.methods, self.settings.seeds)
         for cell in state.all_cells():

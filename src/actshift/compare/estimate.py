@@ -90,8 +90,7 @@ def estimate(settings: CompareSettings) -> Estimate:
 def measure_throughput(comparison: Comparison) -> Throughput:
     """Time a batch of completions by the base model, and a few steps of the first steering method, if any.
 
-    Raises:
-        ActshiftError: if the model cannot be loaded, or if the method does not fit it.
+    Raises ActshiftError if the model cannot be loaded, or the method does not fit it.
     """
     import torch
 
@@ -110,10 +109,8 @@ def measure_throughput(comparison: Comparison) -> Throughput:
     loading = time.perf_counter() - start
     prompts = comparison.splits.dataset("validation", batch_size)
     report = evaluate(model, tokenizer, prompts, comparison.settings.new_tokens, batch_size)
-    rows, adapted = (
-        comparison.splits.dataset("train"),
-        adapt(model, AdapterSpec.from_settings(settings), TIMED_STEPS, head=head),
-    )
+    rows, spec = comparison.splits.dataset("train"), AdapterSpec.from_settings(settings)
+    adapted = adapt(model, spec, TIMED_STEPS, head=head)
     _, short, long = (
         fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds
         for steps in (1, 1, 1 + TIMED_STEPS)  # the first run pays for imports; the difference of the others is steps
@@ -147,5 +144,4 @@ def _cell_names(methods: Sequence[Method], seeds: int) -> Iterator[str]:
     yield str(BASE_CELL)
     for method in methods:
         yield from (str(Cell(method.name, rate, FIRST_SEED)) for rate in method.rates)
-        for seed in range(FIRST_SEED + 1, FIRST_SEED + seeds):
-            yield f"{method.name}, the learning rate chosen, seed {seed}"
+        yield from (f"{method.name}, the learning rate chosen, seed {FIRST_SEED + n}" for n in range(1, seeds))

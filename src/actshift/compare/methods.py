@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import ENDINGS
@@ -27,10 +27,8 @@ EQUAL = (
 class Method:
     """A method to compare: its own training settings and the learning rates to choose from.
 
-    Args:
-        name: name of the cells' folder and of the method in table.json; `label` is the name in tables and figures.
-        settings: values of TrainSettings that define the method.
-        lora_rates: for joint adaptation, the learning rate of the LoRA half that goes with each of `rates`.
+    `name` is used for the cells' folder and in table.json, `label` in tables and figures. For joint adaptation,
+    `lora_rates` are the learning rates of the LoRA half that go with `rates`.
 
     Raises:
         ActshiftError: if the name cannot name a folder, if rates are missing or repeated, or if a setting is unknown,
@@ -54,7 +52,12 @@ class Method:
         owner = f"The method {self.name}"
         object.__setattr__(self, "settings", dict(self.settings))
         for name in ("rates", "lora_rates"):
-            object.__setattr__(self, name, _numbers(getattr(self, name), f"{name} of the method {self.name}"))
+            values = getattr(self, name)
+            try:
+                object.__setattr__(self, name, tuple(map(float, values)))  # YAML reads 5e-4 as text
+            except (TypeError, ValueError):
+                problem = f"The {name} of the method {self.name} must be a list of numbers"
+                raise ActshiftError(f"{problem}, got {values!r}.") from None
         rates, halves = len(self.rates), len(self.lora_rates)
         if not rates or len({f"{rate:g}" for rate in self.rates}) < rates:
             raise ActshiftError(f"{owner} needs learning rates, each once. Got {list(self.rates)}.")
@@ -81,13 +84,6 @@ class Method:
         if self.lora_rates:
             values["lora_learning_rate"] = self.lora_rate(rate)
         return TrainSettings.from_mapping(values)
-
-
-def _numbers(values: Any, description: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(value) for value in values)  # YAML reads 5e-4 as text
-    except (TypeError, ValueError):
-        raise ActshiftError(f"The {description} must be a list of numbers, got {values!r}.") from None
 
 
 FULL_RATES = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4)
@@ -127,12 +123,11 @@ PRESETS: dict[str, Sequence[str]] = {
 """Names of groups of methods."""
 
 
-@dataclass(frozen=True)
-class MethodSelection:
+class MethodSelection(NamedTuple):
     """The methods to compare, in order, and the values of TrainSettings that all of them share."""
 
     methods: tuple[Method, ...]
-    common: Mapping[str, Any] = field(default_factory=lambda: {})
+    common: Mapping[str, Any]
 
 
 def select_methods(words: Sequence[str]) -> MethodSelection:

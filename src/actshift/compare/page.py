@@ -17,35 +17,29 @@ LABEL_OFFSETS = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right 
 
 def markdown(report: CompareReport) -> str:
     """Return a Markdown page: provenance, table, figure (table.png), every seed, and every learning rate."""
-    made = report.made
-    lines = [
+    made, rows = report.made, report.rows
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    seeds = ((row.label, ", ".join(map(percent, row.test)) or NONE) for row in rows)
+    rates = ((row.label, _sweep_text(row)) for row in rows)
+    blocks = [
         f"# Comparison on `{report.title}`",
-        "",
-        f"`{made['command']}`, {made['date']}, {made['machine']}; "
-        + ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-        + ".",
-        "",
-        *map(markdown_line, (COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *table_cells(report))),
-        "",
+        f"`{made['command']}`, {made['date']}, {made['machine']}; {versions}.",
+        _table(COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *table_cells(report)),
         notes(report),
-        "",
         "![accuracy against trainable parameters](table.png)",
-        "",
         "## Every seed",
-        "",
-        *map(markdown_line, (("method", "test accuracy of each seed"), ("---", "---"))),
-        *(markdown_line((row.label, ", ".join(map(percent, row.test)) or NONE)) for row in report.rows),
-        "",
+        _table(("method", "test accuracy of each seed"), ("---", "---"), *seeds),
         "## Every learning rate",
-        "",
         "Validation accuracy with the first seed. The chosen rate is bold.",
-        "",
-        *map(markdown_line, (("method", "rate: validation accuracy"), ("---", "---"))),
-        *(markdown_line((row.label, _sweep_text(row))) for row in report.rows),
+        _table(("method", "rate: validation accuracy"), ("---", "---"), *rates),
     ]
     if report.failures:
-        lines += ["", "## Failed", "", *(f"- {failure}" for failure in report.failures)]
-    return "\n".join(lines) + "\n"
+        blocks += ["## Failed", "\n".join(f"- {failure}" for failure in report.failures)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(*rows: Sequence[str]) -> str:
+    return "\n".join(map(markdown_line, rows))
 
 
 def markdown_line(texts: Sequence[str]) -> str:

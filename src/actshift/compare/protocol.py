@@ -1,7 +1,4 @@
-"""The order of work: sweep the learning rates with the first seed, then run the other seeds and the test rows.
-
-This module only does bookkeeping; it touches no model and no file.
-"""
+"""The order of work: sweep the learning rates with the first seed, then run the other seeds and the test rows."""
 
 from __future__ import annotations
 
@@ -81,8 +78,7 @@ class SweepState:
         return cell in self.records or cell in self.failed
 
     def _needs_test(self, cell: Cell) -> bool:
-        record = self.records.get(cell)
-        return cell not in self.failed and (record is None or record.test is None)
+        return cell not in self.failed and (cell not in self.records or self.records[cell].test is None)
 
     def _merit(self, cell: Cell) -> tuple[float, float, float]:
         record = self.records[cell]

@@ -69,9 +69,7 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class CompareReport:
-    """A comparison, finished or in progress: the accuracies of the base model and one row for each method.
-
-    It prints as a table.
+    """A comparison, finished or in progress: one row for the base model and each method. It prints as a table.
 
     Args:
         protocol: the settings, rows and seeds that all methods share.

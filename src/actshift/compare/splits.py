@@ -64,10 +64,7 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
 
     A validation or test split without a source comes from the task, or is a tenth of --data. The cut is random but
     always the same, and rows with the same prompt stay in the same split. Warns if a split repeats rows of an
-    earlier one.
-
-    Args:
-        common: the training settings that all methods share.
+    earlier one. `common` are the training settings that all methods share.
 
     Raises:
         ActshiftError: if rows cannot be read or scored, if they are too few to cut, or if all rows of a split are in
@@ -91,11 +88,7 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
 
 
 def store_splits(splits: Splits, folder: Path) -> None:
-    """Write each split to a .jsonl file in `folder`.
-
-    Raises:
-        ActshiftError: if the folder contains the rows of another comparison.
-    """
+    """Write each split to a .jsonl file in `folder`, or raise ActshiftError if it contains other rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in splits._asdict().items():
         path, text = folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows)

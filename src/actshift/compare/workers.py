@@ -17,7 +17,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from actshift.compare.cell import CellJob, run_job
 from actshift.errors import ActshiftError, first_line
@@ -26,23 +26,11 @@ LOG = "log.txt"
 PACKAGE = str(Path(__file__).parents[1])
 
 
-class Engine(Protocol):
-    """Runs jobs; another implementation can replace `WorkerPool`, for example one that uses several machines."""
-
-    def submit(self, job: CellJob) -> Future[str | None]:
-        """Start a job; the result is None, or the reason of a failure in one line."""
-        ...
-
-
 class WorkerPool:
-    """An engine with `count` spawned interpreters, each of which runs one job at a time.
+    """A pool of `count` spawned interpreters, each of which runs one job at a time.
 
-    An executor ends all of its processes when one dies, so each interpreter has a separate executor. Leaving the
-    context manager kills running jobs and leaves no process behind.
-
-    Args:
-        count: number of interpreters; submit no more unfinished jobs than that.
-        run: function that does a job; tests replace it.
+    Submit at most `count` unfinished jobs. An executor ends all of its processes when one dies, so each interpreter
+    has a separate executor. Leaving the context manager kills running jobs and leaves no process behind.
     """
 
     def __init__(self, count: int, run: Callable[[CellJob], None] = run_job) -> None:
@@ -155,12 +143,11 @@ def _do(run: Callable[[CellJob], None], job: CellJob) -> _Answer:
     warnings.showwarning = note
     try:
         run(job)
-    except ActshiftError as failure:
-        traceback.print_exc()
-        error = " ".join(str(failure).split())
     except (Exception, SystemExit) as failure:
         traceback.print_exc()
         error = f"{type(failure).__name__}: {first_line(failure)[:200]}"
+        if isinstance(failure, ActshiftError):
+            error = " ".join(str(failure).split())
     warnings.showwarning = show
     gc.collect()  # a trainer and its model reference each other
     sys.stdout.flush()

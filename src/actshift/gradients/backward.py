@@ -143,8 +143,7 @@ def frozen(model: nn.Module) -> Generator[None]:
         for module in model.modules():
             # A checkpointed block recomputes its activations only if it is itself in training mode.
             module.training = bool(getattr(module, "gradient_checkpointing", False))
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        model.requires_grad_(False)
         yield
 
 

@@ -40,10 +40,8 @@ def gradient_init(
     the best step of rank r. Training need not become shorter (docs/results/locate.md). The directions take one backward
     pass per batch, the scale one forward pass.
 
-    Args:
-        model: A model with the adapter attached. Its other weights, modes and gradients do not change.
-        batches: Keyword arguments of the model, with labels. `actshift.token_batches` builds them.
-        on_batch: Called with the number of finished batches.
+    `batches` are keyword arguments of the model, with labels; `actshift.token_batches` builds them. The model's other
+    weights, modes and gradients do not change. `on_batch` is called with the number of finished batches.
 
     Raises:
         ActshiftError: The adapter does not exist, lacks `init="gradient"`, or is already trained; its rank exceeds 64
@@ -76,19 +74,13 @@ def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[tuple[SteeringL
     """Return the layers and modules of the adapter that have `init="gradient"`."""
     config: Any = getattr(model, "peft_config", {}).get(adapter_name)
     interventions = getattr(config, "all_interventions", ())
-    hosts = [
-        target.host
-        for target in (targets(model, interventions, config.blocks) if interventions else ())
-        if getattr(target.intervention.adapter, "init", None) == "gradient"
-    ]
-    adapters: list[tuple[SteeringLayer, Any]] = [
-        (layer, layer.lora_steer[adapter_name]) for layer in map(layer_at, hosts)
-    ]
+    steered = targets(model, interventions, config.blocks) if interventions else ()
+    fresh = [target for target in steered if getattr(target.intervention.adapter, "init", None) == "gradient"]
+    layers = [layer_at(target.host) for target in fresh]
+    adapters: list[tuple[SteeringLayer, Any]] = [(layer, layer.lora_steer[adapter_name]) for layer in layers]
     if not adapters:
-        raise ActshiftError(
-            f'{type(model).__name__} has no adapter {adapter_name!r} with init="gradient"; attach one first, such as '
-            'SteeringConfig(rank=8, init="gradient").'
-        )
+        missing = f'{type(model).__name__} has no adapter {adapter_name!r} with init="gradient"'
+        raise ActshiftError(f'{missing}; attach one first, such as SteeringConfig(rank=8, init="gradient").')
     if any(shift.up.weight.any() for _, shift in adapters):
         raise ActshiftError(f"The adapter {adapter_name!r} is trained already; attach a fresh one.")
     return adapters

@@ -131,8 +131,7 @@ class LinearMap:
 def linear_maps(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[LinearMap]:
     """Return the linear maps of the selected blocks in model order, without stacked experts: these are not modules.
 
-    Raises:
-        ActshiftError: The layers or blocks do not exist, as in `resolve`.
+    Raises ActshiftError if the layers or blocks do not exist, as in `resolve`.
 
     >>> from actshift.demo import load_base
     >>> [linear.part for linear in linear_maps(load_base()[0], layers=[0])][:2]

@@ -43,13 +43,15 @@ class Contrast:
         """Return the model with a vector adapter after the blocks `layers`, by default the middle one.
 
         At strength s every token's h becomes h + s·v. Each vector is the whole difference after its block, so several
-        blocks need less strength; docs/results/vector.md compares both.
+        blocks need less strength. Early blocks damage later computations, and the last one has little effect.
 
         Raises:
             ActshiftError: The model has no such layer.
+
+        Source: docs/results/vector.md.
         """
         count = len(self.vectors)
-        chosen = block_indices([middle(count)] if layers is None else layers, count, type(unwrap(model)).__name__)
+        chosen = block_indices([count // 2] if layers is None else layers, count, type(unwrap(model)).__name__)
         config = SteeringConfig(adapter=Vector(), layers=chosen, blocks=self.blocks, task_type="CAUSAL_LM")
         steered = attach(model, config, adapter_name)
         for layer in steering_layers(steered).values():
@@ -116,10 +118,8 @@ def contrast(
         states = [row_states(model, of_side, modules, token, step) for of_side in batches]
     vectors = tuple(map(METHODS[method], *(side.by_block for side in states)))
     layers = tuple(_layer_contrast(layer, v, states, METHODS[method]) for layer, v in enumerate(vectors))
-    report = ContrastReport(
-        model_name(unwrap(model)), method, token, len(positive), len(negative), layers=layers, notes=notes
-    )
-    return Contrast(vectors, report, blocks)
+    counts, name = (len(positive), len(negative)), model_name(unwrap(model))
+    return Contrast(vectors, ContrastReport(name, method, token, *counts, layers, notes), blocks)
 
 
 def mean_difference(positive: Tensor, negative: Tensor) -> Tensor:
@@ -176,25 +176,12 @@ def separation(positive: Tensor, negative: Tensor, direction: Direction) -> floa
     return ((correct[0] / len(positive) + correct[1] / len(negative)) / 2).item()
 
 
-def middle(blocks: int) -> int:
-    """Return the default block to steer: early ones damage later computations, and the last one has little effect.
-
-    Source: docs/results/vector.md; arXiv 2312.06681 finds its best blocks a little before the middle.
-
-    >>> middle(32), middle(6)
-    (16, 3)
-    """
-    return blocks // 2
-
-
 def _layer_contrast(layer: int, vector: Tensor, sides: Sequence[States], direction: Direction) -> LayerContrast:
     p, n = (side.by_block[layer] for side in sides)
     residual = torch.cat([side.norms[layer] for side in sides]).mean().item()
     if mean_difference(p, n).norm() <= NEGLIGIBLE * residual:
-        raise ActshiftError(
-            f"After block {layer} the positive and the negative rows are the same, so there is no direction; give rows "
-            "that differ, or use the mean over tokens."
-        )
+        same = f"After block {layer} the positive and the negative rows are the same, so there is no direction"
+        raise ActshiftError(f"{same}; give rows that differ, or use the mean over tokens.")
     return LayerContrast(layer, vector.norm().item(), residual, separation(p, n, direction))
 
 

@@ -66,10 +66,8 @@ def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
         names = dict.fromkeys(name for row in rows for name in (row if isinstance(row, Mapping) else ("text",)))
     columns = columns_of(list(names), LANGUAGE)
     if columns is None or "text_pair" in names:
-        raise ActshiftError(
-            f"The {side} rows have the columns {', '.join(map(str, names))}; a vector needs text, prompt and "
-            "completion, or messages."
-        )
+        needed = "a vector needs text, prompt and completion, or messages"
+        raise ActshiftError(f"The {side} rows have the columns {', '.join(map(str, names))}; {needed}.")
     return columns
 
 

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -38,8 +38,7 @@ UNFINISHED = "unfinished.safetensors"
 """File in the output folder with the adapters that are already fitted. It is deleted at the end."""
 
 
-@dataclass(frozen=True)
-class Extraction:
+class Extraction(NamedTuple):
     """The base model with the extracted adapter, and the report of the extraction."""
 
     model: Any
@@ -118,15 +117,14 @@ def extract(
     chosen = dict.fromkeys(layers, rank) if budget is None else ranks_within(budget, oracle_report, width)
     model = attach(base, config_for(chosen, head_of(base) or "CAUSAL_LM"))
     pair = replace(pair, base=model)
-    done = store.load(model) if store is not None else {}
-    on_layer = partial(store.save, model) if store is not None else None
+    done, on_layer = (store.load(model), partial(store.save, model)) if store else ({}, None)
     on_batch = progress_counter(heard, "Fitting the adapter", (len(chosen) - len(done)) * len(batches))
     fits = fit_layers(pair, batches, chosen, done, on_layer, on_batch)
     kl["closed_form"] = validation_kl(pair, batches)
     if distill_steps:
         on_step = progress_counter(heard, "Distilling", distill_steps)
         kl["distilled"] = distill(pair, batches, distill_steps, learning_rate, on_step)
-    if store is not None:
+    if store:
         store.finish(model, finetuned)
     names = model_name(model), model_name(finetuned)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
@@ -165,9 +163,8 @@ class FitStore:
         elif not self.file.is_file():
             raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
         elif self._metadata()["key"] != self.key:
-            raise ActshiftError(
-                f"{folder} holds an extraction with other models, text or ranks; use the same ones, or another folder."
-            )
+            other = f"{folder} holds an extraction with other models, text or ranks"
+            raise ActshiftError(f"{other}; use the same ones, or another folder.")
 
     def load(self, model: nn.Module) -> dict[int, LayerFit]:
         """Fill the adapters of the model from the file, and return the stored fits by layer."""
@@ -214,14 +211,9 @@ def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_same_tokenizer(base: PreTrainedTokenizerBase, finetuned: PreTrainedTokenizerBase) -> None:
-    """Raise ActshiftError unless both tokenizers have the same id for every token.
-
-    >>> from actshift.demo import load_base
-    >>> check_same_tokenizer(load_base()[1], load_base()[1])
-    """
+    """Raise ActshiftError unless both tokenizers have the same id for every token."""
     ids, other = base.get_vocab(), finetuned.get_vocab()
     if different := [token for token in {**ids, **other} if ids.get(token) != other.get(token)]:
-        raise ActshiftError(
-            f"The fine-tuned model has another tokenizer: {different[0]!r} is {ids.get(different[0], 'no token')} in "
-            f"the base and {other.get(different[0], 'no token')} there. Different tokens cannot be compared."
-        )
+        first, second = (vocabulary.get(different[0], "no token") for vocabulary in (ids, other))
+        difference = f"{different[0]!r} is {first} in the base and {second} there"
+        raise ActshiftError(f"The fine-tuned model has another tokenizer: {difference}. These cannot be compared.")

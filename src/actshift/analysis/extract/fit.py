@@ -102,10 +102,8 @@ def _fill(shift: Any, affine: Affine) -> None:
     up, down = affine.up, affine.down
     scale = (down.norm() / up.norm().clamp(min=1e-30)).sqrt().clamp(min=1e-6)
     with torch.no_grad():
-        shift.down.weight.zero_()
-        shift.up.weight.zero_()
-        shift.down.weight[: len(down)].copy_(down / scale)
-        shift.up.weight[:, : len(down)].copy_(up * scale)
+        shift.down.weight.copy_(down / scale)
+        shift.up.weight.copy_(up * scale)
         shift.down.bias.zero_()
         shift.up.bias.copy_(affine.bias)
 

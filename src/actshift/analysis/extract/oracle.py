@@ -100,11 +100,9 @@ def _nonlinear_errors(
     pair: ModelPair, batches: Batches, linear: list[Affine], moments: list[LayerMoments], steps: int, on_batch: Step
 ) -> list[float]:
     """Train SiLU maps for all layers together, and return their mean squared errors on validation rows."""
-    units = [_units(fitted) for _, fitted, _ in moments]
-    maps = [
-        _silu_map(affine, fitted, *unit).to(next(pair.base.parameters()).device)
-        for affine, (_, fitted, _), unit in zip(linear, moments, units, strict=True)
-    ]
+    fits, device = [fitted for _, fitted, _ in moments], next(pair.base.parameters()).device
+    units = [_units(fitted) for fitted in fits]
+    maps = [_silu_map(*values).to(device) for values in zip(linear, fits, units, strict=True)]
     optimizer = torch.optim.Adam([p for silu_map in maps for p in silu_map.parameters()], lr=NONLINEAR_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     masks = [fitted for fitted, _ in split_batches(batches)]
@@ -135,11 +133,12 @@ def _units(moments: Moments) -> tuple[float, float]:
     return x, y
 
 
-def _silu_map(affine: Affine, fitted: Moments, unit_x: float, unit_y: float) -> LowRankShift:
+def _silu_map(affine: Affine, fitted: Moments, units: tuple[float, float]) -> LowRankShift:
     """Return a SiLU map close to an affine one, with a code small enough for φ(z) ≈ z/2.
 
     Its inputs and outputs are in units of the typical coordinate, so one learning rate suits every layer.
     """
+    unit_x, unit_y = units
     silu_map = LowRank(rank=len(affine.down), bias=True).build(affine.down.shape[1])
     assert isinstance(silu_map, LowRankShift)
     code = affine.down @ fitted.covariances()[0] @ affine.down.T
@@ -166,5 +165,5 @@ def _refitted_errors(
     for batch, masks in zip(batches, split_batches(batches), strict=True):
         pair.oracle_logits(batch, partial(add, masks))
         on_batch()
-    ranks = [len(silu_map.down.weight) for silu_map in maps]
-    return [best_fit(*moments, [rank])[rank].error for moments, rank in zip(sums, ranks, strict=True)]
+    rank = len(maps[0].down.weight)
+    return [best_fit(*moments, [rank])[rank].error for moments in sums]

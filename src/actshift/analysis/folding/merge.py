@@ -103,10 +103,8 @@ def _config_with_biases(base: Any, folds: Sequence[Fold]) -> PreTrainedConfig | 
             if len(left) < len(missing):
                 config, missing = candidate, left
     if missing:
-        raise ActshiftError(
-            f"{missing[0]} has no bias, and the config of {type(base).__name__} has no switch for one; to merge the "
-            "adapter, train it without a bias."
-        )
+        lacks = f"{missing[0]} has no bias, and the config of {type(base).__name__} has no switch for one"
+        raise ActshiftError(f"{lacks}; to merge the adapter, train it without a bias.")
     return config
 
 
@@ -158,10 +156,7 @@ class WeightUpdates(Plain):
 
 
 def weight_updates(model: Any) -> WeightUpdates:
-    """Return the weight update that is equivalent to each active adapter of a model.
-
-    Raises:
-        ActshiftError: No weight update equals a shift exactly, as in `plan_folds`.
+    """Return the weight update that equals each active adapter, or raise ActshiftError as `plan_folds` does.
 
     Source: arXiv 2603.00425, §3: LoReFT after the MLP is ΔW_d = (RᵀW - RᵀR) W_d and the constant Rᵀb.
 
@@ -170,12 +165,11 @@ def weight_updates(model: Any) -> WeightUpdates:
     >>> weight_updates(attach(load_base()[0], SteeringConfig(adapter=LoReFT(2), site="post_mlp"))).updates
     ()
     """
-    return WeightUpdates(tuple(_describe(fold) for fold in plan_folds(model)))
-
-
-def _describe(fold: Fold) -> WeightUpdate:
-    update = effective_update(fold)
-    values, norm, constant = torch.linalg.svdvals(update), update.norm(), fold.shift.constant.norm().item()
-    rank = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > 0 else 0
-    share = (norm / _weight(fold).norm()).item()
-    return WeightUpdate(fold.layer, fold.site, fold.name, norm.item(), share, rank, constant)
+    updates: list[WeightUpdate] = []
+    for fold in plan_folds(model):
+        update = effective_update(fold)
+        values, norm, constant = torch.linalg.svdvals(update), update.norm(), fold.shift.constant.norm().item()
+        rank = int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > 0 else 0
+        share = (norm / _weight(fold).norm()).item()
+        updates.append(WeightUpdate(fold.layer, fold.site, fold.name, norm.item(), share, rank, constant))
+    return WeightUpdates(tuple(updates))
