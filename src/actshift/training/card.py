@@ -18,7 +18,7 @@ CARD = """\
 
 # {title}
 
-{summary} {trainable:,} parameters were trained, {share:.3%} of the model.
+{summary} {fit.trainable:,} parameters were trained, {fit.share:.3%} of the model.
 
 ## Use
 
@@ -26,7 +26,7 @@ CARD = """\
 
 ## Training
 
-Base model `{model}`, data `{data}` ({rows:,} rows), {steps:,} steps with actshift {version}.
+Base model `{settings.model}`, data `{settings.data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
 
 | | |
 |---|---|
@@ -44,24 +44,24 @@ Import actshift before loading the adapter. Otherwise PEFT does not know its typ
 import actshift
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained("{folder}"{classes})
+model = {peft_class}.from_pretrained("{settings.out}"{classes})
 {switch}
 ```
 
-Or `pip install actshift` and `actshift {verb} --model {model} --adapter {folder} {arguments}`."""
+Or `pip install actshift` and `actshift {verb} --model {settings.model} --adapter {settings.out} {arguments}`."""
 
 LORA = """\
 ```python
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained("{folder}"{classes}).merge_and_unload()
+model = {peft_class}.from_pretrained("{settings.out}"{classes}).merge_and_unload()
 ```"""
 
 FULL = """\
 ```python
 from transformers import {whole_class}
 
-model = {whole_class}.from_pretrained("{folder}")
+model = {whole_class}.from_pretrained("{settings.out}")
 ```"""
 
 HEADS = {
@@ -92,13 +92,9 @@ def model_card(result: TrainResult) -> str:
         header="\n".join(_header(settings, result.head)),
         title=TITLES[settings.method].format(settings.model),
         summary=" ".join(_summary(settings, result.head)),
-        use=USES[settings.method].format(model=settings.model, folder=settings.out, **_loading(result.head)),
-        model=settings.model,
-        trainable=fit.trainable,
-        share=fit.share,
-        data=settings.data,
-        rows=fit.rows,
-        steps=fit.steps,
+        use=USES[settings.method].format(settings=settings, **_loading(result.head)),
+        settings=settings,
+        fit=fit,
         version=__version__,
         metrics="\n".join(f"| {name} | {value} |" for name, value in _metrics(result).items()),
         command=command_line("actshift train", settings),
@@ -147,14 +143,7 @@ def _loading(head: Head) -> dict[str, str]:
 def _header(settings: TrainSettings, head: Head) -> list[str]:
     library = "transformers" if settings.method == "full" else "peft"
     tags = ["actshift", *(["steering"] if settings.steers else []), *(["lora"] if settings.method == "lora" else [])]
-    lines = [
-        f"library_name: {library}",
-        f"pipeline_tag: {HEADS[head.task_type][1]}",
-        f"tags: [{', '.join(tags)}]",
-    ]
+    lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{', '.join(tags)}]"]
     # The hub accepts only ids here; the text names local folders and files.
-    if settings.model and not Path(settings.model).exists():
-        lines.insert(0, f"base_model: {settings.model}")
-    if settings.data and not Path(settings.data).exists():
-        lines.append(f"datasets: [{settings.data}]")
-    return lines
+    base, data = ([name] if name and not Path(name).exists() else [] for name in (settings.model, settings.data))
+    return [*(f"base_model: {name}" for name in base), *lines, *(f"datasets: [{name}]" for name in data)]

@@ -17,21 +17,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT = "sft"
-"""The objective that is inferred if several ones fit the rows equally well."""
+"""The objective of rows that fit several ones equally well."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The objective of a run, its rows, and the head that its model needs.
-
-    Attributes:
-        eval_rows: the rows for evaluation; None without evaluation.
-        config: the model's config, if it is loaded.
-    """
+    """The objective of a run, its rows, the head that its model needs, and the model's config if it is loaded."""
 
     objective: Objective
     rows: Dataset
     eval_rows: Dataset | None
+    """None without evaluation."""
     head: Head
     config: Any = None
 
@@ -151,9 +147,7 @@ def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tupl
         return rows, None
     held_out = round(len(rows) * settings.eval_share)
     if not 0 < held_out < len(rows):
-        raise ActshiftError(
-            f"eval_share {settings.eval_share:g} of the {len(rows)} rows of {settings.data or settings.task} leaves no "
-            "rows for training or for evaluation; choose another share."
-        )
+        problem = f"eval_share {settings.eval_share:g} of {len(rows)} rows leaves none for training or for evaluation"
+        raise ActshiftError(f"{problem}; choose another share.")
     split = rows.train_test_split(held_out, seed=settings.seed)
     return split["train"], split["test"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     """
     folder = RunFolder(Path(require_setting(settings, "out")))
     if resume and folder.finished:
-        folder.remove_checkpoints()
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
         warnings.warn(f"The run in {folder.path} is already finished; there is nothing to resume.", stacklevel=2)
         return read_result(folder.path)
     folder.check(settings, resume)

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -30,21 +29,21 @@ from actshift.training.run_folder import COMPLETE, RunFolder
 from actshift.training.settings import TrainSettings
 from actshift.tuner import enforce, parameter_groups, steering_layers
 
-SHOWN_METRICS = (
-    ("loss", "loss", ".4f"),
-    ("reward", "reward", ".3f"),
-    ("rewards/margins", "margin", ".3f"),
-    ("learning_rate", "lr", ".1e"),
-    ("eval_loss", "eval loss", ".4f"),
-    ("eval_reward", "eval reward", ".3f"),
-)
-"""The trainer's log entries in the progress bar, with their names and formats there."""
+SHOWN_METRICS = {
+    "loss": "loss {:.4f}",
+    "reward": "reward {:.3f}",
+    "rewards/margins": "margin {:.3f}",
+    "learning_rate": "lr {:.1e}",
+    "eval_loss": "eval loss {:.4f}",
+    "eval_reward": "eval reward {:.3f}",
+}
+"""The trainer's log entries in the progress bar, with their form there."""
 LINES = 10
 """Number of progress lines that a run prints if stderr is not a terminal."""
 
 
 class TrainerMixin:
-    """Mixin for trainers: length-grouped batches, a separate learning rate for LoRA, and no model card."""
+    """Mixin for trainers of transformers and TRL: length-grouped batches, a learning rate for LoRA, no model card."""
 
     def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,9 +58,7 @@ class TrainerMixin:
         is_new = trainer.optimizer is None
         optimizer = cast(Optimizer, cast(Any, super()).create_optimizer(*args, **kwargs))
         if is_new and self.lora_learning_rate is not None:
-            halves = parameter_groups(
-                cast(nn.Module, trainer.model), trainer.args.learning_rate, self.lora_learning_rate
-            )
+            halves = parameter_groups(cast(Any, trainer.model), trainer.args.learning_rate, self.lora_learning_rate)
             members = [{id(parameter) for parameter in half["params"]} for half in halves]
             optimizer.param_groups[:] = [
                 {**group, **half, "params": shared}
@@ -92,18 +89,10 @@ class TrainerMixin:
         """Do nothing: `train` writes one model card with the result."""
 
 
-@cache
-def with_mixin(trainer_class: type) -> type:
-    """Return a trainer class of transformers or TRL with `TrainerMixin`."""
-    return type(trainer_class.__name__, (TrainerMixin, trainer_class), {})
-
-
 class LengthGroupedSampler(Sampler[int]):
-    """A sampler of batches of similar length.
+    """A sampler of batches of similar length, the same ones in every epoch, in an order that each epoch shuffles.
 
-    The rows are split into batches once, and every epoch shuffles the same batches. (The sampler of transformers
-    draws new batches and sorts by length within 50 of them.) The rows of an incomplete batch are drawn at random and
-    come last.
+    The sampler of transformers draws new batches. The rows of an incomplete batch are drawn at random and come last.
 
     >>> sampler = LengthGroupedSampler([5, 1, 4, 2], batch_size=2, seed=0)
     >>> sorted(sorted(batch) for batch in sampler.batches)
@@ -161,8 +150,7 @@ class Checkpoints(TrainerCallback):
     """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run."""
 
     def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
-        self.run = run
-        self.start = time.monotonic() - seconds_before
+        self.run, self.start = run, time.monotonic() - seconds_before
 
     @property
     def seconds(self) -> float:
@@ -170,7 +158,7 @@ class Checkpoints(TrainerCallback):
         return time.monotonic() - self.start
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the new checkpoint, and keep it and the best one. At the last step the previous one stays too."""
+        """Mark the new checkpoint. Keep it and the best one, and after the last step the previous one too."""
         latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
         if state.global_step < state.max_steps:
@@ -205,19 +193,12 @@ class ProgressBar(TrainerCallback):
     """Show step, loss, learning rate and remaining time on stderr. The context manager removes the bar on errors."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title, self.next_line = title, 1
         self.metrics: dict[str, str] = {}
-        self.next_line = 1
         console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        texts = TextColumn("{task.description}"), TextColumn("{task.fields[metrics]}")
+        columns = texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn()
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()
@@ -226,9 +207,7 @@ class ProgressBar(TrainerCallback):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Show the bar, from the step at which a resumed run continues."""
         self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, metrics="")
         self.first, self.start = state.global_step, time.monotonic()
@@ -239,22 +218,16 @@ class ProgressBar(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Show the latest metrics; without a bar, print a line now and then."""
-        for key, name, form in SHOWN_METRICS:
-            if key in kwargs["logs"]:
-                self.metrics[key] = f"{name} {kwargs['logs'][key]:{form}}"
+        logs = kwargs["logs"]
+        self.metrics |= {key: form.format(logs[key]) for key, form in SHOWN_METRICS.items() if key in logs}
         metrics = "  ".join(self.metrics.values())
         self.bar.update(self.task, metrics=metrics)
         if self.bar.disable and state.global_step >= self.next_line:
             self.next_line = state.global_step + max(1, state.max_steps // LINES)
-            print(
-                f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {self._time_left(state)}",
-                file=sys.stderr,
-            )
-
-    def _time_left(self, state: TrainerState) -> str:
-        done = state.global_step - self.first
-        seconds = (time.monotonic() - self.start) / max(done, 1) * (state.max_steps - state.global_step)
-        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
+            per_step = (time.monotonic() - self.start) / max(state.global_step - self.first, 1)
+            minutes, seconds = divmod(per_step * (state.max_steps - state.global_step), 60)
+            left = f"{minutes:.0f}:{seconds:02.0f} left"
+            print(f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {left}", file=sys.stderr)
 
 
 def uses_bf16(settings: TrainSettings) -> bool:
@@ -283,10 +256,15 @@ def restore_model_after(model: Any) -> Generator[None, None, None]:
     finally:
         inner.config.use_cache = use_cache
         for module, forward in forwards:
-            module.__dict__.pop("forward", None)
             module.__dict__.pop("_original_forward", None)
-            if forward is not None:
-                module.forward = forward
+            restore_forward(module, forward)
+
+
+def restore_forward(module: nn.Module, forward: Any) -> None:
+    """Undo an assignment to `module.forward`; `forward` is the attribute of the instance before it, or None."""
+    module.__dict__.pop("forward", None)
+    if forward is not None:
+        module.forward = forward
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actshift.data.collate import padded
@@ -39,9 +39,7 @@ class Classify(Objective):
 
         return transformers.Trainer
 
-    def trainer_kwargs(
-        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
-    ) -> dict[str, Any]:
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and a collator that pads."""
         collator = partial(padded, tokenizer=examples.tokenizer)
         return {**super().trainer_kwargs(examples, settings, arguments), "data_collator": collator}
@@ -80,9 +78,7 @@ class Embed(Classify):
             ActshiftError: the batch size is 1, which leaves no negatives, or `cache_prefix` is on.
         """
         if settings.cache_prefix != "off":
-            raise ActshiftError(
-                "embed draws new batches in every epoch, so cache_prefix would never reuse one; leave cache_prefix off."
-            )
+            raise ActshiftError("embed draws new batches in every epoch; cache_prefix cannot be used, leave it off.")
         if settings.batch_size < 2:
             raise ActshiftError("embed needs other rows of the batch as negatives; use a batch_size of 2 or more.")
         return super().encode(rows, tokenizer, settings, head, config)
@@ -96,29 +92,18 @@ class Embed(Classify):
         return [sides(example)[0] for example in encoded.examples]
 
     def trainer_class(self) -> Any:
-        """Return transformers' Trainer with the contrastive loss."""
-        return _pair_trainer()
+        """Return transformers' Trainer with the contrastive loss, in training and in evaluation."""
+        import torch
+        import transformers
 
+        class PairTrainer(transformers.Trainer):
+            in_batch_negatives = True  # so each epoch needs new batches
 
-@cache
-def _pair_trainer() -> Any:
-    import torch
-    import transformers
+            def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                return partner_loss(model, inputs)
 
-    class PairTrainer(transformers.Trainer):
-        """A trainer with `partner_loss` in training and in evaluation."""
+            def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                with torch.no_grad():  # the Trainer computes a loss only for batches with labels
+                    return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
-        in_batch_negatives = True  # so each epoch needs new batches
-
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            loss = partner_loss(model, inputs)
-            return (loss, {}) if return_outputs else loss
-
-        def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """Return the loss only. The Trainer computes a loss only for batches with labels."""
-            with torch.no_grad():
-                return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
-    return PairTrainer
+        return PairTrainer

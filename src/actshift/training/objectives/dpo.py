@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actshift.data import PREFERENCES
@@ -84,24 +83,19 @@ class Dpo(Objective):
 
     def trainer_class(self) -> Any:
         """Return TRL's DPOTrainer for rows that are tokenized already."""
-        return _preference_trainer()
+        from trl.trainer.dpo_trainer import DPOTrainer
 
+        class PreferenceTrainer(DPOTrainer):
+            def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+                return dataset
 
-@cache
-def _preference_trainer() -> Any:
-    from trl.trainer.dpo_trainer import DPOTrainer
+        return PreferenceTrainer
 
-    class PreferenceTrainer(DPOTrainer):
-        """A DPOTrainer for token ids, whose reference is the model with its adapter switched off."""
-
-        def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-            super().__init__(model, *args, **kwargs)
-            remove_reference_copy(model)
-
-        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
-
-    return PreferenceTrainer
+    def build_trainer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the trainer, whose reference is the model with its adapter switched off."""
+        trainer = super().build_trainer(model, *args, **kwargs)
+        remove_reference_copy(model)
+        return trainer
 
 
 def _side(rows: Any, name: str) -> Any:

@@ -15,10 +15,7 @@ from actshift.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
-
-REFERENCE_COPY = "ref"
-"""TRL's name for its frozen copy of the trained adapter, which it uses as the reference model."""
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
 @dataclass(frozen=True)
@@ -69,21 +66,17 @@ class Objective(ABC):
         Raises:
             ActshiftError: a classifier has fewer than two classes.
         """
+        if self.task_type not in CLASSIFIERS:
+            return Head(self.task_type)
         named = tuple(labels) or class_names(rows)
-        head = Head(self.task_type, named if self.task_type in CLASSIFIERS else ())
-        if head.classifies and len(head.labels) < 2:
+        if len(named) < 2:
             raise ActshiftError(
-                f"All rows have the label {', '.join(head.labels)!r}; a classifier needs at least two classes."
+                f"All rows have the label {', '.join(named)!r}; a classifier needs two classes or more."
             )
-        return head
+        return Head(self.task_type, named)
 
     def encode(
-        self,
-        rows: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: TrainSettings,
-        head: Head,
-        config: Any = None,
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, head: Head, config: Any = None
     ) -> Encoded:
         """Return rows in the form that the trainer reads; `config` is the model's, for its context length.
 
@@ -104,24 +97,18 @@ class Objective(ABC):
     def trainer_class(self) -> Any:
         """Return the trainer class, from transformers or TRL."""
 
-    def trainer_kwargs(
-        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
-    ) -> dict[str, Any]:
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the keyword arguments of the trainer that depend on the objective: datasets, collator, rewards."""
         return {**examples.datasets()}
 
     def build_trainer(
-        self,
-        model: Any,
-        examples: Examples,
-        settings: TrainSettings,
-        arguments: TrainingArguments,
-        callbacks: Sequence[TrainerCallback],
+        self, model: Any, examples: Examples, settings: TrainSettings, arguments: Any, callbacks: Sequence[Any]
     ) -> Any:
-        """Return the trainer of `model` on `examples`."""
-        from actshift.training.trainer import with_mixin
+        """Return the trainer of `model` on `examples`, with `TrainerMixin`."""
+        from actshift.training.trainer import TrainerMixin
 
-        return with_mixin(self.trainer_class())(
+        base = self.trainer_class()
+        return type(base.__name__, (TrainerMixin, base), {})(
             model,
             args=arguments,
             lora_learning_rate=settings.lora_learning_rate,
@@ -151,16 +138,14 @@ def check_no_sft_settings(settings: TrainSettings) -> None:
     """
     for name, default in (("init", "default"), ("group_by_length", False), ("cache_prefix", "off")):
         value = getattr(settings, name)
-        if value != default and value != "reference":
-            raise ActshiftError(
-                f"{name} {value} needs the completions of sft rows; leave it out for {settings.objective}."
-            )
+        if value not in (default, "reference"):
+            raise ActshiftError(f"{name} {value} needs completions as in sft; leave it out for {settings.objective}.")
 
 
 def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Check that rows of these lengths in tokens fit into the model's context.
+    """Check that rows of these lengths in tokens fit into the model's context, or the tokenizer's without a `config`.
 
-    Without the model's `config` only the tokenizer's limit counts. The message names the `parts` of a row.
+    The message names the `parts` of a row.
 
     Raises:
         ActshiftError: a row is longer than the context.
@@ -170,13 +155,12 @@ def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedToken
     context = tokenizer.model_max_length if config is None else context_length(config, tokenizer)
     if too_long := [row for row, length in enumerate(lengths, start=1) if length > context]:
         raise ActshiftError(
-            f"{len(too_long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {parts}; the "
-            f"first is row {too_long[0]}, with {lengths[too_long[0] - 1]}. Shorten them, or lower max_length to skip "
-            "them."
+            f"{len(too_long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {parts}, such "
+            f"as row {too_long[0]}, with {lengths[too_long[0] - 1]}. Shorten them, or lower max_length to skip them."
         )
 
 
 def remove_reference_copy(model: Any) -> None:
-    """Remove TRL's copy of the adapter. A new adapter is the identity, so the model without it is the reference."""
-    if REFERENCE_COPY in getattr(model, "peft_config", {}):
-        model.delete_adapter(REFERENCE_COPY)
+    """Remove TRL's copy "ref" of the adapter. A new adapter is the identity: without it, the model is the reference."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")

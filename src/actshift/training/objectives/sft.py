@@ -32,9 +32,7 @@ class Sft(Objective):
 
         return SFTTrainer
 
-    def trainer_kwargs(
-        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
-    ) -> dict[str, Any]:
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and TRL's collator."""
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
