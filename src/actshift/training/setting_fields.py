@@ -16,11 +16,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from actshift.errors import ActshiftError, did_you_mean
 
 LIMITS = {"least": ("at least", ge), "above": ("above", gt), "most": ("at most", le), "below": ("below", lt)}
-NOUNS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
+NOUNS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"} | {
     (int, str): "a list of numbers or slices",
     (str,): "a list of names",
 }
@@ -64,8 +60,7 @@ def check_fields(settings: Any) -> None:
         object.__setattr__(settings, item.name, value)
 
 
-_type_hints = cache(get_type_hints)
-"""Cached for each class, since the command line creates many settings objects at startup."""
+_type_hints = cache(get_type_hints)  # the command line creates many settings objects at startup
 
 
 def names_in_source(path: Path, pattern: str) -> list[str]:

@@ -42,7 +42,7 @@ LINES = 10
 """Number of progress lines that a run prints if stderr is not a terminal."""
 
 
-class TrainerMixin:
+class TrainerMixin(Trainer):
     """Mixin for trainers of transformers and TRL: length-grouped batches, a learning rate for LoRA, no model card."""
 
     def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
@@ -50,15 +50,13 @@ class TrainerMixin:
         self.lora_learning_rate = lora_learning_rate
         # With a tokenizer the trainer would change the model's special tokens and save a copy in every checkpoint.
         self.processing_class = None
-        cast(Trainer, self).remove_callback(PrinterCallback)
+        self.remove_callback(PrinterCallback)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Optimizer:
         """Split each parameter group (with and without weight decay) into adapter and LoRA, with their own rates."""
-        trainer = cast(Trainer, self)
-        is_new = trainer.optimizer is None
-        optimizer = cast(Optimizer, cast(Any, super()).create_optimizer(*args, **kwargs))
+        is_new, optimizer = self.optimizer is None, super().create_optimizer(*args, **kwargs)
         if is_new and self.lora_learning_rate is not None:
-            halves = parameter_groups(cast(Any, trainer.model), trainer.args.learning_rate, self.lora_learning_rate)
+            halves = parameter_groups(cast(Any, self.model), self.args.learning_rate, self.lora_learning_rate)
             members = [{id(parameter) for parameter in half["params"]} for half in halves]
             optimizer.param_groups[:] = [
                 {**group, **half, "params": shared}
@@ -69,21 +67,19 @@ class TrainerMixin:
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        trainer = cast(Trainer, self)
         # With in-batch negatives the batches must differ between epochs.
         fixed_batches = not getattr(self, "in_batch_negatives", False)
-        if trainer.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
-            return cast(Any, super())._get_train_sampler(train_dataset)
-        rows = trainer.train_dataset if train_dataset is None else train_dataset
-        return LengthGroupedSampler(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
+        if self.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        return LengthGroupedSampler(lengths_of(rows), self.args.train_batch_size, self.args.seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the learning rates of both parameter groups."""
         if "learning_rate" in logs and self.lora_learning_rate is not None:
-            groups = cast(Optimizer, cast(Trainer, self).optimizer).param_groups
-            rates = {group["name"]: group["lr"] for group in groups}
+            rates = {group["name"]: group["lr"] for group in cast(Optimizer, self.optimizer).param_groups}
             logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
-        cast(Any, super()).log(logs, *args, **kwargs)
+        super().log(logs, *args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `train` writes one model card with the result."""

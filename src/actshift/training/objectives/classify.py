@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from actshift.data.collate import padded
 from actshift.data.encode import Encoded, Example
@@ -12,9 +12,6 @@ from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
 from actshift.training.objectives.objective import Examples, Objective, register_objective
 from actshift.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
 
 @register_objective
@@ -27,7 +24,7 @@ class Classify(Objective):
     kinds = (("text", "label"),)
     form = "labels"
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return transformers' arguments."""
         from transformers import TrainingArguments
 
@@ -83,7 +80,7 @@ class Embed(Classify):
             raise ActshiftError("embed needs other rows of the batch as negatives; use a batch_size of 2 or more.")
         return super().encode(rows, tokenizer, settings, head, config)
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return transformers' arguments for an evaluation that computes the loss only."""
         return super().training_arguments(settings, **common, prediction_loss_only=True, remove_unused_columns=False)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
 from actshift.data.encode import Encoded, Example, encode, short_enough
@@ -20,9 +20,6 @@ from actshift.training.objectives.objective import (
     remove_reference_copy,
 )
 from actshift.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
 BETA = 0.1
 """The default of the paper and of TRL."""
@@ -69,7 +66,7 @@ class Dpo(Objective):
         """Return the prompts with their chosen completions."""
         return [{"input_ids": example["prompt_ids"] + example["chosen_ids"]} for example in encoded.examples]
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments. If every weight is trained, the reference log-probabilities are precomputed."""
         from trl.trainer.dpo_config import DPOConfig
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
 from actshift.data.encode import Encoded, Example, short_enough
@@ -24,25 +24,18 @@ from actshift.training.objectives.objective import (
 from actshift.training.rewards import run_rewards, run_scorer, try_rewards
 from actshift.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainingArguments
-
 
 @dataclass(frozen=True)
 class Prompts(Encoded):
-    """Rows as text: `prompt`, the row's other columns, its own completion as `reference`, and `answer` if known.
-
-    Attributes:
-        tokens: the length of the longest prompt with the longest possible completion.
-        rendered: True if a chat template wrote the prompts.
-    """
+    """Rows as text: `prompt`, the row's other columns, its own completion as `reference`, and `answer` if known."""
 
     tokens: int
     rendered: bool
+    """True if a chat template wrote the prompts."""
 
     @property
     def longest(self) -> int:
-        """The same as `tokens`."""
+        """The tokens of the longest prompt with the longest possible completion."""
         return self.tokens
 
 
@@ -64,8 +57,7 @@ class Grpo(Objective):
         """
         check_no_sft_settings(settings)
         _check_batches(settings)
-        scorer, rewards = run_scorer(settings), run_rewards(settings)
-        rendered = "messages" in rows.column_names
+        scorer, rewards, rendered = run_scorer(settings), run_rewards(settings), "messages" in rows.column_names
         rows = to_prompt_completion(rows, tokenizer)
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:
@@ -86,7 +78,7 @@ class Grpo(Objective):
         texts = [example["prompt"] for example in encoded.examples]
         return [{"input_ids": ids} for ids in token_ids(tokenizer, texts, add_special_tokens=not encoded.rendered)]
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments. With evaluation, the checkpoint of the highest reward is kept."""
         from trl.trainer.grpo_config import GRPOConfig
 
@@ -126,7 +118,7 @@ class Grpo(Objective):
 class PromptTokenizer:
     """Replaces the tokenizer of a GRPOTrainer: it encodes prompts with `token_ids` and is never saved."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rendered: bool) -> None:
+    def __init__(self, tokenizer: Any, rendered: bool) -> None:
         self.tokenizer, self.rendered = tokenizer, rendered
 
     def __call__(self, text: Sequence[str]) -> dict[str, list[list[int]]]:
@@ -145,8 +137,8 @@ def _check_batches(settings: TrainSettings) -> None:
     batch, passes = settings.batch_size, settings.gradient_accumulation
     if batch * passes % settings.generations:
         raise ActshiftError(
-            f"A step takes batch_size {batch} × gradient_accumulation {passes} = {batch * passes} completions, which is "
-            f"not a multiple of {settings.generations} generations per prompt; change one of them."
+            f"batch_size {batch} × gradient_accumulation {passes} = {batch * passes} completions, which is not a "
+            f"multiple of {settings.generations} generations per prompt; change one of them."
         )
     if settings.beta and settings.method == "full":
         raise ActshiftError("beta needs a second copy of the model as the reference; leave it out, or use lora.")

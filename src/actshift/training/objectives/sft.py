@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.data import LANGUAGE
 from actshift.training.objectives.objective import Examples, Objective, register_objective
 from actshift.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
 
 @register_objective
@@ -20,7 +17,7 @@ class Sft(Objective):
     summary = "write the completions"
     kinds = LANGUAGE
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments for rows that are tokenized already."""
         from trl.trainer.sft_config import SFTConfig
 
