@@ -87,12 +87,20 @@ USES = {
 
 def model_card(result: TrainResult) -> str:
     """Return the README.md of a result."""
-    settings, fit = result.settings, result.fit
+    settings, fit, head = result.settings, result.fit, result.head
+    use = USES[settings.method].format(
+        settings=settings,
+        peft_class=HEADS[head.task_type][0],
+        whole_class=head.auto_class.__name__,
+        classes=f", num_labels={len(head.labels)}" if head.classifies else "",
+        verb="generate" if head.task_type == "CAUSAL_LM" else "eval",
+        arguments='--prompt "..."' if head.task_type == "CAUSAL_LM" else "--data ROWS",
+    )
     return CARD.format(
-        header="\n".join(_header(settings, result.head)),
+        header="\n".join(_header(settings, head)),
         title=TITLES[settings.method].format(settings.model),
-        summary=" ".join(_summary(settings, result.head)),
-        use=USES[settings.method].format(settings=settings, **_loading(result.head)),
+        summary=" ".join(_summary(settings, head)),
+        use=use,
         settings=settings,
         fit=fit,
         version=__version__,
@@ -128,22 +136,10 @@ def _metrics(result: TrainResult) -> dict[str, str]:
     return metrics | {name: f"{value:.3f}" for name, value in fit.figures.items()}
 
 
-def _loading(head: Head) -> dict[str, str]:
-    """Return the classes that load a model with this head, and the verb and arguments that use it."""
-    generates = head.task_type == "CAUSAL_LM"
-    return {
-        "peft_class": HEADS[head.task_type][0],
-        "whole_class": head.auto_class.__name__,
-        "classes": f", num_labels={len(head.labels)}" if head.classifies else "",
-        "verb": "generate" if generates else "eval",
-        "arguments": '--prompt "..."' if generates else "--data ROWS",
-    }
-
-
 def _header(settings: TrainSettings, head: Head) -> list[str]:
     library = "transformers" if settings.method == "full" else "peft"
-    tags = ["actshift", *(["steering"] if settings.steers else []), *(["lora"] if settings.method == "lora" else [])]
-    lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{', '.join(tags)}]"]
+    tags = {"full": "actshift", "lora": "actshift, lora"}.get(settings.method, "actshift, steering")
+    lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{tags}]"]
     # The hub accepts only ids here; the text names local folders and files.
     base, data = ([name] if name and not Path(name).exists() else [] for name in (settings.model, settings.data))
     return [*(f"base_model: {name}" for name in base), *lines, *(f"datasets: [{name}]" for name in data)]

@@ -40,8 +40,7 @@ class AdapterSpec:
         """Return the adapter of the settings; for LoFiT, the one of its first phase.
 
         Raises:
-            ActshiftError: an adapter, activation, init, site, rank or rule is wrong, the adapter lacks a setting,
-                `start` is not an adapter, or LoFiT is combined with LoRA or `start`.
+            ActshiftError: a name is wrong, the adapter lacks a setting, or LoFiT is combined with LoRA or `start`.
 
         Example:
             >>> AdapterSpec.from_settings(TrainSettings(adapter="vector", site="post_mlp")).interventions[0].adapter
@@ -56,18 +55,12 @@ class AdapterSpec:
             if settings.two_phases:
                 raise ActshiftError("LoFiT selects its heads from scratch; leave start out, or use another adapter.")
             read_config(settings.start)
-        rule = _joint_rule(settings) if settings.method == "joint" else None
-        return cls(settings, interventions, rule)
+        return cls(settings, interventions, _joint_rule(settings) if settings.method == "joint" else None)
 
     def config(
         self, blocks: int, steps: int | None = None, task_type: TaskType = "CAUSAL_LM"
     ) -> SteeringConfig | JointConfig:
-        """Return the PEFT config.
-
-        Args:
-            blocks: the number of blocks of the model, to which layer slices refer.
-            steps: the number of steps of the run, for adapters with a schedule.
-            task_type: PEFT's name of the model head.
+        """Return the PEFT config for a model of `blocks` blocks and a run of `steps` steps (for schedules of adapters).
 
         Raises:
             ActshiftError: a layer is malformed or outside the model.
@@ -121,9 +114,8 @@ def layer_indices(layers: Sequence[int | str], count: int) -> list[int]:
 
 
 def _slice_indices(layer: str, count: int) -> Sequence[int]:
-    parts = layer.split(":")
     try:
-        numbers = [int(part) if part.strip() else None for part in parts]
+        numbers = [int(part) if part.strip() else None for part in layer.split(":")]
         selection = slice(*numbers) if len(numbers) > 1 else None
         indices = [int(layer)] if selection is None else range(*selection.indices(count))
     except (ValueError, TypeError):
@@ -136,7 +128,7 @@ def _slice_indices(layer: str, count: int) -> Sequence[int]:
 
 
 def interventions_of(settings: TrainSettings) -> tuple[Intervention, ...]:
-    """Return the interventions of the settings or of the file that they name, with layers only from the file.
+    """Return the interventions of the settings, without layers, or those of the file that they name.
 
     Raises:
         ActshiftError: an adapter, site or rank is wrong, or the file is missing, malformed or contradicts a setting.
@@ -163,7 +155,9 @@ def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
             raise ActshiftError(f"The file of interventions replaces {item.name}; give one of them.")
     values = read_config_file(str(settings.interventions))
     if set(values) != {"interventions"}:
-        problem = f"{settings.interventions} contains {', '.join(values) or 'nothing'}, not one list interventions"
+        problem = (
+            f"{settings.interventions} contains {', '.join(values) or 'nothing'}, not one list called interventions"
+        )
         raise ActshiftError(f"{problem}; write such a file with actshift locate --budget --out.")
     interventions = interventions_from(values["interventions"])
     if settings.init == "default":

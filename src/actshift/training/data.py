@@ -32,11 +32,7 @@ class Inputs:
     config: Any = None
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Encoded:
-        """Return rows as token ids.
-
-        Raises:
-            ActshiftError: the rows do not fit the objective, the settings or the model's context.
-        """
+        """Return rows as token ids; raises what the objective's `encode` raises."""
         return self.objective.encode(rows, tokenizer, settings, self.head, self.config)
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
@@ -65,10 +61,7 @@ def read_inputs(settings: TrainSettings) -> Inputs:
 
 
 def known_objective(settings: TrainSettings, config: Any = None) -> Objective | None:
-    """Return the objective that follows from the settings or the model's head; None if the rows must decide.
-
-    A model's `config` of None is loaded if it is needed.
-    """
+    """Return the objective that follows from the settings or the model's head, or None if the rows must decide."""
     if settings.objective:
         return OBJECTIVES[settings.objective]
     if head := own_head(config or _load_config(settings)):
@@ -78,8 +71,6 @@ def known_objective(settings: TrainSettings, config: Any = None) -> Objective | 
 
 def read_rows(settings: TrainSettings, split: str, source: str | None, objective: Objective | None) -> Dataset:
     """Return the rows of a split, from `source` or from the task, in the form that the objective reads.
-
-    A task's rows become messages if the tokenizer has a chat template and the setting `chat` is on.
 
     Raises:
         ActshiftError: the settings contain both data and task, or neither of them, or the rows cannot be read.
@@ -93,7 +84,7 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
     from actshift.tasks import get_task
 
     form = objective.form if objective else "labels"
-    if form == "text" and settings.chat:
+    if form == "text" and settings.chat:  # messages, if the tokenizer has a chat template
         tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
         form = "messages" if tokenizer.chat_template else "text"
     return get_task(settings.task).load(split, settings.data_dir, form=form)
@@ -116,8 +107,6 @@ def objective_of_rows(rows: Dataset) -> Objective:
 
 def head_for(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
     """Return the head that the objective needs for `rows`, with the class names of the task or of the model.
-
-    A model's `config` of None is loaded if it is needed.
 
     Raises:
         ActshiftError: all rows have the same class.

@@ -97,7 +97,7 @@ class Plan:
 
 
 def plan(settings: TrainSettings) -> Plan:
-    """Return what `train(settings)` would do. Nothing is trained or written, and no weights are loaded.
+    """Return what `train(settings)` would do, without training, writing or loading weights.
 
     Raises:
         ActshiftError: any error that `train` would raise before its first step.
@@ -148,18 +148,19 @@ def counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
 
 def _adapted_modules(adapted: Any) -> list[AdaptedModule]:
     """Return the modules that have an adapter or LoRA; none if every weight is trained."""
+    from actshift.tuner import SteeringLayer
+
     sizes = Counter[str]()
     for name, parameter in adapted.named_parameters():
         module, prefix, _ = name.partition(".lora_")  # the tensors of both start with it
         if prefix and parameter.requires_grad:
             sizes[module] += parameter.numel()
-    return [_adapted_module(adapted.get_submodule(name), name, size) for name, size in sizes.items()]
-
-
-def _adapted_module(module: Any, name: str, size: int) -> AdaptedModule:
-    from actshift.tuner import SteeringLayer
-
-    name = name.removeprefix("base_model.model.")
-    if isinstance(module, SteeringLayer):
-        return AdaptedModule(module.layer_index, module.site, name.rpartition(".")[0], module.width, size)
-    return AdaptedModule(None, "weight", name, module.in_features, size)
+    places: list[AdaptedModule] = []
+    for path, size in sizes.items():
+        module, name = adapted.get_submodule(path), path.removeprefix("base_model.model.")
+        if isinstance(module, SteeringLayer):
+            name = name.rpartition(".")[0]
+            places.append(AdaptedModule(module.layer_index, module.site, name, module.width, size))
+        else:
+            places.append(AdaptedModule(None, "weight", name, module.in_features, size))
+    return places

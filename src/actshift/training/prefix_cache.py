@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -45,9 +45,7 @@ class Prefix:
 
 
 def find_prefix(model: nn.Module) -> Prefix:
-    """Return the blocks whose forward passes involve no trained parameter.
-
-    They include a block that is steered only at its output, since a hook on the block adds the shift.
+    """Return the blocks whose forward passes involve no trained parameter, up to one that is steered at its output.
 
     Raises:
         ActshiftError: training starts in the first block, or the model has an encoder and a decoder.
@@ -76,7 +74,7 @@ def find_prefix(model: nn.Module) -> Prefix:
     return Prefix(unwrap(model).get_submodule(lists.pop().rpartition(".")[0]), tuple(blocks))
 
 
-class CachedPrefix(AbstractContextManager[Any]):
+class CachedPrefix(ExitStack):
     """Replace the forward of a prefix's blocks by stored results for known batches, inside a `with` block.
 
     A batch is identified by all tensors in the call of the blocks' owner. With deterministic kernels, the losses are
@@ -87,6 +85,7 @@ class CachedPrefix(AbstractContextManager[Any]):
     """
 
     def __init__(self, prefix: Prefix, store: TensorStore) -> None:
+        super().__init__()
         self.prefix, self.store, self.key = prefix, store, b""
         self.cached: Tensor | None = None
         self.compared = self.needs_gradient = False
@@ -95,17 +94,12 @@ class CachedPrefix(AbstractContextManager[Any]):
         """The output of each block, with None for the hidden states."""
 
     def __enter__(self) -> CachedPrefix:
-        with ExitStack() as undo:
-            undo.callback(self.store.close)
-            undo.callback(self.prefix.owner.register_forward_pre_hook(self._look_up, with_kwargs=True).remove)
-            for index, block in enumerate(self.prefix.blocks):
-                undo.callback(restore_forward, block, block.__dict__.get("forward"))
-                block.forward = partial(self._forward, index, block.forward)
-            self._undo = undo.pop_all()
+        self.callback(self.store.close)
+        self.callback(self.prefix.owner.register_forward_pre_hook(self._look_up, with_kwargs=True).remove)
+        for index, block in enumerate(self.prefix.blocks):
+            self.callback(restore_forward, block, block.__dict__.get("forward"))
+            block.forward = partial(self._forward, index, block.forward)
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self._undo.close()
 
     def _look_up(self, owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.key = batch_key((args, kwargs))
@@ -150,11 +144,7 @@ def batch_key(call: Any) -> bytes:
 
 
 def check_useful(settings: TrainSettings, rows: int, steps: int) -> None:
-    """Check that a run of `steps` steps over `rows` rows repeats batches.
-
-    Raises:
-        ActshiftError: it does not.
-    """
+    """Raise ActshiftError unless a run of `steps` steps over `rows` rows repeats batches."""
     if settings.two_phases:
         raise ActshiftError("cache_prefix does not support LoFiT, whose two phases steer other heads; leave it off.")
     if not settings.group_by_length:
@@ -212,9 +202,7 @@ def cached_prefix(model: Any, settings: TrainSettings, folder: Path) -> CachedPr
 def cache_bytes(
     adapted: Any, settings: TrainSettings, examples: Sequence[Mapping[str, Any]], steps: int, width: int
 ) -> int:
-    """Return the size of the cache for the training rows in bytes, 0 without a cache.
-
-    It is Σ rows · longest · width over the batches, × 2 (bf16) or 4 (fp32), but not more than the limit.
+    """Return the size of the cache for the training rows in bytes: Σ rows · longest · width over the batches, × 2 or 4.
 
     Raises:
         ActshiftError: the run cannot use a cache.

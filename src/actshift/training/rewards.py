@@ -89,7 +89,7 @@ def register_reward(factory: Callable[[Scorer], Reward]) -> Callable[[Scorer], R
 
 @register_reward
 def right_answer(scorer: Scorer) -> Reward:
-    """Return a reward of 1 for completions that `scorer` accepts, with the row's `answer` and `choices`.
+    """Return a reward of 1 for completions that `scorer` accepts, given the row's `answer` and `choices`.
 
     >>> from actshift.tasks import get_scorer
     >>> right_answer(get_scorer("number"))(completions=["So 42.", "41"], answer=["42", "42"])
@@ -188,7 +188,7 @@ def get_rewards(names: Sequence[str], scorer: Scorer) -> list[Reward]:
     """Return rewards by name: those in `REWARDS`, judged by `scorer`, and functions as module:function.
 
     Raises:
-        ActshiftError: a name is unknown, with the nearest one, or `custom_reward` raises.
+        ActshiftError: a name is unknown, or `custom_reward` raises.
 
     >>> from actshift.tasks import get_scorer
     >>> [reward.name for reward in get_rewards(["right_answer", "right_form"], get_scorer("number"))]
@@ -230,12 +230,8 @@ def try_rewards(rewards: Sequence[Reward], examples: Sequence[Mapping[str, Any]]
         ActshiftError: a reward fails.
     """
     names = dict.fromkeys(name for example in examples for name in example if name != "prompt")
+    columns: dict[str, Any] = {name: [example.get(name) for example in examples] for name in names}
+    columns |= {"prompts": [example["prompt"] for example in examples], "completion_ids": [[] for _ in examples]}
+    completions = [example.get("reference", "") for example in examples]
     for reward in rewards:
-        reward(
-            prompts=[example["prompt"] for example in examples],
-            completions=[example.get("reference", "") for example in examples],
-            completion_ids=[[] for _ in examples],
-            log_extra=lambda *_: None,
-            log_metric=lambda *_: None,
-            **{name: [example.get(name) for example in examples] for name in names},
-        )
+        reward(completions=completions, log_extra=lambda *_: None, log_metric=lambda *_: None, **columns)

@@ -50,14 +50,15 @@ _preference = partial(setting, REWARD, applies_to={"objective": ("dpo", "grpo")}
 _grpo = partial(setting, REWARD, applies_to={"objective": ("grpo",)})
 _train = partial(setting, TRAINING)
 _machine = partial(setting, MACHINE)
+_steering = partial(setting, MACHINE, applies_to={"method": ("steering",)})
+_cache = partial(setting, MACHINE, applies_to={"cache_prefix": ("memory", "disk")})
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The model, the data and the hyperparameters of a training run.
+    """The model, the data and the hyperparameters of a run. `fit` reads only the settings of the optimisation.
 
-    The defaults are the paper's protocol for steering (arXiv 2603.00425). `fit` reads only the settings of the
-    optimisation; `train` also reads `model`, `data` and `out`.
+    The defaults are the paper's protocol for steering (arXiv 2603.00425).
 
     Raises:
         ActshiftError: a value has the wrong type or is out of its range, or has no effect with the chosen method.
@@ -79,8 +80,8 @@ class TrainSettings:
     )
     objective: str | None = _data(
         None,
-        f"Training objective: {', '.join(map('{} ({})'.format, OBJECTIVES, SUMMARIES))}. By default sft for a causal "
-        "language model; for an encoder it follows from the columns of the rows.",
+        f"Training objective: {', '.join(map('{} ({})'.format, OBJECTIVES, SUMMARIES))}. By default sft for causal "
+        "language models; for encoders, the one that fits the columns of the rows.",
         choices=OBJECTIVES,
     )
     chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
@@ -89,9 +90,7 @@ class TrainSettings:
     site: str | None = _shift(
         None, f"Activation to steer: {', '.join(SITES)}. By default post_block, or attention_heads for head adapters."
     )
-    layers: tuple[int | str, ...] | None = _shift(
-        None, "Blocks to steer: an index, or a Python slice such as 4:8 or -4: (repeatable; all by default)."
-    )
+    layers: tuple[int | str, ...] | None = _shift(None, "Blocks to steer, such as -1 or 4:8 (repeatable; default all).")
     positions: Literal["all", "prompt", "generated", "last", "ends"] = _shift(
         "all", "Tokens to steer: all, the prompt, the generated ones, the last one of the prompt, or both ends of it."
     )
@@ -156,25 +155,15 @@ class TrainSettings:
         False, "Batch rows of similar length to reduce padding. Except for embed, batches then repeat in every epoch."
     )
     seed: int = _train(0, "Seed of the initial weights and of the order of the rows.", least=0)
-    save_steps: int | None = _train(
-        None, "Steps between checkpoints and evaluations; by default a tenth of the run.", least=1
-    )
+    save_steps: int | None = _train(None, "Steps between checkpoints and evaluations (default: run / 10).", least=1)
     precision: Literal["auto", "fp32", "bf16"] = _machine(
         "auto", "Compute precision; auto is bf16 on a GPU with hardware support, else fp32."
     )
     gradient_checkpointing: bool = _machine(False, "Recompute activations in the backward pass to save memory.")
-    cache_prefix: Literal["off", "memory", "disk"] = _machine(
-        "off",
-        "Cache the output of the blocks below the first steered one for each batch, in memory or on the disk of --out. "
-        "Results are bit-identical. Needs --group-by-length.",
-        applies_to={"method": ("steering",)},
+    cache_prefix: Literal["off", "memory", "disk"] = _steering(
+        "off", "Cache each batch's output of the blocks below the first steered one; needs --group-by-length."
     )
-    cache_limit: float = _machine(
-        4.0,
-        "Maximum size of this cache in GiB; batches beyond it are recomputed.",
-        above=0,
-        applies_to={"cache_prefix": ("memory", "disk")},
-    )
+    cache_limit: float = _cache(4.0, "Maximum size of this cache in GiB; batches beyond it are recomputed.", above=0)
     trust_remote_code: bool = _machine(False, "Run Python code that comes with the model, if you trust its author.")
 
     def __post_init__(self) -> None:
@@ -261,20 +250,17 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 def command_line(verb: str, settings: Any) -> str:
     """Return the shell command that runs `verb` with `settings`, an object whose fields are its flags.
 
-    >>> from actshift.training.settings import TrainSettings
     >>> command_line("actshift train", TrainSettings(model="gpt2", data="rows.jsonl", out="run", rank=4))
     'actshift train --model gpt2 --data rows.jsonl --out run --rank 4'
     """
     words = [verb]
     for item in fields(settings):
-        value = getattr(settings, item.name)
-        if value != item.default:
-            flag = f"--{item.name.replace('_', '-')}"
-            words += [_flag(flag, element) for element in (value if isinstance(value, tuple) else [value])]
+        value, flag = getattr(settings, item.name), item.name.replace("_", "-")
+        if value == item.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values: Any = value if isinstance(value, tuple) else [value]
+            words += [f"--{flag} {shlex.quote(str(element))}" for element in values]
     return " ".join(words)
-
-
-def _flag(flag: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return flag if value else flag.replace("--", "--no-", 1)
-    return f"{flag} {shlex.quote(str(value))}"

@@ -172,10 +172,9 @@ class EnforceEachEpoch(TrainerCallback):
 
 def finalize_adapters(model: nn.Module) -> None:
     """Finish the training of every adapter in `model`: round open gates to 0 or 1, and enforce all constraints."""
-    for layer in steering_layers(model).values():
-        for shift in layer.lora_steer.values():
-            if any(parameter.requires_grad for parameter in shift.parameters()):
-                shift.finish()  # type: ignore[operator]
+    for shift in (shift for layer in steering_layers(model).values() for shift in layer.lora_steer.values()):
+        if any(parameter.requires_grad for parameter in shift.parameters()):
+            shift.finish()  # type: ignore[operator]
     if _constraint_periods(model) - {None}:
         enforce(model)
 
@@ -191,9 +190,8 @@ class ProgressBar(TrainerCallback):
     def __init__(self, title: str) -> None:
         self.title, self.next_line = title, 1
         self.metrics: dict[str, str] = {}
-        console = Console(stderr=True)
-        texts = TextColumn("{task.description}"), TextColumn("{task.fields[metrics]}")
-        columns = texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn()
+        console, metrics = Console(stderr=True), TextColumn("{task.fields[metrics]}")
+        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), metrics, TimeRemainingColumn()
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
 
     def __enter__(self) -> ProgressBar:

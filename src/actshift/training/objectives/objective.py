@@ -47,7 +47,6 @@ class Objective(ABC):
     Attributes:
         name: the value of the setting `objective`. Write it as a literal: `settings` reads it from the source.
         summary: a few words for the help text, also a literal.
-        task_type: PEFT's name of the model head.
         kinds: the sets of columns that its rows may have.
         form: the form in which tasks provide rows for it: texts (or messages, for chat templates) or labels.
         metrics: the trainer's log entries that a result reports besides the loss, each with its name there.
@@ -131,11 +130,7 @@ def register_objective(cls: type[ObjectiveT]) -> type[ObjectiveT]:
 
 
 def check_no_sft_settings(settings: TrainSettings) -> None:
-    """Check that no setting is used that needs the completions of supervised rows.
-
-    Raises:
-        ActshiftError: `init`, `group_by_length` or `cache_prefix` is not at its default.
-    """
+    """Raise ActshiftError if a setting is used that needs the completions of supervised rows."""
     for name, default in (("init", "default"), ("group_by_length", False), ("cache_prefix", "off")):
         value = getattr(settings, name)
         if value not in (default, "reference"):
