@@ -71,24 +71,22 @@ HEADS = {
     "FEATURE_EXTRACTION": ("AutoPeftModelForFeatureExtraction", "feature-extraction"),
 }
 """PEFT's class and the hub's pipeline for each model head."""
-TITLES = {
-    "steering": "Steering adapter for {}",
-    "lora": "LoRA for {}",
-    "joint": "LoRA and steering adapter for {}",
-    "full": "{}, fine-tuned",
+STRENGTH = "model.set_strength(1.0)  # 0 is the base model"
+HALVES = 'actshift.set_halves(model, "both")  # or "weights", or "activations"'
+METHODS = {
+    "steering": ("Steering adapter for {}", STEERING.replace("{switch}", STRENGTH)),
+    "lora": ("LoRA for {}", LORA),
+    "joint": ("LoRA and steering adapter for {}", STEERING.replace("{switch}", HALVES)),
+    "full": ("{}, fine-tuned", FULL),
 }
-USES = {
-    "steering": STEERING.replace("{switch}", "model.set_strength(1.0)  # 0 is the base model"),
-    "lora": LORA,
-    "joint": STEERING.replace("{switch}", 'actshift.set_halves(model, "both")  # or "weights", or "activations"'),
-    "full": FULL,
-}
+"""The title and the section on loading for each method."""
 
 
 def model_card(result: TrainResult) -> str:
     """Return the README.md of a result."""
     settings, fit, head = result.settings, result.fit, result.head
-    use = USES[settings.method].format(
+    title, use = METHODS[settings.method]
+    use = use.format(
         settings=settings,
         peft_class=HEADS[head.task_type][0],
         whole_class=head.auto_class.__name__,
@@ -98,7 +96,7 @@ def model_card(result: TrainResult) -> str:
     )
     return CARD.format(
         header="\n".join(_header(settings, head)),
-        title=TITLES[settings.method].format(settings.model),
+        title=title.format(settings.model),
         summary=" ".join(_summary(settings, head)),
         use=use,
         settings=settings,

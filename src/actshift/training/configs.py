@@ -13,12 +13,7 @@ from actshift.training.settings import ADAPTER, SHIFT, TrainSettings, read_confi
 if TYPE_CHECKING:
     from actshift.adapters import Adapter
     from actshift.orthogonality import Orthogonality
-    from actshift.sites import Positions
     from actshift.tuner import Intervention, JointConfig, SteeringConfig
-
-LOFIT_SELECTS = "head_scale"
-"""The adapter of LoFiT's first phase, which selects the heads that the second phase steers."""
-ANY_WIDTH = 2**20
 
 
 @dataclass(frozen=True)
@@ -133,16 +128,19 @@ def interventions_of(settings: TrainSettings) -> tuple[Intervention, ...]:
     Raises:
         ActshiftError: an adapter, site or rank is wrong, or the file is missing, malformed or contradicts a setting.
     """
+    from actshift.sites import Positions
     from actshift.tuner import Intervention
 
     if settings.interventions:
         return _interventions_in_file(settings)
     adapter, default = _adapter(settings), "post_block"
     try:
-        adapter.check_shape(ANY_WIDTH)
+        adapter.check_shape(2**20)
     except ActshiftError:  # it shifts heads, whose outputs have two dimensions
         default = "attention_heads"
-    return (Intervention(adapter, settings.site or default, positions=_positions(settings)),)
+    ends = {"first": settings.first_tokens, "last": settings.last_tokens} if settings.positions == "ends" else {}
+    positions = getattr(Positions, "last_token" if settings.positions == "last" else settings.positions)(**ends)
+    return (Intervention(adapter, settings.site or default, positions=positions),)
 
 
 def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
@@ -155,10 +153,8 @@ def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
             raise ActshiftError(f"The file of interventions replaces {item.name}; give one of them.")
     values = read_config_file(str(settings.interventions))
     if set(values) != {"interventions"}:
-        problem = (
-            f"{settings.interventions} contains {', '.join(values) or 'nothing'}, not one list called interventions"
-        )
-        raise ActshiftError(f"{problem}; write such a file with actshift locate --budget --out.")
+        problem = f"contains {', '.join(values) or 'nothing'}, not one list called interventions"
+        raise ActshiftError(f"{settings.interventions} {problem}; write it with actshift locate --budget --out.")
     interventions = interventions_from(values["interventions"])
     if settings.init == "default":
         return interventions
@@ -171,7 +167,7 @@ def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
 def _adapter(settings: TrainSettings) -> Adapter:
     from actshift.adapters import ADAPTERS, adapter_from_dict
 
-    name = LOFIT_SELECTS if settings.two_phases else settings.adapter
+    name = "head_scale" if settings.two_phases else settings.adapter  # for LoFiT's first phase
     adapter_class: Any = ADAPTERS.get(name)
     own = [item.name for item in fields(adapter_class)] if adapter_class else []
     for item in fields(settings):
@@ -183,14 +179,6 @@ def _adapter(settings: TrainSettings) -> Adapter:
     if values.get("activation") == "none":
         values["activation"] = None
     return adapter_from_dict({"kind": name, **values})
-
-
-def _positions(settings: TrainSettings) -> Positions:
-    from actshift.sites import Positions
-
-    if settings.positions == "ends":
-        return Positions.ends(first=settings.first_tokens, last=settings.last_tokens)
-    return getattr(Positions, "last_token" if settings.positions == "last" else settings.positions)()
 
 
 def _joint_rule(settings: TrainSettings) -> Orthogonality | None:

@@ -49,7 +49,7 @@ def fit(
     Args:
         model: a PeftModel with an adapter, or any model.
         tokenizer: its tokenizer.
-        train_rows: the training rows.
+        train_rows: rows as `load_rows` returns them.
         settings: the settings of the optimisation; the model, the data and the adapter in them are ignored.
         eval_rows: rows for evaluation; the state with the best score on them is kept, instead of the last one.
         out: the folder for checkpoints, as `out/checkpoints`. They stay until the caller has saved the result.
@@ -107,7 +107,11 @@ class TrainingRun:
         return self.keep or self.examples.held_out is not None
 
     def start(self, model: nn.Module) -> None:
-        """Check that nothing prevents the run, and record it in its folder; `fit` lists the errors."""
+        """Check that nothing prevents the run, and record it in its folder.
+
+        Raises:
+            ActshiftError: see `fit`, except for the errors during training.
+        """
         require("trl", "train")
         trainable, _ = parameter_counts(model)
         if self.saves:
@@ -120,7 +124,11 @@ class TrainingRun:
         self.folder.start(self.settings, self.examples.digest, self.resume)
 
     def train(self, model: Any) -> FitResult:
-        """Train the parameters of `model` that require gradients, after `start`; `fit` lists the errors."""
+        """Train the parameters of `model` that require gradients, after `start`.
+
+        Raises:
+            ActshiftError: the loss is not finite, or the disk is full.
+        """
         from actshift.training.trainer import (
             Checkpoints,
             EnforceEachEpoch,
@@ -135,8 +143,8 @@ class TrainingRun:
         latest = self.folder.latest(self.steps) if self.resume else None
         clock = Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
         warn_of_unknown_end(model, self.examples.tokenizer)
-        with ExitStack() as stack:
-            progress = stack.enter_context(ProgressBar(self.title))
+        progress = ProgressBar(self.title)
+        with progress.bar, ExitStack() as stack:
             for context in (quiet_libraries(), restore_model_after(model), self.folder.explain_full_disk(trainable)):
                 stack.enter_context(context)
             callbacks = [StopAtNan(), EnforceEachEpoch(), clock, progress]

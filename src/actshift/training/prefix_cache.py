@@ -27,8 +27,6 @@ from actshift.training.settings import TrainSettings
 from actshift.training.trainer import LengthGroupedSampler, lengths_of, restore_forward, restore_model_after, uses_bf16
 from actshift.tuner.layer import CHILD
 
-CHECKED_ROWS = 2
-"""Number of rows in the batch of `check_prefix`."""
 GIB = 2**30
 NOT_REPRODUCIBLE = (
     "The blocks below the first steered one are not deterministic, because of dropout or of their kernels; leave "
@@ -159,29 +157,27 @@ def check_prefix(
 ) -> None:
     """Check that a run can use the cache: batches repeat, and the model's output with the cache is bit-identical.
 
-    The first ones of the `inputs`, the training rows, are run through the model in training mode.
+    The first two of the `inputs`, the training rows, are run through the model in training mode.
 
     Raises:
         ActshiftError: a check fails.
     """
     check_useful(settings, len(inputs), steps)
     prefix, device = find_prefix(model), next(model.parameters()).device
-    batch = {name: tensor.to(device) for name, tensor in padded(inputs[:CHECKED_ROWS], tokenizer).items()}
-    training, inner = model.training, cast(Any, unwrap(model))
-    model.train()
-    try:
-        with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, TensorStore(math.inf)) as cache:
-            inner.config.use_cache = False  # as trainers do
-            computed = _outputs(model, batch, seed=0)
-            if cache.needs_gradient:
-                problem = "A parameter below the first steered block is trained too, such as the embeddings"
-                raise ActshiftError(f"{problem}; leave cache_prefix off.")
-            _outputs(model, batch, seed=1)
-            if not cache.compared:
-                raise ActshiftError(NOT_REPRODUCIBLE)
-            cached = _outputs(model, batch, seed=0)
-    finally:
-        model.train(training)
+    batch = {name: tensor.to(device) for name, tensor in padded(inputs[:2], tokenizer).items()}
+    inner = cast(Any, unwrap(model))
+    with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, TensorStore(math.inf)) as cache:
+        cache.callback(model.train, model.training)
+        model.train()
+        inner.config.use_cache = False  # as trainers do
+        computed = _outputs(model, batch, seed=0)
+        if cache.needs_gradient:
+            problem = "A parameter below the first steered block is trained too, such as the embeddings"
+            raise ActshiftError(f"{problem}; leave cache_prefix off.")
+        _outputs(model, batch, seed=1)
+        if not cache.compared:
+            raise ActshiftError(NOT_REPRODUCIBLE)
+        cached = _outputs(model, batch, seed=0)
     if not all(torch.equal(*pair) for pair in zip(computed, cached, strict=True)):
         problem = f"The output of {type(inner).__name__} changes when its first blocks are skipped"
         raise ActshiftError(f"{problem}, as with the loss of their routers; leave cache_prefix off.")

@@ -20,7 +20,6 @@ class FitResult:
     """The losses, sizes and duration of one training.
 
     Attributes:
-        steps: the number of optimiser steps.
         train_loss: the mean over the last logged steps, in nats per token.
         eval_loss: the best evaluation loss, in nats per token; None without evaluation.
         best_step: the step whose state was kept.

@@ -62,7 +62,11 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
         if resume:
-            self._check_same(settings, self.settings())
+            stored = self.settings()
+            for name, value in json.loads(json.dumps(asdict(settings))).items():
+                if value != stored.get(name):
+                    problem = f"The run in {self.path} started with {name} {stored.get(name)!r}, not {value!r}"
+                    raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
         elif self.unfinished:
             raise ActshiftError(f"{self.path} contains an unfinished run; continue it with --resume, or remove it.")
         # A run that was killed while it started leaves its folder of checkpoints and a draft of its record.
@@ -130,7 +134,11 @@ class RunFolder:
 
     @contextmanager
     def explain_full_disk(self, trainable: int) -> Generator[None, None, None]:
-        """Convert the errors that libraries raise on a full disk into one, and remove incomplete checkpoints."""
+        """Convert the errors that libraries raise on a full disk into one; remove incomplete checkpoints.
+
+        Raises:
+            ActshiftError: an error occurred, and the disk has no space for another checkpoint.
+        """
         try:
             yield
         except Exception as error:
@@ -142,12 +150,6 @@ class RunFolder:
 
     def _all_checkpoints(self) -> list[tuple[int, Path]]:
         return sorted((int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*"))
-
-    def _check_same(self, settings: TrainSettings, stored: dict[str, Any]) -> None:
-        for name, value in json.loads(json.dumps(asdict(settings))).items():
-            if value != stored.get(name):
-                problem = f"The run in {self.path} started with {name} {stored.get(name)!r}, not {value!r}"
-                raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
 
 
 def checkpoint_bytes(trainable: int) -> int:

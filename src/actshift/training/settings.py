@@ -94,9 +94,7 @@ class TrainSettings:
     positions: Literal["all", "prompt", "generated", "last", "ends"] = _shift(
         "all", "Tokens to steer: all, the prompt, the generated ones, the last one of the prompt, or both ends of it."
     )
-    interventions: str | None = _shift(
-        None, "File with sites, layers and ranks, from locate --budget --out; replaces --adapter, --site and --layers."
-    )
+    interventions: str | None = _shift(None, "File from locate --budget --out; replaces adapter, site and layers.")
     start: str | None = _shift(None, "Saved adapter of the same kind to start from, for example from actshift vector.")
     first_tokens: int = _ends(7, "Steered tokens at the start of the prompt.", least=0)
     last_tokens: int = _ends(7, "Steered tokens at the end of the prompt.", least=0)
@@ -127,9 +125,7 @@ class TrainSettings:
     )
     scorer: str | None = _grpo(None, f"Scorer of {' and '.join(REWARDS)}; by default the task's, or exact match.")
     beta: float | None = _preference(
-        None,
-        "Penalty for leaving the initial model: β of dpo (default 0.1) or KL weight of grpo (default 0).",
-        least=0,
+        None, "Penalty for leaving the initial model: β of dpo (default 0.1) or KL weight of grpo (default 0).", least=0
     )
     generations: int = _grpo(8, "Completions that grpo samples per prompt.", least=2)
     max_new_tokens: int | None = _grpo(None, "Maximum tokens of a completion; by default the task's, or 64.", least=1)

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -38,8 +38,6 @@ SHOWN_METRICS = {
     "eval_reward": "eval reward {:.3f}",
 }
 """The trainer's log entries in the progress bar, with their form there."""
-LINES = 10
-"""Number of progress lines that a run prints if stderr is not a terminal."""
 
 
 class TrainerMixin(Trainer):
@@ -185,7 +183,7 @@ def _constraint_periods(model: nn.Module) -> set[Any]:
 
 
 class ProgressBar(TrainerCallback):
-    """Show step, loss, learning rate and remaining time on stderr. The context manager removes the bar on errors."""
+    """Show step, loss, learning rate and remaining time on stderr; `bar` is a context manager."""
 
     def __init__(self, title: str) -> None:
         self.title, self.next_line = title, 1
@@ -193,13 +191,6 @@ class ProgressBar(TrainerCallback):
         console, metrics = Console(stderr=True), TextColumn("{task.fields[metrics]}")
         columns = "{task.description}", BarColumn(), MofNCompleteColumn(), metrics, TimeRemainingColumn()
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
-
-    def __enter__(self) -> ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Show the bar, from the step at which a resumed run continues."""
@@ -211,13 +202,13 @@ class ProgressBar(TrainerCallback):
         self.bar.update(self.task, completed=state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show the latest metrics; without a bar, print a line now and then."""
+        """Show the latest metrics; without a bar, print about ten lines in a run."""
         logs = kwargs["logs"]
         self.metrics |= {key: form.format(logs[key]) for key, form in SHOWN_METRICS.items() if key in logs}
         metrics = "  ".join(self.metrics.values())
         self.bar.update(self.task, metrics=metrics)
         if self.bar.disable and state.global_step >= self.next_line:
-            self.next_line = state.global_step + max(1, state.max_steps // LINES)
+            self.next_line = state.global_step + max(1, state.max_steps // 10)
             per_step = (time.monotonic() - self.start) / max(state.global_step - self.first, 1)
             minutes, seconds = divmod(per_step * (state.max_steps - state.global_step), 60)
             left = f"{minutes:.0f}:{seconds:02.0f} left"
@@ -243,15 +234,12 @@ def restore_model_after(model: Any) -> Generator[None, None, None]:
     The trainer wraps `forward` with a fused loss and autocast, which would accumulate over runs and break pickling.
     """
     inner: Any = unwrap(model)
-    forwards = [(module, module.__dict__.get("forward")) for module in (model, inner)]
-    use_cache = inner.config.use_cache
-    try:
+    with ExitStack() as undo:
+        undo.callback(setattr, inner.config, "use_cache", inner.config.use_cache)
+        for module in (model, inner):
+            undo.callback(restore_forward, module, module.__dict__.get("forward"))
+            undo.callback(module.__dict__.pop, "_original_forward", None)
         yield
-    finally:
-        inner.config.use_cache = use_cache
-        for module, forward in forwards:
-            module.__dict__.pop("_original_forward", None)
-            restore_forward(module, forward)
 
 
 def restore_forward(module: nn.Module, forward: Any) -> None:
@@ -264,14 +252,11 @@ def restore_forward(module: nn.Module, forward: Any) -> None:
 @contextmanager
 def quiet_libraries() -> Generator[None, None, None]:
     """Hide progress bars, log messages and FutureWarnings of transformers and TRL. Errors are still logged."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
+    with ExitStack() as undo, warnings.catch_warnings():
+        undo.callback(logging.set_verbosity, logging.get_verbosity())
+        if logging.is_progress_bar_enabled():
+            undo.callback(logging.enable_progress_bar)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -10,11 +10,10 @@ from actshift.data.encode import Encoded, Example
 from actshift.data.pairs import partner_loss, sides
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
-from actshift.training.objectives.objective import Examples, Objective, register_objective
+from actshift.training.objectives.objective import Examples, Objective
 from actshift.training.settings import TrainSettings
 
 
-@register_objective
 class Classify(Objective):
     """Cross-entropy on the class of a text or of a pair of texts. The head is trained together with the adapter."""
 
@@ -49,7 +48,6 @@ class Classify(Objective):
         return trainer
 
 
-@register_objective
 class Tag(Classify):
     """Cross-entropy on the tag of each word, at the word's first token."""
 
@@ -59,7 +57,6 @@ class Tag(Classify):
     kinds = (("tokens", "tags"),)
 
 
-@register_objective
 class Embed(Classify):
     """Contrastive loss on pairs of texts, with the other rows of the batch as negatives. No head is trained."""
 

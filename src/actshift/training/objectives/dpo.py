@@ -16,13 +16,9 @@ from actshift.training.objectives.objective import (
     Objective,
     check_context,
     check_no_sft_settings,
-    register_objective,
     remove_reference_copy,
 )
 from actshift.training.settings import TrainSettings
-
-BETA = 0.1
-"""The default of the paper and of TRL."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,6 @@ class Preferences(Encoded):
         return max(_length(example) for example in self.examples)
 
 
-@register_objective
 class Dpo(Objective):
     """Prefer the chosen completion of each prompt to the rejected one."""
 
@@ -71,7 +66,7 @@ class Dpo(Objective):
         from trl.trainer.dpo_config import DPOConfig
 
         return DPOConfig(
-            beta=BETA if settings.beta is None else settings.beta,
+            beta=0.1 if settings.beta is None else settings.beta,  # the default of the paper and of TRL
             max_length=None,  # long rows are left out already
             disable_dropout=settings.lora_dropout == 0,
             precompute_ref_log_probs=settings.method == "full",

@@ -18,7 +18,6 @@ from actshift.training.objectives.objective import (
     Objective,
     check_context,
     check_no_sft_settings,
-    register_objective,
     remove_reference_copy,
 )
 from actshift.training.rewards import run_rewards, run_scorer, try_rewards
@@ -39,7 +38,6 @@ class Prompts(Encoded):
         return self.tokens
 
 
-@register_objective
 class Grpo(Objective):
     """Raise the probability of those sampled completions that have a higher reward than the others of their prompt."""
 

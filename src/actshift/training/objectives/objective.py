@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from actshift.data.encode import Encoded, Example, class_names, encode
 from actshift.data.rows import Columns
@@ -26,23 +26,20 @@ class Examples:
     held_out: Encoded | None
     tokenizer: PreTrainedTokenizerBase
 
-    def datasets(self) -> dict[str, Dataset | None]:
-        """Return the rows under the names of a trainer's arguments."""
-        from datasets import Dataset
-
-        held_out = Dataset.from_list(self.held_out.examples) if self.held_out else None
-        return {"train_dataset": Dataset.from_list(self.train.examples), "eval_dataset": held_out}
-
     @property
     def digest(self) -> str:
         """A fingerprint of all examples."""
         return self.train.digest + (self.held_out.digest if self.held_out else "")
 
 
+OBJECTIVES: dict[str, Objective] = {}
+"""Every objective by its name."""
+
+
 class Objective(ABC):
     """A training objective: the rows it reads, the model head it needs, and the trainer that minimises its loss.
 
-    The methods with a default implement supervised fine-tuning. Subclasses call `register_objective`.
+    The methods with a default implement supervised fine-tuning. The definition of a subclass adds it to `OBJECTIVES`.
 
     Attributes:
         name: the value of the setting `objective`. Write it as a literal: `settings` reads it from the source.
@@ -58,6 +55,9 @@ class Objective(ABC):
     kinds: ClassVar[Sequence[Columns]]
     form: ClassVar[Literal["text", "labels"]] = "text"
     metrics: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        OBJECTIVES[cls.name] = cls()
 
     def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
         """Return the head that a model needs for `rows`; by default its class names are collected from the rows.
@@ -98,7 +98,10 @@ class Objective(ABC):
 
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the keyword arguments of the trainer that depend on the objective: datasets, collator, rewards."""
-        return {**examples.datasets()}
+        from datasets import Dataset
+
+        held_out = Dataset.from_list(examples.held_out.examples) if examples.held_out else None
+        return {"train_dataset": Dataset.from_list(examples.train.examples), "eval_dataset": held_out}
 
     def build_trainer(
         self, model: Any, examples: Examples, settings: TrainSettings, arguments: Any, callbacks: Sequence[Any]
@@ -115,18 +118,6 @@ class Objective(ABC):
             callbacks=callbacks,
             **self.trainer_kwargs(examples, settings, arguments),
         )
-
-
-OBJECTIVES: dict[str, Objective] = {}
-"""Every objective by its name, filled by `register_objective`."""
-
-ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
-
-
-def register_objective(cls: type[ObjectiveT]) -> type[ObjectiveT]:
-    """Add an objective to `OBJECTIVES`; a class decorator."""
-    OBJECTIVES[cls.name] = cls()
-    return cls
 
 
 def check_no_sft_settings(settings: TrainSettings) -> None:

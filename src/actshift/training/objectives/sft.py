@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from actshift.data import LANGUAGE
-from actshift.training.objectives.objective import Examples, Objective, register_objective
+from actshift.training.objectives.objective import Examples, Objective
 from actshift.training.settings import TrainSettings
 
 
-@register_objective
 class Sft(Objective):
     """Cross-entropy on the completions of prompts; plain text counts whole."""
 
