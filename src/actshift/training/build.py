@@ -63,17 +63,13 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: A
 def adapt(
     model: Any, spec: AdapterSpec, steps: int | None = None, heads: SelectedHeads | None = None, head: Head = CAUSAL
 ) -> Any:
-    """Make the weights trainable that the method trains, seeded by the run's seed, and freeze all others.
+    """Return the model as a PeftModel with a seeded adapter, or with all weights trainable for full training.
 
     Args:
         model: the base model, possibly on the meta device.
-        spec: the adapter.
         steps: the steps of the run, for adapters with a schedule.
         heads: the attention heads that LoFiT selected, by layer; None attaches the adapter that selects them.
         head: the model head; a classifier's head is trained too.
-
-    Returns:
-        A PeftModel, or `model` itself if every weight is trained.
 
     Raises:
         ActshiftError: the method does not fit the model.

@@ -21,7 +21,6 @@ class AdapterSpec:
     """The adapter that settings describe, with every name checked, before the model and the rows are known.
 
     Attributes:
-        settings: the settings of the run.
         interventions: the interventions, without layers if these depend on the model. Empty for LoRA and full training.
         rule: the orthogonality constraint of joint training, if there is one.
     """

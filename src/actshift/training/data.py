@@ -26,8 +26,7 @@ class Inputs:
 
     objective: Objective
     rows: Dataset
-    eval_rows: Dataset | None
-    """None without evaluation."""
+    eval_rows: Dataset | None  # None without evaluation
     head: Head
     config: Any = None
 
@@ -136,7 +135,7 @@ def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tupl
         return rows, None
     held_out = round(len(rows) * settings.eval_share)
     if not 0 < held_out < len(rows):
-        problem = f"eval_share {settings.eval_share:g} of {len(rows)} rows leaves none for training or for evaluation"
-        raise ActshiftError(f"{problem}; choose another share.")
+        share = f"eval_share {settings.eval_share:g} of {len(rows)} rows"
+        raise ActshiftError(f"{share} leaves none for training or for evaluation; choose another share.")
     split = rows.train_test_split(held_out, seed=settings.seed)
     return split["train"], split["test"]

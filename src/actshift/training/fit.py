@@ -48,7 +48,6 @@ def fit(
 
     Args:
         model: a PeftModel with an adapter, or any model.
-        tokenizer: its tokenizer.
         train_rows: rows as `load_rows` returns them.
         settings: the settings of the optimisation; the model, the data and the adapter in them are ignored.
         eval_rows: rows for evaluation; the state with the best score on them is kept, instead of the last one.

@@ -45,13 +45,11 @@ def heads_to_keep(heads: int, settings: TrainSettings) -> int:
     Raises:
         ActshiftError: there are fewer heads than the settings request.
     """
-    if settings.lofit_heads is None:
+    if (requested := settings.lofit_heads) is None:
         return max(1, round(heads * settings.lofit_share))
-    if settings.lofit_heads > heads:
-        raise ActshiftError(
-            f"lofit_heads is {settings.lofit_heads}, but the steered blocks have only {heads}; lower it."
-        )
-    return settings.lofit_heads
+    if requested > heads:
+        raise ActshiftError(f"lofit_heads is {requested}, but the steered blocks have only {heads}; lower it.")
+    return requested
 
 
 def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) -> tuple[Any, HeadSelection]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,7 @@ NOT_REPRODUCIBLE = (
 )
 
 
-@dataclass(frozen=True)
-class Prefix:
+class Prefix(NamedTuple):
     """The first `blocks` of a model, and their `owner`, whose forward runs all blocks one after another."""
 
     owner: nn.Module
@@ -57,8 +56,7 @@ def find_prefix(model: nn.Module) -> Prefix:
     named_blocks = find_blocks(model)
     lists = {name.rpartition(".")[0] for name, _ in named_blocks}
     if len(lists) > 1:
-        problem = f"{type(unwrap(model)).__name__} has an encoder and a decoder"
-        raise ActshiftError(f"{problem}, but cache_prefix supports one list of blocks; leave it off.")
+        raise ActshiftError(f"{type(unwrap(model)).__name__} has an encoder and a decoder; leave cache_prefix off.")
     blocks: list[nn.Module] = []
     for _, block in named_blocks:
         trained = [name for name, parameter in block.named_parameters() if parameter.requires_grad]
@@ -110,8 +108,8 @@ class CachedPrefix(ExitStack):
         output = forward(*args, **kwargs)
         hidden, template = hidden_of(output), with_hidden(output, None)
         if not isinstance(hidden, Tensor) or any(isinstance(leaf, Tensor) for leaf in tree_leaves(template)):
-            problem = f"{type(self.prefix.blocks[index]).__name__} returns more than its hidden states"
-            raise ActshiftError(f"{problem}, which cache_prefix does not support; leave it off.")
+            block = type(self.prefix.blocks[index]).__name__
+            raise ActshiftError(f"{block} returns more than its hidden states; leave cache_prefix off.")
         self.templates[index] = template
         if index == len(self.prefix.blocks) - 1:
             self._store_or_compare(hidden)

@@ -140,8 +140,7 @@ def custom_reward(name: str) -> Reward:
     """Return the user's function `module:function` as a reward; the module may be in the working directory.
 
     Raises:
-        ActshiftError: the module cannot be imported, it has no such function, or the function does not take
-            completions, prompts and the rows' columns.
+        ActshiftError: the module cannot be imported, or has no such function with `**columns`.
 
     >>> custom_reward("builtins:len")
     Traceback (most recent call last):
@@ -157,10 +156,8 @@ def custom_reward(name: str) -> Reward:
         function_name = function_name or "a function without a name"
         raise ActshiftError(f"The reward {name}: {function_name} {problem} in {module_name}.")
     if not _takes_columns(function):
-        raise ActshiftError(
-            f"The reward {name} cannot be called as TRL calls it; define it as {function_name}(completions, "
-            "**columns), where columns contains prompts and the columns of the rows, as lists."
-        )
+        signature = f"{function_name}(completions, **columns)"
+        raise ActshiftError(f"The reward {name} cannot be called as TRL calls it; define it as {signature}.")
     return Reward(name, function)
 
 

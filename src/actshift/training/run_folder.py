@@ -145,8 +145,8 @@ class RunFolder:
             if isinstance(error, ActshiftError) or shutil.disk_usage(self.path).free > checkpoint_bytes(trainable):
                 raise
             self.remove_all_but(*(folder for _, folder in self._all_checkpoints() if (folder / COMPLETE).is_file()))
-            problem = f"No space is left on the disk of {self.path}"
-            raise ActshiftError(f"{problem}; free some space and continue with --resume.") from error
+            full = f"No space is left on the disk of {self.path}"
+            raise ActshiftError(f"{full}; free some space and continue with --resume.") from error
 
     def _all_checkpoints(self) -> list[tuple[int, Path]]:
         return sorted((int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*"))

@@ -35,7 +35,6 @@ def setting(
 
     Args:
         panel: the heading of its flag in `--help`.
-        default: its default value.
         help: its text in `--help`.
         choices: the allowed values, if they come from a registry and not from a `Literal` type.
         applies_to: other settings, with the values for which this one has an effect, such as `{"method": ("lora",)}`.

@@ -35,6 +35,9 @@ OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
 SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
 REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
 
+_OBJECTIVES = ", ".join(map("{} ({})".format, OBJECTIVES, SUMMARIES))
+_RATES = ", ".join(f"{rate:g} for {method}" for method, rate in LEARNING_RATES.items())
+
 STEERS = {"method": ("steering", "joint")}
 JOINT = {"method": ("joint",)}
 
@@ -79,10 +82,7 @@ class TrainSettings:
         "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
     )
     objective: str | None = _data(
-        None,
-        f"Training objective: {', '.join(map('{} ({})'.format, OBJECTIVES, SUMMARIES))}. By default sft for causal "
-        "language models; for encoders, the one that fits the columns of the rows.",
-        choices=OBJECTIVES,
+        None, f"Training objective: {_OBJECTIVES}. By default sft, or for encoders by the columns.", choices=OBJECTIVES
     )
     chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
 
@@ -124,18 +124,13 @@ class TrainSettings:
         None, f"Reward for grpo: {', '.join(REWARDS)}, or a function as module:function (repeatable; the sum counts)."
     )
     scorer: str | None = _grpo(None, f"Scorer of {' and '.join(REWARDS)}; by default the task's, or exact match.")
-    beta: float | None = _preference(
-        None, "Penalty for leaving the initial model: β of dpo (default 0.1) or KL weight of grpo (default 0).", least=0
-    )
+    beta: float | None = _preference(None, "β of dpo (default 0.1), or the KL weight of grpo (default 0).", least=0)
     generations: int = _grpo(8, "Completions that grpo samples per prompt.", least=2)
     max_new_tokens: int | None = _grpo(None, "Maximum tokens of a completion; by default the task's, or 64.", least=1)
     temperature: float = _grpo(1.0, "Sampling temperature of the completions.", above=0)
 
     learning_rate: float | None = _train(
-        None,
-        "Peak learning rate of AdamW; by default the middle of the paper's grid: "
-        f"{', '.join(f'{rate:g} for {method}' for method, rate in LEARNING_RATES.items())}. A 20th for dpo and grpo.",
-        above=0,
+        None, f"Peak learning rate of AdamW; by default {_RATES}. For dpo and grpo, a 20th of it.", above=0
     )
     epochs: float = _train(1.0, "Passes over the data.", above=0)
     max_steps: int | None = _train(None, "Optimiser steps; overrides epochs.", least=1)
@@ -185,9 +180,7 @@ class TrainSettings:
         """
         known = [item.name for item in fields(cls)]
         for name in values.keys() - set(known):
-            raise ActshiftError(
-                f"There is no setting {name!r}{did_you_mean(name, known)}; see 'actshift train --help'."
-            )
+            raise ActshiftError(f"There is no setting {name!r}{did_you_mean(name, known)}; see actshift train --help.")
         if values.get("task") is not None:
             from actshift.tasks import get_task
 

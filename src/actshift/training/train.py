@@ -27,13 +27,11 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     The result is a steering adapter, a LoRA adapter of PEFT, both, or a whole model, depending on `method`.
 
     Args:
-        settings: the model, the data, the method and the hyperparameters.
         resume: continue an interrupted run. A finished one is only reported.
 
     Raises:
-        ActshiftError: a setting is missing or wrong, the model or the rows cannot be read, the adapter does not fit
-            the model, or `out` is not empty; all of this before anything is written. During training: the loss is
-            not finite, or the disk is full.
+        ActshiftError: before anything is written, if a setting is wrong, the model or the rows cannot be read, the
+            adapter does not fit, or `out` is not empty. Later, if the loss is not finite, or the disk is full.
 
     Example:
         >>> train(TrainSettings(model="gpt2", data="rows.jsonl", out="run"))  # doctest: +SKIP

@@ -134,10 +134,8 @@ class StopAtNan(TrainerCallback):
         """Raise ActshiftError if the loss is infinite or NaN."""
         loss = kwargs["logs"].get("loss", 0.0)
         if not math.isfinite(loss):
-            raise ActshiftError(
-                f"The loss became {loss} at step {state.global_step}; restart with a lower learning_rate (it was "
-                f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
-            )
+            fix = f"a lower learning_rate (it was {args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}"
+            raise ActshiftError(f"The loss became {loss} at step {state.global_step}; restart with {fix}.")
 
 
 class Checkpoints(TrainerCallback):

@@ -50,8 +50,7 @@ class Grpo(Objective):
         """Return prompts with the columns that rewards read. Every reward is called on the first two rows.
 
         Raises:
-            ActshiftError: a prompt leaves no room for a completion, a row lacks an answer that a reward needs, a
-                reward fails, or settings do not fit.
+            ActshiftError: a prompt is too long, a row lacks an answer, a reward fails, or settings do not fit.
         """
         check_no_sft_settings(settings)
         _check_batches(settings)

@@ -69,9 +69,7 @@ class Objective(ABC):
             return Head(self.task_type)
         named = tuple(labels) or class_names(rows)
         if len(named) < 2:
-            raise ActshiftError(
-                f"All rows have the label {', '.join(named)!r}; a classifier needs two classes or more."
-            )
+            raise ActshiftError(f"All rows have the label {', '.join(named)!r}; a classifier needs two classes.")
         return Head(self.task_type, named)
 
     def encode(
