@@ -44,8 +44,6 @@ class Inputs:
 def read_inputs(settings: TrainSettings) -> Inputs:
     """Read the model's config and the rows that `settings` name, and check them.
 
-    The evaluation rows come from eval_data, from eval_share, or from the validation split of the task.
-
     Raises:
         ActshiftError: the rows cannot be read or used, or eval_share leaves no rows for training or evaluation.
     """

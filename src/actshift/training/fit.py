@@ -84,7 +84,6 @@ class TrainingRun:
         folder: the folder of its checkpoints.
         resume: continue from the newest checkpoint in the folder, if there is one.
         keep: write checkpoints for a later resume.
-        title: the title of the progress bar.
     """
 
     folder: RunFolder

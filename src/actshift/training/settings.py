@@ -25,9 +25,8 @@ RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
 """Factor on the default learning rate by objective: TRL trains full models at 1e-6 for these, and sft uses 2e-5."""
 
 _HERE = Path(__file__).parent
-_PHASES_OF_LOFIT = ("head_scale", "head_vector")
 _KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
-ADAPTERS = (*(kind for kind in _KINDS if kind not in _PHASES_OF_LOFIT), "lofit")
+ADAPTERS = (*(kind for kind in _KINDS if kind not in ("head_scale", "head_vector")), "lofit")
 SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(') or re.findall(
     r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]"))
 )

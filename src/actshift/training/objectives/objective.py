@@ -127,9 +127,7 @@ def check_no_sft_settings(settings: TrainSettings) -> None:
 
 
 def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Check that rows of these lengths in tokens fit into the model's context, or the tokenizer's without a `config`.
-
-    The message names the `parts` of a row.
+    """Check that rows (of `parts`) of these lengths fit into the model's context, or the tokenizer's without `config`.
 
     Raises:
         ActshiftError: a row is longer than the context.
