@@ -80,7 +80,7 @@ def test_interventions_are_read_from_a_file(settings, located):
 
 
 def test_settings_that_contradict_the_file_raise(settings, located, tmp_path):
-    with pytest.raises(ActshiftError, match="and so does rank"):
+    with pytest.raises(ActshiftError, match="The file of interventions replaces rank"):
         plan(replace(settings, interventions=str(located), rank=4))
     with pytest.raises(ActshiftError, match="cannot be read"):
         plan(replace(settings, interventions=str(tmp_path / "none.json")))

@@ -67,5 +67,5 @@ def test_heads_to_keep_follows_the_number_or_the_share() -> None:
     assert heads_to_keep(4, TrainSettings(adapter="lofit")) == 1
     assert heads_to_keep(32, TrainSettings(adapter="lofit", lofit_share=1)) == 32
     assert heads_to_keep(32, TrainSettings(adapter="lofit", lofit_heads=5)) == 5
-    with pytest.raises(ActshiftError, match="lofit_heads is 33, but the steered blocks have only 32 heads"):
+    with pytest.raises(ActshiftError, match="lofit_heads is 33, but the steered blocks have only 32; lower it"):
         heads_to_keep(32, TrainSettings(adapter="lofit", lofit_heads=33))

@@ -14,8 +14,7 @@ from torch import nn
 from actshift import ActshiftError, SteeringConfig, attach
 from actshift.sites import find_blocks
 from actshift.training import FitResult, TrainSettings, fit, plan, train
-from actshift.training.prefix_cache import CachedPrefix, find_prefix
-from actshift.training.prefix_store import TensorStore
+from actshift.training.prefix_cache import CachedPrefix, TensorStore, find_prefix
 from tests.characters import char_tokenizer, sums
 from tests.encoders import classed, save_encoder, write
 from tests.training.helpers import Killed, kill_at

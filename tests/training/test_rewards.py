@@ -136,7 +136,7 @@ def test_custom_reward_from_the_working_directory(here):
         ("mine_b:narrow", r"cannot be called as TRL calls it; define it as narrow\(completions, \*\*columns\)"),
         ("mine_b:later", "cannot be called as TRL calls it"),
         ("broken:f", r"The module 'broken' of the reward cannot be imported: ZeroDivisionError \(division by zero\)"),
-        ("lacking:f", "The module 'lacking' of the reward cannot be imported: No module named 'absent'"),
+        ("lacking:f", "'lacking' of the reward cannot be imported: ModuleNotFoundError .No module named 'absent'"),
     ],
 )
 def test_unusable_custom_rewards_raise(here, name, message):

@@ -80,7 +80,7 @@ def wrong(settings, tmp_path) -> list[tuple[dict, str]]:
         ({"max_length": 3}, "Every row is longer than max_length 3"),
         ({"out": str(file)}, "file is a file; give a new or empty folder"),
         ({"out": str(full)}, "full is not empty; give a new or empty folder, since nothing is overwritten"),
-        ({"eval_share": 0.001}, "leaves no rows for training or for evaluation"),
+        ({"eval_share": 0.001}, "of 40 rows leaves none for training or for evaluation"),
         ({"eval_share": 0.1, "eval_data": settings.data}, "give one of them"),
     ]
 
@@ -205,7 +205,7 @@ def test_saved_jola_gates_are_binary_and_annealed_over_the_run(settings: TrainSe
         ({"adapter": "jola", "l1": 1}, "The adapter jola has no l1"),
         ({"adapter": "lofit", "rank": 4}, "The adapter lofit has no rank"),
         ({"adapter": "loreft", "activation": "gelu"}, "The adapter loreft has no activation"),
-        ({"adapter": "lofit", "lofit_heads": 13}, "lofit_heads is 13, but the steered blocks have only 12 heads"),
+        ({"adapter": "lofit", "lofit_heads": 13}, "lofit_heads is 13, but the steered blocks have only 12; lower it"),
         ({"adapter": "lofit", "max_steps": 1}, "two phases, and 1 step is too few"),
         ({"adapter": "lofit", "site": "post_block"}, "(?i)attention heads"),
         ({"method": "joint", "adapter": "lofit"}, "cannot be combined with LoRA"),

@@ -7,11 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
-from trl.trainer.sft_trainer import SFTTrainer
 
 from actshift import JointConfig, attach
 from actshift.training import TrainSettings, fit
-from actshift.training.trainer import LengthGroupedSampler, with_mixin
+from actshift.training.trainer import LengthGroupedSampler, TrainerMixin
 from tests.characters import char_tokenizer, sums
 from tests.zoo import ARCHITECTURES
 
@@ -33,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, settings: TrainSettings) -> tuple[list[
             seen.append(logs)
 
     seen = logs
-    ours = with_mixin(SFTTrainer)
+    ours = TrainerMixin
     original = ours.__init__
 
     def with_look(self, *args, callbacks, **kwargs):

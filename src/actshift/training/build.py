@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from actshift.errors import ActshiftError
 from actshift.model_head import CAUSAL, Head
 from actshift.training.configs import AdapterSpec
 from actshift.training.objectives import Examples
+from actshift.training.result import SelectedHeads
 from actshift.training.settings import TrainSettings, require_setting
 
 if TYPE_CHECKING:
@@ -35,19 +35,14 @@ def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) 
 
     bf16 = uses_bf16(settings) and settings.method != "full"
     torch.manual_seed(settings.seed)
-    model, tokenizer = load_model(
-        require_setting(settings, "model"),
-        dtype="auto" if bf16 else "float32",
-        trust_remote_code=settings.trust_remote_code,
-        head=head,
-        config=config,
-    )
+    name, dtype = require_setting(settings, "model"), "auto" if bf16 else "float32"
+    model, tokenizer = load_model(name, dtype, settings.trust_remote_code, head=head, config=config)
     model: Any = model
     return (model.to(torch.bfloat16) if bf16 else model), tokenizer  # on a CPU, dtype "auto" is float32
 
 
 def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) -> PreTrainedModel:
-    """Return the base model on the meta device, built from its config alone; a config of None is loaded.
+    """Return the base model on the meta device, built from its config. A `config` of None is loaded.
 
     Raises:
         ActshiftError: the model does not exist, or its architecture does not support the head.
@@ -61,31 +56,20 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: A
         with torch.device("meta"):
             return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)
     except ValueError as error:
-        architecture = getattr(config, "model_type", "unknown")
-        needed = head.auto_class.__name__.removeprefix("Auto")
-        raise ActshiftError(
-            f"There is no {needed} of type {architecture!r}, which this training needs; choose another model."
-        ) from error
+        needed, architecture = head.auto_class.__name__.removeprefix("Auto"), getattr(config, "model_type", "unknown")
+        raise ActshiftError(f"There is no {needed} of type {architecture!r}; choose another model or data.") from error
 
 
 def adapt(
-    model: Any,
-    spec: AdapterSpec,
-    steps: int | None = None,
-    heads: Mapping[int, Sequence[int]] | None = None,
-    head: Head = CAUSAL,
+    model: Any, spec: AdapterSpec, steps: int | None = None, heads: SelectedHeads | None = None, head: Head = CAUSAL
 ) -> Any:
-    """Make the weights trainable that the method trains, seeded by the run's seed, and freeze all others.
+    """Return the model as a PeftModel with a seeded adapter, or with all weights trainable for full training.
 
     Args:
-        model: the base model; on the meta device, parameters can still be counted.
-        spec: the adapter.
+        model: the base model, possibly on the meta device.
         steps: the steps of the run, for adapters with a schedule.
         heads: the attention heads that LoFiT selected, by layer; None attaches the adapter that selects them.
         head: the model head; a classifier's head is trained too.
-
-    Returns:
-        A PeftModel, or `model` itself if every weight is trained.
 
     Raises:
         ActshiftError: the method does not fit the model.
@@ -103,9 +87,9 @@ def adapt(
     if settings.method == "lora":
         lora = (settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.lora_targets)
         return lora_model(model, *lora, head.task_type)
-    if heads is not None:
-        return attach(model, spec.head_vectors_config(heads, head.task_type))
-    return attach(model, spec.config(len(find_blocks(model)), steps, head.task_type))
+    if heads is None:
+        return attach(model, spec.config(len(find_blocks(model)), steps, head.task_type))
+    return attach(model, spec.head_vectors_config(heads, head.task_type))
 
 
 def set_initial_weights(adapted: Any, spec: AdapterSpec, examples: Examples) -> None:

@@ -18,7 +18,7 @@ CARD = """\
 
 # {title}
 
-{summary} {trainable:,} parameters were trained, {share:.3%} of the model.
+{summary} {fit.trainable:,} parameters were trained, {fit.share:.3%} of the model.
 
 ## Use
 
@@ -26,7 +26,7 @@ CARD = """\
 
 ## Training
 
-Base model `{model}`, data `{data}` ({rows:,} rows), {steps:,} steps with actshift {version}.
+Base model `{settings.model}`, data `{settings.data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
 
 | | |
 |---|---|
@@ -44,24 +44,24 @@ Import actshift before loading the adapter. Otherwise PEFT does not know its typ
 import actshift
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained("{folder}"{classes})
+model = {peft_class}.from_pretrained("{settings.out}"{classes})
 {switch}
 ```
 
-Or `pip install actshift` and `actshift {verb} --model {model} --adapter {folder} {arguments}`."""
+Or `pip install actshift` and `actshift {verb} --model {settings.model} --adapter {settings.out} {arguments}`."""
 
 LORA = """\
 ```python
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained("{folder}"{classes}).merge_and_unload()
+model = {peft_class}.from_pretrained("{settings.out}"{classes}).merge_and_unload()
 ```"""
 
 FULL = """\
 ```python
 from transformers import {whole_class}
 
-model = {whole_class}.from_pretrained("{folder}")
+model = {whole_class}.from_pretrained("{settings.out}")
 ```"""
 
 HEADS = {
@@ -71,34 +71,36 @@ HEADS = {
     "FEATURE_EXTRACTION": ("AutoPeftModelForFeatureExtraction", "feature-extraction"),
 }
 """PEFT's class and the hub's pipeline for each model head."""
-TITLES = {
-    "steering": "Steering adapter for {}",
-    "lora": "LoRA for {}",
-    "joint": "LoRA and steering adapter for {}",
-    "full": "{}, fine-tuned",
+STRENGTH = "model.set_strength(1.0)  # 0 is the base model"
+HALVES = 'actshift.set_halves(model, "both")  # or "weights", or "activations"'
+METHODS = {
+    "steering": ("Steering adapter for {}", STEERING.replace("{switch}", STRENGTH)),
+    "lora": ("LoRA for {}", LORA),
+    "joint": ("LoRA and steering adapter for {}", STEERING.replace("{switch}", HALVES)),
+    "full": ("{}, fine-tuned", FULL),
 }
-USES = {
-    "steering": STEERING.replace("{switch}", "model.set_strength(1.0)  # 0 is the base model"),
-    "lora": LORA,
-    "joint": STEERING.replace("{switch}", 'actshift.set_halves(model, "both")  # or "weights", or "activations"'),
-    "full": FULL,
-}
+"""The title and the section on loading for each method."""
 
 
 def model_card(result: TrainResult) -> str:
     """Return the README.md of a result."""
-    settings, fit = result.settings, result.fit
+    settings, fit, head = result.settings, result.fit, result.head
+    title, use = METHODS[settings.method]
+    use = use.format(
+        settings=settings,
+        peft_class=HEADS[head.task_type][0],
+        whole_class=head.auto_class.__name__,
+        classes=f", num_labels={len(head.labels)}" if head.classifies else "",
+        verb="generate" if head.task_type == "CAUSAL_LM" else "eval",
+        arguments='--prompt "..."' if head.task_type == "CAUSAL_LM" else "--data ROWS",
+    )
     return CARD.format(
-        header="\n".join(_header(settings, result.head)),
-        title=TITLES[settings.method].format(settings.model),
-        summary=" ".join(_summary(settings, result.head)),
-        use=USES[settings.method].format(model=settings.model, folder=settings.out, **_loading(result.head)),
-        model=settings.model,
-        trainable=fit.trainable,
-        share=fit.share,
-        data=settings.data,
-        rows=fit.rows,
-        steps=fit.steps,
+        header="\n".join(_header(settings, head)),
+        title=title.format(settings.model),
+        summary=" ".join(_summary(settings, head)),
+        use=use,
+        settings=settings,
+        fit=fit,
         version=__version__,
         metrics="\n".join(f"| {name} | {value} |" for name, value in _metrics(result).items()),
         command=command_line("actshift train", settings),
@@ -132,29 +134,10 @@ def _metrics(result: TrainResult) -> dict[str, str]:
     return metrics | {name: f"{value:.3f}" for name, value in fit.figures.items()}
 
 
-def _loading(head: Head) -> dict[str, str]:
-    """Return the classes that load a model with this head, and the verb and arguments that use it."""
-    generates = head.task_type == "CAUSAL_LM"
-    return {
-        "peft_class": HEADS[head.task_type][0],
-        "whole_class": head.auto_class.__name__,
-        "classes": f", num_labels={len(head.labels)}" if head.classifies else "",
-        "verb": "generate" if generates else "eval",
-        "arguments": '--prompt "..."' if generates else "--data ROWS",
-    }
-
-
 def _header(settings: TrainSettings, head: Head) -> list[str]:
     library = "transformers" if settings.method == "full" else "peft"
-    tags = ["actshift", *(["steering"] if settings.steers else []), *(["lora"] if settings.method == "lora" else [])]
-    lines = [
-        f"library_name: {library}",
-        f"pipeline_tag: {HEADS[head.task_type][1]}",
-        f"tags: [{', '.join(tags)}]",
-    ]
+    tags = {"full": "actshift", "lora": "actshift, lora"}.get(settings.method, "actshift, steering")
+    lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{tags}]"]
     # The hub accepts only ids here; the text names local folders and files.
-    if settings.model and not Path(settings.model).exists():
-        lines.insert(0, f"base_model: {settings.model}")
-    if settings.data and not Path(settings.data).exists():
-        lines.append(f"datasets: [{settings.data}]")
-    return lines
+    base, data = ([name] if name and not Path(name).exists() else [] for name in (settings.model, settings.data))
+    return [*(f"base_model: {name}" for name in base), *lines, *(f"datasets: [{name}]" for name in data)]

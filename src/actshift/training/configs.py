@@ -13,22 +13,14 @@ from actshift.training.settings import ADAPTER, SHIFT, TrainSettings, read_confi
 if TYPE_CHECKING:
     from actshift.adapters import Adapter
     from actshift.orthogonality import Orthogonality
-    from actshift.sites import Positions
     from actshift.tuner import Intervention, JointConfig, SteeringConfig
-
-LOFIT_SELECTS = "head_scale"
-"""The adapter of LoFiT's first phase, which selects the heads that the second phase steers."""
-ANY_WIDTH = 2**20
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """The adapter that settings describe, with every name checked. Neither the model nor the rows are needed for it.
-
-    A config also needs the depth of the model and the number of steps, so `config` builds it after they are known.
+    """The adapter that settings describe, with every name checked, before the model and the rows are known.
 
     Attributes:
-        settings: the settings of the run.
         interventions: the interventions, without layers if these depend on the model. Empty for LoRA and full training.
         rule: the orthogonality constraint of joint training, if there is one.
     """
@@ -39,13 +31,10 @@ class AdapterSpec:
 
     @classmethod
     def from_settings(cls, settings: TrainSettings) -> AdapterSpec:
-        """Check the names in the settings, before hours of loading.
-
-        For LoFiT it describes the first phase.
+        """Return the adapter of the settings; for LoFiT, the one of its first phase.
 
         Raises:
-            ActshiftError: an adapter, activation, init, site, rank or rule is wrong, the adapter lacks a setting,
-                `start` is not an adapter, or LoFiT is combined with LoRA or `start`.
+            ActshiftError: a name is wrong, the adapter lacks a setting, or LoFiT is combined with LoRA or `start`.
 
         Example:
             >>> AdapterSpec.from_settings(TrainSettings(adapter="vector", site="post_mlp")).interventions[0].adapter
@@ -60,18 +49,12 @@ class AdapterSpec:
             if settings.two_phases:
                 raise ActshiftError("LoFiT selects its heads from scratch; leave start out, or use another adapter.")
             read_config(settings.start)
-        rule = _joint_rule(settings) if settings.method == "joint" else None
-        return cls(settings, interventions, rule)
+        return cls(settings, interventions, _joint_rule(settings) if settings.method == "joint" else None)
 
     def config(
         self, blocks: int, steps: int | None = None, task_type: TaskType = "CAUSAL_LM"
     ) -> SteeringConfig | JointConfig:
-        """Return the PEFT config.
-
-        Args:
-            blocks: the number of blocks of the model, to which layer slices refer.
-            steps: the number of steps of the run, for adapters with a schedule.
-            task_type: PEFT's name of the model head.
+        """Return the PEFT config for a model of `blocks` blocks and a run of `steps` steps (for schedules of adapters).
 
         Raises:
             ActshiftError: a layer is malformed or outside the model.
@@ -84,10 +67,10 @@ class AdapterSpec:
 
         settings, interventions = self.settings, self.interventions
         if not settings.interventions:  # a file of interventions is complete
+            [single] = interventions
+            schedule: Any = {"anneal_steps": steps} if hasattr(single.adapter, "anneal_steps") else {}
             layers = layer_indices(settings.layers, blocks) if settings.layers else None
-            interventions = tuple(
-                replace(each, adapter=_with_steps(each.adapter, steps), layers=layers) for each in interventions
-            )
+            interventions = (replace(single, adapter=replace(single.adapter, **schedule), layers=layers),)
         steering = SteeringConfig(interventions=interventions, task_type=task_type)
         if settings.method == "steering":
             return steering
@@ -95,7 +78,7 @@ class AdapterSpec:
             r=settings.lora_r,
             lora_alpha=cast(int, settings.lora_alpha),
             lora_dropout=settings.lora_dropout,
-            target_modules=list(settings.lora_targets) if settings.lora_targets else "all-linear",
+            target_modules=list(settings.lora_targets or ()) or "all-linear",
             steering=steering,
             orthogonality=self.rule,
             task_type=task_type,
@@ -107,19 +90,13 @@ class AdapterSpec:
         from actshift.tuner import SteeringConfig
 
         [first] = self.interventions
-        return SteeringConfig(
-            interventions=[
-                replace(first, adapter=HeadVector(tuple(selected)), layers=[layer])
-                for layer, selected in sorted(heads.items())
-            ],
-            task_type=task_type,
-        )
+        selections = [(layer, HeadVector(tuple(selected))) for layer, selected in sorted(heads.items())]
+        interventions = [replace(first, adapter=vector, layers=[layer]) for layer, vector in selections]
+        return SteeringConfig(interventions=interventions, task_type=task_type)
 
 
 def layer_indices(layers: Sequence[int | str], count: int) -> list[int]:
-    """Return the block indices that indices and Python slices select in a model of `count` blocks.
-
-    A single index is not checked here, but when the adapter is attached.
+    """Return the block indices that indices (unchecked) and Python slices select in a model of `count` blocks.
 
     Raises:
         ActshiftError: a slice is malformed, exceeds the model or selects nothing.
@@ -131,15 +108,13 @@ def layer_indices(layers: Sequence[int | str], count: int) -> list[int]:
 
 
 def _slice_indices(layer: str, count: int) -> Sequence[int]:
-    parts = layer.split(":")
     try:
-        numbers = [int(part) if part.strip() else None for part in parts]
+        numbers = [int(part) if part.strip() else None for part in layer.split(":")]
         selection = slice(*numbers) if len(numbers) > 1 else None
         indices = [int(layer)] if selection is None else range(*selection.indices(count))
     except (ValueError, TypeError):
-        raise ActshiftError(
-            f"Layers {layer!r} is neither a block's index such as -1 nor a Python slice such as 4:8."
-        ) from None
+        problem = "is neither a block's index such as -1 nor a Python slice such as 4:8"
+        raise ActshiftError(f"Layers {layer!r} {problem}.") from None
     bounds = numbers[:2] if selection else []
     if not indices or any(bound is not None and not -count <= bound <= count for bound in bounds):
         raise ActshiftError(f"Layers {layer!r} is out of range: the model has {count} blocks, 0 to {count - 1}.")
@@ -147,18 +122,24 @@ def _slice_indices(layer: str, count: int) -> Sequence[int]:
 
 
 def interventions_of(settings: TrainSettings) -> tuple[Intervention, ...]:
-    """Return the interventions of the settings or of the file that they name, with layers only from the file.
+    """Return the interventions of the settings, without layers, or those of the file that they name.
 
     Raises:
         ActshiftError: an adapter, site or rank is wrong, or the file is missing, malformed or contradicts a setting.
     """
+    from actshift.sites import Positions
     from actshift.tuner import Intervention
 
     if settings.interventions:
         return _interventions_in_file(settings)
-    adapter = _adapter(settings)
-    site = settings.site or ("attention_heads" if _needs_heads(adapter) else "post_block")
-    return (Intervention(adapter, site, positions=_positions(settings)),)
+    adapter, default = _adapter(settings), "post_block"
+    try:
+        adapter.check_shape(2**20)
+    except ActshiftError:  # it shifts heads, whose outputs have two dimensions
+        default = "attention_heads"
+    ends = {"first": settings.first_tokens, "last": settings.last_tokens} if settings.positions == "ends" else {}
+    positions = getattr(Positions, "last_token" if settings.positions == "last" else settings.positions)(**ends)
+    return (Intervention(adapter, settings.site or default, positions=positions),)
 
 
 def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
@@ -168,15 +149,11 @@ def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
     for item in fields(settings):
         replaced = item.metadata["panel"] in (SHIFT, ADAPTER) and item.name not in ("interventions", "init")
         if replaced and getattr(settings, item.name) != item.default:
-            raise ActshiftError(
-                f"The file of interventions defines sites and adapters, and so does {item.name}; give one of them."
-            )
+            raise ActshiftError(f"The file of interventions replaces {item.name}; give one of them.")
     values = read_config_file(str(settings.interventions))
     if set(values) != {"interventions"}:
-        raise ActshiftError(
-            f"{settings.interventions} contains {', '.join(values) or 'nothing'}, not one list called interventions; "
-            "write such a file with actshift locate --budget --out."
-        )
+        problem = f"contains {', '.join(values) or 'nothing'}, not one list called interventions"
+        raise ActshiftError(f"{settings.interventions} {problem}; write it with actshift locate --budget --out.")
     interventions = interventions_from(values["interventions"])
     if settings.init == "default":
         return interventions
@@ -189,7 +166,7 @@ def _interventions_in_file(settings: TrainSettings) -> tuple[Intervention, ...]:
 def _adapter(settings: TrainSettings) -> Adapter:
     from actshift.adapters import ADAPTERS, adapter_from_dict
 
-    name = LOFIT_SELECTS if settings.two_phases else settings.adapter
+    name = "head_scale" if settings.two_phases else settings.adapter  # for LoFiT's first phase
     adapter_class: Any = ADAPTERS.get(name)
     own = [item.name for item in fields(adapter_class)] if adapter_class else []
     for item in fields(settings):
@@ -201,32 +178,6 @@ def _adapter(settings: TrainSettings) -> Adapter:
     if values.get("activation") == "none":
         values["activation"] = None
     return adapter_from_dict({"kind": name, **values})
-
-
-def _with_steps(adapter: Any, steps: int | None) -> Any:
-    """Return the adapter with its schedule set to the run's steps, if it has one."""
-    return replace(adapter, anneal_steps=steps) if hasattr(adapter, "anneal_steps") else adapter
-
-
-def _needs_heads(adapter: Adapter) -> bool:
-    try:
-        adapter.check_shape(ANY_WIDTH)
-    except ActshiftError:
-        return True
-    return False
-
-
-def _positions(settings: TrainSettings) -> Positions:
-    from actshift.sites import Positions
-
-    if settings.positions == "ends":
-        return Positions.ends(first=settings.first_tokens, last=settings.last_tokens)
-    return {
-        "all": Positions.all,
-        "prompt": Positions.prompt,
-        "generated": Positions.generated,
-        "last": Positions.last_token,
-    }[settings.positions]()
 
 
 def _joint_rule(settings: TrainSettings) -> Orthogonality | None:

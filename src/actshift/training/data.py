@@ -17,30 +17,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT = "sft"
-"""The objective that is inferred if several ones fit the rows equally well."""
+"""The objective of rows that fit several ones equally well."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The objective of a run, its rows, and the head that its model needs.
-
-    Attributes:
-        eval_rows: the rows for evaluation; None without evaluation.
-        config: the model's config, if it is loaded.
-    """
+    """The objective of a run, its rows, the head that its model needs, and the model's config if it is loaded."""
 
     objective: Objective
     rows: Dataset
-    eval_rows: Dataset | None
+    eval_rows: Dataset | None  # None without evaluation
     head: Head
     config: Any = None
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Encoded:
-        """Return rows as token ids.
-
-        Raises:
-            ActshiftError: the rows do not fit the objective, the settings or the model's context.
-        """
+        """Return rows as token ids; raises what the objective's `encode` raises."""
         return self.objective.encode(rows, tokenizer, settings, self.head, self.config)
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
@@ -52,8 +43,6 @@ class Inputs:
 
 def read_inputs(settings: TrainSettings) -> Inputs:
     """Read the model's config and the rows that `settings` name, and check them.
-
-    The evaluation rows come from eval_data, from eval_share, or from the validation split of the task.
 
     Raises:
         ActshiftError: the rows cannot be read or used, or eval_share leaves no rows for training or evaluation.
@@ -69,10 +58,7 @@ def read_inputs(settings: TrainSettings) -> Inputs:
 
 
 def known_objective(settings: TrainSettings, config: Any = None) -> Objective | None:
-    """Return the objective that follows from the settings or the model's head; None if the rows must decide.
-
-    A model's `config` of None is loaded if it is needed.
-    """
+    """Return the objective that follows from the settings or the model's head, or None if the rows must decide."""
     if settings.objective:
         return OBJECTIVES[settings.objective]
     if head := own_head(config or _load_config(settings)):
@@ -82,8 +68,6 @@ def known_objective(settings: TrainSettings, config: Any = None) -> Objective | 
 
 def read_rows(settings: TrainSettings, split: str, source: str | None, objective: Objective | None) -> Dataset:
     """Return the rows of a split, from `source` or from the task, in the form that the objective reads.
-
-    A task's rows become messages if the tokenizer has a chat template and the setting `chat` is on.
 
     Raises:
         ActshiftError: the settings contain both data and task, or neither of them, or the rows cannot be read.
@@ -97,7 +81,7 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
     from actshift.tasks import get_task
 
     form = objective.form if objective else "labels"
-    if form == "text" and settings.chat:
+    if form == "text" and settings.chat:  # messages, if the tokenizer has a chat template
         tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
         form = "messages" if tokenizer.chat_template else "text"
     return get_task(settings.task).load(split, settings.data_dir, form=form)
@@ -120,8 +104,6 @@ def objective_of_rows(rows: Dataset) -> Objective:
 
 def head_for(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
     """Return the head that the objective needs for `rows`, with the class names of the task or of the model.
-
-    A model's `config` of None is loaded if it is needed.
 
     Raises:
         ActshiftError: all rows have the same class.
@@ -151,9 +133,7 @@ def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tupl
         return rows, None
     held_out = round(len(rows) * settings.eval_share)
     if not 0 < held_out < len(rows):
-        raise ActshiftError(
-            f"eval_share {settings.eval_share:g} of the {len(rows)} rows of {settings.data or settings.task} leaves no "
-            "rows for training or for evaluation; choose another share."
-        )
+        share = f"eval_share {settings.eval_share:g} of {len(rows)} rows"
+        raise ActshiftError(f"{share} leaves none for training or for evaluation; choose another share.")
     split = rows.train_test_split(held_out, seed=settings.seed)
     return split["train"], split["test"]

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,17 +46,13 @@ def fit(
 ) -> FitResult:
     """Train the parameters of `model` that require gradients, in place, and leave it in evaluation mode.
 
-    The loss counts completions only; plain text counts whole.
-
     Args:
         model: a PeftModel with an adapter, or any model.
-        tokenizer: its tokenizer.
-        train_rows: the training rows.
+        train_rows: rows as `load_rows` returns them.
         settings: the settings of the optimisation; the model, the data and the adapter in them are ignored.
         eval_rows: rows for evaluation; the state with the best score on them is kept, instead of the last one.
         out: the folder for checkpoints, as `out/checkpoints`. They stay until the caller has saved the result.
-        resume: continue from the newest checkpoint in `out`. On a CPU the result is bit-identical to an uninterrupted
-            run.
+        resume: continue from the newest checkpoint in `out`; on a CPU, as if the run had not been interrupted.
         title: the title of the progress bar.
 
     Raises:
@@ -86,12 +82,8 @@ class TrainingRun:
 
     Attributes:
         folder: the folder of its checkpoints.
-        objective: the training objective.
-        examples: the encoded rows.
-        settings: the settings of the optimisation.
         resume: continue from the newest checkpoint in the folder, if there is one.
         keep: write checkpoints for a later resume.
-        title: the title of the progress bar.
     """
 
     folder: RunFolder
@@ -149,21 +141,17 @@ class TrainingRun:
         latest = self.folder.latest(self.steps) if self.resume else None
         clock = Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
         warn_of_unknown_end(model, self.examples.tokenizer)
-        with (
-            ProgressBar(self.title) as progress,
-            quiet_libraries(),
-            restore_model_after(model),
-            self.folder.explain_full_disk(trainable),
-        ):
+        progress = ProgressBar(self.title)
+        with progress.bar, ExitStack() as stack:
+            for context in (quiet_libraries(), restore_model_after(model), self.folder.explain_full_disk(trainable)):
+                stack.enter_context(context)
             callbacks = [StopAtNan(), EnforceEachEpoch(), clock, progress]
             trainer = self.objective.build_trainer(model, self.examples, self.settings, self.arguments(), callbacks)
-            cache: AbstractContextManager[Any] = nullcontext()
             if self.settings.cache_prefix != "off":
                 from actshift.training.prefix_cache import cached_prefix
 
-                cache = cached_prefix(model, self.settings, self.folder.checkpoints)
-            with cache:
-                trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+                stack.enter_context(cached_prefix(model, self.settings, self.folder.checkpoints))
+            trainer.train(resume_from_checkpoint=str(latest) if latest else None)
         finalize_adapters(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or self.steps
         return FitResult(
@@ -252,8 +240,8 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
 def warn_of_unknown_end(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Warn if the output embedding of the end-of-text token is frozen and equal, up to noise, to other embeddings.
 
-    Tokens that do not occur in a pretraining corpus end up with the same embedding, so their probabilities are equal
-    for any hidden state. Such an end-of-text token is never the most likely one.
+    Tokens that are absent from the pretraining corpus have the same embedding. The probabilities of all of them are
+    equal for any hidden state, so such an end-of-text token is never the most likely one.
     """
     head = model.get_output_embeddings()
     if head is None or head.weight.requires_grad:
@@ -261,8 +249,7 @@ def warn_of_unknown_end(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     weights = head.weight.detach()
     end = weights[tokenizer.eos_token_id].float()
     limit = SAME_EMBEDDING * end.norm()
-    same = sum(int(((part.float() - end).norm(dim=1) < limit).sum()) for part in weights.split(8192)) - 1
-    if same:
+    if same := sum(int(((part.float() - end).norm(dim=1) < limit).sum()) for part in weights.split(8192)) - 1:
         warnings.warn(
             f"The model cannot distinguish its end-of-text token {tokenizer.eos_token!r} from {same} others that it "
             "never saw either, and will not learn to stop; save its tokenizer with an eos_token that it knows.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from actshift.errors import ActshiftError
@@ -16,7 +16,7 @@ from actshift.model_head import Head
 from actshift.training.build import adapt
 from actshift.training.configs import AdapterSpec
 from actshift.training.fit import TrainingRun
-from actshift.training.result import HeadSelection, SelectedHeads
+from actshift.training.result import HeadSelection
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import TrainSettings
 
@@ -25,9 +25,7 @@ SEED_OFFSET = 1_000_003
 
 
 def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
-    """Return the steps of LoFiT's two phases, each of which has its own schedule.
-
-    Their sum is `steps`, which keeps comparisons with other methods fair.
+    """Return the steps of LoFiT's two phases, out of `steps` in total, so that comparisons with other methods are fair.
 
     Raises:
         ActshiftError: there are fewer than two steps.
@@ -36,9 +34,7 @@ def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
     (30, 70)
     """
     if steps < 2:
-        raise ActshiftError(
-            f"LoFiT trains in two phases, and {steps} step is too few; give more rows, epochs or steps."
-        )
+        raise ActshiftError(f"LoFiT trains in two phases, and {steps} step is too few; give more rows or epochs.")
     first = min(max(1, round(steps * settings.lofit_steps)), steps - 1)
     return first, steps - first
 
@@ -49,22 +45,17 @@ def heads_to_keep(heads: int, settings: TrainSettings) -> int:
     Raises:
         ActshiftError: there are fewer heads than the settings request.
     """
-    if settings.lofit_heads is None:
+    if (requested := settings.lofit_heads) is None:
         return max(1, round(heads * settings.lofit_share))
-    if settings.lofit_heads > heads:
-        raise ActshiftError(
-            f"lofit_heads is {settings.lofit_heads}, but the steered blocks have only {heads} heads; lower it."
-        )
-    return settings.lofit_heads
+    if requested > heads:
+        raise ActshiftError(f"lofit_heads is {requested}, but the steered blocks have only {heads}; lower it.")
+    return requested
 
 
 def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) -> tuple[Any, HeadSelection]:
-    """Train the first phase and select heads. It starts the whole run, and leaves `model` without an adapter.
+    """Start the run, train the first phase, and return the base model without an adapter and the selected heads.
 
     On resume it continues from the phase's newest checkpoint; the record of a finished phase is only read.
-
-    Returns:
-        The base model and the selected heads.
 
     Raises:
         ActshiftError: there are too few steps or heads, or `TrainingRun` raises.
@@ -73,9 +64,12 @@ def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) ->
     if run.resume and record.is_file():
         run.folder.start(run.settings, run.examples.digest, resume=True)
         return model, HeadSelection.from_dict(read_json(record))
+    from actshift.adapters.lofit import head_scores, top_heads
+
     first, _ = phases(run.steps, run.settings)
     scaled = adapt(model, spec, head=head)
-    heads_to_keep(sum(len(shift.scale) for shift in head_scales(scaled).values()), run.settings)
+    shifts = head_scales(scaled)
+    keep = heads_to_keep(sum(len(shift.scale) for shift in shifts.values()), run.settings)
     run.start(scaled)
     folder = RunFolder(run.folder.checkpoints / "heads")
     phase = replace(
@@ -88,8 +82,9 @@ def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) ->
     )
     phase.start(scaled)
     fit = phase.train(scaled)
-    selection = HeadSelection(_select(scaled, run.settings), fit)
-    write_whole(record, json.dumps(selection.to_dict()))
+    heads = top_heads({layer: head_scores(shift.scale) for layer, shift in shifts.items()}, keep)
+    selection = HeadSelection(heads, fit)
+    write_whole(record, json.dumps(asdict(selection)))
     shutil.rmtree(folder.path)
     return scaled.unload(), selection
 
@@ -98,13 +93,5 @@ def head_scales(model: Any) -> dict[int, Any]:
     """Return the shift of each block of a model in the first phase, with `scale` of shape `[heads, d_head]`."""
     from actshift.tuner import steering_layers
 
-    return {
-        layer.layer_index: shift for layer in steering_layers(model).values() for shift in layer.lora_steer.values()
-    }
-
-
-def _select(model: Any, settings: TrainSettings) -> SelectedHeads:
-    from actshift.adapters.lofit import head_scores, top_heads
-
-    scores = {layer: head_scores(shift.scale) for layer, shift in head_scales(model).items()}
-    return top_heads(scores, heads_to_keep(sum(map(len, scores.values())), settings))
+    layers = steering_layers(model).values()
+    return {layer.layer_index: shift for layer in layers for shift in layer.lora_steer.values()}

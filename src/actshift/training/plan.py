@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,13 @@ class Memory:
     activations: int
 
     @classmethod
-    def estimate(
-        cls, settings: TrainSettings, frozen: int, trainable: int, blocks: int, width: int, seq: int
-    ) -> Memory:
+    def estimate(cls, settings: TrainSettings, frozen: int, trained: int, blocks: int, width: int, seq: int) -> Memory:
         """Return the estimate for a model of `blocks` blocks of `width`, and rows of `seq` tokens."""
         from actshift.training.trainer import uses_bf16
 
-        size = 2 if uses_bf16(settings) else 4
-        per_token = ACTIVATIONS_PER_BLOCK * (1 if settings.gradient_checkpointing else blocks)
-        checkpoints = blocks if settings.gradient_checkpointing else 0
-        return cls(
-            weights=frozen * size,
-            training=trainable * 16,
-            activations=settings.batch_size * seq * width * (per_token + checkpoints) * size,
-        )
+        size, recomputes = 2 if uses_bf16(settings) else 4, settings.gradient_checkpointing
+        per_token = ACTIVATIONS_PER_BLOCK + blocks if recomputes else ACTIVATIONS_PER_BLOCK * blocks
+        return cls(frozen * size, trained * 16, settings.batch_size * seq * width * per_token * size)
 
     @property
     def total(self) -> int:
@@ -103,7 +97,7 @@ class Plan:
 
 
 def plan(settings: TrainSettings) -> Plan:
-    """Return what `train(settings)` would do. Nothing is trained or written, and no weights are loaded.
+    """Return what `train(settings)` would do, without training, writing or loading weights.
 
     Raises:
         ActshiftError: any error that `train` would raise before its first step.
@@ -143,10 +137,7 @@ def plan(settings: TrainSettings) -> Plan:
 
 
 def counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
-    """Return the number of trained and of all parameters at the end of a run.
-
-    LoFiT ends with one vector for each head that it keeps; the number does not depend on which heads these are.
-    """
+    """Return the number of trained and of all parameters at the end of a run, for LoFiT with a vector per kept head."""
     trainable, parameters = parameter_counts(adapted)
     if not settings.two_phases:
         return trainable, parameters
@@ -157,18 +148,19 @@ def counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
 
 def _adapted_modules(adapted: Any) -> list[AdaptedModule]:
     """Return the modules that have an adapter or LoRA; none if every weight is trained."""
-    sizes: dict[str, int] = {}
+    from actshift.tuner import SteeringLayer
+
+    sizes = Counter[str]()
     for name, parameter in adapted.named_parameters():
         module, prefix, _ = name.partition(".lora_")  # the tensors of both start with it
         if prefix and parameter.requires_grad:
-            sizes[module] = sizes.get(module, 0) + parameter.numel()
-    return [_adapted_module(adapted.get_submodule(name), name, size) for name, size in sizes.items()]
-
-
-def _adapted_module(module: Any, name: str, size: int) -> AdaptedModule:
-    from actshift.tuner import SteeringLayer
-
-    name = name.removeprefix("base_model.model.")
-    if isinstance(module, SteeringLayer):
-        return AdaptedModule(module.layer_index, module.site, name.rpartition(".")[0], module.width, size)
-    return AdaptedModule(None, "weight", name, module.in_features, size)
+            sizes[module] += parameter.numel()
+    places: list[AdaptedModule] = []
+    for path, size in sizes.items():
+        module, name = adapted.get_submodule(path), path.removeprefix("base_model.model.")
+        if isinstance(module, SteeringLayer):
+            name = name.rpartition(".")[0]
+            places.append(AdaptedModule(module.layer_index, module.site, name, module.width, size))
+        else:
+            places.append(AdaptedModule(None, "weight", name, module.in_features, size))
+    return places

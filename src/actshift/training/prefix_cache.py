@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,24 +23,18 @@ from actshift.data.collate import padded
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import text_config, unwrap
-from actshift.training.prefix_store import GIB, TensorStore, raw_bytes
 from actshift.training.settings import TrainSettings
-from actshift.training.trainer import LengthGroupedSampler, lengths_of, restore_model_after, uses_bf16
+from actshift.training.trainer import LengthGroupedSampler, lengths_of, restore_forward, restore_model_after, uses_bf16
 from actshift.tuner.layer import CHILD
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-CHECKED_ROWS = 2
-"""Number of rows in the batch of `check_prefix`."""
+GIB = 2**30
 NOT_REPRODUCIBLE = (
-    "The blocks below the first steered one are not deterministic (because of dropout, or of kernels with an undefined "
-    "order of summation), so cache_prefix cannot be used; leave it off, or set dropout to 0."
+    "The blocks below the first steered one are not deterministic, because of dropout or of their kernels; leave "
+    "cache_prefix off, or set dropout to 0."
 )
 
 
-@dataclass(frozen=True)
-class Prefix:
+class Prefix(NamedTuple):
     """The first `blocks` of a model, and their `owner`, whose forward runs all blocks one after another."""
 
     owner: nn.Module
@@ -47,9 +42,7 @@ class Prefix:
 
 
 def find_prefix(model: nn.Module) -> Prefix:
-    """Return the blocks whose forward passes involve no trained parameter.
-
-    They include a block that is steered only at its output, since a hook on the block adds the shift.
+    """Return the blocks whose forward passes involve no trained parameter, up to one that is steered at its output.
 
     Raises:
         ActshiftError: training starts in the first block, or the model has an encoder and a decoder.
@@ -63,10 +56,7 @@ def find_prefix(model: nn.Module) -> Prefix:
     named_blocks = find_blocks(model)
     lists = {name.rpartition(".")[0] for name, _ in named_blocks}
     if len(lists) > 1:
-        raise ActshiftError(
-            f"{type(unwrap(model)).__name__} has an encoder and a decoder, but cache_prefix supports one list of "
-            "blocks; leave it off."
-        )
+        raise ActshiftError(f"{type(unwrap(model)).__name__} has an encoder and a decoder; leave cache_prefix off.")
     blocks: list[nn.Module] = []
     for _, block in named_blocks:
         trained = [name for name, parameter in block.named_parameters() if parameter.requires_grad]
@@ -75,46 +65,37 @@ def find_prefix(model: nn.Module) -> Prefix:
         if trained:
             break
     if not blocks:
-        raise ActshiftError(
-            "Training starts inside the first block, so cache_prefix has nothing to cache; steer only upper blocks, "
-            "for example with --layers 4:, or leave it off."
-        )
+        problem = "Training starts inside the first block, so cache_prefix has nothing to cache"
+        raise ActshiftError(f"{problem}; steer only upper blocks, for example with --layers 4:, or leave it off.")
     return Prefix(unwrap(model).get_submodule(lists.pop().rpartition(".")[0]), tuple(blocks))
 
 
-class CachedPrefix(AbstractContextManager[Any]):
+class CachedPrefix(ExitStack):
     """Replace the forward of a prefix's blocks by stored results for known batches, inside a `with` block.
 
-    A batch is identified by all tensors in the call of the blocks' owner. The stored values were computed from the same
-    numbers in the same shape, so the losses are bit-identical to a run without the cache, if the kernels are
-    deterministic. The first batch that repeats is computed again to check this.
+    A batch is identified by all tensors in the call of the blocks' owner. With deterministic kernels, the losses are
+    bit-identical to a run without the cache. The first batch that repeats is computed again to check this.
 
     Raises:
         ActshiftError: this check fails, or a block returns tensors besides its hidden states.
     """
 
     def __init__(self, prefix: Prefix, store: TensorStore) -> None:
-        self.prefix, self.store = prefix, store
-        self.key = b""
+        super().__init__()
+        self.prefix, self.store, self.key = prefix, store, b""
         self.cached: Tensor | None = None
-        self.compared = False
-        self.needs_gradient = False
-        """True if the output of the blocks depends on a trained parameter."""
+        self.compared = self.needs_gradient = False
+        """`needs_gradient` is True if the output of the blocks depends on a trained parameter."""
         self.templates: dict[int, Any] = {}
         """The output of each block, with None for the hidden states."""
 
     def __enter__(self) -> CachedPrefix:
-        with ExitStack() as undo:
-            undo.callback(self.store.close)
-            undo.callback(self.prefix.owner.register_forward_pre_hook(self._look_up, with_kwargs=True).remove)
-            for index, block in enumerate(self.prefix.blocks):
-                undo.callback(_restore_forward, block, block.__dict__.get("forward"))
-                block.forward = partial(self._forward, index, block.forward)
-            self._undo = undo.pop_all()
+        self.callback(self.store.close)
+        self.callback(self.prefix.owner.register_forward_pre_hook(self._look_up, with_kwargs=True).remove)
+        for index, block in enumerate(self.prefix.blocks):
+            self.callback(restore_forward, block, block.__dict__.get("forward"))
+            block.forward = partial(self._forward, index, block.forward)
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self._undo.close()
 
     def _look_up(self, owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.key = batch_key((args, kwargs))
@@ -125,9 +106,13 @@ class CachedPrefix(AbstractContextManager[Any]):
         if self.cached is not None and self.compared:
             return with_hidden(self.templates[index], self.cached)
         output = forward(*args, **kwargs)
-        self.templates[index] = _template(self.prefix.blocks[index], output)
+        hidden, template = hidden_of(output), with_hidden(output, None)
+        if not isinstance(hidden, Tensor) or any(isinstance(leaf, Tensor) for leaf in tree_leaves(template)):
+            block = type(self.prefix.blocks[index]).__name__
+            raise ActshiftError(f"{block} returns more than its hidden states; leave cache_prefix off.")
+        self.templates[index] = template
         if index == len(self.prefix.blocks) - 1:
-            self._store_or_compare(hidden_of(output))
+            self._store_or_compare(hidden)
         return output
 
     def _store_or_compare(self, hidden: Tensor) -> None:
@@ -138,22 +123,6 @@ class CachedPrefix(AbstractContextManager[Any]):
             raise ActshiftError(NOT_REPRODUCIBLE)
         else:
             self.compared = True
-
-
-def _template(block: nn.Module, output: Any) -> Any:
-    template = with_hidden(output, None)
-    if not isinstance(hidden_of(output), Tensor) or any(isinstance(leaf, Tensor) for leaf in tree_leaves(template)):
-        raise ActshiftError(
-            f"{type(block).__name__} returns more than its hidden states, which cache_prefix does not support; leave "
-            "it off."
-        )
-    return template
-
-
-def _restore_forward(block: nn.Module, forward: Any) -> None:
-    block.__dict__.pop("forward", None)
-    if forward is not None:
-        block.forward = forward
 
 
 def batch_key(call: Any) -> bytes:
@@ -171,70 +140,45 @@ def batch_key(call: Any) -> bytes:
 
 
 def check_useful(settings: TrainSettings, rows: int, steps: int) -> None:
-    """Check that a run of `steps` steps over `rows` rows repeats batches.
-
-    Raises:
-        ActshiftError: it does not.
-    """
+    """Raise ActshiftError unless a run of `steps` steps over `rows` rows repeats batches."""
     if settings.two_phases:
         raise ActshiftError("cache_prefix does not support LoFiT, whose two phases steer other heads; leave it off.")
     if not settings.group_by_length:
-        raise ActshiftError(
-            "cache_prefix stores whole batches, and random batches do not repeat; add group_by_length, which uses the "
-            "same batches in every epoch."
-        )
+        raise ActshiftError("cache_prefix stores whole batches, and random batches do not repeat; add group_by_length.")
     if steps <= replace(settings, epochs=1.0, max_steps=None).total_steps(rows):
-        raise ActshiftError(
-            f"A run of {steps} steps uses none of its {rows} rows twice, so cache_prefix would store results that are "
-            "never read; train for more epochs, or leave it off."
-        )
+        problem = f"A run of {steps} steps uses none of its {rows} rows twice, so cache_prefix would have no effect"
+        raise ActshiftError(f"{problem}; train for more epochs, or leave it off.")
 
 
 def check_prefix(
-    model: Any,
-    settings: TrainSettings,
-    inputs: Sequence[Mapping[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
-    steps: int,
+    model: Any, settings: TrainSettings, inputs: Sequence[Mapping[str, Any]], tokenizer: Any, steps: int
 ) -> None:
     """Check that a run can use the cache: batches repeat, and the model's output with the cache is bit-identical.
 
-    The first ones of the `inputs`, the training rows, are run through the model.
+    The first two of the `inputs`, the training rows, are run through the model in training mode.
 
     Raises:
         ActshiftError: a check fails.
     """
     check_useful(settings, len(inputs), steps)
-    prefix = find_prefix(model)
-    device = next(model.parameters()).device
-    batch = {name: tensor.to(device) for name, tensor in padded(inputs[:CHECKED_ROWS], tokenizer).items()}
-    _check_exact(model, prefix, batch)
-
-
-def _check_exact(model: Any, prefix: Prefix, batch: Mapping[str, Tensor]) -> None:
-    """Compare the outputs for a batch with and without the cache, in training mode."""
-    training, inner = model.training, cast(Any, unwrap(model))
-    model.train()
-    try:
-        with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, TensorStore(math.inf)) as cache:
-            inner.config.use_cache = False  # as trainers do
-            computed = _outputs(model, batch, seed=0)
-            if cache.needs_gradient:
-                raise ActshiftError(
-                    "A parameter below the first steered block is trained too, such as the embeddings, so cache_prefix "
-                    "cannot be used; leave it off."
-                )
-            _outputs(model, batch, seed=1)
-            if not cache.compared:
-                raise ActshiftError(NOT_REPRODUCIBLE)
-            cached = _outputs(model, batch, seed=0)
-    finally:
-        model.train(training)
+    prefix, device = find_prefix(model), next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in padded(inputs[:2], tokenizer).items()}
+    inner = cast(Any, unwrap(model))
+    with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, TensorStore(math.inf)) as cache:
+        cache.callback(model.train, model.training)
+        model.train()
+        inner.config.use_cache = False  # as trainers do
+        computed = _outputs(model, batch, seed=0)
+        if cache.needs_gradient:
+            problem = "A parameter below the first steered block is trained too, such as the embeddings"
+            raise ActshiftError(f"{problem}; leave cache_prefix off.")
+        _outputs(model, batch, seed=1)
+        if not cache.compared:
+            raise ActshiftError(NOT_REPRODUCIBLE)
+        cached = _outputs(model, batch, seed=0)
     if not all(torch.equal(*pair) for pair in zip(computed, cached, strict=True)):
-        raise ActshiftError(
-            f"The output of {type(inner).__name__} changes when its first blocks are skipped, because they produce "
-            "more than hidden states (such as the loss of their routers); leave cache_prefix off."
-        )
+        problem = f"The output of {type(inner).__name__} changes when its first blocks are skipped"
+        raise ActshiftError(f"{problem}, as with the loss of their routers; leave cache_prefix off.")
 
 
 def _outputs(model: Any, batch: Mapping[str, Tensor], seed: int) -> list[Tensor]:
@@ -252,9 +196,7 @@ def cached_prefix(model: Any, settings: TrainSettings, folder: Path) -> CachedPr
 def cache_bytes(
     adapted: Any, settings: TrainSettings, examples: Sequence[Mapping[str, Any]], steps: int, width: int
 ) -> int:
-    """Return the size of the cache for the training rows in bytes, 0 without a cache.
-
-    It is Σ rows · longest · width over the batches, × 2 (bf16) or 4 (fp32), but not more than the limit.
+    """Return the size of the cache for the training rows in bytes: Σ rows · longest · width over the batches, × 2 or 4.
 
     Raises:
         ActshiftError: the run cannot use a cache.
@@ -268,3 +210,61 @@ def cache_bytes(
     batches = [batch for batch in (*sampler.batches, sampler.rest) if batch]
     tokens = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
     return min(tokens * width * (2 if uses_bf16(settings) else 4), int(settings.cache_limit * GIB))
+
+
+class TensorStore:
+    """Copies of tensors by key, with at most `limit` bytes in total. A tensor that exceeds the limit is not stored.
+
+    They are kept in memory, or in an unnamed file in `folder` that ends with the process. It is not memory-mapped: on a
+    full disk a write raises OSError, while a mapped page would kill the process.
+
+    >>> store = TensorStore(limit=8)
+    >>> store.keep(b"a", torch.ones(2)); store.keep(b"b", torch.ones(2))
+    >>> store.get(b"a"), store.get(b"b")
+    (tensor([1., 1.]), None)
+    """
+
+    def __init__(self, limit: float, folder: Path | None = None) -> None:
+        self.limit, self.used = limit, 0
+        self.file: Any = TemporaryFile(dir=folder) if folder else None  # noqa: SIM115  closed by `close`
+        self.entries: dict[bytes, Any] = {}
+        """Tensors, or their offset, shape and dtype in the file."""
+
+    def keep(self, key: bytes, tensor: Tensor) -> None:
+        """Store a copy on the CPU, if the key is new and there is room."""
+        size = tensor.numel() * tensor.element_size()
+        if key in self.entries or self.used + size > self.limit:
+            return
+        if self.file is None:
+            self.entries[key] = tensor.detach().to("cpu", copy=True)
+        else:
+            self.entries[key] = self.file.seek(0, 2), tensor.shape, tensor.dtype
+            self.file.write(raw_bytes(tensor.detach()))
+        self.used += size
+
+    def get(self, key: bytes) -> Tensor | None:
+        """Return a copy of the tensor with this key, on the CPU, or None."""
+        if key not in self.entries:
+            return None
+        if self.file is None:
+            return self.entries[key].clone()  # the caller may change it in place
+        offset, shape, dtype = self.entries[key]
+        tensor = torch.empty(shape, dtype=dtype)
+        self.file.seek(offset)
+        self.file.readinto(raw_bytes(tensor))
+        return tensor
+
+    def close(self) -> None:
+        """Free the memory or the disk space."""
+        self.entries.clear()
+        if self.file is not None:
+            self.file.close()
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor, without a copy if it is contiguous and on the CPU.
+
+    >>> bytes(raw_bytes(torch.tensor([True, False])))
+    b'\\x01\\x00'
+    """
+    return memoryview(cast(Any, tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,6 @@ from actshift.training.settings import TrainSettings, require_setting
 
 SelectedHeads = dict[int, tuple[int, ...]]
 """The selected attention heads of each block that has any."""
-OLD_NAMES = {"preferred right": "preference_accuracy"}
-"""Names of metrics in files of older versions."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +20,11 @@ class FitResult:
     """The losses, sizes and duration of one training.
 
     Attributes:
-        steps: the number of optimiser steps.
         train_loss: the mean over the last logged steps, in nats per token.
         eval_loss: the best evaluation loss, in nats per token; None without evaluation.
         best_step: the step whose state was kept.
-        rows: the number of training rows.
         left_out: the number of rows that exceeded max_length.
-        trainable: the number of trained parameters.
-        parameters: the number of all parameters.
-        seconds: the duration.
+        trainable: the number of trained parameters, out of all `parameters`.
         figures: the metrics of the objective, such as `reward` (last steps), `reward_start` (first steps) and
             `eval_reward` (evaluation rows, at the step that was kept).
     """
@@ -64,10 +59,8 @@ class FitResult:
 
 
 def _current_name(name: str) -> str:
-    for ending, form in ((" at the start", "{}_start"), (", held-out rows", "eval_{}")):
-        if name.endswith(ending):
-            return form.format(_current_name(name.removesuffix(ending)))
-    return OLD_NAMES.get(name, name)
+    name = name.replace("preferred right", "preference_accuracy").replace(" at the start", "_start")
+    return re.sub("(.*), held-out rows", r"eval_\1", name)
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,9 @@ class HeadSelection:
     heads: SelectedHeads
     fit: FitResult
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return both as JSON data."""
-        return {"heads": {str(layer): list(heads) for layer, heads in self.heads.items()}, "fit": asdict(self.fit)}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HeadSelection:
-        """Return the selection that `to_dict` described."""
+        """Return the selection from its fields as JSON data."""
         heads = {int(layer): tuple(selected) for layer, selected in values["heads"].items()}
         return cls(heads, FitResult.from_dict(values["fit"]))
 
@@ -113,13 +102,9 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of metrics.json: the fields of `fit`, then share, head, settings and selection."""
-        values = {
-            **asdict(self.fit),
-            "share": self.fit.share,
-            "head": asdict(self.head),
-            "settings": asdict(self.settings),
-        }
-        return values if self.selection is None else {**values, "selection": self.selection.to_dict()}
+        parts = {"head": asdict(self.head), "settings": asdict(self.settings)}
+        selection = {"selection": asdict(self.selection)} if self.selection else {}
+        return asdict(self.fit) | {"share": self.fit.share} | parts | selection
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainResult:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, SupportsFloat, cast
+from typing import Any
 
 from actshift.errors import ActshiftError, did_you_mean, first_line
 from actshift.tasks import Scorer, get_scorer, get_task
@@ -18,6 +18,8 @@ from actshift.training.settings import TrainSettings
 
 ANSWER_MARK = "####"
 """The text before the answer in GSM8K and in data of the same format."""
+REWARDS: dict[str, Callable[[Scorer], Reward]] = {}
+"""Every built-in reward by its name, as a function of the scorer; filled by `register_reward`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Reward:
     """
 
     name: str
-    function: Callable[..., Sequence[SupportsFloat | None]]
+    function: Callable[..., Any]
 
     @property
     def __name__(self) -> str:
@@ -51,9 +53,7 @@ class Reward:
         try:
             values = self.function(completions=completions, **columns)
         except Exception as error:  # user code may raise anything
-            raise ActshiftError(
-                f"The reward {self.name} raised {type(error).__name__} ({first_line(error).rstrip('.')}){step}."
-            ) from error
+            raise ActshiftError(f"The reward {self.name} raised {_summary(error)}{step}.") from error
         if problem := _problem(values, len(completions)):
             raise ActshiftError(f"The reward {self.name} {problem}{step}.")
         return [None if value is None else float(value) for value in values]
@@ -71,16 +71,14 @@ def _problem(values: Any, expected: int) -> str | None:
 
 
 def _is_reward(value: Any) -> bool:
-    if value is None:
-        return True
     try:
-        return not isinstance(value, str) and math.isfinite(float(value))
+        return value is None or (not isinstance(value, str) and math.isfinite(float(value)))
     except (TypeError, ValueError):
         return False
 
 
-REWARDS: dict[str, Callable[[Scorer], Reward]] = {}
-"""Every built-in reward by its name, as a function of the scorer; filled by `register_reward`."""
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__} ({first_line(error).rstrip('.')})"
 
 
 def register_reward(factory: Callable[[Scorer], Reward]) -> Callable[[Scorer], Reward]:
@@ -91,7 +89,7 @@ def register_reward(factory: Callable[[Scorer], Reward]) -> Callable[[Scorer], R
 
 @register_reward
 def right_answer(scorer: Scorer) -> Reward:
-    """Return a reward of 1 for completions that `scorer` accepts, with the row's `answer` and `choices`.
+    """Return a reward of 1 for completions that `scorer` accepts, given the row's `answer` and `choices`.
 
     >>> from actshift.tasks import get_scorer
     >>> right_answer(get_scorer("number"))(completions=["So 42.", "41"], answer=["42", "42"])
@@ -104,8 +102,8 @@ def right_answer(scorer: Scorer) -> Reward:
 def right_form(scorer: Scorer) -> Reward:
     """Return a reward of 1 for completions that state an answer, correct or not, in the format of the row's reference.
 
-    If the row's `reference` has its answer behind `####`, the completion must end with such a mark and one line in
-    which `scorer` finds an answer. Otherwise `scorer` must find an answer anywhere in the completion.
+    If the `reference` has its answer behind `####`, the completion must end with such a mark and one line in which
+    `scorer` finds an answer. Otherwise `scorer` must find an answer anywhere in the completion.
 
     Raises:
         ActshiftError: the scorer is exact, which accepts any text as an answer.
@@ -118,9 +116,7 @@ def right_form(scorer: Scorer) -> Reward:
     [1.0, 0.0]
     """
     if scorer.name == "exact":
-        raise ActshiftError(
-            "right_form needs a scorer that extracts answers, such as number; exact accepts any text as an answer."
-        )
+        raise ActshiftError("right_form needs a scorer that extracts answers, such as number; exact accepts any text.")
 
     def has_form(completion: str, row: Mapping[str, Any]) -> bool:
         if ANSWER_MARK not in str(row.get("reference", "")):
@@ -144,8 +140,7 @@ def custom_reward(name: str) -> Reward:
     """Return the user's function `module:function` as a reward; the module may be in the working directory.
 
     Raises:
-        ActshiftError: the module cannot be imported, it has no such function, or the function does not take
-            completions, prompts and the rows' columns.
+        ActshiftError: the module cannot be imported, or has no such function with `**columns`.
 
     >>> custom_reward("builtins:len")
     Traceback (most recent call last):
@@ -157,17 +152,13 @@ def custom_reward(name: str) -> Reward:
     function: Any = getattr(module, function_name, None)
     if not callable(function):
         functions = [attribute for attribute, value in vars(module).items() if inspect.isfunction(value)]
-        problem = "is not a function" if function is not None else "does not exist"
-        hint = "" if function is not None else did_you_mean(function_name, functions)
-        raise ActshiftError(
-            f"The reward {name}: {function_name or 'a function without a name'} {problem}{hint} in {module_name}."
-        )
+        problem = f"does not exist{did_you_mean(function_name, functions)}" if function is None else "is not a function"
+        function_name = function_name or "a function without a name"
+        raise ActshiftError(f"The reward {name}: {function_name} {problem} in {module_name}.")
     if not _takes_columns(function):
-        raise ActshiftError(
-            f"The reward {name} cannot be called as TRL calls it; define it as {function_name}(completions, "
-            "**columns), where columns contains prompts and the columns of the rows, as lists."
-        )
-    return Reward(name, cast("Callable[..., Any]", function))
+        signature = f"{function_name}(completions, **columns)"
+        raise ActshiftError(f"The reward {name} cannot be called as TRL calls it; define it as {signature}.")
+    return Reward(name, function)
 
 
 def _import_user_module(name: str) -> ModuleType:
@@ -175,17 +166,11 @@ def _import_user_module(name: str) -> ModuleType:
         sys.path.insert(0, os.getcwd())
     try:
         return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
-            raise ActshiftError(
-                f"There is no module {error.name!r} for the reward, neither in {os.getcwd()} nor installed."
-            ) from None
-        raise ActshiftError(f"The module {name!r} of the reward cannot be imported: {first_line(error)}.") from error
     except Exception as error:  # user code may raise anything
-        raise ActshiftError(
-            f"The module {name!r} of the reward cannot be imported: {type(error).__name__} "
-            f"({first_line(error).rstrip('.')})."
-        ) from error
+        problem = f"The module {name!r} of the reward cannot be imported: {_summary(error)}."
+        if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+            problem = f"There is no module {error.name!r} for the reward, neither in {os.getcwd()} nor installed."
+        raise ActshiftError(problem) from error
 
 
 def _takes_columns(function: Callable[..., Any]) -> bool:
@@ -200,7 +185,7 @@ def get_rewards(names: Sequence[str], scorer: Scorer) -> list[Reward]:
     """Return rewards by name: those in `REWARDS`, judged by `scorer`, and functions as module:function.
 
     Raises:
-        ActshiftError: a name is unknown, with the nearest one, or `custom_reward` raises.
+        ActshiftError: a name is unknown, or `custom_reward` raises.
 
     >>> from actshift.tasks import get_scorer
     >>> [reward.name for reward in get_rewards(["right_answer", "right_form"], get_scorer("number"))]
@@ -208,10 +193,8 @@ def get_rewards(names: Sequence[str], scorer: Scorer) -> list[Reward]:
     """
     for name in names:
         if ":" not in name and name not in REWARDS:
-            raise ActshiftError(
-                f"There is no reward {name!r}{did_you_mean(name, REWARDS)}; give {' or '.join(REWARDS)}, or a Python "
-                "function of your own as module:function."
-            )
+            allowed = f"{' or '.join(REWARDS)}, or a Python function of your own as module:function"
+            raise ActshiftError(f"There is no reward {name!r}{did_you_mean(name, REWARDS)}; give {allowed}.")
     return [custom_reward(name) if ":" in name else REWARDS[name](scorer) for name in names]
 
 
@@ -238,20 +221,14 @@ def run_rewards(settings: TrainSettings) -> list[Reward]:
 
 
 def try_rewards(rewards: Sequence[Reward], examples: Sequence[Mapping[str, Any]]) -> None:
-    """Call each reward on a few rows with TRL's arguments, to find errors before training starts.
-
-    The completions are the rows' own references, or empty.
+    """Call each reward on a few rows, with their references as completions, to find errors before training starts.
 
     Raises:
         ActshiftError: a reward fails.
     """
     names = dict.fromkeys(name for example in examples for name in example if name != "prompt")
+    columns: dict[str, Any] = {name: [example.get(name) for example in examples] for name in names}
+    columns |= {"prompts": [example["prompt"] for example in examples], "completion_ids": [[] for _ in examples]}
+    completions = [example.get("reference", "") for example in examples]
     for reward in rewards:
-        reward(
-            prompts=[example["prompt"] for example in examples],
-            completions=[example.get("reference", "") for example in examples],
-            completion_ids=[[] for _ in examples],
-            log_extra=lambda *_: None,
-            log_metric=lambda *_: None,
-            **{name: [example.get(name) for example in examples] for name in names},
-        )
+        reward(completions=completions, log_extra=lambda *_: None, log_metric=lambda *_: None, **columns)

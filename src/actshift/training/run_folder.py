@@ -46,18 +46,12 @@ class RunFolder:
         return not self.finished and self._record.is_file()
 
     @property
-    def _existing(self) -> Path:
-        return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-
-    @property
-    def _is_empty(self) -> bool:
-        """True for an empty folder, or if it has only the files of a run that was killed while it started."""
-        drafts = self.checkpoints.glob(f".{self._record.name}.*")
-        return {self.checkpoints, *drafts} >= set(self.path.rglob("*"))
-
-    @property
     def _record(self) -> Path:
         return self.checkpoints / "run.json"
+
+    @property
+    def _existing(self) -> Path:
+        return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
 
     def check(self, settings: TrainSettings, resume: bool) -> None:
         """Check that a run with `settings` can start here, or with `resume` continue. Nothing is written.
@@ -68,10 +62,15 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
         if resume:
-            self._check_same(settings, self.settings())
+            stored = self.settings()
+            for name, value in json.loads(json.dumps(asdict(settings))).items():
+                if value != stored.get(name):
+                    problem = f"The run in {self.path} started with {name} {stored.get(name)!r}, not {value!r}"
+                    raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
         elif self.unfinished:
             raise ActshiftError(f"{self.path} contains an unfinished run; continue it with --resume, or remove it.")
-        elif self.path.is_dir() and not self._is_empty:
+        # A run that was killed while it started leaves its folder of checkpoints and a draft of its record.
+        elif set(self.path.rglob("*")) - {self.checkpoints, *self.checkpoints.glob(f".{self._record.name}.*")}:
             raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
         if not os.access(self._existing, os.W_OK):
             raise ActshiftError(f"There is no permission to write to {self._existing}.")
@@ -101,36 +100,25 @@ class RunFolder:
     def latest(self, steps: int) -> Path | None:
         """Return the newest complete checkpoint before step `steps`, and remove incomplete and later ones.
 
-        The checkpoint of the last step cannot be used: the trainer would continue beyond it. A run that resumes
-        repeats the steps after the previous checkpoint.
+        From the checkpoint of the last step the trainer would continue beyond it, so that one cannot be used.
         """
-        complete: list[Path] = []
-        for step, folder in self._all_checkpoints():
-            if step < steps and (folder / COMPLETE).is_file():
-                complete.append(folder)
-            else:
-                shutil.rmtree(folder)
-        return complete[-1] if complete else None
+        every = self._all_checkpoints()
+        usable = [folder for step, folder in every if step < steps and (folder / COMPLETE).is_file()]
+        self.remove_all_but(*usable)
+        return usable[-1] if usable else None
 
     def remove_all_but(self, *kept: str | Path | None) -> None:
         """Remove all checkpoints except `kept`."""
         for _, folder in self._all_checkpoints():
-            if folder not in [Path(path) for path in kept if path]:
+            if folder not in map(Path, filter(None, kept)):
                 shutil.rmtree(folder)
 
     def finish(self, result: Path) -> None:
-        """Move the files of `result`, a folder on the same disk, into this folder, and remove the checkpoints.
-
-        The files in `RESULTS` come last: libraries must not load an incomplete result.
-        """
+        """Move the files of `result`, a folder on the same disk, here (`RESULTS` last), and remove the checkpoints."""
         mode = (result / METRICS).stat().st_mode  # follows the umask; safetensors makes its files private
         for file in sorted(result.iterdir(), key=lambda file: file.name in RESULTS):
             file.chmod(mode)
             os.replace(file, self.path / file.name)
-        self.remove_checkpoints()
-
-    def remove_checkpoints(self) -> None:
-        """Remove the checkpoints of a finished run."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def check_space(self, trainable: int) -> None:
@@ -140,16 +128,13 @@ class RunFolder:
             ActshiftError: there is too little space.
         """
         needed = CHECKPOINTS_KEPT * checkpoint_bytes(trainable) + 4 * trainable
-        free = shutil.disk_usage(self._existing).free
-        if free < needed:
-            raise ActshiftError(
-                f"The disk of {self.path} has {free / 1e6:,.0f} MB free, and checkpoints need about "
-                f"{needed / 1e6:,.0f} MB; free some space, or write to another disk."
-            )
+        if (free := shutil.disk_usage(self._existing).free) < needed:
+            problem = f"{free / 1e6:,.0f} MB free, and checkpoints need about {needed / 1e6:,.0f} MB"
+            raise ActshiftError(f"The disk of {self.path} has {problem}; free some space, or write to another disk.")
 
     @contextmanager
     def explain_full_disk(self, trainable: int) -> Generator[None, None, None]:
-        """Convert the errors that libraries raise on a full disk into one, and remove incomplete checkpoints.
+        """Convert the errors that libraries raise on a full disk into one; remove incomplete checkpoints.
 
         Raises:
             ActshiftError: an error occurred, and the disk has no space for another checkpoint.
@@ -160,20 +145,11 @@ class RunFolder:
             if isinstance(error, ActshiftError) or shutil.disk_usage(self.path).free > checkpoint_bytes(trainable):
                 raise
             self.remove_all_but(*(folder for _, folder in self._all_checkpoints() if (folder / COMPLETE).is_file()))
-            raise ActshiftError(
-                f"No space is left on the disk of {self.path}; free some space and continue with --resume."
-            ) from error
+            full = f"No space is left on the disk of {self.path}"
+            raise ActshiftError(f"{full}; free some space and continue with --resume.") from error
 
     def _all_checkpoints(self) -> list[tuple[int, Path]]:
         return sorted((int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*"))
-
-    def _check_same(self, settings: TrainSettings, stored: dict[str, Any]) -> None:
-        for name, value in json.loads(json.dumps(asdict(settings))).items():
-            if value != stored.get(name):
-                raise ActshiftError(
-                    f"The run in {self.path} started with {name} {stored.get(name)!r}, not {value!r}; resume it with "
-                    "the same settings, or start a new run in another folder."
-                )
 
 
 def checkpoint_bytes(trainable: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, field, fields
+from contextlib import suppress
+from dataclasses import field, fields
 from functools import cache
 from operator import ge, gt, le, lt
 from pathlib import Path
@@ -15,11 +16,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from actshift.errors import ActshiftError, did_you_mean
 
 LIMITS = {"least": ("at least", ge), "above": ("above", gt), "most": ("at most", le), "below": ("below", lt)}
-NOUNS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
+NOUNS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"} | {
     (int, str): "a list of numbers or slices",
     (str,): "a list of names",
 }
@@ -38,14 +35,13 @@ def setting(
 
     Args:
         panel: the heading of its flag in `--help`.
-        default: its default value.
-        help: one sentence for `--help`.
+        help: its text in `--help`.
         choices: the allowed values, if they come from a registry and not from a `Literal` type.
         applies_to: other settings, with the values for which this one has an effect, such as `{"method": ("lora",)}`.
         limits: bounds of a number: `least`, `above`, `most`, `below`.
     """
-    metadata = {"help": help, "panel": panel, "choices": choices, "applies_to": applies_to or {}, **limits}
-    return field(default=default, metadata=metadata)
+    texts = {"help": help, "panel": panel, "choices": choices, "applies_to": applies_to or {}}
+    return field(default=default, metadata=texts | limits)
 
 
 def check_fields(settings: Any) -> None:
@@ -56,11 +52,14 @@ def check_fields(settings: Any) -> None:
     """
     hints = _type_hints(type(settings))
     for item in fields(settings):
-        object.__setattr__(settings, item.name, _checked(item, getattr(settings, item.name), hints[item.name]))
+        value = _converted(item.name, getattr(settings, item.name), hints[item.name])
+        if value is not None:
+            _check_choice(item.name, value, item.metadata.get("choices") or [value])
+            _check_limits(item.name, value, item.metadata)
+        object.__setattr__(settings, item.name, value)
 
 
-_type_hints = cache(get_type_hints)
-"""Cached for each class, since the command line creates many settings objects at startup."""
+_type_hints = cache(get_type_hints)  # the command line creates many settings objects at startup
 
 
 def names_in_source(path: Path, pattern: str) -> list[str]:
@@ -73,14 +72,6 @@ def names_in_source(path: Path, pattern: str) -> list[str]:
     """
     files = sorted(path.glob("*.py")) if path.is_dir() else [path]
     return [name for file in files for name in re.findall(pattern, file.read_text(encoding="utf-8"), re.MULTILINE)]
-
-
-def _checked(item: Field[Any], value: Any, hint: Any) -> Any:
-    value = _converted(item.name, value, hint)
-    if value is not None and item.metadata.get("choices"):
-        _check_choice(item.name, value, item.metadata["choices"])
-    _check_limits(item.name, value, item.metadata)
-    return value
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:
@@ -107,10 +98,8 @@ def _scalar(value: Any, hint: type) -> Any:
     if hint is str and isinstance(value, Path):
         return str(value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
+        with suppress(ValueError):
             return float(value)  # YAML reads 5e-4 as text
-        except ValueError:
-            return None
     return None
 
 
@@ -122,8 +111,6 @@ def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> Any:
 
 def _check_limits(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     limits = [(words, test, metadata[key]) for key, (words, test) in LIMITS.items() if key in metadata]
-    if value is None or not limits:
-        return
-    if not math.isfinite(value) or not all(test(value, limit) for _, test, limit in limits):
+    if limits and not (math.isfinite(value) and all(test(value, limit) for _, test, limit in limits)):
         allowed = " and ".join(f"{words} {limit:g}" for words, _, limit in limits)
         raise ActshiftError(f"{name} must be {allowed}, got {value!r}.")

@@ -25,9 +25,8 @@ RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
 """Factor on the default learning rate by objective: TRL trains full models at 1e-6 for these, and sft uses 2e-5."""
 
 _HERE = Path(__file__).parent
-_PHASES_OF_LOFIT = ("head_scale", "head_vector")
 _KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
-ADAPTERS = (*(kind for kind in _KINDS if kind not in _PHASES_OF_LOFIT), "lofit")
+ADAPTERS = (*(kind for kind in _KINDS if kind not in ("head_scale", "head_vector")), "lofit")
 SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(') or re.findall(
     r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]"))
 )
@@ -35,32 +34,33 @@ OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
 SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
 REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
 
+_OBJECTIVES = ", ".join(map("{} ({})".format, OBJECTIVES, SUMMARIES))
+_RATES = ", ".join(f"{rate:g} for {method}" for method, rate in LEARNING_RATES.items())
+
 STEERS = {"method": ("steering", "joint")}
-LORA = {"method": ("lora", "joint")}
 JOINT = {"method": ("joint",)}
-RULE = {**JOINT, "orthogonality": ("read", "write", "both")}
-LOFIT = {"method": ("steering",), "adapter": ("lofit",)}
-ENDS = {"positions": ("ends",)}
-GRPO = {"objective": ("grpo",)}
-PREFERENCE = {"objective": ("dpo", "grpo")}
-CACHE = {"cache_prefix": ("memory", "disk")}
 
 _data = partial(setting, WHAT)
 _shift = partial(setting, SHIFT, applies_to=STEERS)
+_ends = partial(setting, SHIFT, applies_to={"positions": ("ends",)})
 _option = partial(setting, ADAPTER, applies_to=STEERS)
-_lora = partial(setting, WEIGHTS, applies_to=LORA)
+_lofit = partial(setting, ADAPTER, applies_to={"method": ("steering",), "adapter": ("lofit",)})
+_lora = partial(setting, WEIGHTS, applies_to={"method": ("lora", "joint")})
 _joint = partial(setting, WEIGHTS, applies_to=JOINT)
-_grpo = partial(setting, REWARD, applies_to=GRPO)
+_rule = partial(setting, WEIGHTS, applies_to=JOINT | {"orthogonality": ("read", "write", "both")})
+_preference = partial(setting, REWARD, applies_to={"objective": ("dpo", "grpo")})
+_grpo = partial(setting, REWARD, applies_to={"objective": ("grpo",)})
 _train = partial(setting, TRAINING)
 _machine = partial(setting, MACHINE)
+_steering = partial(setting, MACHINE, applies_to={"method": ("steering",)})
+_cache = partial(setting, MACHINE, applies_to={"cache_prefix": ("memory", "disk")})
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The model, the data and the hyperparameters of a training run.
+    """The model, the data and the hyperparameters of a run. `fit` reads only the settings of the optimisation.
 
-    The defaults are the paper's protocol for steering (arXiv 2603.00425). `fit` reads only the settings of the
-    optimisation; `train` also reads `model`, `data` and `out`.
+    The defaults are the paper's protocol for steering (arXiv 2603.00425).
 
     Raises:
         ActshiftError: a value has the wrong type or is out of its range, or has no effect with the chosen method.
@@ -72,110 +72,64 @@ class TrainSettings:
 
     model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
     data: str | None = _data(None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a Hugging Face dataset.")
-    task: str | None = _data(
-        None, "Task to train on instead of --data: a name from 'actshift tasks', or the path of a .yaml file."
-    )
+    task: str | None = _data(None, "Task to train on instead of --data: a name from 'actshift tasks', or a .yaml file.")
     data_dir: str | None = _data(None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub by default.")
     out: str | None = _data(None, "Output folder; it must be new or empty.")
-    eval_data: str | None = _data(
-        None, "Evaluation rows: a file, or a dataset id (its validation split). The best checkpoint is kept."
-    )
+    eval_data: str | None = _data(None, "Evaluation rows: a file or a dataset id. The best checkpoint on them is kept.")
     eval_share: float = _data(0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1)
     method: Literal["steering", "lora", "joint", "full"] = _data(
         "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
     )
     objective: str | None = _data(
-        None,
-        f"Training objective: {', '.join(map('{} ({})'.format, OBJECTIVES, SUMMARIES))}. By default sft for a causal "
-        "language model; for an encoder it follows from the columns of the rows.",
-        choices=OBJECTIVES,
+        None, f"Training objective: {_OBJECTIVES}. By default sft, or for encoders by the columns.", choices=OBJECTIVES
     )
     chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
 
     adapter: str = _shift("low_rank", f"Kind of adapter: {', '.join(ADAPTERS)}.")
     site: str | None = _shift(
-        None,
-        f"Activation to steer: {', '.join(SITES)}. By default attention_heads for adapters that steer heads, "
-        "post_block for all others.",
+        None, f"Activation to steer: {', '.join(SITES)}. By default post_block, or attention_heads for head adapters."
     )
-    layers: tuple[int | str, ...] | None = _shift(
-        None, "Blocks to steer: an index, or a Python slice such as 4:8 or -4: (repeatable; all by default)."
-    )
+    layers: tuple[int | str, ...] | None = _shift(None, "Blocks to steer, such as -1 or 4:8 (repeatable; default all).")
     positions: Literal["all", "prompt", "generated", "last", "ends"] = _shift(
         "all", "Tokens to steer: all, the prompt, the generated ones, the last one of the prompt, or both ends of it."
     )
-    interventions: str | None = _shift(
-        None,
-        "File with sites, layers and ranks, from locate --budget --out; replaces --adapter, --site and --layers.",
-    )
-    start: str | None = _shift(
-        None, "Saved adapter of the same kind to start from: a folder or an id, for example from actshift vector."
-    )
-    first_tokens: int = setting(SHIFT, 7, "Steered tokens at the start of the prompt.", least=0, applies_to=ENDS)
-    last_tokens: int = setting(SHIFT, 7, "Steered tokens at the end of the prompt.", least=0, applies_to=ENDS)
+    interventions: str | None = _shift(None, "File from locate --budget --out; replaces adapter, site and layers.")
+    start: str | None = _shift(None, "Saved adapter of the same kind to start from, for example from actshift vector.")
+    first_tokens: int = _ends(7, "Steered tokens at the start of the prompt.", least=0)
+    last_tokens: int = _ends(7, "Steered tokens at the end of the prompt.", least=0)
 
     rank: int = _option(8, "Rank r of a low-rank adapter.")
     activation: str = _option("silu", "Nonlinearity of low_rank: silu, gelu, relu, tanh, or none.")
     bias: bool = _option(False, "Add a bias to both maps of low_rank.")
-    init: str = _option(
-        "default", "Initial W_down of low_rank: default, reference (the paper's scale), or gradient (of the loss)."
-    )
+    init: str = _option("default", "Initial W_down of low_rank: default, reference (the paper's scale), or gradient.")
     l0: float = _option(4e-5, "Weight of the penalty on open gates in jola.", least=0)
     l1: float = _option(1e-3, "Weight of the penalty on the scales in lofit.", least=0)
-    lofit_heads: int | None = setting(
-        ADAPTER, None, "Attention heads that lofit keeps, over all blocks.", least=1, applies_to=LOFIT
-    )
-    lofit_share: float = setting(
-        ADAPTER, 0.1, "Share of all heads that lofit keeps without lofit_heads.", above=0, most=1, applies_to=LOFIT
-    )
-    lofit_steps: float = setting(
-        ADAPTER, 0.5, "Share of the steps in which lofit selects its heads.", above=0, below=1, applies_to=LOFIT
-    )
+    lofit_heads: int | None = _lofit(None, "Attention heads that lofit keeps, over all blocks.", least=1)
+    lofit_share: float = _lofit(0.1, "Share of all heads that lofit keeps without lofit_heads.", above=0, most=1)
+    lofit_steps: float = _lofit(0.5, "Share of the steps in which lofit selects its heads.", above=0, below=1)
 
     lora_r: int = _lora(8, "Rank of LoRA.", least=1)
     lora_alpha: float = _lora(16, "LoRA's α; updates are scaled by α / rank.", above=0)
     lora_dropout: float = _lora(0.0, "Dropout on LoRA's input.", least=0, below=1)
-    lora_targets: tuple[str, ...] | None = _lora(
-        None, "Linear layers with LoRA, such as q_proj (repeatable; all by default)."
-    )
-    lora_learning_rate: float | None = _joint(
-        None, "Peak learning rate of LoRA in joint training; by default learning_rate.", above=0
-    )
+    lora_targets: tuple[str, ...] | None = _lora(None, "Layers with LoRA, such as q_proj (repeatable; all by default).")
+    lora_learning_rate: float | None = _joint(None, "Peak learning rate of LoRA; by default learning_rate.", above=0)
     orthogonality: Literal["read", "write", "both", "none"] = _joint(
         "read", "Side of the adapter that is kept orthogonal to LoRA's output in its block."
     )
-    orthogonality_every: str = setting(
-        WEIGHTS, "1", "Optimiser steps between enforcements of the constraint, or 'epoch'.", applies_to=RULE
-    )
-    orthogonality_penalty: float | None = setting(
-        WEIGHTS, None, "Weight of a soft penalty that replaces the constraint.", above=0, applies_to=RULE
-    )
+    orthogonality_every: str = _rule("1", "Optimiser steps between enforcements of the constraint, or 'epoch'.")
+    orthogonality_penalty: float | None = _rule(None, "Weight of a soft penalty that replaces the constraint.", above=0)
 
     reward: tuple[str, ...] | None = _grpo(
         None, f"Reward for grpo: {', '.join(REWARDS)}, or a function as module:function (repeatable; the sum counts)."
     )
-    scorer: str | None = _grpo(
-        None, f"Scorer of {' and '.join(REWARDS)}; by default the scorer of the task, or exact match."
-    )
-    beta: float | None = setting(
-        REWARD,
-        None,
-        "Penalty for moving away from the initial model: β of dpo (default 0.1), or the KL weight of grpo (default 0).",
-        least=0,
-        applies_to=PREFERENCE,
-    )
+    scorer: str | None = _grpo(None, f"Scorer of {' and '.join(REWARDS)}; by default the task's, or exact match.")
+    beta: float | None = _preference(None, "β of dpo (default 0.1), or the KL weight of grpo (default 0).", least=0)
     generations: int = _grpo(8, "Completions that grpo samples per prompt.", least=2)
-    max_new_tokens: int | None = _grpo(
-        None, "Maximum tokens of a completion; by default the task's limit, or 64.", least=1
-    )
+    max_new_tokens: int | None = _grpo(None, "Maximum tokens of a completion; by default the task's, or 64.", least=1)
     temperature: float = _grpo(1.0, "Sampling temperature of the completions.", above=0)
 
     learning_rate: float | None = _train(
-        None,
-        "Peak learning rate of AdamW; by default the middle of the paper's grid: "
-        f"{', '.join(f'{rate:g} for {method}' for method, rate in LEARNING_RATES.items())}, divided by 20 for dpo and "
-        "grpo.",
-        above=0,
+        None, f"Peak learning rate of AdamW; by default {_RATES}. For dpo and grpo, a 20th of it.", above=0
     )
     epochs: float = _train(1.0, "Passes over the data.", above=0)
     max_steps: int | None = _train(None, "Optimiser steps; overrides epochs.", least=1)
@@ -185,45 +139,32 @@ class TrainSettings:
     weight_decay: float = _train(0.0, "Weight decay of AdamW.", least=0)
     schedule: Literal["linear", "cosine", "constant"] = _train("linear", "Learning rate schedule after the warm-up.")
     max_length: int = _train(
-        512,
-        "Maximum tokens of a row (for grpo, of its prompt). Longer rows are skipped; plain text is split into pieces.",
-        least=2,
+        512, "Maximum tokens of a row, or of a prompt for grpo. Longer rows are skipped, plain text is split.", least=2
     )
     group_by_length: bool = _train(
-        False,
-        "Group rows of similar length to reduce padding. Except for embed, every epoch then has the same batches.",
+        False, "Batch rows of similar length to reduce padding. Except for embed, batches then repeat in every epoch."
     )
     seed: int = _train(0, "Seed of the initial weights and of the order of the rows.", least=0)
-    save_steps: int | None = _train(
-        None, "Steps between checkpoints and evaluations; by default a tenth of the run.", least=1
-    )
+    save_steps: int | None = _train(None, "Steps between checkpoints and evaluations (default: run / 10).", least=1)
     precision: Literal["auto", "fp32", "bf16"] = _machine(
         "auto", "Compute precision; auto is bf16 on a GPU with hardware support, else fp32."
     )
     gradient_checkpointing: bool = _machine(False, "Recompute activations in the backward pass to save memory.")
-    cache_prefix: Literal["off", "memory", "disk"] = _machine(
-        "off",
-        "Cache the output of the blocks below the first steered one for each batch, in memory or on the disk of --out. "
-        "Results are bit-identical. Needs --group-by-length.",
-        applies_to={"method": ("steering",)},
+    cache_prefix: Literal["off", "memory", "disk"] = _steering(
+        "off", "Cache each batch's output of the blocks below the first steered one; needs --group-by-length."
     )
-    cache_limit: float = _machine(
-        4.0, "Maximum size of this cache in GiB; batches beyond it are recomputed.", above=0, applies_to=CACHE
-    )
-    trust_remote_code: bool = _machine(
-        False, "Run Python code that comes with the model; use only if you trust its author."
-    )
+    cache_limit: float = _cache(4.0, "Maximum size of this cache in GiB; batches beyond it are recomputed.", above=0)
+    trust_remote_code: bool = _machine(False, "Run Python code that comes with the model, if you trust its author.")
 
     def __post_init__(self) -> None:
         """Check every value and convert it to its declared type."""
         check_fields(self)
         for item in fields(self):
-            for name, allowed in item.metadata["applies_to"].items():
-                if getattr(self, item.name) != item.default and getattr(self, name) not in allowed:
-                    raise ActshiftError(
-                        f"{item.name} has no effect when {name} is {getattr(self, name)}; leave it out, or use {name} "
-                        f"{' or '.join(allowed)}."
-                    )
+            if getattr(self, item.name) != item.default:
+                for name, allowed in item.metadata["applies_to"].items():
+                    if (value := getattr(self, name)) not in allowed:
+                        problem = f"{item.name} has no effect when {name} is {value}"
+                        raise ActshiftError(f"{problem}; leave it out, or use {name} {' or '.join(allowed)}.")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainSettings:
@@ -237,12 +178,13 @@ class TrainSettings:
             0.0005
         """
         known = [item.name for item in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ActshiftError(
-                    f"There is no setting {name!r}{did_you_mean(name, known)}; 'actshift train --help' lists them."
-                )
-        return cls(**{**_task_settings(values.get("task")), **values})
+        for name in values.keys() - set(known):
+            raise ActshiftError(f"There is no setting {name!r}{did_you_mean(name, known)}; see actshift train --help.")
+        if values.get("task") is not None:
+            from actshift.tasks import get_task
+
+            values = {**get_task(values["task"]).settings, **values}
+        return cls(**values)
 
     @property
     def rate(self) -> float:
@@ -278,19 +220,10 @@ def require_setting(settings: TrainSettings, name: str) -> str:
     Raises:
         ActshiftError: the setting is missing.
     """
-    value = getattr(settings, name)
-    if not value:
-        flags = "--data or --task" if name == "data" else f"--{name}"
-        raise ActshiftError(f"The setting {name} is missing; give {flags}, or {name} in the config file.")
-    return value
-
-
-def _task_settings(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    from actshift.tasks import get_task
-
-    return dict(get_task(name).settings)
+    if value := getattr(settings, name):
+        return value
+    flags = "--data or --task" if name == "data" else f"--{name}"
+    raise ActshiftError(f"The setting {name} is missing; give {flags}, or {name} in the config file.")
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
@@ -305,20 +238,17 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 def command_line(verb: str, settings: Any) -> str:
     """Return the shell command that runs `verb` with `settings`, an object whose fields are its flags.
 
-    >>> from actshift.training.settings import TrainSettings
     >>> command_line("actshift train", TrainSettings(model="gpt2", data="rows.jsonl", out="run", rank=4))
     'actshift train --model gpt2 --data rows.jsonl --out run --rank 4'
     """
     words = [verb]
     for item in fields(settings):
-        value = getattr(settings, item.name)
-        if value != item.default:
-            flag = f"--{item.name.replace('_', '-')}"
-            words += [_flag(flag, element) for element in (value if isinstance(value, tuple) else [value])]
+        value, flag = getattr(settings, item.name), item.name.replace("_", "-")
+        if value == item.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values: Any = value if isinstance(value, tuple) else [value]
+            words += [f"--{flag} {shlex.quote(str(element))}" for element in values]
     return " ".join(words)
-
-
-def _flag(flag: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return flag if value else flag.replace("--", "--no-", 1)
-    return f"{flag} {shlex.quote(str(value))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -26,20 +27,18 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     The result is a steering adapter, a LoRA adapter of PEFT, both, or a whole model, depending on `method`.
 
     Args:
-        settings: the model, the data, the method and the hyperparameters.
         resume: continue an interrupted run. A finished one is only reported.
 
     Raises:
-        ActshiftError: a setting is missing or wrong, the model or the rows cannot be read, the adapter does not fit
-            the model, or `out` is not empty; all of this before anything is written. During training: the loss is
-            not finite, or the disk is full.
+        ActshiftError: before anything is written, if a setting is wrong, the model or the rows cannot be read, the
+            adapter does not fit, or `out` is not empty. Later, if the loss is not finite, or the disk is full.
 
     Example:
         >>> train(TrainSettings(model="gpt2", data="rows.jsonl", out="run"))  # doctest: +SKIP
     """
     folder = RunFolder(Path(require_setting(settings, "out")))
     if resume and folder.finished:
-        folder.remove_checkpoints()
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
         warnings.warn(f"The run in {folder.path} is already finished; there is nothing to resume.", stacklevel=2)
         return read_result(folder.path)
     folder.check(settings, resume)

@@ -8,8 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -30,38 +29,32 @@ from actshift.training.run_folder import COMPLETE, RunFolder
 from actshift.training.settings import TrainSettings
 from actshift.tuner import enforce, parameter_groups, steering_layers
 
-SHOWN_METRICS = (
-    ("loss", "loss", ".4f"),
-    ("reward", "reward", ".3f"),
-    ("rewards/margins", "margin", ".3f"),
-    ("learning_rate", "lr", ".1e"),
-    ("eval_loss", "eval loss", ".4f"),
-    ("eval_reward", "eval reward", ".3f"),
-)
-"""The trainer's log entries in the progress bar, with their names and formats there."""
-LINES = 10
-"""Number of progress lines that a run prints if stderr is not a terminal."""
+SHOWN_METRICS = {
+    "loss": "loss {:.4f}",
+    "reward": "reward {:.3f}",
+    "rewards/margins": "margin {:.3f}",
+    "learning_rate": "lr {:.1e}",
+    "eval_loss": "eval loss {:.4f}",
+    "eval_reward": "eval reward {:.3f}",
+}
+"""The trainer's log entries in the progress bar, with their form there."""
 
 
-class TrainerMixin:
-    """Mixin for trainers: length-grouped batches, a separate learning rate for LoRA, and no model card."""
+class TrainerMixin(Trainer):
+    """Mixin for trainers of transformers and TRL: length-grouped batches, a learning rate for LoRA, no model card."""
 
     def __init__(self, *args: Any, lora_learning_rate: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lora_learning_rate = lora_learning_rate
         # With a tokenizer the trainer would change the model's special tokens and save a copy in every checkpoint.
         self.processing_class = None
-        cast(Trainer, self).remove_callback(PrinterCallback)
+        self.remove_callback(PrinterCallback)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Optimizer:
         """Split each parameter group (with and without weight decay) into adapter and LoRA, with their own rates."""
-        trainer = cast(Trainer, self)
-        is_new = trainer.optimizer is None
-        optimizer = cast(Optimizer, cast(Any, super()).create_optimizer(*args, **kwargs))
+        is_new, optimizer = self.optimizer is None, super().create_optimizer(*args, **kwargs)
         if is_new and self.lora_learning_rate is not None:
-            halves = parameter_groups(
-                cast(nn.Module, trainer.model), trainer.args.learning_rate, self.lora_learning_rate
-            )
+            halves = parameter_groups(cast(Any, self.model), self.args.learning_rate, self.lora_learning_rate)
             members = [{id(parameter) for parameter in half["params"]} for half in halves]
             optimizer.param_groups[:] = [
                 {**group, **half, "params": shared}
@@ -72,38 +65,28 @@ class TrainerMixin:
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        trainer = cast(Trainer, self)
         # With in-batch negatives the batches must differ between epochs.
         fixed_batches = not getattr(self, "in_batch_negatives", False)
-        if trainer.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
-            return cast(Any, super())._get_train_sampler(train_dataset)
-        rows = trainer.train_dataset if train_dataset is None else train_dataset
-        return LengthGroupedSampler(lengths_of(cast(Any, rows)), trainer.args.train_batch_size, trainer.args.seed)
+        if self.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        return LengthGroupedSampler(lengths_of(rows), self.args.train_batch_size, self.args.seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the learning rates of both parameter groups."""
         if "learning_rate" in logs and self.lora_learning_rate is not None:
-            groups = cast(Optimizer, cast(Trainer, self).optimizer).param_groups
-            rates = {group["name"]: group["lr"] for group in groups}
+            rates = {group["name"]: group["lr"] for group in cast(Optimizer, self.optimizer).param_groups}
             logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
-        cast(Any, super()).log(logs, *args, **kwargs)
+        super().log(logs, *args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `train` writes one model card with the result."""
 
 
-@cache
-def with_mixin(trainer_class: type) -> type:
-    """Return a trainer class of transformers or TRL with `TrainerMixin`."""
-    return type(trainer_class.__name__, (TrainerMixin, trainer_class), {})
-
-
 class LengthGroupedSampler(Sampler[int]):
-    """A sampler of batches of similar length.
+    """A sampler of batches of similar length, the same ones in every epoch, in an order that each epoch shuffles.
 
-    The rows are split into batches once, and every epoch shuffles the same batches. (The sampler of transformers
-    draws new batches and sorts by length within 50 of them.) The rows of an incomplete batch are drawn at random and
-    come last.
+    The sampler of transformers draws new batches. The rows of an incomplete batch are drawn at random and come last.
 
     >>> sampler = LengthGroupedSampler([5, 1, 4, 2], batch_size=2, seed=0)
     >>> sorted(sorted(batch) for batch in sampler.batches)
@@ -151,18 +134,15 @@ class StopAtNan(TrainerCallback):
         """Raise ActshiftError if the loss is infinite or NaN."""
         loss = kwargs["logs"].get("loss", 0.0)
         if not math.isfinite(loss):
-            raise ActshiftError(
-                f"The loss became {loss} at step {state.global_step}; restart with a lower learning_rate (it was "
-                f"{args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}."
-            )
+            fix = f"a lower learning_rate (it was {args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}"
+            raise ActshiftError(f"The loss became {loss} at step {state.global_step}; restart with {fix}.")
 
 
 class Checkpoints(TrainerCallback):
     """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run."""
 
     def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
-        self.run = run
-        self.start = time.monotonic() - seconds_before
+        self.run, self.start = run, time.monotonic() - seconds_before
 
     @property
     def seconds(self) -> float:
@@ -170,7 +150,7 @@ class Checkpoints(TrainerCallback):
         return time.monotonic() - self.start
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the new checkpoint, and keep it and the best one. At the last step the previous one stays too."""
+        """Mark the new checkpoint. Keep it and the best one, and after the last step the previous one too."""
         latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
         write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
         if state.global_step < state.max_steps:
@@ -188,10 +168,9 @@ class EnforceEachEpoch(TrainerCallback):
 
 def finalize_adapters(model: nn.Module) -> None:
     """Finish the training of every adapter in `model`: round open gates to 0 or 1, and enforce all constraints."""
-    for layer in steering_layers(model).values():
-        for shift in layer.lora_steer.values():
-            if any(parameter.requires_grad for parameter in shift.parameters()):
-                shift.finish()  # type: ignore[operator]
+    for shift in (shift for layer in steering_layers(model).values() for shift in layer.lora_steer.values()):
+        if any(parameter.requires_grad for parameter in shift.parameters()):
+            shift.finish()  # type: ignore[operator]
     if _constraint_periods(model) - {None}:
         enforce(model)
 
@@ -202,33 +181,16 @@ def _constraint_periods(model: nn.Module) -> set[Any]:
 
 
 class ProgressBar(TrainerCallback):
-    """Show step, loss, learning rate and remaining time on stderr. The context manager removes the bar on errors."""
+    """Show step, loss, learning rate and remaining time on stderr; `bar` is a context manager."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title, self.next_line = title, 1
         self.metrics: dict[str, str] = {}
-        self.next_line = 1
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        console, metrics = Console(stderr=True), TextColumn("{task.fields[metrics]}")
+        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), metrics, TimeRemainingColumn()
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
 
-    def __enter__(self) -> ProgressBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Show the bar, from the step at which a resumed run continues."""
         self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, metrics="")
         self.first, self.start = state.global_step, time.monotonic()
@@ -238,23 +200,17 @@ class ProgressBar(TrainerCallback):
         self.bar.update(self.task, completed=state.global_step)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Show the latest metrics; without a bar, print a line now and then."""
-        for key, name, form in SHOWN_METRICS:
-            if key in kwargs["logs"]:
-                self.metrics[key] = f"{name} {kwargs['logs'][key]:{form}}"
+        """Show the latest metrics; without a bar, print about ten lines in a run."""
+        logs = kwargs["logs"]
+        self.metrics |= {key: form.format(logs[key]) for key, form in SHOWN_METRICS.items() if key in logs}
         metrics = "  ".join(self.metrics.values())
         self.bar.update(self.task, metrics=metrics)
         if self.bar.disable and state.global_step >= self.next_line:
-            self.next_line = state.global_step + max(1, state.max_steps // LINES)
-            print(
-                f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {self._time_left(state)}",
-                file=sys.stderr,
-            )
-
-    def _time_left(self, state: TrainerState) -> str:
-        done = state.global_step - self.first
-        seconds = (time.monotonic() - self.start) / max(done, 1) * (state.max_steps - state.global_step)
-        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
+            self.next_line = state.global_step + max(1, state.max_steps // 10)
+            per_step = (time.monotonic() - self.start) / max(state.global_step - self.first, 1)
+            minutes, seconds = divmod(per_step * (state.max_steps - state.global_step), 60)
+            left = f"{minutes:.0f}:{seconds:02.0f} left"
+            print(f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {left}", file=sys.stderr)
 
 
 def uses_bf16(settings: TrainSettings) -> bool:
@@ -276,30 +232,29 @@ def restore_model_after(model: Any) -> Generator[None, None, None]:
     The trainer wraps `forward` with a fused loss and autocast, which would accumulate over runs and break pickling.
     """
     inner: Any = unwrap(model)
-    forwards = [(module, module.__dict__.get("forward")) for module in (model, inner)]
-    use_cache = inner.config.use_cache
-    try:
+    with ExitStack() as undo:
+        undo.callback(setattr, inner.config, "use_cache", inner.config.use_cache)
+        for module in (model, inner):
+            undo.callback(restore_forward, module, module.__dict__.get("forward"))
+            undo.callback(module.__dict__.pop, "_original_forward", None)
         yield
-    finally:
-        inner.config.use_cache = use_cache
-        for module, forward in forwards:
-            module.__dict__.pop("forward", None)
-            module.__dict__.pop("_original_forward", None)
-            if forward is not None:
-                module.forward = forward
+
+
+def restore_forward(module: nn.Module, forward: Any) -> None:
+    """Undo an assignment to `module.forward`; `forward` is the attribute of the instance before it, or None."""
+    module.__dict__.pop("forward", None)
+    if forward is not None:
+        module.forward = forward
 
 
 @contextmanager
 def quiet_libraries() -> Generator[None, None, None]:
     """Hide progress bars, log messages and FutureWarnings of transformers and TRL. Errors are still logged."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
+    with ExitStack() as undo, warnings.catch_warnings():
+        undo.callback(logging.set_verbosity, logging.get_verbosity())
+        if logging.is_progress_bar_enabled():
+            undo.callback(logging.enable_progress_bar)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

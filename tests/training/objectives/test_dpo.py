@@ -53,13 +53,13 @@ def test_long_rows_are_left_out():
     [
         (PREFERENCES, {"max_length": 3}, "Every row is longer than max_length 3; the shortest has 13 tokens"),
         (PREFERENCES, {"beta": 0.0}, "beta 0 makes the loss of dpo constant"),
-        (PREFERENCES, {"init": "gradient"}, "init gradient needs the completions of sft rows; leave it out"),
+        (PREFERENCES, {"init": "gradient"}, "init gradient needs completions as in sft; leave it out"),
         (PREFERENCES, {"group_by_length": True}, "group_by_length True needs"),
         ([{"prompt": "a", "completion": "b"}], {}, "dpo needs rows of prompt, chosen and rejected"),
         (
             [{"prompt": "a" * 60, "chosen": "b" * 9, "rejected": "c"}],
             {},
-            "1 of 1 rows exceed the model's context of 64 tokens with their completions; the first is row 1, with 71",
+            "1 of 1 rows exceed the model's context of 64 tokens with their completions, such as row 1, with 71",
         ),
     ],
 )

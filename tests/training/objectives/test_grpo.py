@@ -85,7 +85,7 @@ def test_encoded_rows_keep_the_columns_of_rewards():
         (
             [*ROWS, {"prompt": "a" * 62, "answer": "b"}],
             {},
-            "1 of 17 rows exceed the model's context of 64 tokens with 3 new tokens; the first is row 17, with 66",
+            "1 of 17 rows exceed the model's context of 64 tokens with 3 new tokens, such as row 17, with 66",
         ),
     ],
 )

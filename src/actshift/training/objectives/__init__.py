@@ -1,4 +1,4 @@
-"""Training objectives. A module of this package that registers an objective adds it everywhere."""
+"""Training objectives. A module of this package that defines an objective adds it everywhere."""
 
 from importlib import import_module
 from pkgutil import iter_modules

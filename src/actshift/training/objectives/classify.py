@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from actshift.data.collate import padded
 from actshift.data.encode import Encoded, Example
 from actshift.data.pairs import partner_loss, sides
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
-from actshift.training.objectives.objective import Examples, Objective, register_objective
+from actshift.training.objectives.objective import Examples, Objective
 from actshift.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
-
-@register_objective
 class Classify(Objective):
     """Cross-entropy on the class of a text or of a pair of texts. The head is trained together with the adapter."""
 
@@ -27,7 +23,7 @@ class Classify(Objective):
     kinds = (("text", "label"),)
     form = "labels"
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return transformers' arguments."""
         from transformers import TrainingArguments
 
@@ -39,9 +35,7 @@ class Classify(Objective):
 
         return transformers.Trainer
 
-    def trainer_kwargs(
-        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
-    ) -> dict[str, Any]:
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and a collator that pads."""
         collator = partial(padded, tokenizer=examples.tokenizer)
         return {**super().trainer_kwargs(examples, settings, arguments), "data_collator": collator}
@@ -54,7 +48,6 @@ class Classify(Objective):
         return trainer
 
 
-@register_objective
 class Tag(Classify):
     """Cross-entropy on the tag of each word, at the word's first token."""
 
@@ -64,7 +57,6 @@ class Tag(Classify):
     kinds = (("tokens", "tags"),)
 
 
-@register_objective
 class Embed(Classify):
     """Contrastive loss on pairs of texts, with the other rows of the batch as negatives. No head is trained."""
 
@@ -80,14 +72,12 @@ class Embed(Classify):
             ActshiftError: the batch size is 1, which leaves no negatives, or `cache_prefix` is on.
         """
         if settings.cache_prefix != "off":
-            raise ActshiftError(
-                "embed draws new batches in every epoch, so cache_prefix would never reuse one; leave cache_prefix off."
-            )
+            raise ActshiftError("embed draws new batches in every epoch; cache_prefix cannot be used, leave it off.")
         if settings.batch_size < 2:
             raise ActshiftError("embed needs other rows of the batch as negatives; use a batch_size of 2 or more.")
         return super().encode(rows, tokenizer, settings, head, config)
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return transformers' arguments for an evaluation that computes the loss only."""
         return super().training_arguments(settings, **common, prediction_loss_only=True, remove_unused_columns=False)
 
@@ -96,29 +86,18 @@ class Embed(Classify):
         return [sides(example)[0] for example in encoded.examples]
 
     def trainer_class(self) -> Any:
-        """Return transformers' Trainer with the contrastive loss."""
-        return _pair_trainer()
+        """Return transformers' Trainer with the contrastive loss, in training and in evaluation."""
+        import torch
+        import transformers
 
+        class PairTrainer(transformers.Trainer):
+            in_batch_negatives = True  # so each epoch needs new batches
 
-@cache
-def _pair_trainer() -> Any:
-    import torch
-    import transformers
+            def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                return partner_loss(model, inputs)
 
-    class PairTrainer(transformers.Trainer):
-        """A trainer with `partner_loss` in training and in evaluation."""
+            def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+                with torch.no_grad():  # the Trainer computes a loss only for batches with labels
+                    return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
-        in_batch_negatives = True  # so each epoch needs new batches
-
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            loss = partner_loss(model, inputs)
-            return (loss, {}) if return_outputs else loss
-
-        def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """Return the loss only. The Trainer computes a loss only for batches with labels."""
-            with torch.no_grad():
-                return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
-    return PairTrainer
+        return PairTrainer

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
 from actshift.data.encode import Encoded, Example, encode, short_enough
@@ -17,16 +16,9 @@ from actshift.training.objectives.objective import (
     Objective,
     check_context,
     check_no_sft_settings,
-    register_objective,
     remove_reference_copy,
 )
 from actshift.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
-BETA = 0.1
-"""The default of the paper and of TRL."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,6 @@ class Preferences(Encoded):
         return max(_length(example) for example in self.examples)
 
 
-@register_objective
 class Dpo(Objective):
     """Prefer the chosen completion of each prompt to the rejected one."""
 
@@ -70,12 +61,12 @@ class Dpo(Objective):
         """Return the prompts with their chosen completions."""
         return [{"input_ids": example["prompt_ids"] + example["chosen_ids"]} for example in encoded.examples]
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments. If every weight is trained, the reference log-probabilities are precomputed."""
         from trl.trainer.dpo_config import DPOConfig
 
         return DPOConfig(
-            beta=BETA if settings.beta is None else settings.beta,
+            beta=0.1 if settings.beta is None else settings.beta,  # the default of the paper and of TRL
             max_length=None,  # long rows are left out already
             disable_dropout=settings.lora_dropout == 0,
             precompute_ref_log_probs=settings.method == "full",
@@ -84,24 +75,19 @@ class Dpo(Objective):
 
     def trainer_class(self) -> Any:
         """Return TRL's DPOTrainer for rows that are tokenized already."""
-        return _preference_trainer()
+        from trl.trainer.dpo_trainer import DPOTrainer
 
+        class PreferenceTrainer(DPOTrainer):
+            def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+                return dataset
 
-@cache
-def _preference_trainer() -> Any:
-    from trl.trainer.dpo_trainer import DPOTrainer
+        return PreferenceTrainer
 
-    class PreferenceTrainer(DPOTrainer):
-        """A DPOTrainer for token ids, whose reference is the model with its adapter switched off."""
-
-        def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-            super().__init__(model, *args, **kwargs)
-            remove_reference_copy(model)
-
-        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
-
-    return PreferenceTrainer
+    def build_trainer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the trainer, whose reference is the model with its adapter switched off."""
+        trainer = super().build_trainer(model, *args, **kwargs)
+        remove_reference_copy(model)
+        return trainer
 
 
 def _side(rows: Any, name: str) -> Any:

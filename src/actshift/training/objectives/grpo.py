@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
 from actshift.data.encode import Encoded, Example, short_enough
@@ -19,35 +18,26 @@ from actshift.training.objectives.objective import (
     Objective,
     check_context,
     check_no_sft_settings,
-    register_objective,
     remove_reference_copy,
 )
 from actshift.training.rewards import run_rewards, run_scorer, try_rewards
 from actshift.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainingArguments
-
 
 @dataclass(frozen=True)
 class Prompts(Encoded):
-    """Rows as text: `prompt`, the row's other columns, its own completion as `reference`, and `answer` if known.
-
-    Attributes:
-        tokens: the length of the longest prompt with the longest possible completion.
-        rendered: True if a chat template wrote the prompts.
-    """
+    """Rows as text: `prompt`, the row's other columns, its own completion as `reference`, and `answer` if known."""
 
     tokens: int
     rendered: bool
+    """True if a chat template wrote the prompts."""
 
     @property
     def longest(self) -> int:
-        """The tokens of the longest prompt plus the maximum of a completion."""
+        """The tokens of the longest prompt with the longest possible completion."""
         return self.tokens
 
 
-@register_objective
 class Grpo(Objective):
     """Raise the probability of those sampled completions that have a higher reward than the others of their prompt."""
 
@@ -60,13 +50,11 @@ class Grpo(Objective):
         """Return prompts with the columns that rewards read. Every reward is called on the first two rows.
 
         Raises:
-            ActshiftError: a prompt leaves no room for a completion, a row lacks an answer that a reward needs, a
-                reward fails, or settings do not fit.
+            ActshiftError: a prompt is too long, a row lacks an answer, a reward fails, or settings do not fit.
         """
         check_no_sft_settings(settings)
         _check_batches(settings)
-        scorer, rewards = run_scorer(settings), run_rewards(settings)
-        rendered = "messages" in rows.column_names
+        scorer, rewards, rendered = run_scorer(settings), run_rewards(settings), "messages" in rows.column_names
         rows = to_prompt_completion(rows, tokenizer)
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:
@@ -76,7 +64,8 @@ class Grpo(Objective):
         lengths = [len(ids[row]) + new_tokens for row in kept]
         check_context(lengths, f"{new_tokens} new tokens", tokenizer, config)
         whole = [_example(row, scorer) for row in rows]
-        _check_answers(whole, settings)
+        if "right_answer" in (settings.reward or ()):
+            _check_answers(whole, scorer)
         examples = [whole[row] for row in kept]
         try_rewards(rewards, examples[:2])
         return Prompts(examples, len(ids) - len(kept), max(lengths), rendered)
@@ -86,7 +75,7 @@ class Grpo(Objective):
         texts = [example["prompt"] for example in encoded.examples]
         return [{"input_ids": ids} for ids in token_ids(tokenizer, texts, add_special_tokens=not encoded.rendered)]
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments. With evaluation, the checkpoint of the highest reward is kept."""
         from trl.trainer.grpo_config import GRPOConfig
 
@@ -104,7 +93,9 @@ class Grpo(Objective):
 
     def trainer_class(self) -> Any:
         """Return TRL's GRPOTrainer."""
-        return _reward_trainer()
+        from trl.trainer.grpo_trainer import GRPOTrainer
+
+        return GRPOTrainer
 
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the rewards and the datasets. Rows are repeated to fill a batch: TRL drops an incomplete one."""
@@ -114,32 +105,18 @@ class Grpo(Objective):
         return {**datasets, "train_dataset": rows.select(repeated), "reward_funcs": run_rewards(settings)}
 
     def build_trainer(self, model: Any, examples: Any, settings: Any, arguments: Any, callbacks: Any) -> Any:
-        """Return the trainer, with a tokenizer that encodes prompts as in the rest of actshift."""
+        """Return the trainer, whose tokenizer encodes prompts as actshift does, and whose reference has no adapter."""
         trainer = super().build_trainer(model, examples, settings, arguments, callbacks)
+        remove_reference_copy(model)
         trainer.processing_class = PromptTokenizer(examples.tokenizer, examples.train.rendered)
         return trainer
-
-
-@cache
-def _reward_trainer() -> Any:
-    from trl.trainer.grpo_trainer import GRPOTrainer
-
-    class RewardTrainer(GRPOTrainer):
-        """A GRPOTrainer whose reference is the model with its adapter switched off."""
-
-        def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-            super().__init__(model, *args, **kwargs)
-            remove_reference_copy(model)
-
-    return RewardTrainer
 
 
 class PromptTokenizer:
     """Replaces the tokenizer of a GRPOTrainer: it encodes prompts with `token_ids` and is never saved."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rendered: bool) -> None:
-        self.tokenizer = tokenizer
-        self.rendered = rendered
+    def __init__(self, tokenizer: Any, rendered: bool) -> None:
+        self.tokenizer, self.rendered = tokenizer, rendered
 
     def __call__(self, text: Sequence[str]) -> dict[str, list[list[int]]]:
         """Return the ids of prompts; a chat template has added the special tokens already."""
@@ -154,18 +131,14 @@ class PromptTokenizer:
 
 
 def _check_batches(settings: TrainSettings) -> None:
-    completions = settings.batch_size * settings.gradient_accumulation
-    if completions % settings.generations:
+    batch, passes = settings.batch_size, settings.gradient_accumulation
+    if batch * passes % settings.generations:
         raise ActshiftError(
-            f"A step takes batch_size {settings.batch_size} × gradient_accumulation {settings.gradient_accumulation} = "
-            f"{completions} completions, which is not a multiple of {settings.generations} generations per prompt; "
-            "change one of them."
+            f"batch_size {batch} × gradient_accumulation {passes} = {batch * passes} completions, which is not a "
+            f"multiple of {settings.generations} generations per prompt; change one of them."
         )
     if settings.beta and settings.method == "full":
-        raise ActshiftError(
-            "beta needs a second copy of the model as the reference when every weight is trained; leave beta out, or "
-            "train an adapter."
-        )
+        raise ActshiftError("beta needs a second copy of the model as the reference; leave it out, or use lora.")
 
 
 def _example(row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
@@ -177,11 +150,9 @@ def _example(row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
     return example
 
 
-def _check_answers(examples: list[dict[str, Any]], settings: TrainSettings) -> None:
-    if "right_answer" not in (settings.reward or ()):
-        return
+def _check_answers(examples: list[dict[str, Any]], scorer: Scorer) -> None:
     if missing := [number for number, example in enumerate(examples, start=1) if example.get("answer") is None]:
         raise ActshiftError(
-            f"Row {missing[0]} has no answer, which right_answer needs; add a column answer to the rows, or a "
-            f"completion in which the scorer {run_scorer(settings).name} finds one."
+            f"Row {missing[0]} has no answer, which right_answer needs; add a column answer, or a completion in which "
+            f"the scorer {scorer.name} finds one."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from actshift.data.encode import Encoded, Example, class_names, encode
 from actshift.data.rows import Columns
@@ -15,10 +15,7 @@ from actshift.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
-
-REFERENCE_COPY = "ref"
-"""TRL's name for its frozen copy of the trained adapter, which it uses as the reference model."""
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
 @dataclass(frozen=True)
@@ -29,28 +26,24 @@ class Examples:
     held_out: Encoded | None
     tokenizer: PreTrainedTokenizerBase
 
-    def datasets(self) -> dict[str, Dataset | None]:
-        """Return the rows under the names of a trainer's arguments."""
-        from datasets import Dataset
-
-        held_out = Dataset.from_list(self.held_out.examples) if self.held_out else None
-        return {"train_dataset": Dataset.from_list(self.train.examples), "eval_dataset": held_out}
-
     @property
     def digest(self) -> str:
         """A fingerprint of all examples."""
         return self.train.digest + (self.held_out.digest if self.held_out else "")
 
 
+OBJECTIVES: dict[str, Objective] = {}
+"""Every objective by its name."""
+
+
 class Objective(ABC):
     """A training objective: the rows it reads, the model head it needs, and the trainer that minimises its loss.
 
-    The methods with a default implement supervised fine-tuning. Subclasses call `register_objective`.
+    The methods with a default implement supervised fine-tuning. The definition of a subclass adds it to `OBJECTIVES`.
 
     Attributes:
         name: the value of the setting `objective`. Write it as a literal: `settings` reads it from the source.
         summary: a few words for the help text, also a literal.
-        task_type: PEFT's name of the model head.
         kinds: the sets of columns that its rows may have.
         form: the form in which tasks provide rows for it: texts (or messages, for chat templates) or labels.
         metrics: the trainer's log entries that a result reports besides the loss, each with its name there.
@@ -63,27 +56,24 @@ class Objective(ABC):
     form: ClassVar[Literal["text", "labels"]] = "text"
     metrics: ClassVar[Mapping[str, str]] = {}
 
+    def __init_subclass__(cls) -> None:
+        OBJECTIVES[cls.name] = cls()
+
     def head(self, rows: Dataset, labels: Sequence[str] = ()) -> Head:
         """Return the head that a model needs for `rows`; by default its class names are collected from the rows.
 
         Raises:
             ActshiftError: a classifier has fewer than two classes.
         """
+        if self.task_type not in CLASSIFIERS:
+            return Head(self.task_type)
         named = tuple(labels) or class_names(rows)
-        head = Head(self.task_type, named if self.task_type in CLASSIFIERS else ())
-        if head.classifies and len(head.labels) < 2:
-            raise ActshiftError(
-                f"All rows have the label {', '.join(head.labels)!r}; a classifier needs at least two classes."
-            )
-        return head
+        if len(named) < 2:
+            raise ActshiftError(f"All rows have the label {', '.join(named)!r}; a classifier needs two classes.")
+        return Head(self.task_type, named)
 
     def encode(
-        self,
-        rows: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
-        settings: TrainSettings,
-        head: Head,
-        config: Any = None,
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings, head: Head, config: Any = None
     ) -> Encoded:
         """Return rows in the form that the trainer reads; `config` is the model's, for its context length.
 
@@ -104,24 +94,21 @@ class Objective(ABC):
     def trainer_class(self) -> Any:
         """Return the trainer class, from transformers or TRL."""
 
-    def trainer_kwargs(
-        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
-    ) -> dict[str, Any]:
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the keyword arguments of the trainer that depend on the objective: datasets, collator, rewards."""
-        return {**examples.datasets()}
+        from datasets import Dataset
+
+        held_out = Dataset.from_list(examples.held_out.examples) if examples.held_out else None
+        return {"train_dataset": Dataset.from_list(examples.train.examples), "eval_dataset": held_out}
 
     def build_trainer(
-        self,
-        model: Any,
-        examples: Examples,
-        settings: TrainSettings,
-        arguments: TrainingArguments,
-        callbacks: Sequence[TrainerCallback],
+        self, model: Any, examples: Examples, settings: TrainSettings, arguments: Any, callbacks: Sequence[Any]
     ) -> Any:
-        """Return the trainer of `model` on `examples`."""
-        from actshift.training.trainer import with_mixin
+        """Return the trainer of `model` on `examples`, with `TrainerMixin`."""
+        from actshift.training.trainer import TrainerMixin
 
-        return with_mixin(self.trainer_class())(
+        base = self.trainer_class()
+        return type(base.__name__, (TrainerMixin, base), {})(
             model,
             args=arguments,
             lora_learning_rate=settings.lora_learning_rate,
@@ -131,36 +118,16 @@ class Objective(ABC):
         )
 
 
-OBJECTIVES: dict[str, Objective] = {}
-"""Every objective by its name, filled by `register_objective`."""
-
-ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
-
-
-def register_objective(cls: type[ObjectiveT]) -> type[ObjectiveT]:
-    """Add an objective to `OBJECTIVES`; a class decorator."""
-    OBJECTIVES[cls.name] = cls()
-    return cls
-
-
 def check_no_sft_settings(settings: TrainSettings) -> None:
-    """Check that no setting is used that needs the completions of supervised rows.
-
-    Raises:
-        ActshiftError: `init`, `group_by_length` or `cache_prefix` is not at its default.
-    """
+    """Raise ActshiftError if a setting is used that needs the completions of supervised rows."""
     for name, default in (("init", "default"), ("group_by_length", False), ("cache_prefix", "off")):
         value = getattr(settings, name)
-        if value != default and value != "reference":
-            raise ActshiftError(
-                f"{name} {value} needs the completions of sft rows; leave it out for {settings.objective}."
-            )
+        if value not in (default, "reference"):
+            raise ActshiftError(f"{name} {value} needs completions as in sft; leave it out for {settings.objective}.")
 
 
 def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Check that rows of these lengths in tokens fit into the model's context.
-
-    Without the model's `config` only the tokenizer's limit counts. The message names the `parts` of a row.
+    """Check that rows (of `parts`) of these lengths fit into the model's context, or the tokenizer's without `config`.
 
     Raises:
         ActshiftError: a row is longer than the context.
@@ -170,13 +137,12 @@ def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedToken
     context = tokenizer.model_max_length if config is None else context_length(config, tokenizer)
     if too_long := [row for row, length in enumerate(lengths, start=1) if length > context]:
         raise ActshiftError(
-            f"{len(too_long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {parts}; the "
-            f"first is row {too_long[0]}, with {lengths[too_long[0] - 1]}. Shorten them, or lower max_length to skip "
-            "them."
+            f"{len(too_long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {parts}, such "
+            f"as row {too_long[0]}, with {lengths[too_long[0] - 1]}. Shorten them, or lower max_length to skip them."
         )
 
 
 def remove_reference_copy(model: Any) -> None:
-    """Remove TRL's copy of the adapter. A new adapter is the identity, so the model without it is the reference."""
-    if REFERENCE_COPY in getattr(model, "peft_config", {}):
-        model.delete_adapter(REFERENCE_COPY)
+    """Remove TRL's copy "ref" of the adapter. A new adapter is the identity: without it, the model is the reference."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")

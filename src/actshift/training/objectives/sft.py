@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.data import LANGUAGE
-from actshift.training.objectives.objective import Examples, Objective, register_objective
+from actshift.training.objectives.objective import Examples, Objective
 from actshift.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
-
-@register_objective
 class Sft(Objective):
     """Cross-entropy on the completions of prompts; plain text counts whole."""
 
@@ -20,7 +16,7 @@ class Sft(Objective):
     summary = "write the completions"
     kinds = LANGUAGE
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
+    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments for rows that are tokenized already."""
         from trl.trainer.sft_config import SFTConfig
 
@@ -32,9 +28,7 @@ class Sft(Objective):
 
         return SFTTrainer
 
-    def trainer_kwargs(
-        self, examples: Examples, settings: TrainSettings, arguments: TrainingArguments
-    ) -> dict[str, Any]:
+    def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and TRL's collator."""
         from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
