@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from math import isfinite
 from types import ModuleType
 
 
@@ -28,9 +29,8 @@ def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "
     >>> check_choice("init", "default", ["default", "reference"])
     """
     if value not in allowed:
-        raise ActshiftError(
-            f"Unknown {name} {value!r}{did_you_mean(value, allowed)}. Use one of {', '.join(allowed)}{hint}."
-        )
+        near = did_you_mean(value, allowed)
+        raise ActshiftError(f"Unknown {name} {value!r}{near}. Use one of {', '.join(allowed)}{hint}.")
 
 
 def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -> None:
@@ -44,6 +44,15 @@ def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -
                 f"Unknown field {field!r} of {owner}{did_you_mean(field, allowed)}. Its fields are: "
                 f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
             )
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite int or float (bool does not count).
+
+    >>> is_number(0.5), is_number(True), is_number(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def first_line(error: Exception) -> str:
@@ -71,6 +80,5 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ActshiftError(
-            f"This needs the package {package!r}, which is not installed: pip install 'actshift[{extra}]'."
-        ) from None
+        message = f"This needs the package {package!r}, which is not installed: pip install 'actshift[{extra}]'."
+        raise ActshiftError(message) from None

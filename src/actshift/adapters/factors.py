@@ -13,12 +13,8 @@ from torch.nn import functional as F
 class Factors(NamedTuple):
     """The tensors of Δ(x) = up φ(down x + down_bias) + up_bias. A constant shift has rank 0.
 
-    Attributes:
-        down: `[r, d]`.
-        up: `[d, r]`.
-        activation: the name of φ in `ACTIVATIONS`, None for the identity.
-        down_bias: `[r]`, or None.
-        up_bias: `[d]`, or None.
+    `down [r, d]`, `up [d, r]`, `down_bias [r]` or None, `up_bias [d]` or None. `activation` is the name of φ in
+    `ACTIVATIONS`, None for the identity.
     """
 
     down: Tensor
@@ -27,19 +23,22 @@ class Factors(NamedTuple):
     down_bias: Tensor | None = None
     up_bias: Tensor | None = None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Factors:
+        """Return the factors with `change` applied to every tensor."""
+        down_bias, up_bias = (None if bias is None else change(bias) for bias in (self.down_bias, self.up_bias))
+        return Factors(change(self.down), change(self.up), self.activation, down_bias, up_bias)
+
     def to(self, dtype: torch.dtype) -> Factors:
         """Return the same factors in another dtype."""
-        down_bias, up_bias = (None if bias is None else bias.to(dtype) for bias in (self.down_bias, self.up_bias))
-        return Factors(self.down.to(dtype), self.up.to(dtype), self.activation, down_bias, up_bias)
+        return self.map(lambda tensor: tensor.to(dtype))
 
 
 def has_hooks(*modules: nn.Module) -> bool:
     """Return whether any of the modules has a forward or backward hook, which runs only if the module is called."""
     for module in modules:
         hooks = vars(module)  # skips nn.Module's attribute lookup, which is slow in decoding
-        if hooks["_forward_hooks"] or hooks["_forward_pre_hooks"]:
-            return True
-        if hooks["_backward_hooks"] or hooks["_backward_pre_hooks"]:
+        forward = hooks["_forward_hooks"] or hooks["_forward_pre_hooks"]
+        if forward or hooks["_backward_hooks"] or hooks["_backward_pre_hooks"]:
             return True
     return False
 

@@ -42,12 +42,8 @@ def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.
 
     This saves memory if something else keeps the sum anyway, as the next block does. The sum must not be changed in
     place; autograd then raises an error. In bfloat16 and float16, W_down's gradient contains the rounding error of the
-    sum instead of that of x. Under torch.func and forward-mode differentiation this is `add_shift`.
-
-    Args:
-        x: the activation, `[..., d]`.
-        factors: the tensors of Δ.
-        strength: s.
+    sum instead of that of x. Under torch.func and forward-mode differentiation this is `add_shift`, whose arguments it
+    takes.
 
     Source: this project, docs/method.md#memory-efficient-backward.
 
@@ -58,9 +54,8 @@ def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.
     down, up, activation, down_bias, up_bias = factors
     if not (torch.is_grad_enabled() and down.shape[0] and _is_plain_autograd()):
         return add_shift(x, x, factors, strength)
-    flat, dtype = x.reshape(-1, down.shape[1]), _compute_dtype(x, down.dtype)
-    arguments = (flat, down, up, down_bias, up_bias, activation, strength, dtype)
-    return _MemoryEfficientSum.apply(*arguments)[0].view(x.shape)
+    rest = (down, up, down_bias, up_bias, activation, strength, _compute_dtype(x, down.dtype))
+    return _MemoryEfficientSum.apply(x.reshape(-1, down.shape[1]), *rest)[0].view(x.shape)
 
 
 class _MemoryEfficientSum(torch.autograd.Function):
@@ -90,7 +85,7 @@ class _MemoryEfficientSum(torch.autograd.Function):
             base = x if factors.up_bias is None else torch.add(x, factors.up_bias, alpha=strength)
             y = torch.addmm(base, code, factors.up.t(), alpha=strength)
         ctx.save_for_backward(y, z, down, up, up_bias)
-        ctx.activation, ctx.strength, ctx.has_down_bias = activation, strength, down_bias is not None
+        ctx.activation, ctx.strength = activation, strength
         ctx.set_materialize_grads(False)
         return y, z
 
@@ -105,28 +100,24 @@ class _MemoryEfficientSum(torch.autograd.Function):
         # their kernels 2 to 4 times slower.
         grad_sum, up_rows = grad_y.to(dtype), up.to(dtype).t().contiguous()
         code = ACTIVATIONS[ctx.activation](z)
-        needs_x, needs_down, needs_up = ctx.needs_input_grad[:3]
-        grad_down = grad_up = grad_down_bias = grad_up_bias = None
+        needs_x, needs_down, needs_up, needs_down_bias, needs_up_bias = ctx.needs_input_grad[:5]
+        grad_x = grad_down = grad_up = grad_down_bias = grad_up_bias = None
         delta = DERIVATIVES[ctx.activation](s * F.linear(grad_sum, up_rows), z)
         delta = delta if grad_z is None else delta + grad_z
-        grad_x = _add_product(grad_y, delta, down.to(dtype)) if needs_x else None
+        if needs_x:
+            same, rows = y.dtype == dtype, down.to(dtype)
+            grad_x = torch.addmm(grad_y, delta, rows) if same else grad_y + (delta @ rows).to(y.dtype)
         if needs_down:  # δᵀx, with x = y - s·(φ(z) upᵀ + up_bias)
             grad_down = delta.t() @ y.to(dtype) - s * (delta.t() @ code) @ up_rows
             if up_bias is not None:
                 grad_down = grad_down - s * torch.outer(delta.sum(0), up_bias.to(dtype))
         if needs_up:
             grad_up = s * (code.t() @ grad_sum).t()
-        if ctx.has_down_bias and ctx.needs_input_grad[3]:
+        if needs_down_bias:
             grad_down_bias = delta.sum(0)
-        if up_bias is not None and ctx.needs_input_grad[4]:
+        if needs_up_bias:
             grad_up_bias = s * grad_sum.sum(0)
         return grad_x, grad_down, grad_up, grad_down_bias, grad_up_bias, None, None, None
-
-
-def _add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    if base.dtype == left.dtype:
-        return torch.addmm(base, left, right)
-    return base + (left @ right).to(base.dtype)
 
 
 class StackedShifts(NamedTuple):
@@ -154,9 +145,7 @@ class StackedShifts(NamedTuple):
 
     def of_rows(self, rows: Sequence[int]) -> StackedShifts:
         """Return the shifts of some of the rows, in the order of `rows`."""
-        down, up, activation, *biases = self.factors
-        down_bias, up_bias = (None if bias is None else bias[rows] for bias in biases)
-        return StackedShifts(Factors(down[rows], up[rows], activation, down_bias, up_bias))
+        return StackedShifts(self.factors.map(lambda tensor: tensor[rows]))
 
 
 def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedShifts:
@@ -178,24 +167,20 @@ def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedS
     no_shift = Factors(example.down.new_zeros(rank, width), example.up.new_zeros(width, rank))
     rows = [shifts.get(row, (no_shift, 1.0)) for row in range(count)]
     strength = example.down.new_tensor([s for _, s in rows])[:, None, None]
+    down = torch.stack([F.pad(factors.down, (0, 0, 0, rank - len(factors.down))) for factors, _ in rows])
+    up = strength * torch.stack([F.pad(factors.up, (0, rank - factors.up.shape[1])) for factors, _ in rows])
+    down_bias = _stack_biases([factors.down_bias for factors, _ in rows], example.down.new_zeros(rank))
     up_bias = _stack_biases([factors.up_bias for factors, _ in rows], example.down.new_zeros(width))
-    factors = Factors(
-        torch.stack([F.pad(factors.down, (0, 0, 0, rank - len(factors.down))) for factors, _ in rows]),
-        strength * torch.stack([F.pad(factors.up, (0, rank - factors.up.shape[1])) for factors, _ in rows]),
-        example.activation,
-        _stack_biases([factors.down_bias for factors, _ in rows], example.down.new_zeros(rank)),
-        None if up_bias is None else strength * up_bias,
-    )
-    return StackedShifts(factors)
+    up_bias = None if up_bias is None else strength * up_bias
+    return StackedShifts(Factors(down, up, example.activation, down_bias, up_bias))
 
 
 def _stack_biases(biases: Sequence[Tensor | None], zeros: Tensor) -> Tensor | None:
     """Return `[R, 1, size]`, padded to the size of `zeros`; None if no row has a bias."""
     if all(bias is None for bias in biases):
         return None
-    return torch.stack([zeros if bias is None else F.pad(bias, (0, len(zeros) - len(bias))) for bias in biases])[
-        :, None
-    ]
+    padded = [zeros if bias is None else F.pad(bias, (0, len(zeros) - len(bias))) for bias in biases]
+    return torch.stack(padded)[:, None]
 
 
 def _compute_dtype(x: Tensor, adapter_dtype: torch.dtype) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -33,12 +32,12 @@ _gpu_calls = count(1)
 class DiReFTShift(Shift):
     """Δ(x) = writeᵀ (read x + bias), with `read [r, d]`, `write [r, d]` and `bias [r]`; the last two start at zero."""
 
-    def __init__(self, width: int, rank: int) -> None:
+    def __init__(self, adapter: RankAdapter, width: int, heads: int | None) -> None:
         super().__init__()
-        self.read = nn.Parameter(torch.empty(rank, width))
-        self.write = nn.Parameter(torch.zeros(rank, width))
-        self.bias = nn.Parameter(torch.zeros(rank))
-        nn.init.kaiming_uniform_(self.read, a=math.sqrt(5))
+        self.read = nn.Parameter(torch.empty(adapter.rank, width))
+        self.write = nn.Parameter(torch.zeros(adapter.rank, width))
+        self.bias = nn.Parameter(torch.zeros(adapter.rank))
+        nn.init.kaiming_uniform_(self.read, a=sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to the shift `[..., d]`."""
@@ -63,8 +62,8 @@ class DiReFTShift(Shift):
 class NoReFTShift(DiReFTShift):
     """Δ(x) = writeᵀ (read x + bias - write x). `read` starts as a copy of `write`; they are separate parameters."""
 
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__(width, rank)
+    def __init__(self, adapter: RankAdapter, width: int, heads: int | None) -> None:
+        super().__init__(adapter, width, heads)
         with torch.no_grad():
             self.write.copy_(self.read)
 
@@ -78,10 +77,13 @@ class NoReFTShift(DiReFTShift):
 
 
 class LoReFTShift(NoReFTShift):
-    """Δ(x) = writeᵀ (read x + bias - write x). `write` is R, whose rows are made orthonormal after every step."""
+    """Δ(x) = writeᵀ (read x + bias - write x). `write` is R, whose rows are made orthonormal after every step.
 
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__(width, rank)
+    The orthogonality rule gets no matrices to edit, because a projected R would not have orthonormal rows.
+    """
+
+    def __init__(self, adapter: RankAdapter, width: int, heads: int | None) -> None:
+        super().__init__(adapter, width, heads)
         nn.init.orthogonal_(self.write)
         with torch.no_grad():
             self.read.copy_(self.write)
@@ -102,36 +104,21 @@ class LoReFTShift(NoReFTShift):
             for write, nearest in zip(group, nearest_orthonormal(torch.stack(group)), strict=True):
                 write.copy_(nearest)
 
-    # Projecting R would undo its orthonormal rows, and `after_step` would then undo the projection. The
-    # orthogonality rule therefore gets no matrices to edit.
     def reads(self) -> list[Tensor]:
-        """Return no matrices, because a projected R would not have orthonormal rows."""
+        """Return no matrices."""
         return []
 
     def writes(self) -> list[Tensor]:
-        """Return no matrices, because a projected R would not have orthonormal rows."""
+        """Return no matrices."""
         return []
 
 
 @dataclass(frozen=True)
-class ReFT(RankAdapter):
-    """Base class of the three adapters, which have 2dr + r parameters per site."""
-
-    shift: ClassVar[type[DiReFTShift]]
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return the module of `width` d and this rank, with tensors `read [r, d]`, `write [r, d]` and `bias [r]`."""
-        self.check_shape(width)
-        return self.shift(width, self.rank)
-
-
-@dataclass(frozen=True)
-class LoReFT(ReFT):
+class LoReFT(RankAdapter):
     """Edit an activation within r learned directions: Δ(x) = Rᵀ(Wx + b - Rx), 2dr + r parameters per site.
 
     `R [r, d]` (stored as `write`) has orthonormal rows at the start and after every optimiser step, to 1e-5 in float32
-    and 1e-2 in bfloat16. `W [r, d]` (stored as `read`) starts as a copy of R, and `b [r]` at zero, which makes a fresh
-    adapter a no-op. All tensors are built in float32.
+    and 1e-2 in bfloat16. `W [r, d]` (stored as `read`) starts as a copy of R, and `b [r]` at zero.
 
     Raises:
         ActshiftError: a rank below 1; from `build`, a rank above the site's width; during training, a diverged R.
@@ -148,14 +135,11 @@ class LoReFT(ReFT):
 
 
 @dataclass(frozen=True)
-class NoReFT(ReFT):
+class NoReFT(RankAdapter):
     """LoReFT without the orthonormal rows: Δ(x) = W₂ᵀ(W₁x + b - W₂x), 2dr + r parameters per site.
 
     `W₂ [r, d]` (stored as `write`) starts Kaiming-uniform(a=√5), `W₁ [r, d]` (stored as `read`) as a copy of it, and
-    `b [r]` at zero, which makes a fresh adapter a no-op. All tensors are built in float32.
-
-    Raises:
-        ActshiftError: a rank below 1; from `build`, a rank above the site's width.
+    `b [r]` at zero. Errors are as in `LoReFT`.
 
     Source: NoReFT in pyreft, the library of the ReFT authors (arXiv 2404.03592).
 
@@ -168,14 +152,11 @@ class NoReFT(ReFT):
 
 
 @dataclass(frozen=True)
-class DiReFT(ReFT):
+class DiReFT(RankAdapter):
     """LoReFT without the orthonormal rows and the difference: Δ(x) = W₂ᵀ(W₁x + b), 2dr + r parameters per site.
 
-    `W₁ [r, d]` (stored as `read`) starts Kaiming-uniform(a=√5). `W₂ [r, d]` (stored as `write`) and `b [r]` start at
-    zero, which makes a fresh adapter a no-op. All tensors are built in float32.
-
-    Raises:
-        ActshiftError: a rank below 1; from `build`, a rank above the site's width.
+    `W₁ [r, d]` (stored as `read`) starts Kaiming-uniform(a=√5), `W₂ [r, d]` (stored as `write`) and `b [r]` at zero.
+    Errors are as in `LoReFT`.
 
     Source: Wu et al., ReFT, arXiv 2404.03592, eq. 3.
 
@@ -190,10 +171,9 @@ class DiReFT(ReFT):
 def nearest_orthonormal(matrix: Tensor) -> Tensor:
     """Return the matrix with orthonormal rows that is nearest in the Frobenius norm, `[..., r, d]` in float64.
 
-    This is the polar factor (M Mᵀ)^-1/2 M, computed from the Gram matrix `[r, r]`. If M is nearly rank-deficient, the
-    Gram matrix is too inaccurate, and the factor is U Vᵀ with M = U S Vᵀ. If M is exactly rank-deficient, several
-    matrices are equally near, and the SVD chooses one. On CUDA devices both decompositions would synchronise with the
-    CPU, so an iteration that reads no values is used instead.
+    This is the polar factor (M Mᵀ)^-1/2 M, computed from the Gram matrix `[r, r]`, or by an SVD if M is nearly
+    rank-deficient. If several matrices are equally near, the SVD chooses one. On CUDA devices both decompositions
+    would synchronise with the CPU, so an iteration that reads no values is used instead.
 
     Args:
         matrix: M, `[..., r, d]` with r ≤ d, in any floating dtype.
