@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.orthogonality import orthonormal_basis, parseval_frame, project_away, project_columns, project_rows
+from actshift.orthogonality import orthonormal_basis, parseval_frame, project_away, project_rows
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 SEEDS = st.integers(0, 2**31)
@@ -96,7 +96,6 @@ def test_projections_match_the_formula(seed, n, rank, dtype):
     assert projected.dtype == dtype
     resolution = max(torch.finfo(dtype).eps, 1e-12)
     torch.testing.assert_close(projected, expected, atol=4 * resolution, rtol=4 * resolution)
-    assert torch.equal(project_columns(rows.mT, basis), projected.mT)
 
 
 def test_an_empty_span_leaves_the_rows_bit_identical():

@@ -88,7 +88,7 @@ def test_invalid_layers_are_rejected(llama, layers, message):
     [
         ("post_atention", "did you mean 'post_attention'"),
         ("post-block", "did you mean 'post_block'"),
-        ("everywhere", "no site 'everywhere'. The sites are post_block, post_mlp, post_attention"),
+        ("everywhere", "Unknown site 'everywhere'. Use one of post_block, post_mlp, post_attention"),
     ],
 )
 def test_an_unknown_site_is_rejected_with_the_nearest_name(llama, site, message):
@@ -106,7 +106,8 @@ def test_an_unknown_architecture_supports_only_post_block():
 def test_a_model_without_the_expected_module_is_rejected(llama):
     model = ARCHITECTURES["llama"]()
     model.config.model_type = "gpt_neox"
-    with pytest.raises(ActshiftError, match="should be 'attention', which this LlamaDecoderLayer lacks"):
+    message = r"should be 'attention', which block 'model.layers.0' \(LlamaDecoderLayer\) lacks"
+    with pytest.raises(ActshiftError, match=message):
         resolve(model, "post_attention")
 
 

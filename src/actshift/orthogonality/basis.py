@@ -13,31 +13,25 @@ from torch import Tensor
 
 RESOLUTION = 2.0**-20
 """Smallest distance of a column from the span of the others, relative to its length and √r, that counts as a new
-direction. Rounding to float32 alone makes 2⁻²⁴. B writes at most one part in a million along a direction that is left
-out, which is ten times below the tolerance of the rule."""
+direction. Rounding to float32 makes 2⁻²⁴. B writes at most a millionth of its output along a direction left out."""
 
 WELL_SEPARATED = 2.0**-10
-"""If each column is this far from the span of the columns before it, relative to its length, the Gram matrix can be
-solved directly: the rounding error is below 1e-9, and the second pass squares it."""
+"""Relative distance of each column from the span of the columns before it at which the Gram matrix can be solved
+directly: the rounding error is below 1e-9, and the second pass squares it."""
 
 POLYNOMIAL_STEPS = 7
-"""Number of polynomial steps in `parseval_frame`. After them a direction twice as long as the limit (or half as long)
-is at 1 (or 0) up to rounding, and so is the rounding error of float32, which is a sixteenth of the limit."""
+"""After so many steps of `parseval_frame` a direction twice (half) as long as the limit is at 1 (0) up to rounding."""
 
 ZERO_ROW = 1e-10
 """A row that keeps less than this share of its length in a projection was in the span. The rest is rounding error."""
 
 
 def orthonormal_basis(columns: Tensor) -> Tensor:
-    """Return a matrix with orthonormal columns that span the columns of a matrix, `[..., d, r]` in float64.
+    """Return Q `[..., d, r]` in float64, whose orthonormal columns span `columns [..., d, r]` (any floating dtype).
 
-    If the columns span fewer than r directions (such as a zero B at the start), the remaining columns of the result
-    are exactly zero, and QQᵀ is still the projection onto the span. Each column counts by its direction alone,
-    however small it is. NaN and infinite entries count as 0. The computation is batched, and no shape depends on the
-    data.
-
-    Args:
-        columns: `[..., d, r]`, in any floating dtype.
+    If the columns span fewer than r directions (such as a zero B at the start), the remaining columns of Q are exactly
+    zero, and QQᵀ is still the projection onto the span. Each column counts by its direction alone, however small it
+    is. NaN and infinite entries count as 0.
 
     Source: this project, docs/method.md#orthogonality: the eigenvectors of the Gram matrix, refined by two
     Newton-Schulz steps.
@@ -50,9 +44,7 @@ def orthonormal_basis(columns: Tensor) -> Tensor:
     smallest = RESOLUTION**2 * columns.shape[-1]
     scale = torch.where(values > smallest, values.clamp_min(smallest).rsqrt(), 0.0)
     basis = unit @ (vectors * scale.unsqueeze(-2))
-    for _ in range(
-        2
-    ):  # small eigenvalues have eigenvectors with errors of 1e-4; each step squares them, and keeps zeros
+    for _ in range(2):  # eigenvectors of small eigenvalues have errors of 1e-4; each step squares them, and keeps zeros
         basis = 1.5 * basis - 0.5 * basis @ (basis.mT @ basis)
     return basis
 
@@ -62,9 +54,6 @@ def parseval_frame(columns: Tensor) -> Tensor:
 
     It replaces `orthonormal_basis` where only FFᵀ matters. It needs no eigenvectors, whose computation synchronises a
     CUDA device with the CPU. The same directions count; one exactly at the limit can count in part.
-
-    Args:
-        columns: `[..., d, r]`, in any floating dtype.
 
     Source: this project, docs/method.md#orthogonality. A shifted Cholesky QR (Fukaya et al., SIAM J. Sci. Comput. 42,
     2020) scales a direction of length t to t / √(t² + shift). Repeating the polynomial (5t³ − 3t⁵)/2 takes that to 1
@@ -83,11 +72,6 @@ def project_rows(rows: Tensor, basis: Tensor) -> Tensor:
     A row within the span becomes exactly 0.
     """
     return _subtract(rows, lambda exact: (exact @ basis) @ basis.mT)
-
-
-def project_columns(columns: Tensor, basis: Tensor) -> Tensor:
-    """Return `columns [..., d, n]` without their part in the span of `basis [..., d, r]`: (I − QQᵀ) W, in its dtype."""
-    return project_rows(columns.mT, basis).mT
 
 
 def project_away(rows: Tensor, columns: Tensor) -> Tensor:

@@ -40,8 +40,7 @@ def violation(rows: Tensor, columns: Tensor) -> float:
 def principal_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """Return the cosines of the principal angles between the spans of `rows [n, d]` and `columns [d, r]`.
 
-    Returns:
-        float64, descending, one per dimension of the smaller space. Empty if one of them is zero.
+    They are float64, descending, one per dimension of the smaller space; none if one of them is zero.
 
     Source: Björck and Golub, Numerical methods for computing angles between linear subspaces, 1973;
     docs/method.md#redundancy.
@@ -52,15 +51,6 @@ def principal_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     left, right = orthonormal_basis(rows.mT), orthonormal_basis(columns)
     count = min(_rank(left), _rank(right))
     return torch.linalg.svdvals(left.mT @ right)[:count].clamp(max=1.0)
-
-
-def principal_angles(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the principal angles of `principal_cosines` in degrees, ascending. 0 is a shared direction.
-
-    >>> principal_angles(torch.eye(3)[:1], torch.eye(3)[:, 1:2]).tolist()
-    [90.0]
-    """
-    return torch.rad2deg(torch.arccos(principal_cosines(rows, columns)))
 
 
 def span_dimensions(columns: Tensor) -> int:

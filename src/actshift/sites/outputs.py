@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from actshift.errors import ActshiftError
 from actshift.sites.blocks import find_blocks, unwrap
-from actshift.sites.resolve import block_indices, branches_of, config_around, find_parts, width_of
+from actshift.sites.resolve import block_indices, config_around, required_parts, width_of
 
 FIX = "Leave out the feature that needs it"
 
@@ -41,12 +40,8 @@ class OutputMap:
 def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[OutputMap]:
     """Return the MLP output maps of the blocks, in the order of `layers`.
 
-    A mixture-of-experts block has several: the stack of its experts, and the shared expert if it has one. `layers` and
-    `blocks` are as in `resolve`.
-
-    Raises:
-        ActshiftError: an architecture that is not in `BRANCHES`, a block without the modules listed there, and all
-            errors of `resolve`.
+    A mixture-of-experts block has several: the stack of its experts, and the shared expert if it has one. Arguments
+    and errors are as in `resolve`.
 
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
@@ -60,12 +55,7 @@ def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
     for layer in block_indices(layers, len(all_blocks), type(model).__name__):
         name, block = all_blocks[layer]
         config = config_around(model, name)
-        names = branches_of(config, block, "The MLP output map", FIX).outputs
-        if not (parts := find_parts(block, names)):
-            raise ActshiftError(
-                f"The MLP output map of model_type {config.model_type!r} should be {names!r}, which block {name!r} "
-                f"({type(block).__name__}) lacks. Use a transformers version that actshift is tested with."
-            )
+        parts = required_parts(config, name, block, "outputs", "The MLP output map", FIX)
         width = width_of(config, name)
         maps += [OutputMap(layer, name + suffix, module, parameter, width) for suffix, module, parameter in parts]
     return maps
@@ -83,12 +73,4 @@ def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Mod
     """
     model = unwrap(model)
     name, block = find_blocks(model, blocks)[layer]
-    branches = branches_of(config_around(model, name), block, "The MLP's input", FIX)
-    outputs = (branches.outputs,) if isinstance(branches.outputs, str) else branches.outputs
-    parts = find_parts(block, branches.entry or tuple(output.rpartition(".")[0] for output in outputs))
-    if not parts:
-        raise ActshiftError(
-            f"The MLP of block {name!r} ({type(block).__name__}) is not one of the modules expected for its "
-            "architecture. Use a transformers version that actshift is tested with."
-        )
-    return parts[0].module
+    return required_parts(config_around(model, name), name, block, "entries", "The MLP's input", FIX)[0].module
