@@ -1,9 +1,8 @@
-"""Names that are available without heavy imports: lazy attributes of packages, and adapter and site names for help."""
+"""Packages whose public names are loaded on first use."""
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -32,24 +31,3 @@ def lazy_exports(package: str, init_file: str) -> tuple[Callable[[str], Any], Ca
 
     names = sorted(homes)
     return load_name, lambda: names, names
-
-
-def adapter_kinds() -> list[str]:
-    """Return the kind of every adapter. Reads the source files, because `actshift.adapters.ADAPTERS` needs torch.
-
-    >>> "low_rank" in adapter_kinds()
-    True
-    """
-    files = sorted(Path(__file__).parent.glob("adapters/*.py"))
-    source = "".join(file.read_text(encoding="utf-8") for file in files)
-    return re.findall(r'^    kind: ClassVar\[str\] = "(\w+)"$', source, re.MULTILINE)
-
-
-def site_names() -> list[str]:
-    """Return the name of every site. Reads the source file, because `actshift.sites.SITES` needs torch.
-
-    >>> site_names()
-    ['post_block', 'post_mlp', 'post_attention', 'attention_heads']
-    """
-    source = Path(__file__).with_name("sites").joinpath("architectures.py").read_text(encoding="utf-8")
-    return re.findall(r'^    "(\w+)": Site\(', source, re.MULTILINE)

@@ -8,7 +8,6 @@ with all other patches in `actshift/tuner/peft_patches.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -22,10 +21,7 @@ else:
 
 
 def after_import(package: str, then: str) -> None:
-    """Import module `then` once `package` has been imported; immediately, if it already has been.
-
-    >>> after_import("json", "colorsys")
-    """
+    """Import module `then` once `package` has been imported; immediately, if it already has been."""
     if package in sys.modules:
         import_module(then)
     else:
@@ -46,9 +42,7 @@ class _PostImporter(Loader):
         self.then = then
         self.searching = False
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         if fullname != self.package or self.searching:
             return None
         self.searching = True  # find_spec below calls this finder again

@@ -24,20 +24,14 @@ def did_you_mean(name: object, allowed: Iterable[object]) -> str:
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "") -> None:
-    """Raise ActshiftError unless a value is one of the allowed strings. `hint` completes the list in the message.
-
-    >>> check_choice("init", "default", ["default", "reference"])
-    """
+    """Raise ActshiftError unless a value is one of the allowed strings. `hint` completes the list in the message."""
     if value not in allowed:
         near = did_you_mean(value, allowed)
         raise ActshiftError(f"Unknown {name} {value!r}{near}. Use one of {', '.join(allowed)}{hint}.")
 
 
 def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -> None:
-    """Raise ActshiftError for a field that is not allowed in the stored description of `owner`.
-
-    >>> check_fields("positions", {"where": "all"}, ["where", "first", "last"])
-    """
+    """Raise ActshiftError for a field that is not allowed in the stored description of `owner`."""
     for field in fields:
         if field not in allowed:
             raise ActshiftError(

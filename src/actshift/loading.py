@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from actshift.errors import ActshiftError, first_line
+from actshift.errors import ActshiftError, check_choice, first_line
 from actshift.model_head import CAUSAL, Head
 
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
@@ -146,8 +146,7 @@ def _check_folder(source: str) -> None:
 
 
 def _resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    if dtype not in ("auto", "float32"):
-        raise ActshiftError(f"There is no dtype {dtype!r} here. Use 'auto' or 'float32'.")
+    check_choice("dtype", dtype, ("auto", "float32"))
     on_gpu = dtype == "auto" and device.startswith("cuda")
     return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported(False) else torch.float32  # False: not emulated
 

@@ -10,7 +10,6 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from actshift._lazy import site_names
 from actshift.errors import ActshiftError
 from actshift.sites import SITES, Host, resolve
 from tests.zoo import ARCHITECTURES, LAYERS, WIDTH
@@ -114,10 +113,6 @@ def test_a_model_without_the_expected_module_is_rejected(llama):
 def test_a_model_without_a_known_width_is_rejected():
     with pytest.raises(ActshiftError, match=r"width of block '0\.0' is not known: the model has no config"):
         resolve(nn.Sequential(nn.ModuleList([nn.Linear(2, 2)])))
-
-
-def test_site_names_for_help_texts_are_the_registry():
-    assert site_names() == list(SITES)
 
 
 def test_importing_sites_does_not_import_transformers():

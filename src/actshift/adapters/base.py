@@ -151,10 +151,7 @@ def adapter_from_dict(values: dict[str, Any]) -> Adapter:
 
 
 def check_rank(rank: object, width: int | None = None) -> None:
-    """Raise ActshiftError unless `rank` is an int from 1 to `width` (None for no upper limit).
-
-    >>> check_rank(8, width=64)
-    """
+    """Raise ActshiftError unless `rank` is an int from 1 to `width` (None for no upper limit)."""
     if type(rank) is not int or rank < 1:
         raise ActshiftError(f"rank must be a whole number from 1 up, got {rank!r}.")
     if width is not None and rank > width:
@@ -162,9 +159,6 @@ def check_rank(rank: object, width: int | None = None) -> None:
 
 
 def check_penalty_weight(name: str, value: float) -> None:
-    """Raise ActshiftError unless the weight of a penalty is a finite number of at least 0.
-
-    >>> check_penalty_weight("l1", 1e-3)
-    """
+    """Raise ActshiftError unless the weight of a penalty is a finite number of at least 0."""
     if not is_number(value) or value < 0:
         raise ActshiftError(f"{name} must be a number from 0 (no penalty) up, such as 0.001; got {value!r}.")

@@ -54,8 +54,9 @@ def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.
     down, up, activation, down_bias, up_bias = factors
     if not (torch.is_grad_enabled() and down.shape[0] and _is_plain_autograd()):
         return add_shift(x, x, factors, strength)
-    rest = (down, up, down_bias, up_bias, activation, strength, _compute_dtype(x, down.dtype))
-    return _MemoryEfficientSum.apply(x.reshape(-1, down.shape[1]), *rest)[0].view(x.shape)
+    constants = (activation, strength, _compute_dtype(x, down.dtype))
+    y, _ = _MemoryEfficientSum.apply(x.reshape(-1, down.shape[1]), constants, down, up, down_bias, up_bias)
+    return y.view(x.shape)
 
 
 class _MemoryEfficientSum(torch.autograd.Function):
@@ -65,17 +66,8 @@ class _MemoryEfficientSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  autograd passes the arguments by position
-        ctx: Any,
-        x: Tensor,
-        down: Tensor,
-        up: Tensor,
-        down_bias: Tensor | None,
-        up_bias: Tensor | None,
-        activation: str | None,
-        strength: float,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, constants: tuple[str | None, float, torch.dtype], *tensors: Any) -> Any:
+        (activation, strength, dtype), (down, up, down_bias, up_bias) = constants, tensors
         factors = Factors(down, up, activation, down_bias, up_bias).to(dtype)
         z = F.linear(x.to(dtype), factors.down, factors.down_bias)
         code = ACTIVATIONS[activation](z)
@@ -90,9 +82,8 @@ class _MemoryEfficientSum(torch.autograd.Function):
         return y, z
 
     @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  as in `forward`
-        ctx: Any, grad_y: Tensor | None, grad_z: Tensor | None
-    ) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> Any:
+        grad_y, grad_z = grad_outputs
         y, z, down, up, up_bias = ctx.saved_tensors
         s, dtype = ctx.strength, z.dtype
         grad_y = torch.zeros_like(y) if grad_y is None else grad_y
@@ -100,7 +91,7 @@ class _MemoryEfficientSum(torch.autograd.Function):
         # their kernels 2 to 4 times slower.
         grad_sum, up_rows = grad_y.to(dtype), up.to(dtype).t().contiguous()
         code = ACTIVATIONS[ctx.activation](z)
-        needs_x, needs_down, needs_up, needs_down_bias, needs_up_bias = ctx.needs_input_grad[:5]
+        needs_x, _, needs_down, needs_up, needs_down_bias, needs_up_bias = ctx.needs_input_grad
         grad_x = grad_down = grad_up = grad_down_bias = grad_up_bias = None
         delta = DERIVATIVES[ctx.activation](s * F.linear(grad_sum, up_rows), z)
         delta = delta if grad_z is None else delta + grad_z
@@ -117,7 +108,7 @@ class _MemoryEfficientSum(torch.autograd.Function):
             grad_down_bias = delta.sum(0)
         if needs_up_bias:
             grad_up_bias = s * grad_sum.sum(0)
-        return grad_x, grad_down, grad_up, grad_down_bias, grad_up_bias, None, None, None
+        return grad_x, None, grad_down, grad_up, grad_down_bias, grad_up_bias
 
 
 class StackedShifts(NamedTuple):

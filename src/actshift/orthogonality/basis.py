@@ -63,7 +63,16 @@ def parseval_frame(columns: Tensor) -> Tensor:
     >>> (frame @ frame.mT).abs().round(decimals=9).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
     """
-    return _frame(_normalized(columns)[0])
+    unit, _ = _normalized(columns)
+    identity = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    shift = RESOLUTION**2 * unit.shape[-1] / 2  # scales a length at the limit to √⅔
+    factor, _ = torch.linalg.cholesky_ex(unit.mT @ unit + shift * identity)
+    frame = torch.linalg.solve_triangular(factor, unit.mT, upper=False).mT
+    gram, polynomial = frame.mT @ frame, identity
+    for _ in range(POLYNOMIAL_STEPS):
+        step = 2.5 * gram - 1.5 * gram @ gram
+        gram, polynomial = step @ gram @ step, polynomial @ step
+    return frame @ polynomial
 
 
 def project_rows(rows: Tensor, basis: Tensor) -> Tensor:
@@ -84,14 +93,14 @@ def project_away(rows: Tensor, columns: Tensor) -> Tensor:
     >>> project_away(torch.eye(3)[:2], torch.tensor([[0.0], [3.0], [0.0]])).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    unit, length = _normalized(columns)
-    if unit.device.type == "cpu":
+    if columns.device.type in ("cpu", "mps"):
+        unit, length = _normalized(columns)
         gram = unit.mT @ unit + torch.diag_embed((length == 0).squeeze(-2).to(unit.dtype))  # zero columns span nothing
         factor, failed = torch.linalg.cholesky_ex(gram)
         separated = (failed == 0) & (factor.diagonal(dim1=-2, dim2=-1) > WELL_SEPARATED).all(-1)
         if separated.all():
             return _subtract(rows, lambda exact: torch.cholesky_solve((exact @ unit).mT, factor).mT @ unit.mT)
-    return project_rows(rows, _frame(unit))
+    return project_rows(rows, parseval_frame(columns))
 
 
 def as_float64(tensor: Tensor) -> Tensor:
@@ -104,18 +113,6 @@ def _normalized(columns: Tensor) -> tuple[Tensor, Tensor]:
     exact = as_float64(columns).nan_to_num(0.0, 0.0, 0.0)
     length = exact.norm(dim=-2, keepdim=True)
     return exact / torch.where(length > 0, length, 1.0), length
-
-
-def _frame(unit: Tensor) -> Tensor:
-    identity = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
-    shift = RESOLUTION**2 * unit.shape[-1] / 2  # scales a length at the limit to √⅔
-    factor, _ = torch.linalg.cholesky_ex(unit.mT @ unit + shift * identity)
-    frame = torch.linalg.solve_triangular(factor, unit.mT, upper=False).mT
-    gram, polynomial = frame.mT @ frame, identity
-    for _ in range(POLYNOMIAL_STEPS):
-        step = 2.5 * gram - 1.5 * gram @ gram
-        gram, polynomial = step @ gram @ step, polynomial @ step
-    return frame @ polynomial
 
 
 def _subtract(rows: Tensor, part_in_span: Callable[[Tensor], Tensor]) -> Tensor:

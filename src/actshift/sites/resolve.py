@@ -56,11 +56,9 @@ def resolve(
 
     Source: docs/method.md#sites.
 
-    >>> from transformers import LlamaConfig, LlamaForCausalLM
-    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-    >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
-    [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
+    >>> from actshift.demo import load_base
+    >>> [(host.layer, host.name, host.width) for host in resolve(load_base()[0], "post_mlp", layers=[0, -1])]
+    [(0, 'model.layers.0.mlp', 128), (5, 'model.layers.5.mlp', 128)]
     """
     check_site(site)
     model = unwrap(model)
@@ -70,19 +68,15 @@ def resolve(
 
 
 def check_site(site: str) -> None:
-    """Raise ActshiftError unless `site` is a name in `SITES`.
-
-    >>> check_site("post_block")
-    """
+    """Raise ActshiftError unless `site` is a name in `SITES`."""
     check_choice("site", site, list(SITES))
 
 
 def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
-    """Return `layers` as indices from 0 into `count` blocks; None means all of them.
+    """Return `layers` as indices from 0 into `count` blocks of a model of this class; None means all of them.
 
     Raises:
-        ActshiftError: `layers` is not a sequence of ints, or an index is out of range or repeated. The message names
-            the model by `model_class`.
+        ActshiftError: `layers` is not a sequence of ints, or an index is out of range or repeated.
 
     >>> block_indices([0, -1], 6, "LlamaForCausalLM")
     [0, 5]
@@ -108,11 +102,7 @@ def hidden_of(output: Any) -> Any:
 
 
 def with_hidden(output: Any, hidden: Any) -> Any:
-    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original.
-
-    >>> with_hidden(("hidden", "weights"), "steered")
-    ('steered', 'weights')
-    """
+    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
@@ -174,8 +164,7 @@ def required_parts(config: Any, name: str, block: nn.Module, field: str, subject
     """Return the parts of block `name` that a field of `Branches` lists for its architecture.
 
     Raises:
-        ActshiftError: the architecture is not in `BRANCHES`, or the block has none of the parts. The message starts
-            with the `subject`, and suggests the `fix`.
+        ActshiftError: the architecture is not in `BRANCHES`, or the block has none of the parts.
     """
     model_type = getattr(config, "model_type", None)
     if model_type not in BRANCHES:
@@ -205,10 +194,7 @@ def _resolve_block(model: nn.Module, site: str, layer: int, blocks: Sequence[Nam
 
 
 def _heads_of(block: str, projection: BlockPart, config: Any) -> tuple[int, int]:
-    """Return the width heads · d_head of an output projection's input, and the number of query heads in it.
-
-    The width can differ from the residual stream's (Qwen3, Gemma-3).
-    """
+    """Return the width of an output projection's input (not the residual stream's in Qwen3), and its query heads."""
     module, heads = projection.module, getattr(config, "num_attention_heads", None)
     width = getattr(module, "in_features", getattr(module, "nx", None))  # GPT-2's Conv1D calls it nx
     if not isinstance(width, int) or not isinstance(heads, int) or heads < 1 or width % heads:
