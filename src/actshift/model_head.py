@@ -16,11 +16,6 @@ _AUTO_CLASSES: dict[TaskType, str] = {
     "TOKEN_CLS": "AutoModelForTokenClassification",
     "FEATURE_EXTRACTION": "AutoModel",
 }
-_CLASS_SUFFIXES: dict[TaskType, tuple[str, ...]] = {
-    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel"),
-    "SEQ_CLS": ("ForSequenceClassification",),
-    "TOKEN_CLS": ("ForTokenClassification",),
-}
 
 
 @dataclass(frozen=True)
@@ -93,4 +88,7 @@ def head_of(model: Any) -> TaskType | None:
 
 
 def _by_class_name(name: str) -> TaskType | None:
-    return next((task_type for task_type, suffixes in _CLASS_SUFFIXES.items() if name.endswith(suffixes)), None)
+    if name.endswith("LMHeadModel"):
+        return "CAUSAL_LM"
+    suffixes = {task_type: auto_class.removeprefix("AutoModel") for task_type, auto_class in _AUTO_CLASSES.items()}
+    return next((task_type for task_type, suffix in suffixes.items() if suffix and name.endswith(suffix)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +13,7 @@ from actshift.adapters.factors import ACTIVATIONS, DERIVATIVES, Factors
 
 
 def add_shift(base: Tensor, x: Tensor, factors: Factors, strength: float = 1.0) -> Tensor:
-    """Return `base + s·Δ(x)`, in the dtype of `base`.
-
-    Args:
-        base: the tensor to add to, `[..., d]`.
-        x: the activation that the shift is computed from, `[..., d]`.
-        factors: the tensors of Δ.
-        strength: s.
+    """Return `base + s·Δ(x)`, in the dtype of `base`, for `base [..., d]`, an activation `x [..., d]` and strength s.
 
     >>> from actshift import Vector
     >>> add_shift(torch.ones(2, 3), torch.ones(2, 3), Vector().build(3).factors()).tolist()
@@ -42,8 +36,7 @@ def add_shift_memory_efficient(x: Tensor, factors: Factors, strength: float = 1.
 
     This saves memory if something else keeps the sum anyway, as the next block does. The sum must not be changed in
     place; autograd then raises an error. In bfloat16 and float16, W_down's gradient contains the rounding error of the
-    sum instead of that of x. Under torch.func and forward-mode differentiation this is `add_shift`, whose arguments it
-    takes.
+    sum instead of that of x. Under torch.func and forward-mode differentiation this is `add_shift`.
 
     Source: this project, docs/method.md#memory-efficient-backward.
 
@@ -111,40 +104,31 @@ class _MemoryEfficientSum(torch.autograd.Function):
         return grad_x, None, grad_down, grad_up, grad_down_bias, grad_up_bias
 
 
-class StackedShifts(NamedTuple):
+class StackedShifts(Factors):
     """The shifts of R batch rows, each with its own adapter, as batched products.
 
-    `factors` has `down [R, r, d]`, `up [R, d, r]`, `down_bias [R, 1, r]` and `up_bias [R, 1, d]`. `up` and `up_bias`
+    The shapes are `down [R, r, d]`, `up [R, d, r]`, `down_bias [R, 1, r]` and `up_bias [R, 1, d]`. `up` and `up_bias`
     are multiplied by each row's strength. Ranks below r are padded with zeros. Rows without an adapter are all zero,
     and their values stay bit-identical.
     """
 
-    factors: Factors
-
     def add(self, base: Tensor, x: Tensor) -> Tensor:
         """Return `base + s·Δ(x)` in the dtype of `base`, for `base` and `x` of shape `[R, tokens, d]`."""
-        factors, up_bias = self.factors, self.factors.up_bias
-        dtype = _compute_dtype(x, factors.down.dtype)
-        shifted = base if up_bias is None else base + up_bias.to(base.dtype)
-        if not factors.down.shape[1]:
+        dtype = _compute_dtype(x, self.down.dtype)
+        shifted = base if self.up_bias is None else base + self.up_bias.to(base.dtype)
+        if not self.down.shape[1]:
             return shifted
-        down, up, activation, down_bias, _ = factors.to(dtype)
-        x = x.to(dtype)
-        code = x @ down.mT if down_bias is None else torch.baddbmm(down_bias, x, down.mT)
-        code = ACTIVATIONS[activation](code)
+        x, (down, up, activation, down_bias, _) = x.to(dtype), self.to(dtype)
+        code = ACTIVATIONS[activation](x @ down.mT if down_bias is None else torch.baddbmm(down_bias, x, down.mT))
         return torch.baddbmm(shifted, code, up.mT) if base.dtype == dtype else shifted + (code @ up.mT).to(base.dtype)
 
     def of_rows(self, rows: Sequence[int]) -> StackedShifts:
         """Return the shifts of some of the rows, in the order of `rows`."""
-        return StackedShifts(self.factors.map(lambda tensor: tensor[rows]))
+        return StackedShifts(*self.map(lambda tensor: tensor[rows]))
 
 
 def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedShifts:
-    """Stack the factors of batch rows.
-
-    Args:
-        shifts: the factors and the strength of each row that has an adapter, all with one activation and width d.
-        count: R, the number of rows.
+    """Stack the factors of R = `count` rows, given factors (of one activation and width d) and strength by row.
 
     Source: this project, docs/method.md#row-adapters.
 
@@ -163,7 +147,7 @@ def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedS
     down_bias = _stack_biases([factors.down_bias for factors, _ in rows], example.down.new_zeros(rank))
     up_bias = _stack_biases([factors.up_bias for factors, _ in rows], example.down.new_zeros(width))
     up_bias = None if up_bias is None else strength * up_bias
-    return StackedShifts(Factors(down, up, example.activation, down_bias, up_bias))
+    return StackedShifts(down, up, example.activation, down_bias, up_bias)
 
 
 def _stack_biases(biases: Sequence[Tensor | None], zeros: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight
 from actshift.errors import ActshiftError, is_number
 
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # γ and ζ
+STRETCH_OFFSET = math.log(-STRETCH_LOW / STRETCH_HIGH)
 NOISE_EPSILON = 1e-6  # bounds the logit of the noise to ±13.8
 FINAL_LOG_ALPHA = 50.0  # no noise changes such a gate, at any temperature up to 1
 
@@ -25,12 +26,9 @@ Source: this project, docs/method.md#gates."""
 class HardConcrete(nn.Module):
     """Hard-concrete gates `[gates]` with values in [0, 1], and one parameter `log_alpha` each.
 
-    In training the gates are sampled, and are exactly 0 or 1 with positive probability:
-
-        u ~ U(0, 1),  s = σ((log u - log(1 - u) + log α) / β),  z = clamp(s (ζ - γ) + γ, 0, 1)
-
-    In evaluation a gate is z at the median u = 1/2, rounded: 1 if log α > 0, else 0. β is the temperature. The
-    computation is in float32 or wider.
+    In training the gates are sampled, and are exactly 0 or 1 with positive probability: with u ~ U(0, 1) and
+    s = σ((log u - log(1 - u) + log α) / β), a gate is z = clamp(s (ζ - γ) + γ, 0, 1). In evaluation it is z at the
+    median u = 1/2, rounded: 1 if log α > 0, else 0. β is the temperature. The computation is in float32 or wider.
 
     Source: Louizos, Welling, Kingma, arXiv 1712.01312, eqs. 10 to 13. Rounding in evaluation: this project,
     docs/method.md#gates.
@@ -42,8 +40,7 @@ class HardConcrete(nn.Module):
 
     def __init__(self, gates: int, open_probability: float, temperature: float) -> None:
         super().__init__()
-        offset = temperature * math.log(-STRETCH_LOW / STRETCH_HIGH)
-        log_alpha = math.log(open_probability / (1 - open_probability)) + offset
+        log_alpha = math.log(open_probability / (1 - open_probability)) + temperature * STRETCH_OFFSET
         self.log_alpha = nn.Parameter(torch.full((gates,), log_alpha))
 
     def forward(self, temperature: Tensor | float) -> Tensor:
@@ -57,7 +54,7 @@ class HardConcrete(nn.Module):
 
     def open_probability(self, temperature: Tensor | float) -> Tensor:
         """Return P(z ≠ 0) = σ(log α - β log(-γ / ζ)) `[gates]` (arXiv 1712.01312, eq. 12)."""
-        return torch.sigmoid(self._float32_log_alpha() - temperature * math.log(-STRETCH_LOW / STRETCH_HIGH))
+        return torch.sigmoid(self._float32_log_alpha() - temperature * STRETCH_OFFSET)
 
     @torch.no_grad()
     def finalize(self) -> None:
@@ -89,18 +86,14 @@ class JoLAShift(Shift):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., heads · d_head]` to the shift of the same shape, with gates as in `HardConcrete`."""
         temperature = self.temperature()
-        scale, vector = (
-            (gate(temperature).to(gated.dtype)[:, None] * gated).flatten()
-            for gate, gated in ((self.scale_gate, self.scale), (self.vector_gate, self.vector))
-        )
-        return scale * x + vector
+        scale = self.scale_gate(temperature).to(self.scale.dtype)[:, None] * self.scale
+        vector = self.vector_gate(temperature).to(self.vector.dtype)[:, None] * self.vector
+        return scale.flatten() * x + vector.flatten()
 
     def temperature(self) -> Tensor | float:
         """Return β at this step. It falls geometrically from `temperature` to `end_temperature`."""
         start, end, steps = self.adapter.temperature, self.adapter.end_temperature, self.adapter.anneal_steps
-        if steps is None:
-            return start
-        return start * (end / start) ** (self.step.clamp(max=steps) / steps)
+        return start if steps is None else start * (end / start) ** (self.step.clamp(max=steps) / steps)
 
     def penalty(self) -> Tensor | None:
         """Return l0 times the expected number of open gates in float32, or None if l0 is 0."""

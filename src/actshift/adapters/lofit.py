@@ -111,15 +111,13 @@ class HeadVectorShift(Shift):
 class HeadVector(HeadAdapter):
     """Add a learned vector to the output of each chosen attention head: Δ(x)_h = v_h, K · d_head parameters per site.
 
-    Only the vectors of the K chosen heads are stored and trained, as `vector [K, d_head]`, which starts at zero. This
-    is phase 2 of LoFiT; `HeadScale` is phase 1.
+    Only the vectors of the K chosen heads exist: `vector [K, d_head]`. This is phase 2 of LoFiT, after `HeadScale`.
 
     Args:
         heads: indices of the chosen heads from 0, stored in ascending order. None for all heads of the site.
 
     Raises:
-        ActshiftError: an empty choice, a duplicate, or something that is not a head index; from `build`, an index
-            that the site does not have, or a site without attention heads.
+        ActshiftError: not distinct head indices; from `build`, a site without attention heads or without a chosen one.
 
     Source: Yin, Ye, Durrett, LoFiT, arXiv 2406.01563, step "bias tuning"; docs/method.md#lofit. The authors initialise
     v from N(0, 1e-3). The start at zero: this project, docs/method.md#initialisation.

@@ -16,15 +16,9 @@ from actshift.adapters.base import RankAdapter, Shift
 from actshift.adapters.factors import Factors, has_hooks
 from actshift.errors import ActshiftError
 
-MIN_EIGENVALUE_RATIO = 1e-8
-"""Smallest ratio of the Gram matrix's eigenvalues at which its inverse root is accurate to about 1e-8 in float64."""
-
-MIN_SINGULAR_VALUE = 1e-12
-"""Singular values below this (relative to the norm of M) count as zero. The iteration may replace their directions."""
-
-MIN_WEIGHT_SINGULAR_VALUE = 1e-3
-"""Lower limit of the singular value that the iteration's weights are computed for. Below it the solve is inaccurate."""
-
+MIN_EIGENVALUE_RATIO = 1e-8  # of the Gram matrix; its inverse root is then accurate to about 1e-8 in float64
+MIN_SINGULAR_VALUE = 1e-12  # relative to the norm of M; the iteration may replace the directions of smaller ones
+MIN_WEIGHT_SINGULAR_VALUE = 1e-3  # the iteration's weights assume no smaller one, for an accurate solve
 FINITE_CHECK_INTERVAL = 64
 _gpu_calls = count(1)
 
@@ -72,7 +66,7 @@ class NoReFTShift(DiReFTShift):
         return self.read - self.write
 
     def reads(self) -> list[Tensor]:
-        """Return W₁ and W₂, as both are applied to x."""
+        """Return W₁ and W₂."""
         return [self.read, self.write]
 
 
@@ -169,14 +163,11 @@ class DiReFT(RankAdapter):
 
 
 def nearest_orthonormal(matrix: Tensor) -> Tensor:
-    """Return the matrix with orthonormal rows that is nearest in the Frobenius norm, `[..., r, d]` in float64.
+    """Return the matrix with orthonormal rows nearest to M = `matrix [..., r, d]` (r ≤ d), in float64.
 
-    This is the polar factor (M Mᵀ)^-1/2 M, computed from the Gram matrix `[r, r]`, or by an SVD if M is nearly
-    rank-deficient. If several matrices are equally near, the SVD chooses one. On CUDA devices both decompositions
-    would synchronise with the CPU, so an iteration that reads no values is used instead.
-
-    Args:
-        matrix: M, `[..., r, d]` with r ≤ d, in any floating dtype.
+    It is nearest in the Frobenius norm: the polar factor (M Mᵀ)^-1/2 M, computed from the Gram matrix `[r, r]`, or by an
+    SVD if M is nearly rank-deficient. If several matrices are equally near, the SVD chooses one. On CUDA devices both
+    decompositions would synchronise with the CPU, so an iteration that reads no values is used instead.
 
     Raises:
         ActshiftError: M contains values that are not finite. On CUDA devices only every 64th call checks this.

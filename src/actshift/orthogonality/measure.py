@@ -10,18 +10,12 @@ from actshift.orthogonality.basis import as_float64, orthonormal_basis
 
 @torch.no_grad()
 def violation(rows: Tensor, columns: Tensor) -> float:
-    """Return the largest share of a row that lies in the span of the columns, from 0 (orthogonal) to 1.
+    """Return the largest share of one of `rows [n, d]` in the span of `columns [d, r]`, from 0 (orthogonal) to 1.
 
     It is max_i ‖w_i Q‖ / ‖w_i‖ over the rows w_i, with Q an orthonormal basis of the columns. Scale does not matter, so
     a small B or a single small row is not hidden. A projected W_down stays below 6e-8 (2⁻²⁴, its rounding) when stored
-    in float32, and below 2e-3 (2⁻⁹) in bfloat16. For the write side pass `W_up.T`.
-
-    Args:
-        rows: `[n, d]`, in any floating dtype.
-        columns: `[d, r]`, in any floating dtype.
-
-    Returns:
-        The violation; 0 if either is zero, NaN if either contains a value that is not finite.
+    in float32, and below 2e-3 (2⁻⁹) in bfloat16. For the write side pass `W_up.T`. The violation is 0 if either is
+    zero, and NaN if either contains a value that is not finite.
 
     Source: this project, docs/method.md#orthogonality. The paper defines no measure.
 

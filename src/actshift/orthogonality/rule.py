@@ -15,9 +15,8 @@ Side = Literal["read", "write", "both"]
 class Orthogonality:
     """Keep the steering half of a joint adapter orthogonal to the output of its LoRA half in the same block.
 
-    B `[d, r]` is the LoRA-B of the block's MLP output map, and Q `[d, r]` an orthonormal basis of its columns. After an
-    optimiser step the rule projects `W_down [r', d]` or `W_up [d, r']` of the shift. Projections are computed in
-    float64 and stored in the parameter's dtype.
+    Q `[d, r]` is an orthonormal basis of the columns of the LoRA-B of the block's MLP output map. After an optimiser
+    step the rule projects `W_down [r', d]` or `W_up [d, r']` of the shift, computed in float64.
 
     Args:
         side: "read" (the paper's) sets W_down ← W_down (I − QQᵀ), "write" sets W_up ← (I − QQᵀ) W_up, "both" does both.
@@ -68,10 +67,7 @@ class Orthogonality:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Orthogonality:
-        """Return the rule that `to_dict` described.
-
-        Raises:
-            ActshiftError: an unknown field, or invalid values.
+        """Return the rule that `to_dict` described, or raise ActshiftError for an unknown field or invalid values.
 
         >>> Orthogonality.from_dict({"every": "epoch"})
         Orthogonality(side='read', every='epoch', penalty=None)

@@ -25,8 +25,7 @@ class Site:
     Attributes:
         description: a phrase for help texts.
         part: the field of `Branches` that names the host module. None means the block itself.
-        at_heads: the shift is added to the host's input, which is the concatenated outputs of the attention heads,
-            instead of to the host's output.
+        at_heads: the shift is added to the host's input, the concatenated outputs of the attention heads.
         written_by_mlp: the output map of the block's MLP writes to this site, so the orthogonality rule applies here.
     """
 
@@ -50,9 +49,8 @@ class Branches:
     """Names of a block's parts, relative to the block.
 
     A number in a name is an index into a list, -1 for the last element. If a field has several names, the first one
-    that a block has is used, except for `outputs`, where all of them are used. Blocks differ within a model: hybrid
-    models mix tokens in several ways, experts come with or without a shared one. transformers also renames modules
-    between versions.
+    that a block has is used, except for `outputs`, where all of them are used: blocks differ within hybrid models, and
+    transformers renames modules between versions.
 
     Attributes:
         attention: the module whose output the attention branch adds to the residual stream.
@@ -65,12 +63,7 @@ class Branches:
     attention: Names
     mlp: Names
     heads: Names = "self_attn.o_proj"
-    outputs: Names = (
-        "mlp.down_proj",
-        "mlp.experts.down_proj",
-        "mlp.shared_expert.down_proj",
-        "mlp.shared_experts.down_proj",
-    )
+    outputs: Names = tuple(f"mlp.{part}down_proj" for part in ("", "experts.", "shared_expert.", "shared_experts."))
     entry: Names = ()
 
     @property

@@ -24,8 +24,7 @@ class OutputMap:
     Attributes:
         layer: the index of the block.
         name: the qualified name in the model without PEFT, as PEFT's `target_modules` (or `target_parameters`) take it.
-        module: the module that the model has there now: the map, the module of experts, or the LoRA layer around it
-            (for a parameter, the outermost of PEFT's wrappers).
+        module: the map, the module of experts, or the LoRA layer around it (the outermost of PEFT's wrappers).
         parameter: the attribute of the stacked weight in a module of experts, or None if the weight is `module.weight`.
         width: d_model, the width that the map writes to.
     """

@@ -75,10 +75,7 @@ class Positions:
 
     @classmethod
     def from_dict(cls, values: Any) -> Positions:
-        """Return the positions that `to_dict` described.
-
-        Raises:
-            ActshiftError: not a dict with "where", an unknown field, or invalid values.
+        """Return the positions that `to_dict` described, or raise ActshiftError.
 
         >>> Positions.from_dict({"where": "ends", "first": 2})
         Positions(where='ends', first=2, last=0)
