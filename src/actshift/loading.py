@@ -51,8 +51,8 @@ def load_model(
         config: the config of the model. None reads it from the source.
 
     Raises:
-        ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file is missing,
-            damaged or has other shapes.
+        ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file (of the
+            config, the tokenizer or the weights) is missing, damaged or has other shapes.
 
     >>> from actshift.demo import BASE_DIR
     >>> model, tokenizer = load_model(BASE_DIR, device="cpu")
@@ -83,22 +83,14 @@ def load_model(
 
 
 def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfig:
-    """Load the config of a model from a folder or the hub, without its weights.
-
-    Raises:
-        ActshiftError: the model does not exist, the hub is unreachable, or the config is not valid.
-    """
+    """Load the config of a model from a folder or the hub. Errors are as in `load_model`."""
     _check_folder(source)
     with explained(source):
         return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model from a folder or the hub, without the model's weights.
-
-    Raises:
-        ActshiftError: the model does not exist, it has no tokenizer, or the hub is unreachable.
-    """
+    """Load the tokenizer of a model from a folder or the hub. Errors are as in `load_model`."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ActshiftError(f"The folder {source} has no tokenizer. Save one there with tokenizer.save_pretrained().")

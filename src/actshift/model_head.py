@@ -88,7 +88,7 @@ def head_of(model: Any) -> TaskType | None:
 
 
 def _by_class_name(name: str) -> TaskType | None:
-    if name.endswith("LMHeadModel"):
-        return "CAUSAL_LM"
-    suffixes = {task_type: auto_class.removeprefix("AutoModel") for task_type, auto_class in _AUTO_CLASSES.items()}
-    return next((task_type for task_type, suffix in suffixes.items() if suffix and name.endswith(suffix)), None)
+    for task_type, auto_class in _AUTO_CLASSES.items():
+        if (suffix := auto_class.removeprefix("AutoModel")) and name.endswith(suffix):
+            return task_type
+    return "CAUSAL_LM" if name.endswith("LMHeadModel") else None

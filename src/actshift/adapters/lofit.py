@@ -119,8 +119,7 @@ class HeadVector(HeadAdapter):
     Raises:
         ActshiftError: not distinct head indices; from `build`, a site without attention heads or without a chosen one.
 
-    Source: Yin, Ye, Durrett, LoFiT, arXiv 2406.01563, step "bias tuning"; docs/method.md#lofit. The authors initialise
-    v from N(0, 1e-3). The start at zero: this project, docs/method.md#initialisation.
+    Source: LoFiT, arXiv 2406.01563, step "bias tuning"; docs/method.md#lofit. The start at zero is as in `HeadScale`.
 
     >>> HeadVector(heads=(3, 17)).parameter_count(2048, heads=32)
     128

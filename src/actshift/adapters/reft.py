@@ -165,9 +165,9 @@ class DiReFT(RankAdapter):
 def nearest_orthonormal(matrix: Tensor) -> Tensor:
     """Return the matrix with orthonormal rows nearest to M = `matrix [..., r, d]` (r ≤ d), in float64.
 
-    It is nearest in the Frobenius norm: the polar factor (M Mᵀ)^-1/2 M, computed from the Gram matrix `[r, r]`, or by an
-    SVD if M is nearly rank-deficient. If several matrices are equally near, the SVD chooses one. On CUDA devices both
-    decompositions would synchronise with the CPU, so an iteration that reads no values is used instead.
+    This is the polar factor (M Mᵀ)^-1/2 M (nearest in the Frobenius norm), computed from the Gram matrix `[r, r]`, or
+    by an SVD if M is nearly rank-deficient. If several matrices are equally near, the SVD chooses one. On CUDA devices
+    both decompositions would synchronise with the CPU, so an iteration that reads no values is used instead.
 
     Raises:
         ActshiftError: M contains values that are not finite. On CUDA devices only every 64th call checks this.
