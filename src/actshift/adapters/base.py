@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.factors import Factors
+from actshift.adapters.functional import Factors
 from actshift.errors import ActshiftError, check_choice, check_fields, is_number
 
 ADAPTERS: dict[str, type[Adapter]] = {}

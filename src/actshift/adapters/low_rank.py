@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import RankAdapter, Shift
-from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
+from actshift.adapters.functional import ACTIVATIONS, Factors, has_hooks
 from actshift.errors import ActshiftError, check_choice
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]

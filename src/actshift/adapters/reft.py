@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actshift.adapters.base import RankAdapter, Shift
-from actshift.adapters.factors import Factors, has_hooks
+from actshift.adapters.functional import Factors, has_hooks
 from actshift.errors import ActshiftError
 
 MIN_EIGENVALUE_RATIO = 1e-8  # of the Gram matrix; its inverse root is then accurate to about 1e-8 in float64

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import Adapter, Shift
-from actshift.adapters.factors import Factors, has_hooks
+from actshift.adapters.functional import Factors, has_hooks
 
 
 class VectorShift(Shift):

@@ -110,8 +110,7 @@ def steered_tokens(positions: Positions, index: Tensor, length: Tensor) -> Tenso
 
     Args:
         positions: the tokens to steer.
-        index: the `token_index` of the current tokens, `[batch, seq]`. They can be any slice of the rows: whole rows,
-            a chunk, or the single token of a decoding step.
+        index: the `token_index [batch, seq]` of the current tokens: whole rows or any slice, as in a decoding step.
         length: the number of attended prompt tokens of each whole row, `[batch, 1]`.
 
     >>> index = token_index(torch.tensor([[True, True, True, True], [False, False, True, True]]))
