@@ -1,4 +1,4 @@
-"""The public names of actshift, each listed once: `_lazy.py` and type checkers read this file."""
+"""The public names of actshift, each listed once: `__init__.py` and type checkers read this file."""
 
 __version__: str
 

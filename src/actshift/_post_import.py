@@ -8,7 +8,6 @@ with all other patches in `actshift/tuner/peft_patches.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -16,37 +15,34 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # importlib.abc imports tempfile and shutil, which takes ten times as long as the rest of this module
-    from importlib.abc import Loader, MetaPathFinder
+    from importlib.abc import Loader
 else:
-    Loader = MetaPathFinder = object
+    Loader = object
 
 
 def after_import(package: str, then: str) -> None:
-    """Import module `then` once `package` has been imported; immediately, if it already has been.
-
-    >>> after_import("json", "colorsys")
-    """
+    """Import module `then` once `package` has been imported; immediately, if it already has been."""
     if package in sys.modules:
         import_module(then)
     else:
-        sys.meta_path.insert(0, _PostImportFinder(package, then))
+        sys.meta_path.insert(0, _PostImporter(package, then))
 
 
-class _PostImportFinder(MetaPathFinder):
-    """Finds one package through the other finders, and wraps its loader.
+class _PostImporter(Loader):
+    """Finds one package through the other finders, and loads it with the loader that they return.
 
     It stays installed until the package is executed. Many libraries only ask if a package can be found (transformers
     does so for peft), and this must not remove the finder.
     """
+
+    loader: Loader
 
     def __init__(self, package: str, then: str) -> None:
         self.package = package
         self.then = then
         self.searching = False
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         if fullname != self.package or self.searching:
             return None
         self.searching = True  # find_spec below calls this finder again
@@ -55,16 +51,8 @@ class _PostImportFinder(MetaPathFinder):
         finally:
             self.searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _PostImportLoader(spec.loader, self)
+            self.loader, spec.loader = spec.loader, self
         return spec
-
-
-class _PostImportLoader(Loader):
-    """Loads a package with its own loader, then removes the finder and imports the waiting module."""
-
-    def __init__(self, loader: Loader, finder: _PostImportFinder) -> None:
-        self.loader = loader
-        self.finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -75,6 +63,6 @@ class _PostImportLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        if self.finder in sys.meta_path:
-            sys.meta_path.remove(self.finder)
-        import_module(self.finder.then)
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        import_module(self.then)

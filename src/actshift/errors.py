@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from math import isfinite
 from types import ModuleType
 
 
@@ -23,27 +24,29 @@ def did_you_mean(name: object, allowed: Iterable[object]) -> str:
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "") -> None:
-    """Raise ActshiftError unless a value is one of the allowed strings. `hint` completes the list in the message.
-
-    >>> check_choice("init", "default", ["default", "reference"])
-    """
+    """Raise ActshiftError unless a value is one of the allowed strings. `hint` completes the list in the message."""
     if value not in allowed:
-        raise ActshiftError(
-            f"Unknown {name} {value!r}{did_you_mean(value, allowed)}. Use one of {', '.join(allowed)}{hint}."
-        )
+        near = did_you_mean(value, allowed)
+        raise ActshiftError(f"Unknown {name} {value!r}{near}. Use one of {', '.join(allowed)}{hint}.")
 
 
 def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -> None:
-    """Raise ActshiftError for a field that is not allowed in the stored description of `owner`.
-
-    >>> check_fields("positions", {"where": "all"}, ["where", "first", "last"])
-    """
+    """Raise ActshiftError for a field that is not allowed in the stored description of `owner`."""
     for field in fields:
         if field not in allowed:
             raise ActshiftError(
                 f"Unknown field {field!r} of {owner}{did_you_mean(field, allowed)}. Its fields are: "
                 f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
             )
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite int or float (bool does not count).
+
+    >>> is_number(0.5), is_number(True), is_number(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def first_line(error: BaseException) -> str:
@@ -71,6 +74,5 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ActshiftError(
-            f"This needs the package {package!r}, which is not installed: pip install 'actshift[{extra}]'."
-        ) from None
+        message = f"This needs the package {package!r}, which is not installed: pip install 'actshift[{extra}]'."
+        raise ActshiftError(message) from None

@@ -9,10 +9,11 @@ from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from actshift.errors import ActshiftError, first_line
+from actshift.errors import ActshiftError, check_choice, first_line
 from actshift.model_head import CAUSAL, Head
 
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
@@ -38,9 +39,7 @@ def load_model(
     head: Head = CAUSAL,
     config: PretrainedConfig | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode.
-
-    Only safetensors files are read.
+    """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode. Only reads safetensors.
 
     Args:
         source: a folder, or an id on the Hugging Face hub.
@@ -51,12 +50,9 @@ def load_model(
             many classes.
         config: the config of the model. None reads it from the source.
 
-    Returns:
-        The model and the tokenizer.
-
     Raises:
-        ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file is missing,
-            damaged or has other shapes.
+        ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file (of the
+            config, the tokenizer or the weights) is missing, damaged or has other shapes.
 
     >>> from actshift.demo import BASE_DIR
     >>> model, tokenizer = load_model(BASE_DIR, device="cpu")
@@ -79,32 +75,22 @@ def load_model(
             output_loading_info=True,
         )
     if missing := _missing_weights(model, info, head):  # transformers would only warn, and initialise them at random
-        raise ActshiftError(
-            f"The weights of {source} lack {missing[0]} ({len(missing)} missing in all), which "
-            f"{type(model).__name__} needs. Give a complete checkpoint of such a model."
-        )
+        problem = f"The weights of {source} lack {missing[0]} ({len(missing)} missing in all)"
+        raise ActshiftError(f"{problem}, which {type(model).__name__} needs. Give a complete checkpoint.")
     if head.classifies:  # a causal model classifies a text at its last token that is not padding
         model.config.pad_token_id = pad_id(tokenizer)
     return model.eval(), tokenizer
 
 
 def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfig:
-    """Load the config of a model from a folder or the hub, without its weights.
-
-    Raises:
-        ActshiftError: the model does not exist, the hub is unreachable, or the config is not valid.
-    """
+    """Load the config of a model from a folder or the hub. Errors are as in `load_model`."""
     _check_folder(source)
     with explained(source):
         return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model from a folder or the hub, without the model's weights.
-
-    Raises:
-        ActshiftError: the model does not exist, it has no tokenizer, or the hub is unreachable.
-    """
+    """Load the tokenizer of a model from a folder or the hub. Errors are as in `load_model`."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ActshiftError(f"The folder {source} has no tokenizer. Save one there with tokenizer.save_pretrained().")
@@ -130,59 +116,44 @@ def explained(source: str) -> Generator[None]:
         yield
     except ActshiftError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise ActshiftError(_explain(source, error)) from error
-    except Exception as error:  # SafetensorError derives directly from Exception
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except SafetensorError as error:
         raise ActshiftError(f"The weights of {source} are damaged ({error}). Download or copy them again.") from error
-
-
-def _explain(source: str, error: Exception) -> str:
-    for phrase, explanation in _EXPLANATIONS.items():
-        if phrase in str(error):
-            return explanation.format(source)
-    return f"{source} cannot be loaded: {first_line(error)}"
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        explanation = next((text for phrase, text in _EXPLANATIONS.items() if phrase in str(error)), None)
+        message = explanation.format(source) if explanation else f"{source} cannot be loaded: {first_line(error)}"
+        raise ActshiftError(message) from error
 
 
 def _check_folder(source: str) -> None:
     path = Path(source).expanduser()
-    looks_local = path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2
     if path.is_file():
         raise ActshiftError(f"{source} is a file. Give the folder that contains the model's config.json.")
     if not path.exists():
-        if looks_local:
+        if path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2:  # no id on the hub
             raise ActshiftError(f"There is no folder {source}. Give a model's folder or its Hugging Face id.")
-        return  # possibly an id on the hub
-    if (path / "config.json").is_file():
-        return
-    if (path / "adapter_config.json").is_file():
+    elif (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise ActshiftError(f"{source} is an adapter, not a model. Give its base model, and this as the adapter.")
-    raise ActshiftError(f"The folder {source} has no config.json, so it contains no Hugging Face model.")
+    elif not (path / "config.json").is_file():
+        raise ActshiftError(f"The folder {source} has no config.json, so it contains no Hugging Face model.")
 
 
 def _resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    if dtype not in ("auto", "float32"):
-        raise ActshiftError(f"There is no dtype {dtype!r} here. Use 'auto' or 'float32'.")
+    check_choice("dtype", dtype, ("auto", "float32"))
     on_gpu = dtype == "auto" and device.startswith("cuda")
     return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported(False) else torch.float32  # False: not emulated
 
 
 def _missing_weights(model: PreTrainedModel, info: Mapping[str, Any], head: Head) -> list[str]:
     """Return the weights that are missing or have another shape, except a classifier's head and an unused pooler."""
-    missing = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
+    missing = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if head.task_type == "FEATURE_EXTRACTION":
-        return sorted(name for name in missing if not name.startswith("pooler."))
-    prefix = f"{model.base_model_prefix}."
-    return sorted(name for name in missing if not head.classifies or name.startswith(prefix))
+        return [name for name in missing if not name.startswith("pooler.")]
+    return [name for name in missing if not head.classifies or name.startswith(f"{model.base_model_prefix}.")]
 
 
 @contextmanager
 def _quiet(hide_warnings: bool) -> Generator[None]:
-    """Hide the progress bar of copying the weights, and on request the warnings about new and unused heads.
-
-    Downloads keep their progress bars.
-    """
+    """Hide the progress bar of copying the weights (not of downloads), and on request the warnings about heads."""
     bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     if bars:
         transformers_logging.disable_progress_bar()  # also disables the hub's progress bars

@@ -16,12 +16,6 @@ _AUTO_CLASSES: dict[TaskType, str] = {
     "TOKEN_CLS": "AutoModelForTokenClassification",
     "FEATURE_EXTRACTION": "AutoModel",
 }
-_CLASS_SUFFIXES: dict[str, TaskType] = {
-    "ForCausalLM": "CAUSAL_LM",
-    "LMHeadModel": "CAUSAL_LM",
-    "ForSequenceClassification": "SEQ_CLS",
-    "ForTokenClassification": "TOKEN_CLS",
-}
 
 
 @dataclass(frozen=True)
@@ -69,10 +63,7 @@ def labels_of(config: Any) -> tuple[str, ...]:
 
 
 def own_head(config: Any) -> TaskType | None:
-    """Return the head type that a model was saved with, according to its config.
-
-    Returns:
-        None for an encoder without one of these heads. A model that is not an encoder is a causal language model.
+    """Return the head type that a model was saved with, according to its config; None for an encoder without a head.
 
     >>> from transformers import BertConfig, LlamaConfig
     >>> own_head(BertConfig(architectures=["BertModel"])), own_head(LlamaConfig(architectures=["LlamaForCausalLM"]))
@@ -92,10 +83,12 @@ def head_of(model: Any) -> TaskType | None:
     >>> head_of(BertModel(BertConfig(hidden_size=4, num_attention_heads=1, num_hidden_layers=1, vocab_size=8)))
     'FEATURE_EXTRACTION'
     """
-    unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
-    name = type(unwrapped).__name__
+    name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
     return _by_class_name(name) or ("FEATURE_EXTRACTION" if name.endswith("Model") else None)
 
 
 def _by_class_name(name: str) -> TaskType | None:
-    return next((task_type for suffix, task_type in _CLASS_SUFFIXES.items() if name.endswith(suffix)), None)
+    for task_type, auto_class in _AUTO_CLASSES.items():
+        if (suffix := auto_class.removeprefix("AutoModel")) and name.endswith(suffix):
+            return task_type
+    return "CAUSAL_LM" if name.endswith("LMHeadModel") else None

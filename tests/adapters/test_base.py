@@ -13,7 +13,6 @@ import pytest
 
 import actshift
 from actshift import ActshiftError, LowRank, Vector
-from actshift._lazy import adapter_kinds
 from actshift.adapters import ADAPTERS, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, NoReFT, adapter_from_dict
 
 
@@ -35,10 +34,6 @@ def test_json_round_trip_keeps_every_field(adapter):
 def test_every_kind_is_registered_under_its_name():
     assert {kind: cls.kind for kind, cls in ADAPTERS.items()} == {kind: kind for kind in ADAPTERS}
     assert set(ADAPTERS) == set("vector low_rank loreft noreft direft head_scale head_vector jola".split())
-
-
-def test_kinds_for_help_texts_are_the_registry():
-    assert sorted(adapter_kinds()) == sorted(ADAPTERS)
 
 
 NEW_ADAPTER = """

@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from actshift.adapters import DiReFT, LoReFT, LowRank, NoReFT, Vector
-from actshift.adapters.functional import add_shift, add_shift_memory_efficient, stacked
+from actshift.adapters.functional import ACTIVATIONS, DERIVATIVES, add_shift, add_shift_memory_efficient, stacked
 from tests.adapters.parity import random_shift
 
 WIDTH = 12
@@ -146,3 +146,30 @@ def test_stacked_shifts_keep_the_dtype_of_the_activation():
     batched = stacked({0: (LowRank(rank=2).build(WIDTH).factors(), 1.0)}, count=1)
     x = torch.randn(1, 3, WIDTH, dtype=torch.bfloat16)
     assert torch.equal(batched.add(x, x), x)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("with_grad", [False, True])
+def test_derivatives_match_autograd(name, with_grad):
+    z = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    gradient = torch.randn(50, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(ACTIVATIONS[name](z), z, gradient)
+    with torch.set_grad_enabled(with_grad):
+        torch.testing.assert_close(DERIVATIVES[name](gradient, z.detach()), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("register", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_a_module_with_a_hook_has_no_factors(register):
+    shift = LowRank(rank=2).build(6)
+    assert shift.factors() is not None
+    for part in (shift, shift.down, shift.up):
+        handle = getattr(part, f"register_{register}_hook")(lambda *args: None)
+        assert shift.factors() is None
+        handle.remove()
+        assert shift.factors() is not None
+
+
+def test_a_parametrised_weight_has_no_factors():
+    shift = LowRank(rank=2).build(6)
+    torch.nn.utils.parametrizations.weight_norm(shift.down)
+    assert shift.factors() is None

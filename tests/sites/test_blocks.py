@@ -134,7 +134,7 @@ def test_lists_of_equal_length_are_an_error_that_names_them():
         ("model.layer", r"'model.layer' does not exist in LlamaForCausalLM\. .* 'model.layers' \(3 Llama"),
         (
             "model.layers.0.mlp",
-            r"is a LlamaMLP in LlamaForCausalLM\. Give the name of a list .* 'model.layers'",
+            r"is a LlamaMLP in LlamaForCausalLM\. Give the name of a list: 'model.layers'",
         ),
         ("", r"blocks='' is a LlamaForCausalLM"),
     ],

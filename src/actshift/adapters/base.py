@@ -7,8 +7,6 @@ and `d_head`, with d = heads · d_head.
 from __future__ import annotations
 
 import dataclasses
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.factors import Factors
-from actshift.errors import ActshiftError, check_fields, did_you_mean
+from actshift.adapters.functional import Factors
+from actshift.errors import ActshiftError, check_choice, check_fields, is_number
 
 ADAPTERS: dict[str, type[Adapter]] = {}
 """Adapter classes by `kind`. Defining a subclass of `Adapter` that names its `kind` adds it."""
@@ -26,8 +24,9 @@ ADAPTERS: dict[str, type[Adapter]] = {}
 class Shift(nn.Module):
     """Base class of the modules that adapters build: maps `x [..., d]` to `Δ(x)`, of that shape or broadcastable to it.
 
-    A subclass must implement `forward`. The other methods are optional: the tuner calls `penalty`, `after_step` and
-    `finish` during training, the orthogonality rule uses `reads` and `writes`, and `factors` allows batched products.
+    A subclass implements `forward` and the constructor that `Adapter.build` calls. The other methods are optional: the
+    tuner calls `penalty`, `after_step` and `finish` during training, the orthogonality rule edits the matrices of
+    `reads` and `writes` (parameters or views of them) in place, and `factors` allows batched products.
     """
 
     def penalty(self) -> Tensor | None:
@@ -49,44 +48,37 @@ class Shift(nn.Module):
     def factors(self) -> Factors | None:
         """Return the current tensors if the shift is a low-rank map or a constant, else None.
 
-        The caller then computes the shift from these tensors without calling the module. Also None if the module has
-        hooks, which that shortcut would skip.
+        The caller computes the shift from them without calling the module, so a module with hooks returns None too.
         """
         return None
 
     def reads(self) -> list[Tensor]:
-        """Return the matrices `[r, d]` that are applied to the activation. The orthogonality rule edits them in place.
-
-        Each is a parameter or a view of one.
-        """
+        """Return the matrices `[r, d]` that are applied to the activation."""
         return []
 
     def writes(self) -> list[Tensor]:
-        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span the possible shifts.
-
-        Each is a parameter or a view of one. The orthogonality rule edits them in place.
-        """
+        """Return the matrices `[d, r]` (or vectors `[d]`) whose columns span the possible shifts."""
         return []
 
 
 @dataclass(frozen=True)
-class Adapter(ABC):
+class Adapter:
     """Base class of adapter descriptions: the hyperparameters of one intervention Δ, without weights.
 
     A config stores an adapter, and each steered site builds a `Shift` from it. A subclass is a frozen dataclass that
-    names its `kind`, which registers it, and validates its fields in `__post_init__`. A freshly built shift must
-    return exactly zero, which leaves the model unchanged until training starts.
+    validates its fields in `__post_init__`, and names its `kind`, which registers it, and its class of `shift`. A
+    freshly built shift must return exactly zero, which leaves the model unchanged until training starts.
 
     Source: docs/method.md#adapters.
     """
 
     kind: ClassVar[str]
+    shift: ClassVar[type[Shift]]
 
     def __init_subclass__(cls) -> None:
         if "kind" in vars(cls):
             ADAPTERS[cls.kind] = cls
 
-    @abstractmethod
     def build(self, width: int, heads: int | None = None) -> Shift:
         """Return a float32 module that maps `x [..., d]` to `Δ(x) [..., d]`.
 
@@ -97,13 +89,15 @@ class Adapter(ABC):
         Raises:
             ActshiftError: the adapter does not fit the site (see `check_shape`).
         """
+        self.check_shape(width, heads)
+        return self.shift(self, width, heads)
 
     def parameter_count(self, width: int, heads: int | None = None) -> int:
         """Return the number of trainable parameters at a site of `width` d. Arguments and errors are as in `build`."""
         with torch.device("meta"):  # allocates no memory
             return sum(parameter.numel() for parameter in self.build(width, heads).parameters())
 
-    def check_shape(self, width: int, heads: int | None = None) -> None:  # noqa: B027  most adapters fit any site
+    def check_shape(self, width: int, heads: int | None = None) -> None:
         """Raise ActshiftError if the adapter does not fit a site of `width` d with this number of `heads` (or None)."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +112,6 @@ class RankAdapter(Adapter):
     rank: int = 8
 
     def __post_init__(self) -> None:
-        """Check the rank."""
         check_rank(self.rank)
 
     def check_shape(self, width: int, heads: int | None = None) -> None:
@@ -131,28 +124,12 @@ class HeadAdapter(Adapter):
 
     def check_shape(self, width: int, heads: int | None = None) -> None:
         """Raise ActshiftError if the site has no attention heads, or `width` is not a multiple of their number."""
-        self.head_width(width, heads)
-
-    def head_width(self, width: int, heads: int | None) -> int:
-        """Return d_head, the width of each of the `heads` at a site of `width` d.
-
-        Raises:
-            ActshiftError: the site has no attention heads, or `width` is not a multiple of their number.
-
-        >>> from actshift import JoLA
-        >>> JoLA().head_width(64, heads=4)
-        16
-        """
         if heads is None:
-            raise ActshiftError(
-                f"Adapter {self.kind!r} steers attention heads, but this site has none; use site='attention_heads'."
-            )
+            raise ActshiftError(f"{self.kind!r} steers heads, but this site has none; use site='attention_heads'.")
         if heads < 1 or width % heads:
             raise ActshiftError(
-                f"Adapter {self.kind!r} needs heads of equal width, and a width of {width} is not divisible by "
-                f"{heads} heads."
+                f"{self.kind!r} steers heads, but a width of {width} is not divisible by {heads} heads."
             )
-        return width // heads
 
 
 def adapter_from_dict(values: dict[str, Any]) -> Adapter:
@@ -167,41 +144,21 @@ def adapter_from_dict(values: dict[str, Any]) -> Adapter:
     """
     fields = dict(values)
     kind = fields.pop("kind", None)
-    if kind not in ADAPTERS:
-        raise ActshiftError(
-            f"Unknown adapter kind {kind!r}{did_you_mean(kind, ADAPTERS)}. Use one of {', '.join(sorted(ADAPTERS))}."
-        )
+    check_choice("adapter kind", kind, sorted(ADAPTERS))
     cls = ADAPTERS[kind]
     check_fields(f"adapter {kind!r}", fields, [field.name for field in dataclasses.fields(cls)])
     return cls(**fields)
 
 
 def check_rank(rank: object, width: int | None = None) -> None:
-    """Raise ActshiftError unless `rank` is an int from 1 to `width` (None for no upper limit).
-
-    >>> check_rank(8, width=64)
-    """
+    """Raise ActshiftError unless `rank` is an int from 1 to `width` (None for no upper limit)."""
     if type(rank) is not int or rank < 1:
         raise ActshiftError(f"rank must be a whole number from 1 up, got {rank!r}.")
     if width is not None and rank > width:
-        raise ActshiftError(
-            f"rank {rank} is above the site's width {width}. Use a rank from 1 to {width} (8 is the usual choice)."
-        )
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value is a finite int or float (bool does not count).
-
-    >>> is_number(0.5), is_number(True), is_number(float("nan"))
-    (True, False, False)
-    """
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        raise ActshiftError(f"rank {rank} is above the site's width {width}. Use a rank from 1 to {width}.")
 
 
 def check_penalty_weight(name: str, value: float) -> None:
-    """Raise ActshiftError unless the weight of a penalty is a finite number of at least 0.
-
-    >>> check_penalty_weight("l1", 1e-3)
-    """
+    """Raise ActshiftError unless the weight of a penalty is a finite number of at least 0."""
     if not is_number(value) or value < 0:
         raise ActshiftError(f"{name} must be a number from 0 (no penalty) up, such as 0.001; got {value!r}.")

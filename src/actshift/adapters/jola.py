@@ -9,17 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight, is_number
-from actshift.errors import ActshiftError
+from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight
+from actshift.errors import ActshiftError, is_number
 
-STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
-"""γ and ζ: a gate is stretched to this interval and then clamped to [0, 1]."""
-
-NOISE_EPSILON = 1e-6
-"""The noise is clamped to [ε, 1 - ε], which bounds its logit to ±13.8."""
-
-FINAL_LOG_ALPHA = 50.0
-"""|log α| of a finalised gate: no noise changes its value, at any temperature up to 1."""
+STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # γ and ζ
+STRETCH_OFFSET = math.log(-STRETCH_LOW / STRETCH_HIGH)
+NOISE_EPSILON = 1e-6  # bounds the logit of the noise to ±13.8
+FINAL_LOG_ALPHA = 50.0  # no noise changes such a gate, at any temperature up to 1
 
 INITIAL_OPEN_PROBABILITY = 0.9
 """P(gate open) at the start. All heads then get gradients from the first step, and it takes some hundred steps until
@@ -30,13 +26,9 @@ Source: this project, docs/method.md#gates."""
 class HardConcrete(nn.Module):
     """Hard-concrete gates `[gates]` with values in [0, 1], and one parameter `log_alpha` each.
 
-    In training the gates are sampled, and are exactly 0 or 1 with positive probability:
-
-        u ~ U(0, 1),  s = σ((log u - log(1 - u) + log α) / β),  z = clamp(s (ζ - γ) + γ, 0, 1)
-
-    In evaluation a gate is z at the median u = 1/2, rounded: 1 if log α > 0, else 0. β is the temperature. The
-    computation is in float32 or wider. Gradient checkpointing samples the same gates again, because it restores the
-    random state of torch.
+    In training the gates are sampled, and are exactly 0 or 1 with positive probability: with u ~ U(0, 1) and
+    s = σ((log u - log(1 - u) + log α) / β), a gate is z = clamp(s (ζ - γ) + γ, 0, 1). In evaluation it is z at the
+    median u = 1/2, rounded: 1 if log α > 0, else 0. β is the temperature. The computation is in float32 or wider.
 
     Source: Louizos, Welling, Kingma, arXiv 1712.01312, eqs. 10 to 13. Rounding in evaluation: this project,
     docs/method.md#gates.
@@ -48,8 +40,7 @@ class HardConcrete(nn.Module):
 
     def __init__(self, gates: int, open_probability: float, temperature: float) -> None:
         super().__init__()
-        offset = temperature * math.log(-STRETCH_LOW / STRETCH_HIGH)
-        log_alpha = math.log(open_probability / (1 - open_probability)) + offset
+        log_alpha = math.log(open_probability / (1 - open_probability)) + temperature * STRETCH_OFFSET
         self.log_alpha = nn.Parameter(torch.full((gates,), log_alpha))
 
     def forward(self, temperature: Tensor | float) -> Tensor:
@@ -63,7 +54,7 @@ class HardConcrete(nn.Module):
 
     def open_probability(self, temperature: Tensor | float) -> Tensor:
         """Return P(z ≠ 0) = σ(log α - β log(-γ / ζ)) `[gates]` (arXiv 1712.01312, eq. 12)."""
-        return torch.sigmoid(self._float32_log_alpha() - temperature * math.log(-STRETCH_LOW / STRETCH_HIGH))
+        return torch.sigmoid(self._float32_log_alpha() - temperature * STRETCH_OFFSET)
 
     @torch.no_grad()
     def finalize(self) -> None:
@@ -78,17 +69,16 @@ class JoLAShift(Shift):
     """Δ(x) = g_m · (a ⊙ x) + g_a · v, with one gate g_m and one gate g_a per head.
 
     `scale [heads, d_head]` (a) and `vector [heads, d_head]` (v) start at zero. The buffer `step` counts optimiser
-    steps. It is an integer, which dtype conversion does not round, and it is saved, so a resumed run continues at the
-    same temperature.
+    steps. It is an integer, which dtype conversion does not round, and is saved for resumed runs.
     """
 
     step: Tensor
 
-    def __init__(self, heads: int, d_head: int, adapter: JoLA) -> None:
+    def __init__(self, adapter: JoLA, width: int, heads: int) -> None:
         super().__init__()
         self.adapter = adapter
-        self.scale = nn.Parameter(torch.zeros(heads, d_head))
-        self.vector = nn.Parameter(torch.zeros(heads, d_head))
+        self.scale = nn.Parameter(torch.zeros(heads, width // heads))
+        self.vector = nn.Parameter(torch.zeros(heads, width // heads))
         self.scale_gate = HardConcrete(heads, INITIAL_OPEN_PROBABILITY, adapter.temperature)
         self.vector_gate = HardConcrete(heads, INITIAL_OPEN_PROBABILITY, adapter.temperature)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -96,18 +86,14 @@ class JoLAShift(Shift):
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., heads · d_head]` to the shift of the same shape, with gates as in `HardConcrete`."""
         temperature = self.temperature()
-        scale, vector = (
-            (gate(temperature).to(gated.dtype)[:, None] * gated).flatten()
-            for gate, gated in ((self.scale_gate, self.scale), (self.vector_gate, self.vector))
-        )
-        return scale * x + vector
+        scale = self.scale_gate(temperature).to(self.scale.dtype)[:, None] * self.scale
+        vector = self.vector_gate(temperature).to(self.vector.dtype)[:, None] * self.vector
+        return scale.flatten() * x + vector.flatten()
 
     def temperature(self) -> Tensor | float:
         """Return β at this step. It falls geometrically from `temperature` to `end_temperature`."""
         start, end, steps = self.adapter.temperature, self.adapter.end_temperature, self.adapter.anneal_steps
-        if steps is None:
-            return start
-        return start * (end / start) ** (self.step.clamp(max=steps) / steps)
+        return start if steps is None else start * (end / start) ** (self.step.clamp(max=steps) / steps)
 
     def penalty(self) -> Tensor | None:
         """Return l0 times the expected number of open gates in float32, or None if l0 is 0."""
@@ -132,8 +118,7 @@ class JoLA(HeadAdapter):
     """Steer attention heads by a gated factor and a gated vector: Δ(x) = g_m · (a ⊙ x) + g_a · v.
 
     Every head has `a [d_head]`, `v [d_head]` and two hard-concrete gates (see `HardConcrete`), in all 2d + 2 · heads
-    parameters per site, built in float32. a and v start at zero, which makes a fresh adapter a no-op. Gates are sampled
-    in training, and are exactly 0 or 1 in evaluation and after saving.
+    parameters per site. Gates are sampled in training, and are exactly 0 or 1 in evaluation and after saving.
 
     Args:
         l0: weight of the penalty l0 · Σ P(gate open), which is added to the loss of every optimiser step.
@@ -154,31 +139,21 @@ class JoLA(HeadAdapter):
     """
 
     kind: ClassVar[str] = "jola"
+    shift = JoLAShift
     l0: float = 4e-5
     temperature: float = 0.33
     end_temperature: float = 0.1
     anneal_steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the weight of the penalty and the temperature schedule."""
         check_penalty_weight("l0", self.l0)
-        for name, value in (("temperature", self.temperature), ("end_temperature", self.end_temperature)):
+        start, end, steps = self.temperature, self.end_temperature, self.anneal_steps
+        for name, value in (("temperature", start), ("end_temperature", end)):
             if not is_number(value) or not 0 < value <= 1:
                 raise ActshiftError(f"{name} must be a number above 0 and up to 1 such as 0.33, got {value!r}.")
-        if self.anneal_steps is None:
+        if steps is None:
             return
-        if type(self.anneal_steps) is not int or self.anneal_steps < 1:
-            raise ActshiftError(
-                f"anneal_steps must be a number of optimiser steps from 1 up, or None for a constant temperature; "
-                f"got {self.anneal_steps!r}."
-            )
-        if self.end_temperature > self.temperature:
-            raise ActshiftError(
-                f"end_temperature {self.end_temperature} is above temperature {self.temperature}, but the temperature "
-                "can only fall. Lower end_temperature."
-            )
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a `JoLAShift` for a site of `width` d with this number of `heads`."""
-        d_head = self.head_width(width, heads)
-        return JoLAShift(width // d_head, d_head, self)
+        if type(steps) is not int or steps < 1:
+            raise ActshiftError(f"anneal_steps must be a number of optimiser steps from 1 up, or None; got {steps!r}.")
+        if end > start:
+            raise ActshiftError(f"end_temperature {end} is above temperature {start}. Lower end_temperature.")

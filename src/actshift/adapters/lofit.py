@@ -16,10 +16,10 @@ from actshift.errors import ActshiftError
 class HeadScaleShift(Shift):
     """Δ(x) = A ⊙ x with an L1 penalty on A, stored as `scale [heads, d_head]` and initialised to zero."""
 
-    def __init__(self, heads: int, d_head: int, l1: float) -> None:
+    def __init__(self, adapter: HeadScale, width: int, heads: int) -> None:
         super().__init__()
-        self.l1 = l1
-        self.scale = nn.Parameter(torch.zeros(heads, d_head))
+        self.l1 = adapter.l1
+        self.scale = nn.Parameter(torch.zeros(heads, width // heads))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., heads · d_head]` to the shift of the same shape."""
@@ -34,9 +34,8 @@ class HeadScaleShift(Shift):
 class HeadScale(HeadAdapter):
     """Scale the output of every attention head: Δ(x) = A ⊙ x, so x becomes (1 + A) ⊙ x, d parameters per site.
 
-    `A [heads, d_head]` starts at zero in float32, which makes a fresh adapter a no-op. The L1 penalty keeps A near zero
-    on heads that do not matter, and `head_scores` ranks the heads by A. This is phase 1 of LoFiT; `HeadVector` is
-    phase 2.
+    `A [heads, d_head]` starts at zero. The L1 penalty keeps A near zero on heads that do not matter, and `head_scores`
+    ranks the heads by A. This is phase 1 of LoFiT; `HeadVector` is phase 2.
 
     Args:
         l1: weight of the penalty l1 · ‖A‖₁, which is added to the loss of every optimiser step. 0 for no penalty.
@@ -53,16 +52,11 @@ class HeadScale(HeadAdapter):
     """
 
     kind: ClassVar[str] = "head_scale"
+    shift = HeadScaleShift
     l1: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Check the weight of the penalty."""
         check_penalty_weight("l1", self.l1)
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a `HeadScaleShift` for a site of `width` d with this number of `heads`."""
-        d_head = self.head_width(width, heads)
-        return HeadScaleShift(width // d_head, d_head, self.l1)
 
 
 def head_scores(scale: Tensor) -> Tensor:
@@ -101,10 +95,10 @@ def top_heads(scores: Mapping[int, Tensor], k: int) -> dict[int, tuple[int, ...]
 class HeadVectorShift(Shift):
     """Δ(x)_h = v_h at each chosen head h and zero at the others, with `vector [K, d_head]` initialised to zero."""
 
-    def __init__(self, chosen: Sequence[int], heads: int, d_head: int) -> None:
+    def __init__(self, adapter: HeadVector, width: int, heads: int) -> None:
         super().__init__()
-        self.chosen, self.heads = tuple(chosen), heads
-        self.vector = nn.Parameter(torch.zeros(len(self.chosen), d_head))
+        self.chosen, self.heads = adapter.heads or tuple(range(heads)), heads
+        self.vector = nn.Parameter(torch.zeros(len(self.chosen), width // heads))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the concatenated vectors `[heads · d_head]`, which broadcast over all positions of `x`."""
@@ -117,51 +111,38 @@ class HeadVectorShift(Shift):
 class HeadVector(HeadAdapter):
     """Add a learned vector to the output of each chosen attention head: Δ(x)_h = v_h, K · d_head parameters per site.
 
-    Only the vectors of the K chosen heads are stored and trained, as `vector [K, d_head]` in float32. They start at
-    zero, which makes a fresh adapter a no-op. This is phase 2 of LoFiT; `HeadScale` is phase 1.
+    Only the vectors of the K chosen heads exist: `vector [K, d_head]`. This is phase 2 of LoFiT, after `HeadScale`.
 
     Args:
         heads: indices of the chosen heads from 0, stored in ascending order. None for all heads of the site.
 
     Raises:
-        ActshiftError: an empty choice, a duplicate, or something that is not a head index; from `build`, an index
-            that the site does not have, or a site without attention heads.
+        ActshiftError: not distinct head indices; from `build`, a site without attention heads or without a chosen one.
 
-    Source: Yin, Ye, Durrett, LoFiT, arXiv 2406.01563, step "bias tuning"; docs/method.md#lofit. The authors initialise
-    v from N(0, 1e-3). The start at zero: this project, docs/method.md#initialisation.
+    Source: LoFiT, arXiv 2406.01563, step "bias tuning"; docs/method.md#lofit. The start at zero is as in `HeadScale`.
 
     >>> HeadVector(heads=(3, 17)).parameter_count(2048, heads=32)
     128
     """
 
     kind: ClassVar[str] = "head_vector"
+    shift = HeadVectorShift
     heads: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check the indices, and sort them (JSON stores a list)."""
-        if self.heads is not None:
-            object.__setattr__(self, "heads", _sorted_heads(self.heads))
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a `HeadVectorShift` for a site of `width` d with this number of `heads`."""
-        self.check_shape(width, heads)
-        d_head = self.head_width(width, heads)
-        count = width // d_head
-        return HeadVectorShift(range(count) if self.heads is None else self.heads, count, d_head)
+        given: Any = self.heads
+        if given is None:
+            return
+        heads = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+        if not heads or not all(type(head) is int and head >= 0 for head in heads) or len(set(heads)) < len(heads):
+            raise ActshiftError(
+                f"heads must be different head indices from 0 up such as (0, 3), or None for all; got {given!r}."
+            )
+        object.__setattr__(self, "heads", tuple(sorted(heads)))  # JSON stores a list
 
     def check_shape(self, width: int, heads: int | None = None) -> None:
         """Raise ActshiftError if the site has no attention heads, uneven ones, or lacks a chosen head."""
-        count = width // self.head_width(width, heads)
-        if self.heads is not None and self.heads[-1] >= count:
-            raise ActshiftError(
-                f"There is no head {self.heads[-1]} at a site of {count} heads; choose from 0 to {count - 1}."
-            )
-
-
-def _sorted_heads(heads: Any) -> tuple[int, ...]:
-    indices = list(heads) if isinstance(heads, Sequence) and not isinstance(heads, str) else []
-    if not indices or not all(type(head) is int and head >= 0 for head in indices) or len(set(indices)) < len(indices):
-        raise ActshiftError(
-            f"heads must be different head indices from 0 up such as (0, 3), or None for all; got {heads!r}."
-        )
-    return tuple(sorted(indices))
+        super().check_shape(width, heads)
+        if self.heads and heads and self.heads[-1] >= heads:
+            last = self.heads[-1]
+            raise ActshiftError(f"There is no head {last} at a site of {heads} heads; choose from 0 to {heads - 1}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import RankAdapter, Shift
-from actshift.adapters.factors import ACTIVATIONS, Factors, has_hooks
+from actshift.adapters.functional import ACTIVATIONS, Factors, has_hooks
 from actshift.errors import ActshiftError, check_choice
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
@@ -20,22 +20,19 @@ REFERENCE_SCALE = 1e-3
 
 
 class LowRankShift(Shift):
-    """Δ(x) = W_up φ(W_down x + b_down) + b_up, with `W_down [r, d]`, `W_up [d, r]`, `b_down [r]` and `b_up [d]`.
+    """Δ(x) = W_up φ(W_down x + b_down) + b_up, with W_up and both biases starting at zero."""
 
-    W_up and both biases start at zero.
-    """
-
-    def __init__(self, width: int, rank: int, activation: str | None, bias: bool, init: str) -> None:
+    def __init__(self, adapter: LowRank, width: int, heads: int | None) -> None:
         super().__init__()
-        self.activation = activation
-        self.down = nn.Linear(width, rank, bias=bias)
-        self.up = nn.Linear(rank, width, bias=bias)
+        self.activation = adapter.activation
+        self.down = nn.Linear(width, adapter.rank, bias=adapter.bias)
+        self.up = nn.Linear(adapter.rank, width, bias=adapter.bias)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
-        if bias:
+        if adapter.bias:
             nn.init.zeros_(self.down.bias)
             nn.init.zeros_(self.up.bias)
-        if init == "reference":
+        if adapter.init == "reference":
             with torch.no_grad():
                 self.down.weight.mul_(REFERENCE_SCALE)
 
@@ -67,10 +64,8 @@ class LowRankShift(Shift):
 class LowRank(RankAdapter):
     """Shift an activation by a low-rank map of itself: Δ(x) = W_up φ(W_down x), 2dr parameters per site.
 
-    `W_down [r, d]` and `W_up [d, r]` are built in float32. W_up starts at zero, which makes a fresh adapter a no-op.
-
     Args:
-        rank: r, from 1 to the width d of the site.
+        rank: r. The maps are `W_down [r, d]` and `W_up [d, r]`; W_up starts at zero.
         activation: φ, "silu" (the paper's default), "gelu", "relu" or "tanh"; None for a linear adapter.
         bias: add `b_down [r]` inside φ and `b_up [d]` to the result, both zero at the start (r + d parameters more).
         init: how W_down starts. "default" is Kaiming-uniform(a=√5), which is U(-1/√d, 1/√d). "reference" is that
@@ -90,20 +85,15 @@ class LowRank(RankAdapter):
     """
 
     kind: ClassVar[str] = "low_rank"
+    shift = LowRankShift
     activation: Activation | None = "silu"
     bias: bool = False
     init: Init = "default"
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         super().__post_init__()
         if self.activation is not None:
             check_choice("activation", self.activation, get_args(Activation), ", or None for a linear adapter")
         if type(self.bias) is not bool:
             raise ActshiftError(f"bias must be True or False, got {self.bias!r}.")
         check_choice("init", self.init, get_args(Init))
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a `LowRankShift` of `width` d and this rank."""
-        self.check_shape(width)
-        return LowRankShift(width, self.rank, self.activation, self.bias, self.init)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,18 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actshift.adapters.base import RankAdapter, Shift
-from actshift.adapters.factors import Factors, has_hooks
+from actshift.adapters.functional import Factors, has_hooks
 from actshift.errors import ActshiftError
 
-MIN_EIGENVALUE_RATIO = 1e-8
-"""Smallest ratio of the Gram matrix's eigenvalues at which its inverse root is accurate to about 1e-8 in float64."""
-
-MIN_SINGULAR_VALUE = 1e-12
-"""Singular values below this (relative to the norm of M) count as zero. The iteration may replace their directions."""
-
-MIN_WEIGHT_SINGULAR_VALUE = 1e-3
-"""Lower limit of the singular value that the iteration's weights are computed for. Below it the solve is inaccurate."""
-
+MIN_EIGENVALUE_RATIO = 1e-8  # of the Gram matrix; its inverse root is then accurate to about 1e-8 in float64
+MIN_SINGULAR_VALUE = 1e-12  # relative to the norm of M; the iteration may replace the directions of smaller ones
+MIN_WEIGHT_SINGULAR_VALUE = 1e-3  # the iteration's weights assume no smaller one, for an accurate solve
 FINITE_CHECK_INTERVAL = 64
 _gpu_calls = count(1)
 
@@ -33,12 +26,12 @@ _gpu_calls = count(1)
 class DiReFTShift(Shift):
     """Δ(x) = writeᵀ (read x + bias), with `read [r, d]`, `write [r, d]` and `bias [r]`; the last two start at zero."""
 
-    def __init__(self, width: int, rank: int) -> None:
+    def __init__(self, adapter: RankAdapter, width: int, heads: int | None) -> None:
         super().__init__()
-        self.read = nn.Parameter(torch.empty(rank, width))
-        self.write = nn.Parameter(torch.zeros(rank, width))
-        self.bias = nn.Parameter(torch.zeros(rank))
-        nn.init.kaiming_uniform_(self.read, a=math.sqrt(5))
+        self.read = nn.Parameter(torch.empty(adapter.rank, width))
+        self.write = nn.Parameter(torch.zeros(adapter.rank, width))
+        self.bias = nn.Parameter(torch.zeros(adapter.rank))
+        nn.init.kaiming_uniform_(self.read, a=sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to the shift `[..., d]`."""
@@ -63,8 +56,8 @@ class DiReFTShift(Shift):
 class NoReFTShift(DiReFTShift):
     """Δ(x) = writeᵀ (read x + bias - write x). `read` starts as a copy of `write`; they are separate parameters."""
 
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__(width, rank)
+    def __init__(self, adapter: RankAdapter, width: int, heads: int | None) -> None:
+        super().__init__(adapter, width, heads)
         with torch.no_grad():
             self.write.copy_(self.read)
 
@@ -73,15 +66,18 @@ class NoReFTShift(DiReFTShift):
         return self.read - self.write
 
     def reads(self) -> list[Tensor]:
-        """Return W₁ and W₂, as both are applied to x."""
+        """Return W₁ and W₂."""
         return [self.read, self.write]
 
 
 class LoReFTShift(NoReFTShift):
-    """Δ(x) = writeᵀ (read x + bias - write x). `write` is R, whose rows are made orthonormal after every step."""
+    """Δ(x) = writeᵀ (read x + bias - write x). `write` is R, whose rows are made orthonormal after every step.
 
-    def __init__(self, width: int, rank: int) -> None:
-        super().__init__(width, rank)
+    The orthogonality rule gets no matrices to edit, because a projected R would not have orthonormal rows.
+    """
+
+    def __init__(self, adapter: RankAdapter, width: int, heads: int | None) -> None:
+        super().__init__(adapter, width, heads)
         nn.init.orthogonal_(self.write)
         with torch.no_grad():
             self.read.copy_(self.write)
@@ -102,36 +98,21 @@ class LoReFTShift(NoReFTShift):
             for write, nearest in zip(group, nearest_orthonormal(torch.stack(group)), strict=True):
                 write.copy_(nearest)
 
-    # Projecting R would undo its orthonormal rows, and `after_step` would then undo the projection. The
-    # orthogonality rule therefore gets no matrices to edit.
     def reads(self) -> list[Tensor]:
-        """Return no matrices, because a projected R would not have orthonormal rows."""
+        """Return no matrices."""
         return []
 
     def writes(self) -> list[Tensor]:
-        """Return no matrices, because a projected R would not have orthonormal rows."""
+        """Return no matrices."""
         return []
 
 
 @dataclass(frozen=True)
-class ReFT(RankAdapter):
-    """Base class of the three adapters, which have 2dr + r parameters per site."""
-
-    shift: ClassVar[type[DiReFTShift]]
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return the module of `width` d and this rank, with tensors `read [r, d]`, `write [r, d]` and `bias [r]`."""
-        self.check_shape(width)
-        return self.shift(width, self.rank)
-
-
-@dataclass(frozen=True)
-class LoReFT(ReFT):
+class LoReFT(RankAdapter):
     """Edit an activation within r learned directions: Δ(x) = Rᵀ(Wx + b - Rx), 2dr + r parameters per site.
 
     `R [r, d]` (stored as `write`) has orthonormal rows at the start and after every optimiser step, to 1e-5 in float32
-    and 1e-2 in bfloat16. `W [r, d]` (stored as `read`) starts as a copy of R, and `b [r]` at zero, which makes a fresh
-    adapter a no-op. All tensors are built in float32.
+    and 1e-2 in bfloat16. `W [r, d]` (stored as `read`) starts as a copy of R, and `b [r]` at zero.
 
     Raises:
         ActshiftError: a rank below 1; from `build`, a rank above the site's width; during training, a diverged R.
@@ -148,14 +129,11 @@ class LoReFT(ReFT):
 
 
 @dataclass(frozen=True)
-class NoReFT(ReFT):
+class NoReFT(RankAdapter):
     """LoReFT without the orthonormal rows: Δ(x) = W₂ᵀ(W₁x + b - W₂x), 2dr + r parameters per site.
 
     `W₂ [r, d]` (stored as `write`) starts Kaiming-uniform(a=√5), `W₁ [r, d]` (stored as `read`) as a copy of it, and
-    `b [r]` at zero, which makes a fresh adapter a no-op. All tensors are built in float32.
-
-    Raises:
-        ActshiftError: a rank below 1; from `build`, a rank above the site's width.
+    `b [r]` at zero. Errors are as in `LoReFT`.
 
     Source: NoReFT in pyreft, the library of the ReFT authors (arXiv 2404.03592).
 
@@ -168,14 +146,11 @@ class NoReFT(ReFT):
 
 
 @dataclass(frozen=True)
-class DiReFT(ReFT):
+class DiReFT(RankAdapter):
     """LoReFT without the orthonormal rows and the difference: Δ(x) = W₂ᵀ(W₁x + b), 2dr + r parameters per site.
 
-    `W₁ [r, d]` (stored as `read`) starts Kaiming-uniform(a=√5). `W₂ [r, d]` (stored as `write`) and `b [r]` start at
-    zero, which makes a fresh adapter a no-op. All tensors are built in float32.
-
-    Raises:
-        ActshiftError: a rank below 1; from `build`, a rank above the site's width.
+    `W₁ [r, d]` (stored as `read`) starts Kaiming-uniform(a=√5), `W₂ [r, d]` (stored as `write`) and `b [r]` at zero.
+    Errors are as in `LoReFT`.
 
     Source: Wu et al., ReFT, arXiv 2404.03592, eq. 3.
 
@@ -188,15 +163,11 @@ class DiReFT(ReFT):
 
 
 def nearest_orthonormal(matrix: Tensor) -> Tensor:
-    """Return the matrix with orthonormal rows that is nearest in the Frobenius norm, `[..., r, d]` in float64.
+    """Return the matrix with orthonormal rows nearest to M = `matrix [..., r, d]` (r ≤ d), in float64.
 
-    This is the polar factor (M Mᵀ)^-1/2 M, computed from the Gram matrix `[r, r]`. If M is nearly rank-deficient, the
-    Gram matrix is too inaccurate, and the factor is U Vᵀ with M = U S Vᵀ. If M is exactly rank-deficient, several
-    matrices are equally near, and the SVD chooses one. On CUDA devices both decompositions would synchronise with the
-    CPU, so an iteration that reads no values is used instead.
-
-    Args:
-        matrix: M, `[..., r, d]` with r ≤ d, in any floating dtype.
+    This is the polar factor (M Mᵀ)^-1/2 M (nearest in the Frobenius norm), computed from the Gram matrix `[r, r]`, or
+    by an SVD if M is nearly rank-deficient. If several matrices are equally near, the SVD chooses one. On CUDA devices
+    both decompositions would synchronise with the CPU, so an iteration that reads no values is used instead.
 
     Raises:
         ActshiftError: M contains values that are not finite. On CUDA devices only every 64th call checks this.

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import Adapter, Shift
-from actshift.adapters.factors import Factors, has_hooks
+from actshift.adapters.functional import Factors, has_hooks
 
 
 class VectorShift(Shift):
     """Δ(x) = v, with `v [d]` initialised to zero."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, adapter: Vector, width: int, heads: int | None) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(width))
 
@@ -25,10 +25,9 @@ class VectorShift(Shift):
 
     def factors(self) -> Factors | None:
         """Return v as the bias of a map of rank 0, or None if the module has hooks."""
-        if has_hooks(self):
-            return None
         vector = self._parameters["vector"]  # skips nn.Module's attribute lookup, which is slow in decoding
-        assert vector is not None
+        if vector is None or has_hooks(self):
+            return None
         empty = vector.new_empty(0, len(vector))
         return Factors(empty, empty.mT, up_bias=vector)
 
@@ -39,9 +38,7 @@ class VectorShift(Shift):
 
 @dataclass(frozen=True)
 class Vector(Adapter):
-    """Add the same learned vector to every activation: Δ(x) = v, with `v [d]`, d parameters per site.
-
-    v starts at zero in float32, which makes a fresh adapter a no-op. It fits a site of any width.
+    """Add the same learned vector to every activation: Δ(x) = v, with `v [d]` starting at zero, d parameters per site.
 
     Source: arXiv 2603.00425, parameterisation "vector"; docs/method.md#vector.
 
@@ -52,7 +49,4 @@ class Vector(Adapter):
     """
 
     kind: ClassVar[str] = "vector"
-
-    def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a `VectorShift` of `width` d."""
-        return VectorShift(width)
+    shift = VectorShift

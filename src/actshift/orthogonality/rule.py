@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from actshift.errors import ActshiftError, check_choice, check_fields
+from actshift.errors import ActshiftError, check_choice, check_fields, is_number
 
 Side = Literal["read", "write", "both"]
 
@@ -16,9 +15,8 @@ Side = Literal["read", "write", "both"]
 class Orthogonality:
     """Keep the steering half of a joint adapter orthogonal to the output of its LoRA half in the same block.
 
-    B `[d, r]` is the LoRA-B of the block's MLP output map, and Q `[d, r]` an orthonormal basis of its columns. After an
-    optimiser step the rule projects `W_down [r', d]` or `W_up [d, r']` of the shift. Projections are computed in
-    float64 and stored in the parameter's dtype.
+    Q `[d, r]` is an orthonormal basis of the columns of the LoRA-B of the block's MLP output map. After an optimiser
+    step the rule projects `W_down [r', d]` or `W_up [d, r']` of the shift, computed in float64.
 
     Args:
         side: "read" (the paper's) sets W_down ← W_down (I − QQᵀ), "write" sets W_up ← (I − QQᵀ) W_up, "both" does both.
@@ -43,23 +41,24 @@ class Orthogonality:
     penalty: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_choice("side", self.side, get_args(Side))
         if self.every != "epoch" and (type(self.every) is not int or self.every < 1):
             raise ActshiftError(f"every must be a number of optimiser steps from 1 up, or 'epoch'; got {self.every!r}.")
-        if self.penalty is not None:
-            _check_penalty(self.penalty)
-            if self.every != 1:
-                raise ActshiftError(f"A penalty acts at every step and cannot be combined with every={self.every!r}.")
+        if self.penalty is None:
+            return
+        if not is_number(self.penalty) or self.penalty <= 0:
+            raise ActshiftError(f"penalty must be finite and above 0, or None to project; got {self.penalty!r}.")
+        if self.every != 1:
+            raise ActshiftError(f"A penalty acts at every step and cannot be combined with every={self.every!r}.")
 
     @property
     def reads(self) -> bool:
-        """Whether the rule applies to the matrices that the shift reads with (W_down)."""
+        """Whether the rule applies to `Shift.reads` (W_down)."""
         return self.side in ("read", "both")
 
     @property
     def writes(self) -> bool:
-        """Whether the rule applies to the matrices that the shift writes with (W_up, or a vector)."""
+        """Whether the rule applies to `Shift.writes` (W_up, or a vector)."""
         return self.side in ("write", "both")
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,20 +67,10 @@ class Orthogonality:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Orthogonality:
-        """Return the rule that `to_dict` described.
-
-        Raises:
-            ActshiftError: an unknown field, or invalid values.
+        """Return the rule that `to_dict` described, or raise ActshiftError for an unknown field or invalid values.
 
         >>> Orthogonality.from_dict({"every": "epoch"})
         Orthogonality(side='read', every='epoch', penalty=None)
         """
         check_fields("Orthogonality", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
-
-
-def _check_penalty(penalty: object) -> None:
-    if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not penalty > 0:
-        raise ActshiftError(f"penalty must be a number above 0 such as 0.1, or None to project; got {penalty!r}.")
-    if not math.isfinite(penalty):
-        raise ActshiftError(f"penalty must be finite, got {penalty!r}. For a strict rule leave it out.")

@@ -25,8 +25,7 @@ class Site:
     Attributes:
         description: a phrase for help texts.
         part: the field of `Branches` that names the host module. None means the block itself.
-        at_heads: the shift is added to the host's input, which is the concatenated outputs of the attention heads,
-            instead of to the host's output.
+        at_heads: the shift is added to the host's input, the concatenated outputs of the attention heads.
         written_by_mlp: the output map of the block's MLP writes to this site, so the orthogonality rule applies here.
     """
 
@@ -50,9 +49,8 @@ class Branches:
     """Names of a block's parts, relative to the block.
 
     A number in a name is an index into a list, -1 for the last element. If a field has several names, the first one
-    that a block has is used, except for `outputs`, where all of them are used. Blocks differ within a model: hybrid
-    models mix tokens in several ways, experts come with or without a shared one. transformers also renames modules
-    between versions.
+    that a block has is used, except for `outputs`, where all of them are used: blocks differ within hybrid models, and
+    transformers renames modules between versions.
 
     Attributes:
         attention: the module whose output the attention branch adds to the residual stream.
@@ -65,95 +63,70 @@ class Branches:
     attention: Names
     mlp: Names
     heads: Names = "self_attn.o_proj"
-    outputs: Names = (
-        "mlp.down_proj",
-        "mlp.experts.down_proj",
-        "mlp.shared_expert.down_proj",
-        "mlp.shared_experts.down_proj",
-    )
+    outputs: Names = tuple(f"mlp.{part}down_proj" for part in ("", "experts.", "shared_expert.", "shared_experts."))
     entry: Names = ()
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The candidates for the module whose input is the MLP's input."""
+        return as_tuple(self.entry) or tuple(output.rpartition(".")[0] for output in as_tuple(self.outputs))
 
-def _rows(model_types: str, branches: Branches) -> dict[str, Branches]:
-    return dict.fromkeys(model_types.split(), branches)
+
+def as_tuple(names: Names) -> tuple[str, ...]:
+    """Return one name or several as a tuple."""
+    return (names,) if isinstance(names, str) else names
 
 
-BRANCHES: dict[str, Branches] = {
-    **_rows(
-        "llama qwen2 qwen3 qwen2_moe qwen3_moe qwen2_vl_text qwen2_5_vl_text qwen3_vl_text mistral ministral "
-        "ministral3 mixtral phi3 phimoe gemma olmo olmoe stablelm smollm3 cohere cohere2 glm gpt_oss deepseek_v3 "
-        "seed_oss helium nemotron arcee apertus bitnet ernie4_5 hunyuan_v1_dense",
-        Branches("self_attn", "mlp"),
+_PARTS = {
+    "llama qwen2 qwen3 qwen2_moe qwen3_moe qwen2_vl_text qwen2_5_vl_text qwen3_vl_text mistral ministral ministral3 "
+    "mixtral phi3 phimoe gemma olmo olmoe stablelm smollm3 cohere cohere2 glm gpt_oss deepseek_v3 seed_oss helium "
+    "nemotron arcee apertus bitnet ernie4_5 hunyuan_v1_dense": Branches("self_attn", "mlp"),
+    "starcoder2": Branches("self_attn", "mlp", outputs="mlp.c_proj"),
+    "phi": Branches("self_attn", "mlp", "self_attn.dense", "mlp.fc2"),
+    "persimmon": Branches("self_attn", "mlp", "self_attn.dense", "mlp.dense_4h_to_h"),
+    "qwen3_next qwen3_5_text qwen3_5_moe_text": Branches(("self_attn", "linear_attn"), "mlp"),
+    "llama4_text": Branches(
+        "self_attn",
+        "feed_forward",
+        outputs=("feed_forward.down_proj", "feed_forward.experts.down_proj", "feed_forward.shared_expert.down_proj"),
     ),
-    **_rows("starcoder2", Branches("self_attn", "mlp", outputs="mlp.c_proj")),
-    **_rows("phi", Branches("self_attn", "mlp", "self_attn.dense", "mlp.fc2")),
-    **_rows("persimmon", Branches("self_attn", "mlp", "self_attn.dense", "mlp.dense_4h_to_h")),
-    **_rows("qwen3_next qwen3_5_text qwen3_5_moe_text", Branches(("self_attn", "linear_attn"), "mlp")),
-    **_rows(
-        "llama4_text",
-        Branches(
-            "self_attn",
-            "feed_forward",
-            outputs=(
-                "feed_forward.down_proj",
-                "feed_forward.experts.down_proj",
-                "feed_forward.shared_expert.down_proj",
-            ),
-        ),
+    "lfm2": Branches(("self_attn", "conv"), "feed_forward", "self_attn.out_proj", "feed_forward.w2"),
+    "gemma2 gemma3_text olmo2 olmo3 flex_olmo exaone4": Branches(
+        "post_attention_layernorm", "post_feedforward_layernorm"
     ),
-    **_rows("lfm2", Branches(("self_attn", "conv"), "feed_forward", "self_attn.out_proj", "feed_forward.w2")),
-    **_rows(
-        "gemma2 gemma3_text olmo2 olmo3 flex_olmo exaone4",
-        Branches("post_attention_layernorm", "post_feedforward_layernorm"),
+    "glm4": Branches("post_self_attn_layernorm", "post_mlp_layernorm"),
+    "gpt2 gpt_bigcode": Branches("attn", "mlp", "attn.c_proj", "mlp.c_proj"),
+    "gpt_neo": Branches("attn", "mlp", "attn.attention.out_proj", "mlp.c_proj"),
+    "gptj codegen": Branches("attn", "mlp", "attn.out_proj", "mlp.fc_out"),
+    "modernbert": Branches("attn", "mlp", "attn.Wo", "mlp.Wo"),
+    "gpt_neox": Branches("attention", "mlp", "attention.dense", "mlp.dense_4h_to_h"),
+    "vit deit": Branches(  # the second of two names is the one in transformers 5.0
+        "attention",
+        ("mlp", "output.dense"),
+        ("attention.o_proj", "attention.output.dense"),
+        ("mlp.fc2", "output.dense"),
+        ("mlp", "intermediate"),
     ),
-    **_rows("glm4", Branches("post_self_attn_layernorm", "post_mlp_layernorm")),
-    **_rows("gpt2 gpt_bigcode", Branches("attn", "mlp", "attn.c_proj", "mlp.c_proj")),
-    **_rows("gpt_neo", Branches("attn", "mlp", "attn.attention.out_proj", "mlp.c_proj")),
-    **_rows("gptj codegen", Branches("attn", "mlp", "attn.out_proj", "mlp.fc_out")),
-    **_rows("modernbert", Branches("attn", "mlp", "attn.Wo", "mlp.Wo")),
-    **_rows("gpt_neox", Branches("attention", "mlp", "attention.dense", "mlp.dense_4h_to_h")),
-    # The second of two names is the one in transformers 5.0.
-    **_rows(
-        "vit deit",
-        Branches(
-            "attention",
-            ("mlp", "output.dense"),
-            ("attention.o_proj", "attention.output.dense"),
-            ("mlp.fc2", "output.dense"),
-            ("mlp", "intermediate"),
-        ),
-    ),
-    **_rows("falcon", Branches("self_attention", "mlp", "self_attention.dense", "mlp.dense_4h_to_h")),
-    **_rows("opt xglm biogpt", Branches("self_attn", "fc2", "self_attn.out_proj", "fc2", "fc1")),
+    "falcon": Branches("self_attention", "mlp", "self_attention.dense", "mlp.dense_4h_to_h"),
+    "opt xglm biogpt": Branches("self_attn", "fc2", "self_attn.out_proj", "fc2", "fc1"),
     # The modules around these add the residual connection themselves.
-    **_rows(
-        "bloom", Branches("self_attention.dense", "mlp.dense_4h_to_h", "self_attention.dense", "mlp.dense_4h_to_h")
+    "bloom": Branches("self_attention.dense", "mlp.dense_4h_to_h", "self_attention.dense", "mlp.dense_4h_to_h"),
+    "mpt": Branches("attn", "ffn.down_proj", "attn.out_proj", "ffn.down_proj"),
+    # bert and the following are post-norm: LayerNorm(residual stream + branch).
+    "esm roberta-prelayernorm bert roberta xlm-roberta camembert electra ernie data2vec-text deberta-v2": Branches(
+        "attention.output.dense", "output.dense", "attention.output.dense", "output.dense", "intermediate"
     ),
-    **_rows("mpt", Branches("attn", "ffn.down_proj", "attn.out_proj", "ffn.down_proj")),
-    **_rows(
-        # bert and the following are post-norm: LayerNorm(residual stream + branch).
-        "esm roberta-prelayernorm bert roberta xlm-roberta camembert electra ernie data2vec-text deberta-v2",
-        Branches("attention.output.dense", "output.dense", "attention.output.dense", "output.dense", "intermediate"),
+    "distilbert": Branches("attention", "ffn", "attention.out_lin", "ffn.lin2"),
+    "t5 mt5 umt5": Branches(  # a decoder block also adds its cross-attention, which is not a site
+        "layer.0.SelfAttention", "layer.-1.DenseReluDense", "layer.0.SelfAttention.o", "layer.-1.DenseReluDense.wo"
     ),
-    **_rows("distilbert", Branches("attention", "ffn", "attention.out_lin", "ffn.lin2")),
-    # A decoder block also adds its cross-attention, which is not a site.
-    **_rows(
-        "t5 mt5 umt5",
-        Branches(
-            "layer.0.SelfAttention",
-            "layer.-1.DenseReluDense",
-            "layer.0.SelfAttention.o",
-            "layer.-1.DenseReluDense.wo",
-        ),
-    ),
-    **_rows(
-        "dinov2",
-        Branches(
-            "layer_scale1",
-            "layer_scale2",
-            ("attention.o_proj", "attention.output.dense"),
-            ("mlp.fc2", "mlp.down_proj", "mlp.weights_out"),  # plain; gated (giant); gated in transformers 5.0
-        ),
+    "dinov2": Branches(
+        "layer_scale1",
+        "layer_scale2",
+        ("attention.o_proj", "attention.output.dense"),
+        ("mlp.fc2", "mlp.down_proj", "mlp.weights_out"),  # plain; gated (giant); gated in transformers 5.0
     ),
 }
+
+BRANCHES = {model_type: branches for model_types, branches in _PARTS.items() for model_type in model_types.split()}
 """The parts of a block by the `model_type` of the config nearest to it."""

@@ -39,10 +39,7 @@ def find_blocks(model: nn.Module, blocks: str | None = None) -> list[NamedModule
     for rule in (_recorded_modules, _no_split_modules, _longest_lists):
         if groups := _group_by_list(rule(modules)):
             return _flatten(model, modules[0][1], groups)
-    raise ActshiftError(
-        f"{type(model).__name__} contains no list of transformer blocks. actshift steers models whose blocks are in an "
-        "nn.ModuleList."
-    )
+    raise ActshiftError(f"{type(model).__name__} contains no list of transformer blocks, an nn.ModuleList.")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -84,9 +81,8 @@ def _no_split_modules(modules: list[NamedModule]) -> list[NamedModule]:
 
 
 def _longest_lists(modules: list[NamedModule]) -> list[NamedModule]:
-    lists = _outermost_lists(modules)
-    longest = max((len(elements) for elements in lists.values()), default=0)
-    return [block for elements in lists.values() if len(elements) == longest for block in elements]
+    lists = _outermost_lists(modules).values()
+    return [block for elements in lists if len(elements) == max(map(len, lists)) for block in elements]
 
 
 def _outermost_lists(modules: Iterable[NamedModule]) -> dict[str, list[NamedModule]]:
@@ -120,10 +116,8 @@ def _flatten(model: nn.Module, part: nn.Module, groups: dict[str, list[NamedModu
     is_encoder_decoder = getattr(getattr(part, "config", None), "is_encoder_decoder", False)
     if len(groups) == 1 or (is_encoder_decoder and len(groups) == 2):
         return [block for group in groups.values() for block in group]
-    raise ActshiftError(
-        f"{type(model).__name__} has {len(groups)} lists that could be its blocks: {_describe(groups)}. Choose one, as "
-        f"in blocks={next(iter(groups))!r}."
-    )
+    problem = f"{type(model).__name__} has {len(groups)} lists that could be its blocks: {_describe(groups)}"
+    raise ActshiftError(f"{problem}. Choose one, as in blocks={next(iter(groups))!r}.")
 
 
 def _blocks_at(model: nn.Module, blocks: str) -> list[NamedModule]:
@@ -132,10 +126,8 @@ def _blocks_at(model: nn.Module, blocks: str) -> list[NamedModule]:
     if blocks and isinstance(chosen, nn.ModuleList | nn.Sequential) and len(chosen):
         return _elements(blocks, chosen)
     problem = f"is a {type(chosen).__name__}" if chosen is not None else "does not exist"
-    raise ActshiftError(
-        f"blocks={blocks!r} {problem} in {type(model).__name__}. Give the name of a list of blocks: "
-        f"{_describe(_outermost_lists(modules.items())) or 'the model has none'}."
-    )
+    lists = _describe(_outermost_lists(modules.items())) or "the model has none"
+    raise ActshiftError(f"blocks={blocks!r} {problem} in {type(model).__name__}. Give the name of a list: {lists}.")
 
 
 def _describe(groups: dict[str, list[NamedModule]]) -> str:

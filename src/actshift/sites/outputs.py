@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from actshift.errors import ActshiftError
 from actshift.sites.blocks import find_blocks, unwrap
-from actshift.sites.resolve import block_indices, branches_of, config_around, find_parts, width_of
+from actshift.sites.resolve import block_indices, config_around, required_parts, width_of
 
 FIX = "Leave out the feature that needs it"
 
@@ -25,8 +24,7 @@ class OutputMap:
     Attributes:
         layer: the index of the block.
         name: the qualified name in the model without PEFT, as PEFT's `target_modules` (or `target_parameters`) take it.
-        module: the module that the model has there now: the map, the module of experts, or the LoRA layer around it
-            (for a parameter, the outermost of PEFT's wrappers).
+        module: the map, the module of experts, or the LoRA layer around it (the outermost of PEFT's wrappers).
         parameter: the attribute of the stacked weight in a module of experts, or None if the weight is `module.weight`.
         width: d_model, the width that the map writes to.
     """
@@ -41,18 +39,12 @@ class OutputMap:
 def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: str | None = None) -> list[OutputMap]:
     """Return the MLP output maps of the blocks, in the order of `layers`.
 
-    A mixture-of-experts block has several: the stack of its experts, and the shared expert if it has one. `layers` and
-    `blocks` are as in `resolve`.
+    A mixture-of-experts block has several: the stack of its experts, and the shared expert if it has one. Arguments
+    and errors are as in `resolve`.
 
-    Raises:
-        ActshiftError: an architecture that is not in `BRANCHES`, a block without the modules listed there, and all
-            errors of `resolve`.
-
-    >>> from transformers import LlamaConfig, LlamaForCausalLM
-    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-    >>> [(output.layer, output.name) for output in mlp_outputs(model, layers=[0, -1])]
-    [(0, 'model.layers.0.mlp.down_proj'), (2, 'model.layers.2.mlp.down_proj')]
+    >>> from actshift.demo import load_base
+    >>> [(output.layer, output.name) for output in mlp_outputs(load_base()[0], layers=[0])]
+    [(0, 'model.layers.0.mlp.down_proj')]
     """
     model = unwrap(model)
     all_blocks = find_blocks(model, blocks)
@@ -60,12 +52,7 @@ def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
     for layer in block_indices(layers, len(all_blocks), type(model).__name__):
         name, block = all_blocks[layer]
         config = config_around(model, name)
-        names = branches_of(config, block, "The MLP output map", FIX).outputs
-        if not (parts := find_parts(block, names)):
-            raise ActshiftError(
-                f"The MLP output map of model_type {config.model_type!r} should be {names!r}, which block {name!r} "
-                f"({type(block).__name__}) lacks. Use a transformers version that actshift is tested with."
-            )
+        parts = required_parts(config, name, block, "outputs", "The MLP output map", FIX)
         width = width_of(config, name)
         maps += [OutputMap(layer, name + suffix, module, parameter, width) for suffix, module, parameter in parts]
     return maps
@@ -74,8 +61,7 @@ def mlp_outputs(model: nn.Module, layers: Sequence[int] | None = None, blocks: s
 def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Module:
     """Return the module whose input is the input of a block's MLP: the MLP itself if it is one module.
 
-    Raises:
-        ActshiftError: as in `mlp_outputs`.
+    Errors are as in `mlp_outputs`.
 
     >>> from actshift.demo import load_base
     >>> type(mlp_entry(load_base()[0], layer=0)).__name__
@@ -83,12 +69,4 @@ def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Mod
     """
     model = unwrap(model)
     name, block = find_blocks(model, blocks)[layer]
-    branches = branches_of(config_around(model, name), block, "The MLP's input", FIX)
-    outputs = (branches.outputs,) if isinstance(branches.outputs, str) else branches.outputs
-    parts = find_parts(block, branches.entry or tuple(output.rpartition(".")[0] for output in outputs))
-    if not parts:
-        raise ActshiftError(
-            f"The MLP of block {name!r} ({type(block).__name__}) is not one of the modules expected for its "
-            "architecture. Use a transformers version that actshift is tested with."
-        )
-    return parts[0].module
+    return required_parts(config_around(model, name), name, block, "entries", "The MLP's input", FIX)[0].module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,12 +20,7 @@ class Positions:
 
     Create it with `all()`, `prompt()`, `generated()`, `last_token()` or `ends(first, last)`. Padding on either side
     does not count, because only attended tokens are counted. If a prompt is shorter than first + last, all its tokens
-    are steered. `steered_tokens` turns positions into a mask `[batch, seq]` of dtype bool.
-
-    Args:
-        where: "all", "prompt", "generated" or "ends".
-        first: number of tokens at the start of the prompt, only with "ends".
-        last: number of tokens at the end of the prompt, only with "ends".
+    are steered.
 
     Raises:
         ActshiftError: an unknown `where`, a negative or non-integer count, "ends" without tokens, or counts with
@@ -44,17 +40,13 @@ class Positions:
     last: int = 0
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_choice("positions", self.where, get_args(Where))
         for name, count in (("first", self.first), ("last", self.last)):
             if type(count) is not int or count < 0:
                 raise ActshiftError(f"{name} must be a whole number of prompt tokens, from 0 up, got {count!r}.")
         if (self.where == "ends") != (self.first + self.last > 0):
             problem = "steers no token" if self.where == "ends" else "has counts, which only 'ends' takes"
-            raise ActshiftError(
-                f"Positions({self.where!r}, first={self.first}, last={self.last}) {problem}. For the first and last "
-                "tokens of the prompt give first or last, as in Positions.ends(first=7, last=7)."
-            )
+            raise ActshiftError(f"{self!r} {problem}: give first or last, as in Positions.ends(first=7, last=7).")
 
     @classmethod
     def all(cls) -> Positions:
@@ -83,10 +75,7 @@ class Positions:
 
     @classmethod
     def from_dict(cls, values: Any) -> Positions:
-        """Return the positions that `to_dict` described.
-
-        Raises:
-            ActshiftError: not a dict with "where", an unknown field, or invalid values.
+        """Return the positions that `to_dict` described, or raise ActshiftError.
 
         >>> Positions.from_dict({"where": "ends", "first": 2})
         Positions(where='ends', first=2, last=0)
@@ -98,25 +87,17 @@ class Positions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serialisable dict, for `from_dict`."""
-        ends = {"first": self.first, "last": self.last} if self.where == "ends" else {}
-        return {"where": self.where, **ends}
+        return dataclasses.asdict(self) if self.where == "ends" else {"where": self.where}
 
     def __str__(self) -> str:
-        """Return the positions as words that can follow "steers" or "at"."""
-        if self.where == "ends":
-            counts = [f"{name} {n}" for name, n in (("first", self.first), ("last", self.last)) if n]
-            return "last prompt token" if counts == ["last 1"] else f"{' and '.join(counts)} prompt tokens"
-        return {"all": "all tokens", "prompt": "prompt tokens", "generated": "generated tokens"}[self.where]
+        if self.where != "ends":
+            return f"{self.where} tokens"
+        counts = [f"{name} {n}" for name, n in (("first", self.first), ("last", self.last)) if n]
+        return "last prompt token" if counts == ["last 1"] else f"{' and '.join(counts)} prompt tokens"
 
 
 def token_index(attended: Tensor) -> Tensor:
-    """Return the index of each token among the attended tokens of its row, from 0, and -1 for padding.
-
-    Args:
-        attended: the attention mask, `[batch, seq]` bool.
-
-    Returns:
-        `[batch, seq]` int64.
+    """Return the index `[batch, seq]` of each token among its row's `attended [batch, seq]` tokens; -1 for padding.
 
     >>> token_index(torch.tensor([[False, True, True]])).tolist()
     [[-1, 0, 1]]
@@ -125,14 +106,11 @@ def token_index(attended: Tensor) -> Tensor:
 
 
 def steered_tokens(positions: Positions, index: Tensor, length: Tensor) -> Tensor:
-    """Return the mask of steered tokens, `[batch, seq]` bool.
-
-    Padding is never steered, except by `Positions.all()`.
+    """Return the mask of steered tokens, `[batch, seq]` bool. Padding is steered only by `Positions.all()`.
 
     Args:
         positions: the tokens to steer.
-        index: the `token_index` of the current tokens, `[batch, seq]`. They can be any slice of the rows: whole rows,
-            a chunk, or the single token of a decoding step.
+        index: the `token_index [batch, seq]` of the current tokens: whole rows or any slice, as in a decoding step.
         length: the number of attended prompt tokens of each whole row, `[batch, 1]`.
 
     >>> index = token_index(torch.tensor([[True, True, True, True], [False, False, True, True]]))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from actshift.errors import ActshiftError, did_you_mean
-from actshift.sites.architectures import BRANCHES, SITES, Branches, Names
+from actshift.errors import ActshiftError, check_choice
+from actshift.sites.architectures import BRANCHES, SITES, Branches, Names, as_tuple
 from actshift.sites.blocks import NamedModule, find_blocks, text_config, unwrap
 
 
@@ -19,15 +19,11 @@ class Host:
 
     Its output is steered: hidden states `[batch, seq, width]`, or a tuple that starts with them. OPT's `post_mlp` is
     flat, `[batch * seq, width]`. At `attention_heads` its input is steered instead, the concatenated vectors of the
-    heads, `[batch, seq, width]` with width = heads · d_head.
+    heads, `[batch, seq, width]` with width = heads · d_head. Elsewhere `heads` is None.
 
     Attributes:
-        site: a name in `SITES`.
         layer: the index of the block from 0 in forward order (the encoder's blocks, then the decoder's).
         name: the qualified name of the module in the model without its PEFT wrapper.
-        module: the module.
-        width: the width d of the steered activation.
-        heads: the number of attention heads, or None at sites without heads.
     """
 
     site: str
@@ -60,11 +56,9 @@ def resolve(
 
     Source: docs/method.md#sites.
 
-    >>> from transformers import LlamaConfig, LlamaForCausalLM
-    >>> size = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=2)
-    >>> model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, **size))
-    >>> [(host.layer, host.name, host.width) for host in resolve(model, "post_mlp", layers=[0, -1])]
-    [(0, 'model.layers.0.mlp', 8), (2, 'model.layers.2.mlp', 8)]
+    >>> from actshift.demo import load_base
+    >>> [(host.layer, host.name, host.width) for host in resolve(load_base()[0], "post_mlp", layers=[0, -1])]
+    [(0, 'model.layers.0.mlp', 128), (5, 'model.layers.5.mlp', 128)]
     """
     check_site(site)
     model = unwrap(model)
@@ -74,21 +68,15 @@ def resolve(
 
 
 def check_site(site: str) -> None:
-    """Raise ActshiftError unless `site` is a name in `SITES`.
-
-    >>> check_site("post_block")
-    """
-    if site not in SITES:
-        hint = did_you_mean(str(site).replace("-", "_"), SITES)
-        raise ActshiftError(f"There is no site {site!r}{hint}. The sites are {', '.join(SITES)}.")
+    """Raise ActshiftError unless `site` is a name in `SITES`."""
+    check_choice("site", site, list(SITES))
 
 
 def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
-    """Return `layers` as indices from 0 into `count` blocks; None means all of them.
+    """Return `layers` as indices from 0 into `count` blocks of a model of this class; None means all of them.
 
     Raises:
-        ActshiftError: `layers` is not a sequence of ints, or an index is out of range or repeated. The message names
-            the model by `model_class`.
+        ActshiftError: `layers` is not a sequence of ints, or an index is out of range or repeated.
 
     >>> block_indices([0, -1], 6, "LlamaForCausalLM")
     [0, 5]
@@ -109,20 +97,12 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
 
 
 def hidden_of(output: Any) -> Any:
-    """Return the hidden states in a module's output, which is a tensor or a tuple that starts with it.
-
-    >>> hidden_of(("hidden", "weights"))
-    'hidden'
-    """
+    """Return the hidden states in a module's output, which is a tensor or a tuple that starts with it."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def with_hidden(output: Any, hidden: Any) -> Any:
-    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original.
-
-    >>> with_hidden(("hidden", "weights"), "steered")
-    ('steered', 'weights')
-    """
+    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
@@ -136,8 +116,7 @@ class BlockPart(NamedTuple):
 
 def find_parts(block: nn.Module, names: Names) -> list[BlockPart]:
     """Return the parts of a block with these names, in the order of `names`, leaving out those that do not exist."""
-    names = (names,) if isinstance(names, str) else names
-    return [part for name in names if (part := _find_part(block, name))]
+    return [part for name in as_tuple(names) if (part := _find_part(block, name))]
 
 
 def _find_part(block: nn.Module, name: str) -> BlockPart | None:
@@ -165,10 +144,9 @@ def _unwrap_stacked(module: nn.Module, key: str) -> nn.Module:
 
 def config_around(model: nn.Module, block: str) -> Any:
     """Return the config of the nearest module around a block, or None. Each half of a composite model has its own."""
-    path = block
-    while path:
-        path = path.rpartition(".")[0]
-        if (config := text_config(model.get_submodule(path))) is not None:
+    while block:
+        block = block.rpartition(".")[0]
+        if (config := text_config(model.get_submodule(block))) is not None:
             return config
     return None
 
@@ -182,62 +160,55 @@ def width_of(config: Any, block: str) -> int:
     return width
 
 
-def branches_of(config: Any, block: nn.Module, requested: str, fix: str) -> Branches:
-    """Return the model's entry in `BRANCHES`. Raise ActshiftError that `requested` is not known, with a `fix`."""
+def required_parts(config: Any, name: str, block: nn.Module, field: str, subject: str, fix: str) -> list[BlockPart]:
+    """Return the parts of block `name` that a field of `Branches` lists for its architecture.
+
+    Raises:
+        ActshiftError: the architecture is not in `BRANCHES`, or the block has none of the parts.
+    """
     model_type = getattr(config, "model_type", None)
     if model_type not in BRANCHES:
-        raise ActshiftError(
-            f"{requested} is not known for model_type {model_type!r} ({type(block).__name__}). {fix}, or use one of: "
-            f"{', '.join(sorted(BRANCHES))}."
-        )
-    return BRANCHES[model_type]
+        problem = f"{subject} is not known for model_type {model_type!r} ({type(block).__name__})"
+        raise ActshiftError(f"{problem}. {fix}, or use one of: {', '.join(sorted(BRANCHES))}.")
+    names: Names = getattr(BRANCHES[model_type], field)
+    if parts := find_parts(block, names):
+        return parts
+    raise ActshiftError(
+        f"{subject} of model_type {model_type!r} should be {names!r}, which block {name!r} ({type(block).__name__}) "
+        f"lacks. {fix}, or use a transformers version that actshift is tested with."
+    )
 
 
 def _resolve_block(model: nn.Module, site: str, layer: int, blocks: Sequence[NamedModule]) -> Host:
     name, block = blocks[layer]
-    config, field = config_around(model, name), SITES[site].part
+    config, field, at_heads = config_around(model, name), SITES[site].part, SITES[site].at_heads
     if field is None:
         return Host(site, layer, name, block, width_of(config, name))
-    branches = branches_of(config, block, f"Site {site!r}", "Use site='post_block', which works with any model")
-    names: Names = getattr(branches, field)
-    parts = find_parts(block, names)
-    if SITES[site].at_heads:
-        if not parts:
-            raise ActshiftError(_no_heads_message(name, block, branches, blocks))
-        width, heads = _heads_of(name, parts[0], config)
-        return Host(site, layer, name + parts[0].suffix, parts[0].module, width, heads)
-    if not parts:
-        raise ActshiftError(
-            f"Site {site!r} of model_type {config.model_type!r} should be {names!r}, which this {type(block).__name__} "
-            "lacks. Use site='post_block', or a transformers version that actshift is tested with."
-        )
-    return Host(site, layer, name + parts[0].suffix, parts[0].module, width_of(config, name))
+    branches = BRANCHES.get(getattr(config, "model_type", ""))
+    if at_heads and branches and not find_parts(block, branches.heads):
+        raise ActshiftError(_no_heads_message(name, block, branches, blocks))
+    fix = "Use site='post_block', which works with any model"
+    part = required_parts(config, name, block, field, f"Site {site!r}", fix)[0]
+    width, heads = _heads_of(name, part, config) if at_heads else (width_of(config, name), None)
+    return Host(site, layer, name + part.suffix, part.module, width, heads)
 
 
 def _heads_of(block: str, projection: BlockPart, config: Any) -> tuple[int, int]:
-    """Return the width of an output projection's input and the number of query heads in it.
-
-    The width is heads · d_head, which can differ from the residual stream's (Qwen3, Gemma-3). Under grouped-query
-    attention each query head has its own vector here.
-    """
+    """Return the width of an output projection's input (not the residual stream's in Qwen3), and its query heads."""
     module, heads = projection.module, getattr(config, "num_attention_heads", None)
     width = getattr(module, "in_features", getattr(module, "nx", None))  # GPT-2's Conv1D calls it nx
     if not isinstance(width, int) or not isinstance(heads, int) or heads < 1 or width % heads:
         raise ActshiftError(
             f"The heads of {block + projection.suffix!r} ({type(module).__name__}) are not known: its input is {width} "
-            f"wide and config.num_attention_heads is {heads}, but the width must be a multiple of the heads. Use "
-            "site='post_attention'."
+            f"wide and config.num_attention_heads is {heads}, not a divisor of it. Use site='post_attention'."
         )
     return width, heads
 
 
 def _no_heads_message(name: str, block: nn.Module, branches: Branches, blocks: Sequence[NamedModule]) -> str:
-    mixers = ", ".join(
-        f"{part.suffix[1:]} ({type(part.module).__name__})" for part in find_parts(block, branches.attention)
-    )
+    parts = find_parts(block, branches.attention)
+    mixers = ", ".join(f"{part.suffix[1:]} ({type(part.module).__name__})" for part in parts) or "an unknown module"
     with_heads = [layer for layer, (_, other) in enumerate(blocks) if find_parts(other, branches.heads)]
     fix = f"Steer only the layers with heads, layers={with_heads}, or use" if with_heads else "Use"
-    return (
-        f"Block {name!r} ({type(block).__name__}) has no attention heads. It mixes tokens by "
-        f"{mixers or 'an unknown module'}. {fix} site='post_attention' or 'post_block'."
-    )
+    problem = f"Block {name!r} ({type(block).__name__}) has no attention heads. It mixes tokens by {mixers}"
+    return f"{problem}. {fix} site='post_attention' or 'post_block'."

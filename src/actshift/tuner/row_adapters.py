@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.factors import Factors
-from actshift.adapters.functional import add_shift, stacked
+from actshift.adapters.functional import Factors, add_shift, stacked
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 
