@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actshift.cli.errors import report
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from benchmarks.figure import Figure, Note
 from benchmarks.machine import conditions, machine
 from benchmarks.page import as_json, page
@@ -55,8 +55,8 @@ def run(
         for name in names:
             progress.update(task, description=TITLES[name])
             results["suites"][name] = {**_run_suite(name, quick), "commit": results["machine"]["commit"]}
-            write_whole(file, json.dumps(results, indent=1) + "\n")
-            write_whole(out / "RESULTS.md", page(results))
+            write_atomically(file, json.dumps(results, indent=1) + "\n")
+            write_atomically(out / "RESULTS.md", page(results))
             if name == "growth":
                 draw([Figure(**figure) for figure in results["suites"][name]["figures"]], out / "growth.png")
             progress.advance(task)

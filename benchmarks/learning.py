@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actshift import token_batches
-from actshift.data.encode import IGNORED
+from actshift.data.encode import IGNORE_INDEX
 from actshift.demo import load_base
 from actshift.demo.task import make_rows
 from actshift.loading import load_model
@@ -149,6 +149,6 @@ def mean_loss(model: Any, batches: Sequence[Batch]) -> float:
     """Return the mean loss over all predicted tokens, or over all texts of a classifier."""
     model.eval()
     predicted = [labels[:, 1:] if labels.ndim > 1 else labels for labels in (batch["labels"] for batch in batches)]
-    counts = [int((labels != IGNORED).sum()) for labels in predicted]
+    counts = [int((labels != IGNORE_INDEX).sum()) for labels in predicted]
     losses = [model(**batch).loss.item() for batch in batches]
     return sum(count * loss for count, loss in zip(counts, losses, strict=True)) / sum(counts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actshift.analysis.figures import EDGE, INK, POST_BLOCK, WEIGHTS, finish, new_figure
+from actshift.analysis.figures import EDGE, INK, POST_BLOCK, WEIGHTS, label_axes, new_figure
 from benchmarks.figure import Figure
 
 STYLES = {"step": "-", "decode": "-", "peak memory": ":", "prefill": ":"}
@@ -27,7 +27,7 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks := sorted({int(figure.case) for figure in here}), labels=[str(tick) for tick in ticks])
         axes.minorticks_off()
-        finish(axes, title, "over the base, log scale" if "adapters" in title else "over the floor", rest)
+        label_axes(axes, title, "over the base, log scale" if "adapters" in title else "over the floor", rest)
         if "adapters" in title:  # values range from about 1 to the number of adapters
             axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter("{x:g}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from benchmarks.learning import MOST, Run, Start, Task, race, tasks
 from benchmarks.starts import FULL, STARTS
 
@@ -62,7 +62,7 @@ def main() -> None:
         for name in STARTS:
             rates.setdefault(task.name, {})[name] = best_rate(task, name)
             print(task.name, name, rates[task.name][name], flush=True)
-    write_whole(FILE, json.dumps(rates, indent=1) + "\n")
+    write_atomically(FILE, json.dumps(rates, indent=1) + "\n")
 
 
 if __name__ == "__main__":

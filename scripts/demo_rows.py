@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actshift.demo.task import make_rows
-from actshift.files import write_whole
+from actshift.files import write_atomically
 
 SIZES = {"train": 9_600, "validation": 1_000, "test": 2_000}
 
@@ -19,7 +19,7 @@ def main(folder: Annotated[Path, typer.Argument(help="Folder for the files.")]) 
     folder.mkdir(parents=True, exist_ok=True)
     for split, size in SIZES.items():
         rows = make_rows(split, size)  # type: ignore[arg-type]
-        write_whole(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_atomically(folder / f"{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from actshift.analysis.batches import token_batches
-from actshift.analysis.capture import Batch, inference, observe, unmasked
+from actshift.analysis.capture import Batch, capture_calls, inference, unmasked
 from actshift.cli.models import load_steered
 from actshift.data import LABELLED, load_rows
 from actshift.loading import load_model
@@ -69,7 +69,7 @@ def removed_share(change: Tensor, z: Tensor) -> float:
 def capture_blocks(model: Any, batch: Batch) -> list[list[Tensor]]:
     """Return the input of each block and the output of each of its parts, without padding tokens."""
     blocks = [block for _, block in find_blocks(model)]
-    calls = observe(model, batch, [part for block in blocks for part in parts(block)])
+    calls = capture_calls(model, batch, [part for block in blocks for part in parts(block)])
     by_block = [calls[i : i + 4] for i in range(0, len(calls), 4)]
     return [
         [unmasked(value, batch) for value in (four[0].args[0], *(call.output for call in four))] for four in by_block

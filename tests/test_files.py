@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from actshift import ActshiftError
-from actshift.files import check_new_folder, check_writable, read_mapping, write_whole
+from actshift.files import check_new_folder, check_writable, read_mapping, write_atomically
 
 
 def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
     target = tmp_path / "note.txt"
-    write_whole(target, "first")
+    write_atomically(target, "first")
     with pytest.raises(UnicodeEncodeError):
-        write_whole(target, "second \ud800")  # a lone surrogate cannot be encoded
+        write_atomically(target, "second \ud800")  # a lone surrogate cannot be encoded
     assert target.read_text() == "first"
     assert list(tmp_path.iterdir()) == [target]
 

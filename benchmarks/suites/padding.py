@@ -12,8 +12,8 @@ from typing import TypeVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from actshift.data.collate import padded
-from actshift.data.encode import IGNORED, encode
+from actshift.data.collate import pad_batch
+from actshift.data.encode import IGNORE_INDEX, encode
 from actshift.loading import load_tokenizer
 from actshift.tasks import get_task
 from actshift.training.trainer import LengthGroupedSampler, lengths_of
@@ -56,7 +56,7 @@ def measure(quick: bool) -> Iterator[Figure | Note]:
         yield Figure("tokens of an epoch", name, where, tokens / 1e6, unit="million")
         yield Figure("of these padding", name, where, 100 * (1 - sum(lengths) / tokens), unit="%")
         chosen = spread_out(sorted(zip(widths, batches, strict=True)), count)
-        whole = [to_width(padded([examples[row] for row in batch], tokenizer), width) for width, batch in chosen]
+        whole = [to_width(pad_batch([examples[row] for row in batch], tokenizer), width) for width, batch in chosen]
         cases[name] = training_steps(steering(rank=RANK)(shape.with_(vocabulary=512).model()), whole)
     samples = interleaved(cases, 1 if quick else 2, warmup=1, clock=time.process_time)
     yield from milliseconds(
@@ -78,6 +78,6 @@ def spread_out(values: Sequence[T], count: int) -> list[T]:
 def to_width(batch: Batch, width: int) -> Batch:
     """Pad a batch to `width` tokens per row."""
     return {
-        name: F.pad(tensor, (0, width - tensor.shape[1]), value=IGNORED if name == "labels" else 0)
+        name: F.pad(tensor, (0, width - tensor.shape[1]), value=IGNORE_INDEX if name == "labels" else 0)
         for name, tensor in batch.items()
     }

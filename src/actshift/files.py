@@ -9,11 +9,11 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 
-ENDINGS = (".yaml", ".yml", ".json")
+MAPPING_SUFFIXES = (".yaml", ".yml", ".json")
 """File name suffixes of mappings that `read_mapping` reads."""
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def write_atomically(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically: `path` then has the old content or the new content, never a part of it.
 
     Raises:
@@ -21,7 +21,7 @@ def write_whole(path: str | Path, text: str) -> None:
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp(), "note.txt")
-    >>> write_whole(target, "done")
+    >>> write_atomically(target, "done")
     >>> target.read_text()
     'done'
     """

@@ -63,7 +63,7 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = config or load_config(source, trust_remote_code)
     tokenizer = load_tokenizer(source, trust_remote_code)
-    with explained(source), _quiet(hide_warnings=head != CAUSAL):
+    with short_errors(source), _quiet(hide_warnings=head != CAUSAL):
         model, info = head.auto_class.from_pretrained(
             source,
             config=head.set_labels(config),
@@ -85,7 +85,7 @@ def load_model(
 def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfig:
     """Load the config of a model from a folder or the hub. Errors are as in `load_model`."""
     _check_folder(source)
-    with explained(source):
+    with short_errors(source):
         return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
@@ -94,7 +94,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ActshiftError(f"The folder {source} has no tokenizer. Save one there with tokenizer.save_pretrained().")
-    with explained(source):
+    with short_errors(source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
@@ -110,7 +110,7 @@ def context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 @contextmanager
-def explained(source: str) -> Generator[None]:
+def short_errors(source: str) -> Generator[None]:
     """Replace errors of transformers and safetensors, often a paragraph with links, by a short ActshiftError."""
     try:
         yield

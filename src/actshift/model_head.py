@@ -62,12 +62,13 @@ def labels_of(config: Any) -> tuple[str, ...]:
     return tuple(config.id2label[index] for index in sorted(config.id2label))
 
 
-def own_head(config: Any) -> TaskType | None:
+def head_of_config(config: Any) -> TaskType | None:
     """Return the head type that a model was saved with, according to its config; None for an encoder without a head.
 
     >>> from transformers import BertConfig, LlamaConfig
-    >>> own_head(BertConfig(architectures=["BertModel"])), own_head(LlamaConfig(architectures=["LlamaForCausalLM"]))
-    (None, 'CAUSAL_LM')
+    >>> head_of_config(BertConfig(architectures=["BertModel"]))
+    >>> head_of_config(LlamaConfig(architectures=["LlamaForCausalLM"]))
+    'CAUSAL_LM'
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 

@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from actshift.adapters import DiReFT, LoReFT, LowRank, NoReFT, Vector
-from actshift.adapters.functional import ACTIVATIONS, DERIVATIVES, add_shift, add_shift_memory_efficient, stacked
+from actshift.adapters.functional import ACTIVATIONS, DERIVATIVES, add_shift, add_shift_memory_efficient, stack_shifts
 from tests.adapters.parity import random_shift
 
 WIDTH = 12
@@ -130,7 +130,7 @@ def test_stacked_shifts_match_each_row_alone(adapters):
     strengths = {row: 1.0 - 0.7 * row for row in shifts}
     base, x = torch.randn(2, 4, 5, WIDTH, dtype=torch.float64).unbind()
     x.requires_grad_()
-    batched = stacked({row: (shift.factors(), strengths[row]) for row, shift in shifts.items()}, count=4)
+    batched = stack_shifts({row: (shift.factors(), strengths[row]) for row, shift in shifts.items()}, count=4)
     sums = batched.add(base, x)
     expected = torch.stack(
         [base[row] + strengths[row] * shifts[row](x[row]) if row in shifts else base[row] for row in range(4)]
@@ -143,7 +143,7 @@ def test_stacked_shifts_match_each_row_alone(adapters):
 
 
 def test_stacked_shifts_keep_the_dtype_of_the_activation():
-    batched = stacked({0: (LowRank(rank=2).build(WIDTH).factors(), 1.0)}, count=1)
+    batched = stack_shifts({0: (LowRank(rank=2).build(WIDTH).factors(), 1.0)}, count=1)
     x = torch.randn(1, 3, WIDTH, dtype=torch.bfloat16)
     assert torch.equal(batched.add(x, x), x)
 

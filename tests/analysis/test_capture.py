@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from actshift import ActshiftError
-from actshift.analysis.capture import check_tokens, inference, observe, output_hooks, split_batches, unmasked
+from actshift.analysis.capture import capture_calls, inference, output_hooks, require_tokens, split_batches, unmasked
 from actshift.sites import find_blocks
 from tests.zoo import ARCHITECTURES, LAYERS, example_inputs
 
@@ -33,7 +33,7 @@ def test_observe_returns_inputs_and_outputs_of_modules_in_their_given_order(name
     model = ARCHITECTURES[name]()
     batch = example_inputs(name)
     states = model(**batch, output_hidden_states=True).hidden_states
-    calls = observe(model, batch, _blocks(model)[::-1])[::-1]
+    calls = capture_calls(model, batch, _blocks(model)[::-1])[::-1]
     for block in range(LAYERS - 1):  # the last hidden state is normalised
         assert torch.equal(calls[block].args[0], states[block])
         assert torch.equal(calls[block].output, states[block + 1])
@@ -41,13 +41,13 @@ def test_observe_returns_inputs_and_outputs_of_modules_in_their_given_order(name
 
 def test_observe_stops_after_the_last_module(model):
     model.lm_head.register_forward_hook(lambda *_: pytest.fail("the head was called"))
-    assert len(observe(model, BATCH, _blocks(model)[:2], stop=True)) == 2
+    assert len(capture_calls(model, BATCH, _blocks(model)[:2], stop=True)) == 2
 
 
 def test_observe_ignores_labels_and_names_a_module_that_is_not_called(model):
-    assert observe(model, {**BATCH, "labels": torch.full((2, 7), 10**6)}, _blocks(model)[:1])
+    assert capture_calls(model, {**BATCH, "labels": torch.full((2, 7), 10**6)}, _blocks(model)[:1])
     with pytest.raises(ActshiftError, match="LlamaForCausalLM does not call its Linear"):
-        observe(model, BATCH, [nn.Linear(1, 1)])
+        capture_calls(model, BATCH, [nn.Linear(1, 1)])
 
 
 @torch.no_grad()
@@ -94,8 +94,8 @@ def test_unmasked_accepts_flattened_tokens():
 
 
 def test_too_little_text_is_rejected_with_the_least_amount():
-    check_tokens([BATCH], 4, "the analysis")
+    require_tokens([BATCH], 4, "the analysis")
     with pytest.raises(ActshiftError, match=r"The analysis needs at least 15 tokens in 2 rows, but there are 14 in 2"):
-        check_tokens([BATCH], 15, "the analysis")
+        require_tokens([BATCH], 15, "the analysis")
     with pytest.raises(ActshiftError, match="there are no rows"):
-        check_tokens([], 4, "the analysis")
+        require_tokens([], 4, "the analysis")

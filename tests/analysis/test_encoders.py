@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from actshift import ActshiftError, extract, load_adapter, locate
 from actshift.analysis.batches import token_batches
-from actshift.data.pairs import unit_means
+from actshift.data.pairs import normalized_means
 from actshift.sites import find_blocks
 from actshift.tuner.classifier_head import saved_head
 from tests.analysis.twins import moved
@@ -46,9 +46,11 @@ def test_the_loss_of_text_pairs_is_contrastive():
     model, [batch] = _model("FEATURE_EXTRACTION"), _batches("FEATURE_EXTRACTION", 5, 5)
     report = locate(model, [batch], ["post_block"], weights=False)
     with torch.no_grad():
-        u = unit_means(model(batch["input_ids"], batch["attention_mask"]).last_hidden_state, batch["attention_mask"])
+        u = normalized_means(
+            model(batch["input_ids"], batch["attention_mask"]).last_hidden_state, batch["attention_mask"]
+        )
         mask = batch["pair_attention_mask"]
-        v = unit_means(model(batch["pair_input_ids"], mask).last_hidden_state, mask)
+        v = normalized_means(model(batch["pair_input_ids"], mask).last_hidden_state, mask)
     assert report.loss == pytest.approx(F.cross_entropy(20 * u @ v.T, torch.arange(5)).item(), rel=1e-5)
     assert report.targets == 5 and all(place.mean for place in report.at("post_block"))
 

@@ -9,7 +9,7 @@ from peft import get_peft_model
 
 from actshift import JointConfig, LowRank, SteeringConfig, Vector, attach, set_halves
 from actshift.analysis import redundancy
-from actshift.analysis.capture import shifts_alone
+from actshift.analysis.capture import half_shifts
 from actshift.analysis.redundancy import BlockRedundancy, Overlap, Redundancy
 from actshift.errors import ActshiftError
 from tests.contract.cases import fresh_model, randomise
@@ -71,14 +71,14 @@ def test_the_shift_overlap_is_the_known_angle_between_the_shifts(degrees):
 
 
 def _signs(model) -> float:
-    weights, _ = shifts_alone(model, BATCHES)
+    weights, _ = half_shifts(model, BATCHES)
     return weights[LAST][:, 0].sign().mean().item()
 
 
 def test_the_shifts_are_the_differences_that_each_half_alone_makes():
     model = joint(LowRank(rank=2), r=2, target_modules="all-linear")
     randomise(model)
-    weights, activations = shifts_alone(model, BATCHES)
+    weights, activations = half_shifts(model, BATCHES)
     hidden = {}
     for half in ("weights", "activations"):
         set_halves(model, half)
@@ -102,9 +102,9 @@ def test_padding_is_skipped_and_the_token_limit_applies():
     randomise(model)
     padded = {name: value.clone() for name, value in BATCHES[0].items()}
     padded["attention_mask"][1, 3:] = 0
-    weights, activations = shifts_alone(model, [padded, BATCHES[1]], tokens=12)
+    weights, activations = half_shifts(model, [padded, BATCHES[1]], tokens=12)
     assert {len(shift) for shift in weights + activations} == {12}
-    whole, _ = shifts_alone(model, [padded, BATCHES[1]])
+    whole, _ = half_shifts(model, [padded, BATCHES[1]])
     assert len(whole[0]) == 7 + 3 + 14
     assert torch.equal(whole[1][:12], weights[1])
 

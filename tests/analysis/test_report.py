@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from actshift import ActshiftError, JointConfig, SteeringConfig, attach
-from actshift.analysis.report import look
+from actshift.analysis.report import run_analyses
 from tests.analysis.twins import moved
 from tests.contract.cases import randomise
 from tests.tiny import save_adapter
@@ -35,7 +35,7 @@ def test_all_analyses_run_and_the_model_is_restored(joint):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modules = [type(module) for module in model.modules()]
     progress = []
-    findings = look(model, batches(), 2, moved(model), joint, 2, lambda *step: progress.append(step))
+    findings = run_analyses(model, batches(), 2, moved(model), joint, 2, lambda *step: progress.append(step))
     assert findings.equivalence and findings.oracle and findings.redundancy
     assert findings.locate.rank == findings.oracle.nonlinear_rank == findings.equivalence.ranks[-1] == 2
     assert {phase: done == total for phase, done, total in progress} == {
@@ -50,7 +50,7 @@ def test_all_analyses_run_and_the_model_is_restored(joint):
 
 
 def test_a_model_alone_is_only_located():
-    findings = look(ARCHITECTURES["llama"](), batches(), 2)
+    findings = run_analyses(ARCHITECTURES["llama"](), batches(), 2)
     assert (findings.equivalence, findings.oracle, findings.redundancy) == (None, None, None)
     assert findings.to_dict().keys() == {"locate"}
 
@@ -61,13 +61,13 @@ def test_invalid_inputs_are_refused_before_the_measurement(monkeypatch, joint, t
     monkeypatch.setattr(report, "locate", lambda *args, **kwargs: pytest.fail("locate was called"))
     model = ARCHITECTURES["llama"]()
     with pytest.raises(ActshiftError, match="the same weights"):
-        look(model, batches(), 2, ARCHITECTURES["llama"]())
+        run_analyses(model, batches(), 2, ARCHITECTURES["llama"]())
     with pytest.raises(ActshiftError, match=r"(?i)rank 33 is above"):
-        look(model, batches(), 33)
+        run_analyses(model, batches(), 33)
     one_row = [{name: value[:1] for name, value in batches()[0].items()}]
     with pytest.raises(ActshiftError, match="2 rows"):
-        look(model, one_row, 2, moved(model))
+        run_analyses(model, one_row, 2, moved(model))
     steering = save_adapter(tmp_path / "steering", tmp_path / "base", rank=2)
     with pytest.raises(ActshiftError, match="no joint adapter"):
-        look(model, batches(), 2, joint=str(steering))
+        run_analyses(model, batches(), 2, joint=str(steering))
     assert not hasattr(model, "peft_config")

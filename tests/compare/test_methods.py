@@ -13,7 +13,7 @@ from actshift.compare import Method, select_methods
 from actshift.compare.methods import METHODS, PRESETS
 from actshift.training.build import adapt, base_without_weights
 from actshift.training.configs import AdapterSpec
-from actshift.training.plan import counts
+from actshift.training.plan import final_parameter_counts
 from tests.integration.test_published_counts import CONFIGS, ROWS
 
 METHODS_FILE = """
@@ -162,7 +162,7 @@ def test_named_methods_train_as_many_parameters_as_the_paper_reports(model: str,
     for name, label in PUBLISHED.items():
         method = METHODS[name]
         settings = method.cell_settings(method.rates[0], seed=0, model=str(tmp_path))
-        trainable, _ = counts(
+        trainable, _ = final_parameter_counts(
             adapt(base_without_weights(settings), AdapterSpec.from_settings(settings), steps=100), settings
         )
         assert trainable == published[label], name

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actshift import ActshiftError
-from actshift.data.encode import IGNORED, class_names, encode
-from actshift.data.pairs import sides
+from actshift.data.encode import IGNORE_INDEX, class_names, encode
+from actshift.data.pairs import split_pair
 from actshift.evaluation.generation import encode_prompts
 from tests.characters import char_tokenizer
 from tests.contract.cases import fresh_model
@@ -62,7 +62,7 @@ def test_labels_cover_the_completion_and_its_end_and_the_prompt_equals_that_of_g
     for row, prompt, example in zip(ROWS, prompts, encoded.examples, strict=True):
         ids, labels = example["input_ids"], example["labels"]
         assert ids[: len(prompt)] == prompt
-        assert labels == [IGNORED] * len(prompt) + ids[len(prompt) :]
+        assert labels == [IGNORE_INDEX] * len(prompt) + ids[len(prompt) :]
         assert ids[-1] == tokenizer.eos_token_id
         assert ids.count(tokenizer.eos_token_id) == 1
         assert str(tokenizer.decode(ids[len(prompt) : -1])).strip() == row["completion"].strip()
@@ -81,7 +81,7 @@ def test_a_token_that_spans_the_boundary_is_split_at_the_end_of_the_prompt() -> 
     assert "=4" in tokenizer.tokenize("2+2=4")
     [example] = encode(Dataset.from_list([{"prompt": "2+2=", "completion": "4"}]), tokenizer, 64).examples
     assert tokenizer.convert_ids_to_tokens(example["input_ids"]) == ["<s>", *"2+2=4", "</s>"]
-    assert example["labels"].count(IGNORED) == 5
+    assert example["labels"].count(IGNORE_INDEX) == 5
 
 
 def test_an_end_token_in_the_completion_is_not_repeated() -> None:
@@ -142,10 +142,10 @@ def test_pairs_are_tokenized_separately() -> None:
     [example] = encode(rows, word_tokenizer(), 64).examples
     [first], [second] = (word_tokenizer()([text])["input_ids"] for text in ("w1", "w2 w3"))
     assert (example["input_ids"], example["pair_input_ids"]) == (first, second)
-    assert [side["input_ids"] for side in sides(example)] == [first, second]
+    assert [side["input_ids"] for side in split_pair(example)] == [first, second]
 
 
 def test_a_tag_labels_the_first_token_of_its_word() -> None:
     rows = Dataset.from_list([{"tokens": ["ab", "c"], "tags": ["y", "x"]}])
     [example] = encode(rows, char_tokenizer(), 64, class_names(rows)).examples
-    assert example["labels"] == [IGNORED, 1, IGNORED, 0]  # <s>, a, b, c
+    assert example["labels"] == [IGNORE_INDEX, 1, IGNORE_INDEX, 0]  # <s>, a, b, c

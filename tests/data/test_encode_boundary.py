@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from actshift.data.encode import IGNORED, encode
+from actshift.data.encode import IGNORE_INDEX, encode
 from actshift.evaluation import evaluate
 from tests.tokenizer_kinds import KINDS, tokenizer_of
 
@@ -55,7 +55,7 @@ class PerfectModel:
     def __init__(self, examples: list[dict[str, Any]]) -> None:
         self.answers = {}
         for ids, labels in ((example["input_ids"], example["labels"]) for example in examples):
-            self.answers[tuple(ids[: labels.count(IGNORED)])] = ids[labels.count(IGNORED) :]
+            self.answers[tuple(ids[: labels.count(IGNORE_INDEX)])] = ids[labels.count(IGNORE_INDEX) :]
 
     def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> torch.Tensor:
         prompts = [tuple(row[mask.bool()].tolist()) for row, mask in zip(input_ids, attention_mask, strict=True)]
@@ -66,7 +66,7 @@ class PerfectModel:
 
 def tokens(tokenizer: PreTrainedTokenizerBase, example: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Return the tokens of the prompt, and the tokens of the target without its end token."""
-    ids, start = example["input_ids"], example["labels"].count(IGNORED)
+    ids, start = example["input_ids"], example["labels"].count(IGNORE_INDEX)
     assert ids[-1] == tokenizer.eos_token_id
     return tokenizer.convert_ids_to_tokens(ids[:start]), tokenizer.convert_ids_to_tokens(ids[start:-1])
 

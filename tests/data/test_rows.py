@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from actshift import ActshiftError
 from actshift.data import LABELLED, load_rows
-from actshift.data.rows import checked_rows
+from actshift.data.rows import check_rows
 
 PAIR = {"prompt": "1+1=", "completion": "2"}
 CHAT = {"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]}
@@ -53,9 +53,9 @@ def test_parquet_is_read_and_limit_keeps_the_first_rows(tmp_path: Path) -> None:
 
 def test_optional_columns_are_kept_only_if_every_row_has_them() -> None:
     rows = [{**PAIR, "answer": 2, "choices": ["1", "2"]}, {**PAIR, "answer": "2", "id": 7}]
-    assert checked_rows(rows, "the rows").to_list() == [{**PAIR, "answer": "2"}] * 2
+    assert check_rows(rows, "the rows").to_list() == [{**PAIR, "answer": "2"}] * 2
     pair = {"text": "a", "text_pair": "b", "label": 1}
-    assert checked_rows([pair], "the rows", LABELLED).to_list() == [{**pair, "label": "1"}]
+    assert check_rows([pair], "the rows", LABELLED).to_list() == [{**pair, "label": "1"}]
 
 
 @pytest.mark.parametrize(

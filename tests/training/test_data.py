@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from actshift import ActshiftError
-from actshift.training.data import objective_of_rows, read_inputs
+from actshift.training.data import infer_objective, read_inputs
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from actshift.training.data import objective_of_rows, read_inputs
     ],
 )
 def test_objective_follows_from_the_columns(columns, objective):
-    assert objective_of_rows(Dataset.from_dict({name: ["a"] for name in columns})).name == objective
+    assert infer_objective(Dataset.from_dict({name: ["a"] for name in columns})).name == objective
 
 
 def test_inputs_have_the_objective_head_and_config_of_the_model(settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actshift import ActshiftError, Intervention, LowRank, Positions, SteeringConfig, Vector, attach
-from actshift.tuner.intervention import interventions_from, targets
+from actshift.tuner.intervention import interventions_from, resolve_targets
 from tests.contract.cases import fresh_model
 from tests.zoo import LAYERS
 
@@ -37,7 +37,7 @@ def test_invalid_interventions_are_refused(values, message):
 
 
 def test_targets_are_the_hosts_in_the_order_of_the_interventions():
-    resolved = targets(fresh_model("llama"), SEVERAL)
+    resolved = resolve_targets(fresh_model("llama"), SEVERAL)
     assert [(target.host.site, target.host.layer) for target in resolved] == [
         ("post_block", 0),
         ("post_mlp", 0),

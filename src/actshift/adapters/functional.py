@@ -185,13 +185,13 @@ class StackedShifts(Factors):
         return StackedShifts(*self.map(lambda tensor: tensor[rows]))
 
 
-def stacked(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedShifts:
+def stack_shifts(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedShifts:
     """Stack the factors of R = `count` rows, given factors (of one activation and width d) and strength by row.
 
     Source: this project, docs/method.md#row-adapters.
 
     >>> from actshift import Vector
-    >>> shifts = stacked({1: (Vector().build(3).factors()._replace(up_bias=torch.ones(3)), 2.0)}, count=2)
+    >>> shifts = stack_shifts({1: (Vector().build(3).factors()._replace(up_bias=torch.ones(3)), 2.0)}, count=2)
     >>> shifts.add(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3)).tolist()
     [[[0.0, 0.0, 0.0]], [[2.0, 2.0, 2.0]]]
     """

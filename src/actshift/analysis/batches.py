@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.data import LABELLED, checked_rows
-from actshift.data.collate import padded
+from actshift.data import LABELLED, check_rows
+from actshift.data.collate import pad_batch
 from actshift.data.encode import class_names, encode, encode_texts
-from actshift.data.rows import columns_of
+from actshift.data.rows import find_columns
 from actshift.errors import ActshiftError, require
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def token_batches(
         examples = encode(dataset, tokenizer, max_length, labels or class_names(dataset)).examples
     if not examples:
         raise ActshiftError("No row has a token to predict; a text needs at least two tokens.")
-    return [padded(examples[start : start + batch_size], tokenizer) for start in range(0, len(examples), batch_size)]
+    return [pad_batch(examples[start : start + batch_size], tokenizer) for start in range(0, len(examples), batch_size)]
 
 
 def _dataset(rows: Any) -> Dataset:
@@ -63,8 +63,8 @@ def _dataset(rows: Any) -> Dataset:
         raise ActshiftError("There are no rows; give at least one text, or one row of prompt and completion.")
     if hasattr(rows, "column_names"):
         return rows
-    if isinstance(rows[0], Mapping) and columns_of(list(rows[0]), LABELLED):
-        return checked_rows(rows, "the given rows", LABELLED)
+    if isinstance(rows[0], Mapping) and find_columns(list(rows[0]), LABELLED):
+        return check_rows(rows, "the given rows", LABELLED)
     if all(isinstance(row, str) for row in rows):
         rows = [{"text": row} for row in rows]
     if all(isinstance(row, Mapping) for row in rows):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.data.pairs import sides
+from actshift.data.pairs import split_pair
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import model_inputs, restored
 from actshift.sites import find_blocks, hidden_of, with_hidden
@@ -49,7 +49,7 @@ def output_hooks(modules: Sequence[nn.Module], visit: Callable[[int, Call], Tens
         yield
 
 
-def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool = False) -> list[Call]:
+def capture_calls(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool = False) -> list[Call]:
     """Run the model on a batch, without labels and KV cache, and return the call of each of `modules`.
 
     With `stop`, the forward pass ends after the last of them. Of text pairs only the first texts are run. Raises
@@ -72,7 +72,7 @@ def observe(model: Any, batch: Batch, modules: Sequence[nn.Module], stop: bool =
 
 def unlabelled_inputs(model: Any, batch: Batch) -> dict[str, Any]:
     """Return the arguments of a forward pass without labels and KV cache. Of text pairs, use the first texts."""
-    return model_inputs(model, {name: value for name, value in sides(batch)[0].items() if name != "labels"})
+    return model_inputs(model, {name: value for name, value in split_pair(batch)[0].items() if name != "labels"})
 
 
 def hidden_states(module: nn.Module, output: Any) -> Tensor:
@@ -121,7 +121,7 @@ def token_mask(batch: Batch) -> Tensor:
     return batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
 
 
-def check_tokens(batches: Batches, least: int, analysis: str) -> None:
+def require_tokens(batches: Batches, least: int, analysis: str) -> None:
     """Raise ActshiftError unless the batches contain at least `least` tokens in two rows; `analysis` names the use."""
     rows = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(token_mask(batch).sum()) for batch in batches)
@@ -138,7 +138,7 @@ def model_name(model: Any) -> str:
     return getattr(model.config, "name_or_path", "") or type(model).__name__
 
 
-def shifts_alone(model: Any, batches: Iterable[Batch], tokens: int = 2048) -> tuple[list[Tensor], list[Tensor]]:
+def half_shifts(model: Any, batches: Iterable[Batch], tokens: int = 2048) -> tuple[list[Tensor], list[Tensor]]:
     """Return `h_weights - h_base` and `h_activations - h_base`, each as a list with one `[tokens, d]` per block.
 
     h is a block's output with one half of the active joint adapter switched on. The shifts are float32 tensors on the

@@ -17,10 +17,10 @@ from transformers import AutoModel, PreTrainedModel
 
 from actshift.adapters import LowRank
 from actshift.errors import ActshiftError
-from actshift.loading import explained, load_config
+from actshift.loading import load_config, short_errors
 from actshift.sites import SITES, find_blocks, resolve
 from actshift.tuner import JointConfig, read_config
-from actshift.tuner.checkpoint import CONFIG_NAME, PEFT_PREFIX, fetch
+from actshift.tuner.checkpoint import CONFIG_NAME, PEFT_PREFIX, adapter_file
 from actshift.tuner.layer import CHILD_AT_INPUT, CONTAINER
 
 RANK = 8
@@ -41,7 +41,7 @@ def describe(source: str) -> AdapterDescription | ModelDescription:
     if folder.is_dir() and not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
         raise ActshiftError(f"The folder {source} is no adapter and no model: it has no {CONFIG_NAME} or config.json.")
     try:
-        fetch(source, CONFIG_NAME)
+        adapter_file(source, CONFIG_NAME)
     except ActshiftError:
         return describe_model(source)
     return describe_adapter(source)
@@ -92,7 +92,7 @@ def describe_model(source: str) -> ModelDescription:
     """
     model, files = _skeleton(source), list(Path(source).glob("*.safetensors"))
     for file in sorted(files):
-        with explained(source), safe_open(file, framework="pt"):
+        with short_errors(source), safe_open(file, framework="pt"):
             pass
     parameters, blocks = model.num_parameters(), find_blocks(model)
     return ModelDescription(
@@ -112,7 +112,7 @@ def _skeleton(source: str) -> PreTrainedModel:
     """Build the model on the meta device, without memory for its weights."""
     config = load_config(source)
     model_class = getattr(transformers, (config.architectures or [""])[0], None)
-    with explained(source), torch.device("meta"):
+    with short_errors(source), torch.device("meta"):
         return model_class(config) if model_class is not None else AutoModel.from_config(config)
 
 

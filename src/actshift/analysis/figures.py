@@ -37,7 +37,7 @@ def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | 
     return figure
 
 
-def finish(axes: Any, x: str, y: str, title: str = "") -> None:
+def label_axes(axes: Any, x: str, y: str, title: str = "") -> None:
     """Label the axes and remove the top and right border."""
     axes.set_xlabel(x, fontsize=9.5, color=INK)
     axes.set_ylabel(y, fontsize=9.5, color=INK)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from actshift.analysis.capture import shifts_alone
-from actshift.analysis.figures import ELSEWHERE, INK, POST_BLOCK, finish
+from actshift.analysis.capture import half_shifts
+from actshift.analysis.figures import ELSEWHERE, INK, POST_BLOCK, label_axes
 from actshift.analysis.sections import Section, SectionReport, dash
 from actshift.orthogonality import chance_overlap, principal_cosines, span_dimensions
 from actshift.tuner import steering_layers
-from actshift.tuner.joint.constraint import whole
+from actshift.tuner.joint.constraint import full_tensor
 
 DIRECTIONS = 8
 NEGLIGIBLE = 1e-2
@@ -112,7 +112,7 @@ class Redundancy(SectionReport):
             axes.hlines(chances, *edges, color=INK, linewidth=1.5, label=chance_label)
         axes.set_xticks([block.block for block in self.blocks])
         axes.set_ylim(0, 1)
-        finish(axes, "block", "overlap")
+        label_axes(axes, "block", "overlap")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
@@ -132,7 +132,7 @@ def redundancy(model: Any, batches: Iterable[Mapping[str, Tensor]], tokens: int 
 
     >>> print(redundancy(model, batches))  # doctest: +SKIP
     """
-    weights, activations = shifts_alone(model, batches, tokens)
+    weights, activations = half_shifts(model, batches, tokens)
     subspaces = _read_and_written(model)
     rows = tuple(
         BlockRedundancy(
@@ -153,8 +153,8 @@ def _read_and_written(model: Any) -> dict[int, tuple[Tensor, Tensor]]:
         for name in layer.constraints.keys() & set(layer.active_adapters):
             shift: Any = layer.lora_steer[name]
             rows, columns = collected.setdefault(layer.layer_index, ([], []))
-            rows += [whole(tensor.detach()) for tensor in shift.reads()]
-            columns += [whole(tensor.detach()) for tensor in layer.constraints[name].columns(name)]
+            rows += [full_tensor(tensor.detach()) for tensor in shift.reads()]
+            columns += [full_tensor(tensor.detach()) for tensor in layer.constraints[name].columns(name)]
     return {
         block: (torch.cat(rows).cpu(), torch.cat(columns, dim=1).cpu())
         for block, (rows, columns) in collected.items()

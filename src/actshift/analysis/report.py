@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.capture import Batch, check_tokens
+from actshift.analysis.capture import Batch, require_tokens
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
@@ -20,7 +20,7 @@ from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.analysis.sections import Section, listed
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.sites import resolve
 from actshift.tuner.loading import load_any_adapter
 
@@ -44,7 +44,7 @@ class Findings:
         return {name: report.to_dict() for name, report in self.reports.items()}
 
 
-def look(
+def run_analyses(
     model: nn.Module,
     batches: Sequence[Batch],
     rank: int = 8,
@@ -71,7 +71,7 @@ def look(
     check_rank(rank, width)
     pair = None if finetuned is None else ModelPair.of(model, finetuned)
     if pair is not None:
-        check_tokens(batches, 4, "the comparison with the fine-tuned model")
+        require_tokens(batches, 4, "the comparison with the fine-tuned model")
     halves = None if joint is None else _joint_redundancy(model, batches, joint)
     gains = locate(model, batches, rank=rank, on_batch=lambda done: on_progress("Backward passes", done, count))
     if pair is None:
@@ -128,7 +128,7 @@ class Report:
         Raises:
             ActshiftError: matplotlib is not installed.
         """
-        write_whole(out, self.html())
+        write_atomically(out, self.html())
         if figures is None:
             return
         Path(figures).mkdir(parents=True, exist_ok=True)

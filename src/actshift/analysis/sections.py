@@ -97,7 +97,7 @@ def _column_groups(widths: Sequence[int], available: int) -> list[list[int]]:
     return groups
 
 
-class Plain:
+class Printable:
     """Mixin that converts a report with `__rich__` to plain text, without colours and 160 columns wide."""
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ class Plain:
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-class SectionReport(Plain):
+class SectionReport(Printable):
     """Base class of a report, which is a dataclass, that prints as its sections."""
 
     figure_size = (8.0, 3.2)

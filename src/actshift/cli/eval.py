@@ -17,7 +17,7 @@ from actshift.cli.models import load_steered
 from actshift.cli.output import check_outputs
 from actshift.cli.rows import check_source
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.tasks.scorers import SCORERS
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _task_form(
 def _show(report: HarnessReport | str, figures: str, content: str, as_json: bool, out: Path | None) -> None:
     """Write `content` to the output file, and print the report, or its figures as JSON."""
     if out is not None:
-        write_whole(out, content)
+        write_atomically(out, content)
     if as_json:
         typer.echo(figures, nl=False)
         return

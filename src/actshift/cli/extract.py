@@ -55,7 +55,7 @@ def extract(
     fitting = (rank, budget, distill_steps, learning_rate, linear)
     try:
         with progress_bar() as update:
-            extraction = analysis.extract(base, twin, batches, *fitting, folder=out, resume=resume, heard=update)
+            extraction = analysis.extract(base, twin, batches, *fitting, folder=out, resume=resume, on_progress=update)
     except KeyboardInterrupt:
         message = f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
         raise ActshiftError(message) from None

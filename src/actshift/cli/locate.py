@@ -14,7 +14,7 @@ from actshift.cli.models import load_steered, resolve_base
 from actshift.cli.output import check_outputs, print_json, print_tables, progress_bar
 from actshift.cli.rows import head_for_rows, limit_batch_size, rows_for
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 
 if TYPE_CHECKING:
     from actshift.analysis.locate import LocateReport
@@ -69,7 +69,7 @@ def locate(
         print_tables(report, *([_describe_budget(report, config)] if config else []))
     if out is not None and config is not None:
         interventions = [intervention.to_dict() for intervention in config.all_interventions]
-        write_whole(out, json.dumps({"interventions": interventions}, indent=2) + "\n")
+        write_atomically(out, json.dumps({"interventions": interventions}, indent=2) + "\n")
     if figure is not None:
         report.figure().savefig(figure)
 

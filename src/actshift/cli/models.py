@@ -97,7 +97,7 @@ def head_to_load(
 ) -> Head:
     """Return the head that all adapters share, else the requested one, else the model's own."""
     from actshift.loading import load_config
-    from actshift.model_head import Head, labels_of, own_head
+    from actshift.model_head import Head, head_of_config, labels_of
     from actshift.tuner.classifier_head import saved_head
 
     first, *others = [saved_head(adapter) for adapter in adapters] or [requested]
@@ -109,7 +109,7 @@ def head_to_load(
     if first:
         return first
     config = load_config(source, trust_remote_code)
-    own = Head(own_head(config) or "FEATURE_EXTRACTION")
+    own = Head(head_of_config(config) or "FEATURE_EXTRACTION")
     return Head(own.task_type, labels_of(config)) if own.classifies else own
 
 
@@ -152,10 +152,10 @@ def resolve_pair_base(model: str | None, updated: str) -> str:
 
 def is_adapter(source: str) -> bool:
     """Return whether a folder or hub repository contains an adapter."""
-    from actshift.tuner.checkpoint import CONFIG_NAME, fetch
+    from actshift.tuner.checkpoint import CONFIG_NAME, adapter_file
 
     try:
-        fetch(source, CONFIG_NAME)
+        adapter_file(source, CONFIG_NAME)
     except ActshiftError:
         return False
     return True

@@ -54,11 +54,11 @@ def report(
         base, tokenizer, _ = load_steered(base_name, steering, 1.0, trust_remote_code)
 
     from actshift.analysis.batches import token_batches
-    from actshift.analysis.report import Report, look
+    from actshift.analysis.report import Report, run_analyses
 
     batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
     with progress_bar() as update:
-        findings = look(base, batches, rank, twin, joint, on_progress=update)
+        findings = run_analyses(base, batches, rank, twin, joint, on_progress=update)
     row_count = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     source = f"{data or task}, {row_count:,} rows, {tokens:,} tokens"

@@ -25,21 +25,21 @@ def rows_for(
 ) -> Dataset:
     """Return at most `limit` rows, read as `actshift train` would read them for `model`."""
     from actshift.training import TrainSettings
-    from actshift.training.data import known_objective, read_rows
+    from actshift.training.data import explicit_objective, read_rows
 
     check_source(data, task, data_dir)
     settings = TrainSettings(model=model, task=task, data_dir=data_dir)
-    rows = read_rows(settings, split or "train", data, known_objective(settings))
+    rows = read_rows(settings, split or "train", data, explicit_objective(settings))
     return rows.select(range(min(limit, len(rows))))
 
 
 def head_for_rows(model: str, task: str | None, rows: Dataset) -> Head:
     """Return the head that training `model` on the rows would use: the model's own, or a new one for an encoder."""
     from actshift.training import TrainSettings
-    from actshift.training.data import head_for, known_objective, objective_of_rows
+    from actshift.training.data import choose_head, explicit_objective, infer_objective
 
     settings = TrainSettings(model=model, task=task)
-    return head_for(settings, known_objective(settings) or objective_of_rows(rows), rows)
+    return choose_head(settings, explicit_objective(settings) or infer_objective(rows), rows)
 
 
 def limit_batch_size(batch_size: int, rows: int) -> int:

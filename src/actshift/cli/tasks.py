@@ -14,7 +14,7 @@ from typer import Argument, Option
 from actshift.cli import options
 from actshift.cli.output import check_outputs, number_columns, print_facts, print_json, print_tables
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 
 if TYPE_CHECKING:
     from actshift.tasks.catalogue import Entry
@@ -28,7 +28,7 @@ def tasks(
 ) -> None:
     """List the tasks with their splits, scorers and settings, or show one with an example."""
     from actshift.tasks import get_task, task_names
-    from actshift.tasks.catalogue import entry_of, page
+    from actshift.tasks.catalogue import describe_task, render_page
 
     if name is not None and out is not None:
         raise ActshiftError("--out writes a page about all tasks. Leave out the task's name.")
@@ -37,12 +37,12 @@ def tasks(
     check_outputs(out)
     with Console(stderr=True).status("Counting rows …"):
         if name is not None:
-            entries = [entry_of(get_task(name), data_dir)]
+            entries = [describe_task(get_task(name), data_dir)]
         else:  # a folder need not have the files of every task
             folders = {task: data_dir if data_dir and (data_dir / task).is_dir() else None for task in task_names()}
-            entries = [entry_of(get_task(task), folder) for task, folder in folders.items()]
+            entries = [describe_task(get_task(task), folder) for task, folder in folders.items()]
     if out is not None:
-        write_whole(out, page(entries))
+        write_atomically(out, render_page(entries))
     if as_json:
         values = [entry.to_dict() for entry in entries]
         print_json(values if name is None else values[0])

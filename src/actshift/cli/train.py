@@ -165,7 +165,7 @@ def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool
         redundancy of the halves; and whether the rows were held out.
     """
     from actshift.analysis import redundancy
-    from actshift.data.collate import padded
+    from actshift.data.collate import pad_batch
     from actshift.training.build import load_base
     from actshift.training.data import read_inputs
     from actshift.tuner import load_adapter, orthogonality_violations, steering_layers
@@ -177,5 +177,5 @@ def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool
     violation = max(orthogonality_violations(model).values()) if bound else None
     read = inputs.examples(tokenizer, settings)
     examples, size = inputs.objective.model_inputs(read.held_out or read.train, tokenizer), settings.batch_size
-    batches = (padded(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
+    batches = (pad_batch(examples[start : start + size], tokenizer) for start in range(0, len(examples), size))
     return violation, redundancy(model, batches), read.held_out is not None

@@ -11,7 +11,7 @@ from actshift.cli import options
 from actshift.cli.models import load_steered
 from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder, write_whole
+from actshift.files import check_new_folder, write_atomically
 from actshift.model_head import CAUSAL
 
 
@@ -56,11 +56,11 @@ def vector(
     resolve(loaded, layers=chosen)  # reject a block that does not exist before the rows are processed
     how = (method, token, batch_size, max_length)
     with progress_bar() as update:
-        contrast = analysis.contrast(loaded, tokenizer, positive_rows, negative_rows, *how, heard=update)
+        contrast = analysis.contrast(loaded, tokenizer, positive_rows, negative_rows, *how, on_progress=update)
     steered = contrast.attach(loaded, chosen)
     steered.save_pretrained(str(out), save_embedding_layers=False)
     blocks = steered.peft_config["default"].layers
-    write_whole(out / "README.md", analysis.card(contrast.report, blocks, positive, negative))
+    write_atomically(out / "README.md", analysis.card(contrast.report, blocks, positive, negative))
     print_report(contrast.report, as_json, figure)
     if not as_json:
         typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actshift.compare.methods import BASE
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.training import FitResult, TrainSettings, train
 from actshift.training.build import load_base
 from actshift.training.data import read_inputs
@@ -75,7 +75,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write record.json into the cell's folder atomically."""
-        write_whole(folder / RECORD, json.dumps(asdict(self), indent=1) + "\n")
+        write_atomically(folder / RECORD, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:

@@ -18,7 +18,7 @@ from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import store_splits
 from actshift.compare.workers import WorkerPool
 from actshift.errors import ActshiftError, require
-from actshift.files import check_new_folder, write_whole
+from actshift.files import check_new_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
         with WorkerPool(settings.jobs) as pool:
             _run_cells(comparison, state, pool, on_progress or (lambda progress: None))
         report = build_report(state, comparison.protocol, provenance(settings.command))
-        write_whole(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
-        write_whole(out / "table.md", markdown(report))
+        write_atomically(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        write_atomically(out / "table.md", markdown(report))
         draw(report, out / "table.png")
     return report
 

@@ -16,11 +16,11 @@ from actshift.compare.protocol import FIRST_SEED, SweepState
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import Splits, cut_names, read_splits
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.tasks import get_task
 from actshift.training import TrainSettings
 from actshift.training.configs import AdapterSpec
-from actshift.training.data import Inputs, head_for, known_objective, objective_of_rows
+from actshift.training.data import Inputs, choose_head, explicit_objective, infer_objective
 from actshift.training.run_folder import RunFolder, read_json
 
 FAILURE = "failed.json"
@@ -81,8 +81,8 @@ class Comparison:
         """The rows of every training, and the model head that they need."""
         settings = TrainSettings.from_mapping({**self.common, "task": self.settings.task})
         rows = self.splits.dataset("train")
-        objective = known_objective(settings) or objective_of_rows(rows)
-        return Inputs(objective, rows, self.splits.dataset("validation"), head_for(settings, objective, rows))
+        objective = explicit_objective(settings) or infer_objective(rows)
+        return Inputs(objective, rows, self.splits.dataset("validation"), choose_head(settings, objective, rows))
 
     def check_prompts(self) -> None:
         """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
@@ -149,7 +149,7 @@ class Comparison:
         else:
             state.failed[cell] = error
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / FAILURE, json.dumps({"error": error}) + "\n")
+            write_atomically(folder / FAILURE, json.dumps({"error": error}) + "\n")
 
     def drop_weights(self, state: SweepState) -> None:
         """Remove the weights of beaten cells and, unless `keep_weights`, of full models that are scored."""

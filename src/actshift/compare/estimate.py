@@ -129,11 +129,11 @@ def _estimate_method(
 ) -> MethodEstimate:
     from actshift.training.build import adapt, base_without_weights
     from actshift.training.configs import AdapterSpec
-    from actshift.training.plan import counts
+    from actshift.training.plan import final_parameter_counts
 
     settings, head = _settings_of(comparison, method), comparison.inputs.head
     adapted = adapt(base_without_weights(settings, head), AdapterSpec.from_settings(settings), steps, head=head)
-    trainable, parameters = counts(adapted, settings)
+    trainable, parameters = final_parameter_counts(adapted, settings)
     sizes, seeds = comparison.splits.sizes, comparison.settings.seeds
     cells = len(method.rates) + seeds - 1
     seconds = cells * training + (cells * sizes["validation"] + seeds * sizes["test"]) * pace.completion

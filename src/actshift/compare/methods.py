@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import ENDINGS
+from actshift.files import MAPPING_SUFFIXES
 from actshift.training.settings import MACHINE, TRAINING, TrainSettings, read_config_file
 
 BASE = "base"
@@ -144,7 +144,7 @@ def select_methods(words: Sequence[str]) -> MethodSelection:
     """
     known, common, selected = dict(METHODS), dict[str, Any](), list[str]()
     for name in (name.strip() for word in words for name in word.split(",") if name.strip()):
-        if Path(name).suffix.lower() in ENDINGS:
+        if Path(name).suffix.lower() in MAPPING_SUFFIXES:
             sections = _read(name)
             defined = {key: _parse_method(key, entry, name) for key, entry in sections["methods"].items()}
             known.update(defined)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actshift.compare.settings import CompareSettings
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.training import TrainSettings
-from actshift.training.data import known_objective, read_rows
+from actshift.training.data import explicit_objective, read_rows
 from actshift.training.objectives import Objective
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
             an earlier one.
     """
     run = TrainSettings.from_mapping({**common, "task": settings.task, "data_dir": settings.data_dir})
-    objective = known_objective(run)
+    objective = explicit_objective(run)
     missing = cut_names(settings)
     sources = {"train": settings.data, "validation": settings.eval_data, "test": settings.test_data}
     lines = {name: _read_lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
@@ -93,7 +93,7 @@ def store_splits(splits: Splits, folder: Path) -> None:
     for name, rows in splits._asdict().items():
         path, text = folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows)
         if not path.exists():
-            write_whole(path, text)
+            write_atomically(path, text)
         elif path.read_text(encoding="utf-8") != text:
             began = f"the rows that the comparison in {folder.parent} began with"
             raise ActshiftError(f"The {name} rows differ from {began}. Give another --out.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.data.encode import IGNORED
+from actshift.data.encode import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 
-def padded(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+def pad_batch(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     """Return examples as one batch of int64 tensors, padded on the right.
 
     A list with one number per token becomes [batch, seq], and a single number such as a class becomes [batch]. Each
@@ -24,7 +24,7 @@ def padded(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizer
     from actshift.loading import pad_id
 
     pad = pad_id(tokenizer)
-    padding = {"input_ids": pad, "pair_input_ids": pad, "labels": IGNORED}
+    padding = {"input_ids": pad, "pair_input_ids": pad, "labels": IGNORE_INDEX}
     batch: dict[str, Tensor] = {}
     for name in examples[0]:
         values = [torch.tensor(example[name], dtype=torch.long) for example in examples]

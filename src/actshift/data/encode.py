@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The label of a token that does not count in the loss."""
-Example = dict[str, Any]
+EncodedExample = dict[str, Any]
 """A tokenized row: `input_ids` [seq], `labels` ([seq] or one class index), and other inputs of the model."""
 
 
@@ -28,7 +28,7 @@ Example = dict[str, Any]
 class Encoded:
     """Tokenized rows, and the number of rows that were skipped because they were too long."""
 
-    examples: list[Example]
+    examples: list[EncodedExample]
     left_out: int
 
     @property
@@ -48,7 +48,7 @@ class Encoded:
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str] = ()) -> Encoded:
     """Return checked rows as token ids and labels. The columns of the rows select the encoding.
 
-    * prompt and completion, or messages: the prompt's ids exactly as in generation with the labels `IGNORED`, the
+    * prompt and completion, or messages: the prompt's ids exactly as in generation with the labels `IGNORE_INDEX`, the
       completion's ids, and the end-of-text token. Rows longer than `max_length` are skipped.
     * text: every token counts, and a long text is split into pieces of `max_length` tokens.
     * text (and text_pair) and label: the label is the index of the class in `labels`. Long texts are truncated.
@@ -74,7 +74,7 @@ def encode_texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: 
 
 def encode_words(
     rows: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[tuple[Example, list[int | None]]]:
+) -> list[tuple[EncodedExample, list[int | None]]]:
     """Return each row of words as an example, and the index of the word that starts at each token, or None.
 
     Long rows are truncated with a warning.
@@ -119,13 +119,13 @@ def label_index(label: str, labels: Sequence[str], row: int) -> int:
     raise ActshiftError(f"Row {row} has the label {label!r}{hint}; the model knows {', '.join(labels)}.")
 
 
-def short_enough(lengths: Sequence[int], max_length: int, noun: str = "row") -> list[int]:
+def indices_within(lengths: Sequence[int], max_length: int, noun: str = "row") -> list[int]:
     """Return the indices of the lengths (in tokens) up to `max_length`, and warn about the others.
 
     Raises:
         ActshiftError: every length exceeds `max_length`.
 
-    >>> short_enough([3, 2], max_length=8)
+    >>> indices_within([3, 2], max_length=8)
     [0, 1]
     """
     kept = [index for index, length in enumerate(lengths) if length <= max_length]
@@ -149,20 +149,20 @@ def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_leng
         pieces = [ids[start : start + max_length] for ids in all_ids for start in range(0, len(ids), max_length)]
         return Encoded([{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1], left_out=0)
     examples = _encode_completions(rows, tokenizer, is_rendered)
-    kept = short_enough([len(example["input_ids"]) for example in examples], max_length)
+    kept = indices_within([len(example["input_ids"]) for example in examples], max_length)
     return Encoded([examples[index] for index in kept], left_out=len(examples) - len(kept))
 
 
-def _encode_completions(rows: Dataset, tokenizer: PreTrainedTokenizerBase, is_rendered: bool) -> list[Example]:
+def _encode_completions(rows: Dataset, tokenizer: PreTrainedTokenizerBase, is_rendered: bool) -> list[EncodedExample]:
     prompts, completions = list(rows["prompt"]), list(rows["completion"])
     prompt_ids = token_ids(tokenizer, prompts, add_special_tokens=not is_rendered)
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     text_ids = token_ids(tokenizer, texts, add_special_tokens=not is_rendered)
-    examples: list[Example] = []
+    examples: list[EncodedExample] = []
     for prompt, text, completion in zip(prompt_ids, text_ids, _continuation_ids(completions, tokenizer), strict=True):
         # If a token spans the boundary, the prompt must keep the ids that it has in generation.
         target = _append_end(text[len(prompt) :] if text[: len(prompt)] == prompt else completion, tokenizer)
-        examples.append({"input_ids": prompt + target, "labels": [IGNORED] * len(prompt) + target})
+        examples.append({"input_ids": prompt + target, "labels": [IGNORE_INDEX] * len(prompt) + target})
     return examples
 
 
@@ -196,15 +196,17 @@ def _encode_pairs(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
 
 
 def _encode_tags(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str]) -> Encoded:
-    examples: list[Example] = []
+    examples: list[EncodedExample] = []
     encoded = encode_words(rows["tokens"], tokenizer, max_length)
     for number, ((example, words), tags) in enumerate(zip(encoded, rows["tags"], strict=True), start=1):
         indices = [label_index(tag, labels, number) for tag in tags]
-        examples.append({**example, "labels": [IGNORED if word is None else indices[word] for word in words]})
+        examples.append({**example, "labels": [IGNORE_INDEX if word is None else indices[word] for word in words]})
     return Encoded(examples, left_out=0)
 
 
-def _tokenize_texts(tokenizer: PreTrainedTokenizerBase, max_length: int, *columns: Sequence[str]) -> list[Example]:
+def _tokenize_texts(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, *columns: Sequence[str]
+) -> list[EncodedExample]:
     return _examples(_tokenize(tokenizer, max_length, *map(list, columns)))
 
 
@@ -218,7 +220,7 @@ def _tokenize(tokenizer: Any, max_length: int, *columns: list[Any], **options: A
     return encoded
 
 
-def _examples(encoded: Any) -> list[Example]:
+def _examples(encoded: Any) -> list[EncodedExample]:
     """Return one example per text of a tokenizer's output. Token types are kept if the tokenizer returns them."""
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     return [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]

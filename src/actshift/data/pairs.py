@@ -10,27 +10,27 @@ if TYPE_CHECKING:
 
 PAIR = "pair_"
 """The prefix of the second text's fields, as in `pair_input_ids`."""
-SCALE = 20.0
+COSINE_SCALE = 20.0
 """The factor of cosines before the softmax: the default of sentence-transformers, a temperature of 0.05."""
 
 
-def sides(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_pair(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of the first and of the second text of an example or a batch, under the model's names.
 
-    >>> sides({"input_ids": [5], "pair_input_ids": [6]})
+    >>> split_pair({"input_ids": [5], "pair_input_ids": [6]})
     ({'input_ids': [5]}, {'input_ids': [6]})
     """
     first = {name: value for name, value in batch.items() if not name.startswith(PAIR)}
     return first, {name.removeprefix(PAIR): value for name, value in batch.items() if name.startswith(PAIR)}
 
 
-def unit_means(hidden: Tensor, mask: Tensor) -> Tensor:
+def normalized_means(hidden: Tensor, mask: Tensor) -> Tensor:
     """Return the means of hidden states [batch, seq, d] over the tokens of a mask [batch, seq], as unit vectors.
 
     The vectors [batch, d] have the dtype of `hidden`. The dot product of two of them is their cosine.
 
     >>> import torch
-    >>> unit_means(torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]]))
+    >>> normalized_means(torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]]))
     tensor([[0.6000, 0.8000]])
     """
     weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -38,15 +38,17 @@ def unit_means(hidden: Tensor, mask: Tensor) -> Tensor:
     return means / means.norm(dim=-1, keepdim=True)
 
 
-def partner_loss(model: Any, batch: Mapping[str, Tensor], scale: float = SCALE) -> Tensor:
+def contrastive_loss(model: Any, batch: Mapping[str, Tensor], scale: float = COSINE_SCALE) -> Tensor:
     """Return the mean over i of -log softmax_j(scale · cos(u_i, v_j)) at j = i.
 
-    u and v are the `unit_means` of the model's hidden states for the two texts of each row. The second texts of the
+    u and v are the `normalized_means` of the hidden states for the two texts of each row. The second texts of the
     other rows in the batch are the negatives.
 
     Source: InfoNCE, van den Oord et al., arXiv 1807.03748; with in-batch negatives Henderson et al., arXiv 1705.00652.
     """
     import torch
 
-    u, v = (unit_means(model(**side).last_hidden_state.float(), side["attention_mask"]) for side in sides(batch))
+    u, v = (
+        normalized_means(model(**side).last_hidden_state.float(), side["attention_mask"]) for side in split_pair(batch)
+    )
     return torch.nn.functional.cross_entropy(scale * u @ v.T, torch.arange(len(u), device=u.device))

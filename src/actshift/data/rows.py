@@ -67,10 +67,10 @@ def load_rows(
     rows: Any = read_file(path) if is_file else _from_hub(source, split or "train")
     if limit is not None:
         rows = rows[:limit] if isinstance(rows, list) else rows.select(range(min(limit, len(rows))))
-    return checked_rows(rows, source, kinds)
+    return check_rows(rows, source, kinds)
 
 
-def checked_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) -> Dataset:
+def check_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) -> Dataset:
     """Return a list or dataset of rows with the columns that `load_rows` keeps. Errors name the rows `source`.
 
     Raises:
@@ -105,10 +105,10 @@ def read_file(path: Path) -> list[Row]:
         raise ActshiftError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error
 
 
-def columns_of(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None:
+def find_columns(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None:
     """Return the first set of columns in `kinds` whose names are all in `names`, or None.
 
-    >>> columns_of(["id", "text", "label"], LABELLED)
+    >>> find_columns(["id", "text", "label"], LABELLED)
     ('text', 'label')
     """
     return next((columns for columns in kinds if set(columns) <= set(names)), None)
@@ -177,7 +177,7 @@ def _required_columns(source: str, rows: Any, kinds: Sequence[Columns]) -> Colum
     if not len(rows):
         raise ActshiftError(f"{source} holds no rows.")
     names = list(dict.fromkeys(name for row in rows for name in row)) if isinstance(rows, list) else rows.column_names
-    if columns := columns_of(names, kinds):
+    if columns := find_columns(names, kinds):
         return columns
     allowed = ", or ".join(" and ".join(", ".join(columns).rsplit(", ", maxsplit=1)) for columns in kinds)
     raise ActshiftError(f"{source} has the columns {', '.join(map(str, names)) or '(none)'}; a row needs {allowed}.")

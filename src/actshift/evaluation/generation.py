@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
-from actshift.data.collate import padded
+from actshift.data.collate import pad_batch
 from actshift.errors import ActshiftError
 from actshift.evaluation.prompts import encode_prompts, pad_left
 from actshift.model_head import head_of
@@ -157,7 +157,7 @@ def forward(
     results: list[Any] = [None] * len(examples)
     with evaluation_mode(model):
         for rows in _batches([example["input_ids"] for example in examples], batch_size, "Reading", show_progress):
-            batch = padded([examples[row] for row in rows], tokenizer)
+            batch = pad_batch([examples[row] for row in rows], tokenizer)
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
             for row, result in zip(rows, read(inputs, model(**inputs)), strict=True):
                 results[row] = result

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from actshift.data import LABELLED, checked_rows
+from actshift.data import LABELLED, check_rows
 from actshift.data.encode import encode, encode_words, label_index
-from actshift.data.pairs import sides, unit_means
-from actshift.data.rows import columns_of
+from actshift.data.pairs import normalized_means, split_pair
+from actshift.data.rows import find_columns
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import forward
 from actshift.evaluation.report import EvalReport, Prediction
@@ -37,7 +37,7 @@ def labelled_columns(rows: Any) -> tuple[str, ...] | None:
     (('text', 'label'), None)
     """
     columns = rows.column_names if hasattr(rows, "column_names") else list(rows[0]) if len(rows) else ()
-    return columns_of(columns, LABELLED)
+    return find_columns(columns, LABELLED)
 
 
 def evaluate_labelled(
@@ -57,7 +57,7 @@ def evaluate_labelled(
     """
     score = dict(zip(LABELLED, (_classify, _tag, _retrieve), strict=True))[labelled_columns(rows) or ()]
     run = partial(forward, model, tokenizer, batch_size=batch_size, show_progress=show_progress)
-    return score(model, tokenizer, checked_rows(rows, "What was given", LABELLED), run)
+    return score(model, tokenizer, check_rows(rows, "What was given", LABELLED), run)
 
 
 def _classify(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
@@ -105,7 +105,9 @@ def _retrieve(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run
         )
     pairs = encode(rows, tokenizer, context_length(model.config, tokenizer)).examples
     start = time.perf_counter()
-    texts, partners = (torch.stack(run(examples, _embeddings)) for examples in zip(*map(sides, pairs), strict=True))
+    texts, partners = (
+        torch.stack(run(examples, _embeddings)) for examples in zip(*map(split_pair, pairs), strict=True)
+    )
     nearest = (texts @ partners.T).argmax(-1).tolist()
     seconds = time.perf_counter() - start
     partner_texts = rows["text_pair"]
@@ -133,4 +135,4 @@ def _best_classes(_: Mapping[str, Tensor], output: Any) -> list[Any]:
 
 def _embeddings(inputs: Mapping[str, Tensor], output: Any) -> Tensor:
     """Return the normalised mean hidden state of each example, `[batch, d]`, float32 on the CPU."""
-    return unit_means(output.last_hidden_state.float(), inputs["attention_mask"]).cpu()
+    return normalized_means(output.last_hidden_state.float(), inputs["attention_mask"]).cpu()

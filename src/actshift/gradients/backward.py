@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from actshift.data.encode import IGNORED
-from actshift.data.pairs import partner_loss
+from actshift.data.encode import IGNORE_INDEX
+from actshift.data.pairs import contrastive_loss
 from actshift.errors import ActshiftError
 from actshift.gradients.taps import OVERFLOW, BatchGroup, Tap
 from actshift.sites.blocks import unwrap
@@ -102,12 +102,12 @@ def _count_targets(model: nn.Module, batch: Batch) -> int:
     base: Any = unwrap(model)
     decodes = getattr(base, "can_generate", lambda: False)() and not base.config.is_encoder_decoder
     # No token predicts the first label of a decoder.
-    return int((torch.as_tensor(labels)[..., int(decodes) :] != IGNORED).sum())
+    return int((torch.as_tensor(labels)[..., int(decodes) :] != IGNORE_INDEX).sum())
 
 
 def _backward(model: nn.Module, batch: Batch) -> float:
     inputs = model_inputs(model, batch)
-    loss = partner_loss(model, inputs) if PAIRED in batch else model(**inputs).loss
+    loss = contrastive_loss(model, inputs) if PAIRED in batch else model(**inputs).loss
     if not torch.isfinite(loss):
         raise ActshiftError(f"The loss of a batch is {loss.item()}: {OVERFLOW}.")
     if loss.requires_grad:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.data.pairs import sides
+from actshift.data.pairs import split_pair
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import Batch, backward, frozen, model_inputs
 from actshift.gradients.sketch import SIZE, Sketch
 from actshift.gradients.taps import BatchGroup, Mask, Tap, tap_map
 from actshift.tuner import SteeringLayer
-from actshift.tuner.intervention import targets
+from actshift.tuner.intervention import resolve_targets
 from actshift.tuner.layer import EVERYWHERE, layer_at
 
 
@@ -74,7 +74,7 @@ def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[tuple[SteeringL
     """Return the layers and modules of the adapter that have `init="gradient"`."""
     config: Any = getattr(model, "peft_config", {}).get(adapter_name)
     interventions = getattr(config, "all_interventions", ())
-    steered = targets(model, interventions, config.blocks) if interventions else ()
+    steered = resolve_targets(model, interventions, config.blocks) if interventions else ()
     fresh = [target for target in steered if getattr(target.intervention.adapter, "init", None) == "gradient"]
     layers = [layer_at(target.host) for target in fresh]
     adapters: list[tuple[SteeringLayer, Any]] = [(layer, layer.lora_steer[adapter_name]) for layer in layers]
@@ -127,7 +127,7 @@ def _code_scales(
     with ExitStack() as hooks, frozen(model), torch.no_grad():
         for index, layer in enumerate(layers):
             hooks.enter_context(layer.register_forward_pre_hook(partial(add, index)))
-        for text in (text for batch in batches for text in sides(batch) if text):
+        for text in (text for batch in batches for text in split_pair(batch) if text):
             attention_mask = text.get("attention_mask")
             model(**model_inputs(model, text))
     return [

@@ -56,7 +56,7 @@ class Entry:
         return asdict(self)
 
 
-def entry_of(task: Task, data_dir: str | Path | None = None) -> Entry:
+def describe_task(task: Task, data_dir: str | Path | None = None) -> Entry:
     """Return the entry of a task.
 
     Count the rows of `data_dir` or of a custom task. Otherwise derive the sizes from the known sizes of the source,
@@ -66,7 +66,7 @@ def entry_of(task: Task, data_dir: str | Path | None = None) -> Entry:
         ActshiftError: the rows cannot be read (see `Task.load`).
 
     >>> from actshift.tasks import get_task
-    >>> entry_of(get_task("boolq")).rows
+    >>> describe_task(get_task("boolq")).rows
     'train 9,427, validation ~1,635, test ~1,635'
     """
     is_counted = data_dir is not None or task.sample is None
@@ -95,7 +95,7 @@ def entry_of(task: Task, data_dir: str | Path | None = None) -> Entry:
     )
 
 
-def page(entries: Sequence[Entry]) -> str:
+def render_page(entries: Sequence[Entry]) -> str:
     """Return the page of all tasks in Markdown: a table, a section for each task, and a guide to custom tasks."""
     text = PAGE.read_text(encoding="utf-8").replace("SCORERS", ", ".join(SCORERS))
     return text.replace("TABLE", _table(entries)).replace("SECTIONS", "\n".join(map(_section, entries)))
@@ -122,7 +122,7 @@ def _table(entries: Sequence[Entry]) -> str:
 
 def _section(entry: Entry) -> str:
     task = get_task(entry.name)
-    hub = entry_of(task)
+    hub = describe_task(task)
     origin = "A training row" if entry.counted else "A made-up row in the hub's layout"
     return (
         f"## {entry.name}\n\n{cleandoc(task.description or '')}\n\n"

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import ENDINGS
+from actshift.files import MAPPING_SUFFIXES
 from actshift.tasks.custom import read_task
 from actshift.tasks.discovery import instances_in
 from actshift.tasks.task import Task
@@ -33,7 +33,7 @@ def get_task(name: str | Path) -> Task:
     >>> get_task("boolq").labels
     ('no', 'yes')
     """
-    if Path(name).suffix.lower() in ENDINGS:
+    if Path(name).suffix.lower() in MAPPING_SUFFIXES:
         return read_task(name)
     if task := (benchmarks := _benchmarks()).get(str(name)):
         return task

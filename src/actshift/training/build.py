@@ -106,10 +106,10 @@ def set_initial_weights(adapted: Any, spec: AdapterSpec, examples: Examples) -> 
 
         start_from(adapted, settings.start)
     elif any(getattr(each.adapter, "init", None) == "gradient" for each in spec.interventions):
-        from actshift.data.collate import padded
+        from actshift.data.collate import pad_batch
         from actshift.gradients import gradient_init
 
         rows, size = examples.train.examples, settings.batch_size
         drawn = Random(settings.seed).sample(rows, min(GRADIENT_ROWS, len(rows)))
-        batches = [padded(drawn[start : start + size], examples.tokenizer) for start in range(0, len(drawn), size)]
+        batches = [pad_batch(drawn[start : start + size], examples.tokenizer) for start in range(0, len(drawn), size)]
         gradient_init(adapted, batches)

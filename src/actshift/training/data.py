@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from actshift.data import LABELLED, load_rows
 from actshift.data.encode import Encoded
 from actshift.errors import ActshiftError
-from actshift.model_head import Head, labels_of, own_head
+from actshift.model_head import Head, head_of_config, labels_of
 from actshift.training.objectives import OBJECTIVES, Examples, Objective
 from actshift.training.settings import TrainSettings, require_setting
 
@@ -50,18 +50,18 @@ def read_inputs(settings: TrainSettings) -> Inputs:
     if settings.eval_data and settings.eval_share:
         raise ActshiftError("eval_data and eval_share both choose the evaluation rows; give one of them.")
     config = _load_config(settings)
-    objective = known_objective(settings, config)
+    objective = explicit_objective(settings, config)
     rows = read_rows(settings, "train", settings.data, objective)
-    objective = objective or objective_of_rows(rows)
+    objective = objective or infer_objective(rows)
     rows, eval_rows = _split(settings, rows, objective)
-    return Inputs(objective, rows, eval_rows, head_for(settings, objective, rows, config), config)
+    return Inputs(objective, rows, eval_rows, choose_head(settings, objective, rows, config), config)
 
 
-def known_objective(settings: TrainSettings, config: Any = None) -> Objective | None:
+def explicit_objective(settings: TrainSettings, config: Any = None) -> Objective | None:
     """Return the objective that follows from the settings or the model's head, or None if the rows must decide."""
     if settings.objective:
         return OBJECTIVES[settings.objective]
-    if head := own_head(config or _load_config(settings)):
+    if head := head_of_config(config or _load_config(settings)):
         return next(OBJECTIVES[name] for name in (DEFAULT, *OBJECTIVES) if OBJECTIVES[name].task_type == head)
     return OBJECTIVES["classify"] if settings.task else None
 
@@ -87,11 +87,11 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
     return get_task(settings.task).load(split, settings.data_dir, form=form)
 
 
-def objective_of_rows(rows: Dataset) -> Objective:
+def infer_objective(rows: Dataset) -> Objective:
     """Return the objective that uses the most columns of the rows; `DEFAULT` wins a tie.
 
     >>> from datasets import Dataset
-    >>> objective_of_rows(Dataset.from_dict({"text": ["so good"], "label": ["1"]})).name
+    >>> infer_objective(Dataset.from_dict({"text": ["so good"], "label": ["1"]})).name
     'classify'
     """
     columns = set(rows.column_names)
@@ -102,7 +102,7 @@ def objective_of_rows(rows: Dataset) -> Objective:
     return max(OBJECTIVES.values(), key=used)
 
 
-def head_for(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
+def choose_head(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
     """Return the head that the objective needs for `rows`, with the class names of the task or of the model.
 
     Raises:
@@ -115,7 +115,7 @@ def head_for(settings: TrainSettings, objective: Objective, rows: Dataset, confi
     head = objective.head(rows)
     if head.classifies:
         config = config or _load_config(settings)
-        if own_head(config) == head.task_type and set(head.labels) <= set(labels_of(config)):
+        if head_of_config(config) == head.task_type and set(head.labels) <= set(labels_of(config)):
             return objective.head(rows, labels_of(config))
     return head
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, require
 from actshift.model_head import labels_of
-from actshift.training.data import Inputs, objective_of_rows
+from actshift.training.data import Inputs, infer_objective
 from actshift.training.objectives import OBJECTIVES, Examples, Objective
 from actshift.training.result import FitResult
 from actshift.training.run_folder import COMPLETE, RunFolder, read_json
@@ -65,7 +65,7 @@ def fit(
         >>> fit(model, tokenizer, load_rows("rows.jsonl"), TrainSettings(learning_rate=1e-4))  # doctest: +SKIP
     """
     config: Any = model.config
-    objective = OBJECTIVES[settings.objective] if settings.objective else objective_of_rows(train_rows)
+    objective = OBJECTIVES[settings.objective] if settings.objective else infer_objective(train_rows)
     head = objective.head(train_rows, labels_of(config))
     inputs = Inputs(objective, train_rows, eval_rows, head, config if settings.model else None)
     examples = inputs.examples(tokenizer, settings)

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.model_head import Head
 from actshift.training.build import adapt
 from actshift.training.configs import AdapterSpec
@@ -84,7 +84,7 @@ def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) ->
     fit = phase.train(scaled)
     heads = top_heads({layer: head_scores(shift.scale) for layer, shift in shifts.items()}, keep)
     selection = HeadSelection(heads, fit)
-    write_whole(record, json.dumps(asdict(selection)))
+    write_atomically(record, json.dumps(asdict(selection)))
     shutil.rmtree(folder.path)
     return scaled.unload(), selection
 

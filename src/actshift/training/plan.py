@@ -121,7 +121,7 @@ def plan(settings: TrainSettings) -> Plan:
         phases(steps, settings)
     blocks, width = len(find_blocks(model)), resolve(model, "post_block", [0])[0].width
     adapted = adapt(model, spec, steps, head=inputs.head)
-    trainable, parameters = counts(adapted, settings)
+    trainable, parameters = final_parameter_counts(adapted, settings)
     return Plan(
         places=tuple(_adapted_modules(adapted)),
         trainable=trainable,
@@ -136,7 +136,7 @@ def plan(settings: TrainSettings) -> Plan:
     )
 
 
-def counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
+def final_parameter_counts(adapted: Any, settings: TrainSettings) -> tuple[int, int]:
     """Return the number of trained and of all parameters at the end of a run, for LoFiT with a vector per kept head."""
     trainable, parameters = parameter_counts(adapted)
     if not settings.two_phases:

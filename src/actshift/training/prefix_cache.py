@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from actshift.data.collate import padded
+from actshift.data.collate import pad_batch
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import text_config, unwrap
@@ -162,7 +162,7 @@ def check_prefix(
     """
     check_useful(settings, len(inputs), steps)
     prefix, device = find_prefix(model), next(model.parameters()).device
-    batch = {name: tensor.to(device) for name, tensor in padded(inputs[:2], tokenizer).items()}
+    batch = {name: tensor.to(device) for name, tensor in pad_batch(inputs[:2], tokenizer).items()}
     inner = cast(Any, unwrap(model))
     with torch.random.fork_rng(), restore_model_after(model), CachedPrefix(prefix, TensorStore(math.inf)) as cache:
         cache.callback(model.train, model.training)

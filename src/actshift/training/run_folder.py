@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"
@@ -85,7 +85,7 @@ class RunFolder:
         if resume and read_json(self._record)["rows"] != digest:
             raise ActshiftError(f"The rows of {settings.data} have changed since the run in {self.path} started.")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_whole(self._record, json.dumps({"settings": asdict(settings), "rows": digest}))
+        write_atomically(self._record, json.dumps({"settings": asdict(settings), "rows": digest}))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the unfinished run in this folder.

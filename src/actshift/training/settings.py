@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -27,9 +26,7 @@ RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
 _HERE = Path(__file__).parent
 _KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
 ADAPTERS = (*(kind for kind in _KINDS if kind not in ("head_scale", "head_vector")), "lofit")
-SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(') or re.findall(
-    r"\w+", "".join(names_in_source(_HERE.parent / "sites", r"^Site = Literal\[([^\]]+)\]"))
-)
+SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(')
 OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
 SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
 REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")

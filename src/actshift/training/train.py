@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.training.build import adapt, load_base, set_initial_weights
 from actshift.training.card import model_card
 from actshift.training.configs import AdapterSpec
@@ -73,6 +73,6 @@ def _save(model: Any, tokenizer: Any, result: TrainResult, folder: RunFolder) ->
             tokenizer.save_pretrained(str(path))
         else:
             model.save_pretrained(str(path), save_embedding_layers=False)  # other values may contact the hub
-    write_whole(path / METRICS, json.dumps(result.to_dict(), indent=2) + "\n")
-    write_whole(path / "README.md", model_card(result))
+    write_atomically(path / METRICS, json.dumps(result.to_dict(), indent=2) + "\n")
+    write_atomically(path / "README.md", model_card(result))
     return path

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from transformers.utils import logging
 
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.sites.blocks import unwrap
 from actshift.training.run_folder import COMPLETE, RunFolder
 from actshift.training.settings import TrainSettings
@@ -152,7 +152,7 @@ class Checkpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the new checkpoint. Keep it and the best one, and after the last step the previous one too."""
         latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
-        write_whole(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
+        write_atomically(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
         if state.global_step < state.max_steps:
             self.run.remove_all_but(latest, state.best_model_checkpoint)
 

@@ -59,7 +59,7 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
     Raises:
         ActshiftError: if adapter_model.safetensors is missing, truncated or damaged.
     """
-    path = fetch(source, SAFETENSORS_WEIGHTS_NAME, subfolder, **hub)
+    path = adapter_file(source, SAFETENSORS_WEIGHTS_NAME, subfolder, **hub)
     try:
         with safe_open(path, framework="pt") as tensors:
             shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -75,7 +75,7 @@ def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str
     Raises:
         ActshiftError: if the file is missing, or is not the config of an adapter.
     """
-    path = fetch(source, CONFIG_NAME, subfolder, **hub)
+    path = adapter_file(source, CONFIG_NAME, subfolder, **hub)
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -85,7 +85,7 @@ def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str
     return cast(dict[str, Any], values)
 
 
-def fetch(source: str, name: str, subfolder: str | None = None, **hub: Any) -> str:
+def adapter_file(source: str, name: str, subfolder: str | None = None, **hub: Any) -> str:
     """Return the local path of the file `name` of an adapter, in a folder or in the cache of the hub.
 
     Raises:

@@ -12,10 +12,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from actshift.errors import ActshiftError
-from actshift.files import write_whole
+from actshift.files import write_atomically
 from actshift.model_head import CAUSAL, CLASSIFIERS, Head, TaskType, head_of, labels_of
 from actshift.sites.blocks import unwrap
-from actshift.tuner.checkpoint import fetch, read_checkpoint, read_json
+from actshift.tuner.checkpoint import adapter_file, read_checkpoint, read_json
 
 METRICS = "metrics.json"  # in which a run of actshift stores the names of the classes
 
@@ -54,7 +54,7 @@ def check_head(model: nn.Module, task_type: str | None) -> None:
         raise ActshiftError(f"{trained}; load the base model with the head {task_type}.")
 
 
-def share_head(model: nn.Module, other: nn.Module) -> None:
+def copy_head(model: nn.Module, other: nn.Module) -> None:
     """Copy the head's weights from classifier `other` to `model`, in place; models with an LM head stay unchanged.
 
     Raises:
@@ -95,19 +95,19 @@ def saved_head(source: str) -> Head:
         raise ActshiftError(f"{source} was trained to classify, but its file holds no classifier head; train it again.")
     classes = min(sizes)  # the last linear map has the fewest rows
     try:
-        values = json.loads(Path(fetch(source, METRICS)).read_text(encoding="utf-8"))
+        values = json.loads(Path(adapter_file(source, METRICS)).read_text(encoding="utf-8"))
     except (ActshiftError, ValueError):
         values = {}
     labels = tuple(values.get("head", {}).get("labels", ()))
     return Head(task_type, labels if len(labels) == classes else tuple(f"LABEL_{index}" for index in range(classes)))
 
 
-def name_classes(folder: Path, model: nn.Module) -> None:
+def save_class_names(folder: Path, model: nn.Module) -> None:
     """Write the names of a classifier's classes to metrics.json in `folder`, from which `saved_head` reads them."""
     task_type = head_of(model)
     if task_type in CLASSIFIERS:
         head = Head(task_type, labels_of(unwrap(model).config))
-        write_whole(folder / METRICS, json.dumps({"head": asdict(head)}) + "\n")
+        write_atomically(folder / METRICS, json.dumps({"head": asdict(head)}) + "\n")
 
 
 def _head_modules(model: nn.Module) -> list[str]:

@@ -67,7 +67,7 @@ class Target:
     intervention: Intervention
 
 
-def targets(model: nn.Module, interventions: Iterable[Intervention], blocks: str | None = None) -> list[Target]:
+def resolve_targets(model: nn.Module, interventions: Iterable[Intervention], blocks: str | None = None) -> list[Target]:
     """Return the hosts of an adapter's interventions in a model, in their order.
 
     `blocks` is the qualified name of the list of blocks; None finds it.
@@ -76,7 +76,7 @@ def targets(model: nn.Module, interventions: Iterable[Intervention], blocks: str
         ActshiftError: if a site, a layer or an adapter does not fit the model, or two interventions have the same host.
 
     >>> from actshift.demo import load_base
-    >>> [target.host.layer for target in targets(load_base()[0], [Intervention(layers=(0, -1))])]
+    >>> [target.host.layer for target in resolve_targets(load_base()[0], [Intervention(layers=(0, -1))])]
     [0, 5]
     """
     resolved = [

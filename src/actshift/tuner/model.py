@@ -25,7 +25,7 @@ from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
 from actshift.tuner.classifier_head import check_head
 from actshift.tuner.config import SteeringConfig
 from actshift.tuner.controls import set_strength, strength
-from actshift.tuner.intervention import Target, targets
+from actshift.tuner.intervention import Target, resolve_targets
 from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
@@ -65,14 +65,14 @@ class SteeringModel(LoraModel):
             kwargs.pop("state_dict", None)  # the config alone determines the hosts
             super().inject_adapter(model, adapter_name, *args, **kwargs)
             if isinstance(config, JointConfig):
-                wrapped = targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
+                wrapped = resolve_targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
             if any(intervention.positions.where != "all" for intervention in config.all_interventions):
                 install_prompt_scopes(model)
 
     def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
-        steered = targets(model, config.all_interventions, config.blocks)
+        steered = resolve_targets(model, config.all_interventions, config.blocks)
         size = (len(find_blocks(model, config.blocks)), resolve(model, layers=[0], blocks=config.blocks)[0].width)
         shapes, writers = tensor_shapes(steered), {}
         if isinstance(config, JointConfig):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters.functional import Factors, add_shift, stacked
+from actshift.adapters.functional import Factors, add_shift, stack_shifts
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 
@@ -46,7 +46,7 @@ class RowAdapters:
                 continue
             group = groups.setdefault((adapter.positions, factors.activation, factors.down.dtype), {})
             group |= {row: (factors, adapter.strength) for row, name in enumerate(self.names) if name == adapter.name}
-        self.products = [(key[0], stacked(rows, len(self.names))) for key, rows in groups.items()]
+        self.products = [(key[0], stack_shifts(rows, len(self.names))) for key, rows in groups.items()]
 
     def steer(self, x: Tensor, mask_for: MaskFor) -> Tensor:
         """Return `x [rows, ..., d]` or `[rows * tokens, d]` with the shift of each row added."""

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from actshift import ActshiftError, LowRank, SteeringConfig, attach
-from actshift.analysis.capture import observe
+from actshift.analysis.capture import capture_calls
 from actshift.analysis.equivalence import equivalence, update_between
 from actshift.analysis.equivalence.branch import branches_of
 from actshift.sites import mlp_entry
@@ -45,7 +45,7 @@ def test_the_first_order_of_a_glu_matches_equation_1() -> None:
     update = update_between(base, moved(base, part="mlp")).below("model.layers.1")
     block = base.model.layers[1]
     with torch.no_grad():
-        [call, inner] = observe(base, batches()[0], [block, block.mlp])
+        [call, inner] = capture_calls(base, batches()[0], [block, block.mlp])
         weights = dict(block.named_parameters())
         branch = branches_of(block, block.self_attn, block.mlp, call, weights)["mlp"]
         shift = branch.first_order(call, weights, update)

@@ -57,7 +57,7 @@ def test_an_interrupted_extraction_resumes_and_gives_the_same_adapter(tmp_path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(*with_changed_blocks(), TEXT, rank=2, heard=interrupt, **options)
+        extract(*with_changed_blocks(), TEXT, rank=2, on_progress=interrupt, **options)
     assert [path.name for path in (tmp_path / "cut").iterdir()] == [UNFINISHED]
     with pytest.raises(ActshiftError, match="exists and is not empty"):
         extract(*with_changed_blocks(), TEXT, rank=2, **options)
@@ -68,7 +68,7 @@ def test_an_interrupted_extraction_resumes_and_gives_the_same_adapter(tmp_path) 
     def record(phase: str, done: int, total: int) -> None:
         steps.append((phase, total))
 
-    extract(*with_changed_blocks(), TEXT, rank=2, resume=True, heard=record, **options)
+    extract(*with_changed_blocks(), TEXT, rank=2, resume=True, on_progress=record, **options)
     assert ("Fitting the adapter", 2 * len(TEXT)) in steps  # one of three layers was done
     assert not (tmp_path / "cut" / UNFINISHED).exists()
     loaded = load_adapter(ARCHITECTURES["llama"](), str(tmp_path / "cut")).eval()

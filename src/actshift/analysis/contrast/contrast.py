@@ -71,7 +71,7 @@ def contrast(
     batch_size: int = 8,
     max_length: int = 512,
     blocks: str | None = None,
-    heard: ProgressCallback = lambda phase, done, total: None,
+    on_progress: ProgressCallback = lambda phase, done, total: None,
 ) -> Contrast:
     """Find one vector `[d]` per block that points from the activations of `negative` to `positive` rows.
 
@@ -90,7 +90,7 @@ def contrast(
         token: "last" for the activation at the last token of a row, "mean" for the mean over its tokens.
         max_length: Longest row in tokens. Longer rows are an error.
         blocks: Name of the module list of blocks, if it cannot be found.
-        heard: Called with the phase, its finished steps and the total number of steps.
+        on_progress: Called with the phase, its finished steps and the total number of steps.
 
     Raises:
         ActshiftError: The method or token is unknown, a side has fewer than two rows, the rows differ in form, are too
@@ -113,7 +113,7 @@ def contrast(
     batches = [row_batches(rows, side, tokenizer, batch_size, max_length) for side, rows in sides.items()]
     notes = _notes([token_ids(of_side) for of_side in batches], tokenizer, token)
     modules = [host.module for host in resolve(model, blocks=blocks)]
-    step = progress_counter(heard, "Forward passes", sum(map(len, batches)))
+    step = progress_counter(on_progress, "Forward passes", sum(map(len, batches)))
     with inference(model):
         states = [row_states(model, of_side, modules, token, step) for of_side in batches]
     vectors = tuple(map(METHODS[method], *(side.by_block for side in states)))

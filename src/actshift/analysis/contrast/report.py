@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actshift.analysis.figures import ELSEWHERE, POST_BLOCK, WEIGHTS, Plot, finish
+from actshift.analysis.figures import ELSEWHERE, POST_BLOCK, WEIGHTS, Plot, label_axes
 from actshift.analysis.sections import Section, SectionReport, percent, table
 
 METHODS = {"mean": "difference of means", "pca": "first principal axis of the pairs' differences"}
@@ -79,10 +79,10 @@ class ContrastReport(SectionReport):
         axes.axhline(0.5, color=WEIGHTS, linewidth=1, linestyle="--")
         axes.plot([layer.layer for layer in self.layers], separations, "o-", color=POST_BLOCK, markersize=3)
         axes.set_ylim(min(0.45, *separations), 1.03)
-        finish(axes, "block", "rows on their side", "Separation of held-out rows (dashed: chance)")
+        label_axes(axes, "block", "rows on their side", "Separation of held-out rows (dashed: chance)")
 
     def _plot_length(self, axes: Any) -> None:
         lengths = [layer.relative for layer in self.layers]
         axes.plot([layer.layer for layer in self.layers], lengths, "o-", color=ELSEWHERE, markersize=3)
         axes.set_ylim(bottom=0)
-        finish(axes, "block", "‖v‖ / ‖h‖", "Length of the vector")
+        label_axes(axes, "block", "‖v‖ / ‖h‖", "Length of the vector")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from actshift.analysis.batches import Rows, token_batches
-from actshift.analysis.capture import Batch, observe
-from actshift.data.encode import IGNORED
-from actshift.data.rows import LANGUAGE, columns_of
+from actshift.analysis.capture import Batch, capture_calls
+from actshift.data.encode import IGNORE_INDEX
+from actshift.data.rows import LANGUAGE, find_columns
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def row_batches(
     numbers = count(1)
     for batch in batches:
         labels = batch["labels"]
-        labels[torch.arange(len(labels)), _last(labels != IGNORED)] = IGNORED
+        labels[torch.arange(len(labels)), _last(labels != IGNORE_INDEX)] = IGNORE_INDEX
         for mask, row_labels, number in zip(batch["attention_mask"], labels, numbers, strict=False):
             row, tokens = f"Row {number} of the {side} rows has", int(mask.sum()) - 1
             if tokens > max_length:
                 raise ActshiftError(f"{row} {tokens} tokens, above max_length {max_length}; raise it, or shorten it.")
-            if not (row_labels != IGNORED).any():
+            if not (row_labels != IGNORE_INDEX).any():
                 raise ActshiftError(f"{row} an empty completion; leave it out.")
     return batches
 
@@ -64,7 +64,7 @@ def columns_read(rows: Rows | Dataset, side: str) -> tuple[str, ...]:
     names = getattr(rows, "column_names", None)
     if names is None:
         names = dict.fromkeys(name for row in rows for name in (row if isinstance(row, Mapping) else ("text",)))
-    columns = columns_of(list(names), LANGUAGE)
+    columns = find_columns(list(names), LANGUAGE)
     if columns is None or "text_pair" in names:
         needed = "a vector needs text, prompt and completion, or messages"
         raise ActshiftError(f"The {side} rows have the columns {', '.join(map(str, names))}; {needed}.")
@@ -89,8 +89,8 @@ def row_states(
     rows: list[list[Tensor]] = [[] for _ in blocks]
     norms: list[list[Tensor]] = [[] for _ in blocks]
     for batch in batches:
-        calls = observe(model, batch, blocks, stop=True)
-        mask = batch["labels"] != IGNORED
+        calls = capture_calls(model, batch, blocks, stop=True)
+        mask = batch["labels"] != IGNORE_INDEX
         if token == "last":
             mask = torch.zeros_like(mask).scatter(1, _last(mask)[:, None], True)
         mask = mask.to(calls[0].output.device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.analysis.capture import Batch, check_tokens, inference, model_name, observe, unmasked
+from actshift.analysis.capture import Batch, capture_calls, inference, model_name, require_tokens, unmasked
 from actshift.analysis.equivalence.layer import LayerSums
 from actshift.analysis.equivalence.report import EquivalenceReport
 from actshift.errors import ActshiftError
@@ -50,7 +50,7 @@ def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -
     """
     base_weights = dict(unwrap(base).named_parameters())
     new_weights = dict(unwrap(updated).named_parameters()) if isinstance(updated, nn.Module) else dict(updated)
-    check_twins(base_weights, new_weights)
+    check_same_shapes(base_weights, new_weights)
     deltas: dict[str, Tensor] = {}
     for name, weight in base_weights.items():
         wide = torch.promote_types(weight.dtype, torch.float32)
@@ -66,7 +66,7 @@ def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -
     return Update(deltas)
 
 
-def check_twins(base: Mapping[str, Tensor], updated: Mapping[str, Tensor]) -> None:
+def check_same_shapes(base: Mapping[str, Tensor], updated: Mapping[str, Tensor]) -> None:
     """Raise ActshiftError unless two models have the same weights in the same shapes."""
     for name, weight in base.items():
         if name not in updated:
@@ -120,7 +120,7 @@ def equivalence(
     chosen = block_indices(layers, len(all_blocks), type(base).__name__)
     if list(chosen) != sorted(chosen):
         raise ActshiftError(f"layers must be in ascending order, got {list(layers or ())}.")
-    check_tokens(batches, 4, "the equivalence")
+    require_tokens(batches, 4, "the equivalence")
     left_out: list[str] = []
     attention, mlp = (_hosts(base, site, chosen, blocks, left_out) for site in ("post_attention", "post_mlp"))
     sums: list[LayerSums] = []
@@ -171,7 +171,7 @@ def _pass(
     """Run the base model on all batches, and return the number of tokens."""
     tokens = rows = 0
     for number, batch in enumerate(batches, start=1):
-        calls = observe(base, batch, [layer.block for layer in sums], stop=True)
+        calls = capture_calls(base, batch, [layer.block for layer in sums], stop=True)
         for layer, call in zip(sums, calls, strict=True):
             layer.add(call, batch, rows)
         tokens += len(unmasked(calls[0].output, batch))

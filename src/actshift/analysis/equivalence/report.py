@@ -8,7 +8,7 @@ from itertools import chain
 from statistics import fmean
 from typing import Any
 
-from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, finish, opacity
+from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, label_axes, opacity
 from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, percent, span, table
 
 SMALL_SCALE = 0.1
@@ -133,7 +133,7 @@ class EquivalenceReport(SectionReport):
         if self.remainders:
             axes.set(xscale="log", yscale="log")
         branch = "MLP" if self.branch("mlp") else "attention"
-        finish(axes, "scale of the update", "remainder / shift", f"Remainder of the {branch} (later blocks darker)")
+        label_axes(axes, "scale of the update", "remainder / shift", f"Remainder of the {branch} (later blocks darker)")
 
     def plot_copied(self, axes: Any) -> None:
         """Draw the share of the shift that steering at each site could copy, by block."""
@@ -148,13 +148,13 @@ class EquivalenceReport(SectionReport):
                 axes.plot(numbers, shares, "o-", color=colour, label=label, **DOTS)
         axes.set_ylim(-0.03, 1.03)
         axes.legend(fontsize=8, frameon=False)
-        finish(axes, "block", "share of the shift", "What steering could copy")
+        label_axes(axes, "block", "share of the shift", "What steering could copy")
 
     def plot_skip(self, axes: Any) -> None:
         """Draw the share of the skip connection in the output, by block."""
         axes.bar(list(self.skip_shares), list(self.skip_shares.values()), color=WEIGHTS, width=0.7)
         axes.set_ylim(0, 1)
-        finish(axes, "block", "‖skip‖ / (‖skip‖ + ‖MLP‖)", "Share of the skip connection")
+        label_axes(axes, "block", "‖skip‖ / (‖skip‖ + ‖MLP‖)", "Share of the skip connection")
 
 
 def outside_note(names: tuple[str, ...]) -> str:

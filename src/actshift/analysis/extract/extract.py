@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.capture import Batches, check_tokens, model_name
+from actshift.analysis.capture import Batches, model_name, require_tokens
 from actshift.analysis.extract.fit import Ranks, config_for, distill, fit_layers, ranks_within, validation_kl
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
@@ -28,7 +28,7 @@ from actshift.gradients.backward import restored
 from actshift.model_head import head_of
 from actshift.sites import resolve
 from actshift.tuner import attach, steering_layers
-from actshift.tuner.classifier_head import name_classes, share_head
+from actshift.tuner.classifier_head import copy_head, save_class_names
 from actshift.tuner.layer import CONTAINER
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def extract(
     nonlinear_steps: int = NONLINEAR_STEPS,
     folder: str | Path | None = None,
     resume: bool = False,
-    heard: ProgressCallback = lambda phase, done, total: None,
+    on_progress: ProgressCallback = lambda phase, done, total: None,
 ) -> Extraction:
     """Attach a linear post-block adapter to the base model that approximates its fine-tuned version.
 
@@ -80,7 +80,7 @@ def extract(
         ranks: The ranks at which the report describes the oracle; those above the width d are ignored.
         nonlinear_steps: Steps to train the report's nonlinear maps; 0 skips them.
         folder: A new folder for the adapter, or with `resume`, one with an unfinished extraction to continue.
-        heard: Called with the phase, its finished steps and the total number of steps.
+        on_progress: Called with the phase, its finished steps and the total number of steps.
 
     Raises:
         ActshiftError: The models are not versions of one model, the rank or budget is unusable, there are too few
@@ -99,8 +99,8 @@ def extract(
     >>> extraction.report.kl["closed_form"] < extraction.report.kl["base"]
     True
     """
-    check_tokens(batches, 4, "the extraction")
-    share_head(base, finetuned)
+    require_tokens(batches, 4, "the extraction")
+    copy_head(base, finetuned)
     pair = ModelPair.of(base, finetuned)
     width, layers = resolve(base, layers=[0])[0].width, range(len(pair.blocks))
     check_rank(rank, width)
@@ -109,20 +109,20 @@ def extract(
     store = FitStore(folder, batches, settings, resume) if folder is not None else None
     ranks = [r for r in ranks if r <= width]
     passes = nonlinear_steps + (2 if nonlinear_steps else 1) * len(batches)
-    on_batch = progress_counter(heard, "Measuring the oracle", passes)
+    on_batch = progress_counter(on_progress, "Measuring the oracle", passes)
     oracle_report = oracle(pair, batches, ranks, min(8, max(ranks)), nonlinear_steps, on_batch)
     kl = {"base": oracle_report.kl_base, "oracle": oracle_report.kl_oracle}
     if linear:
-        kl["linear"] = _full_rank_kl(pair, batches, dict.fromkeys(layers, width), heard)
+        kl["linear"] = _full_rank_kl(pair, batches, dict.fromkeys(layers, width), on_progress)
     chosen = dict.fromkeys(layers, rank) if budget is None else ranks_within(budget, oracle_report, width)
     model = attach(base, config_for(chosen, head_of(base) or "CAUSAL_LM"))
     pair = replace(pair, base=model)
     done, on_layer = (store.load(model), partial(store.save, model)) if store else ({}, None)
-    on_batch = progress_counter(heard, "Fitting the adapter", (len(chosen) - len(done)) * len(batches))
+    on_batch = progress_counter(on_progress, "Fitting the adapter", (len(chosen) - len(done)) * len(batches))
     fits = fit_layers(pair, batches, chosen, done, on_layer, on_batch)
     kl["closed_form"] = validation_kl(pair, batches)
     if distill_steps:
-        on_step = progress_counter(heard, "Distilling", distill_steps)
+        on_step = progress_counter(on_progress, "Distilling", distill_steps)
         kl["distilled"] = distill(pair, batches, distill_steps, learning_rate, on_step)
     if store:
         store.finish(model, finetuned)
@@ -134,9 +134,9 @@ def extract(
     return Extraction(model, report)
 
 
-def _full_rank_kl(pair: ModelPair, batches: Batches, ranks: Ranks, heard: ProgressCallback) -> float:
+def _full_rank_kl(pair: ModelPair, batches: Batches, ranks: Ranks, on_progress: ProgressCallback) -> float:
     """Return the KL with linear maps of full rank at every block, and leave the base unchanged."""
-    on_batch = progress_counter(heard, "Fitting linear maps", len(ranks) * len(batches))
+    on_batch = progress_counter(on_progress, "Fitting linear maps", len(ranks) * len(batches))
     with restored(pair.base.parameters(), "requires_grad"):
         model = attach(pair.base, config_for(ranks, head_of(pair.base) or "CAUSAL_LM"))
         try:
@@ -190,7 +190,7 @@ class FitStore:
     def finish(self, model: Any, finetuned: nn.Module) -> None:
         """Save the adapter, with the class names of a classifier, and delete the file."""
         model.save_pretrained(str(self.folder), save_embedding_layers=False)
-        name_classes(self.folder, finetuned)
+        save_class_names(self.folder, finetuned)
         self.file.unlink(missing_ok=True)
 
     def _metadata(self) -> dict[str, Any]:

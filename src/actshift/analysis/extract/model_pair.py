@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actshift.analysis.capture import Batch, Call, observe, output_hooks, unlabelled_inputs, unmasked
-from actshift.analysis.equivalence import check_twins
-from actshift.data.pairs import SCALE, unit_means
+from actshift.analysis.capture import Batch, Call, capture_calls, output_hooks, unlabelled_inputs, unmasked
+from actshift.analysis.equivalence import check_same_shapes
+from actshift.data.pairs import COSINE_SCALE, normalized_means
 from actshift.errors import ActshiftError
 from actshift.sites import find_blocks
 from actshift.sites.blocks import unwrap
@@ -40,7 +40,7 @@ class ModelPair:
             {name: p for name, p in unwrap(model).named_parameters() if "lora_" not in name}
             for model in (base, finetuned)
         )
-        check_twins(weights, updated)
+        check_same_shapes(weights, updated)
         changed = [name for name, p in weights.items() if not torch.equal(p.cpu(), updated[name].to(p).cpu())]
         if not changed:
             raise ActshiftError("The two models have the same weights, so there is nothing to extract.")
@@ -51,7 +51,7 @@ class ModelPair:
     def block_outputs(self, layer: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the outputs `[batch, seq, d]` of a block in the base, with its current steering, and fine-tuned."""
         sides = ((self.base, self.blocks), (self.finetuned, self.finetuned_blocks))
-        h, target = (observe(model, batch, [blocks[layer]], stop=True)[0].output for model, blocks in sides)
+        h, target = (capture_calls(model, batch, [blocks[layer]], stop=True)[0].output for model, blocks in sides)
         return h, target.to(h)
 
     def oracle_logits(self, batch: Batch, visit: Callable[[int, Tensor, Tensor], None]) -> Tensor:
@@ -60,7 +60,7 @@ class ModelPair:
         `visit` receives each layer, its activation h and the shift h_finetuned - h, both `[batch, seq, d]`, on the
         stream that the oracle has already shifted at earlier blocks.
         """
-        calls = observe(self.finetuned, batch, self.finetuned_blocks)
+        calls = capture_calls(self.finetuned, batch, self.finetuned_blocks)
 
         def steer(layer: int, call: Call) -> Tensor:
             target = calls[layer].output.to(call.output)
@@ -81,8 +81,8 @@ def logits(model: Any, batch: Batch) -> Tensor:
     output = model(**inputs)
     if "logits" in output:
         return output.logits
-    vectors = unit_means(output.last_hidden_state.float(), inputs["attention_mask"])
-    return SCALE * vectors @ vectors.T
+    vectors = normalized_means(output.last_hidden_state.float(), inputs["attention_mask"])
+    return COSINE_SCALE * vectors @ vectors.T
 
 
 def divergence(reference: Tensor, predicted: Tensor, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from actshift.analysis.equivalence.report import outside_note
-from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, Plot, finish, opacity
+from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, Plot, label_axes, opacity
 from actshift.analysis.sections import Section, SectionReport, blocks, dash, percent, span, table
 
 MOST_ENERGY = 0.9
@@ -73,7 +73,7 @@ class OracleReport(SectionReport):
         axes.set_xscale("log", base=2)
         axes.set_xticks(self.ranks, [str(rank) for rank in self.ranks])
         axes.set_ylim(0, 1.03)
-        finish(axes, "rank", "share of the energy", "Spectrum of the oracle shifts (later blocks darker)")
+        label_axes(axes, "rank", "share of the energy", "Spectrum of the oracle shifts (later blocks darker)")
 
     def plot_predictability(self, axes: Any) -> None:
         """Draw R² of linear and nonlinear maps on held-out rows, by block."""
@@ -87,7 +87,7 @@ class OracleReport(SectionReport):
             axes.plot(numbers, nonlinear, "o-", color=OTHER, label=f"SiLU r={rank}", **DOTS)
         axes.legend(fontsize=8, frameon=False)
         axes.set_ylim(min(0, *axes.get_ylim()), 1.03)
-        finish(axes, "block", "R² on held-out rows", "Predictability of the oracle shifts")
+        label_axes(axes, "block", "R² on held-out rows", "Predictability of the oracle shifts")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from actshift.analysis.folding.plan import Fold, plan_folds
-from actshift.analysis.sections import Plain
+from actshift.analysis.sections import Printable
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
 from actshift.tuner.controls import joint_layers
@@ -136,7 +136,7 @@ class WeightUpdate:
 
 
 @dataclass(frozen=True)
-class WeightUpdates(Plain):
+class WeightUpdates(Printable):
     """The weight updates that are equivalent to an adapter. They print as a table and convert to JSON."""
 
     updates: tuple[WeightUpdate, ...]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from actshift.analysis.capture import Call, inference, observe
+from actshift.analysis.capture import Call, capture_calls, inference
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import restored
 from actshift.sites import Host, OutputMap, Positions, find_blocks, mlp_outputs, resolve
@@ -140,4 +140,4 @@ def _probe(base: nn.Module, modules: Sequence[nn.Module]) -> list[Call]:
     with inference(base), restored(layers, "_disable_adapters"):
         for layer in layers:
             layer._disable_adapters = True
-        return observe(base, {"input_ids": PROBE}, modules)
+        return capture_calls(base, {"input_ids": PROBE}, modules)

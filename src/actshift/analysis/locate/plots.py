@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from actshift.analysis.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, finish
+from actshift.analysis.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, label_axes
 from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain
 
 MAX_LABELLED_ROWS = 48
@@ -68,7 +68,7 @@ class HeatMap:
         axes.invert_yaxis()
         axes.set_xticks([column + 0.5 for column in range(len(self.names))], self.labels)
         axes.set_yticks([row + 0.5 for row in range(len(self.layers))], self.layers)
-        finish(axes, "", "block")
+        label_axes(axes, "", "block")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         if len(self.names) > 3:
@@ -85,4 +85,4 @@ def plot_methods(axes: Any, methods: Sequence[MethodGain]) -> None:
         gain, colour = method.per_1000, WEIGHTS if method.weight else site_colour
         axes.barh(position, gain.value, xerr=gain.error, color=colour, **style)
     axes.set_yticks(range(len(methods)), [method.label for method in reversed(methods)])
-    finish(axes, "gain of a unit step per 1,000 parameters", "")
+    label_axes(axes, "gain of a unit step per 1,000 parameters", "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-from actshift.data.collate import padded
-from actshift.data.encode import Encoded, Example
-from actshift.data.pairs import partner_loss, sides
+from actshift.data.collate import pad_batch
+from actshift.data.encode import Encoded, EncodedExample
+from actshift.data.pairs import contrastive_loss, split_pair
 from actshift.errors import ActshiftError
 from actshift.model_head import TaskType
 from actshift.training.objectives.objective import Examples, Objective
@@ -37,7 +37,7 @@ class Classify(Objective):
 
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and a collator that pads."""
-        collator = partial(padded, tokenizer=examples.tokenizer)
+        collator = partial(pad_batch, tokenizer=examples.tokenizer)
         return {**super().trainer_kwargs(examples, settings, arguments), "data_collator": collator}
 
     def build_trainer(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,9 +81,9 @@ class Embed(Classify):
         """Return transformers' arguments for an evaluation that computes the loss only."""
         return super().training_arguments(settings, **common, prediction_loss_only=True, remove_unused_columns=False)
 
-    def model_inputs(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
+    def model_inputs(self, encoded: Encoded, tokenizer: Any) -> list[EncodedExample]:
         """Return the first text of each pair."""
-        return [sides(example)[0] for example in encoded.examples]
+        return [split_pair(example)[0] for example in encoded.examples]
 
     def trainer_class(self) -> Any:
         """Return transformers' Trainer with the contrastive loss, in training and in evaluation."""
@@ -94,7 +94,7 @@ class Embed(Classify):
             in_batch_negatives = True  # so each epoch needs new batches
 
             def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-                return partner_loss(model, inputs)
+                return contrastive_loss(model, inputs)
 
             def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
                 with torch.no_grad():  # the Trainer computes a loss only for batches with labels

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
-from actshift.data.encode import Encoded, Example, encode, short_enough
+from actshift.data.encode import Encoded, EncodedExample, encode, indices_within
 from actshift.errors import ActshiftError
 from actshift.training.objectives.objective import (
     Objective,
@@ -53,11 +53,11 @@ class Dpo(Objective):
         chosen, rejected = (encode(_side(rows, name), tokenizer, sys.maxsize) for name in ("chosen", "rejected"))
         pairs = zip(chosen.examples, rejected.examples, strict=True)
         examples = [_example(number, *pair) for number, pair in enumerate(pairs, start=1)]
-        kept = [examples[row] for row in short_enough([_length(row) for row in examples], settings.max_length)]
+        kept = [examples[row] for row in indices_within([_length(row) for row in examples], settings.max_length)]
         check_context([_length(example) for example in kept], "their completions", tokenizer, config)
         return Preferences(kept, left_out=len(examples) - len(kept))
 
-    def model_inputs(self, encoded: Encoded, tokenizer: Any) -> list[Example]:
+    def model_inputs(self, encoded: Encoded, tokenizer: Any) -> list[EncodedExample]:
         """Return the prompts with their chosen completions."""
         return [{"input_ids": example["prompt_ids"] + example["chosen_ids"]} for example in encoded.examples]
 
@@ -97,7 +97,7 @@ def _side(rows: Any, name: str) -> Any:
     return rows.select_columns([name]).rename_column(name, "messages")
 
 
-def _example(number: int, chosen: Example, rejected: Example) -> Example:
+def _example(number: int, chosen: EncodedExample, rejected: EncodedExample) -> EncodedExample:
     # The end-of-text token always has a label, so there is a first one.
     start = next(index for index, label in enumerate(chosen["labels"]) if label >= 0)
     ids, other = chosen["input_ids"], rejected["input_ids"]
@@ -106,5 +106,5 @@ def _example(number: int, chosen: Example, rejected: Example) -> Example:
     return {"prompt_ids": ids[:start], "chosen_ids": ids[start:], "rejected_ids": other[start:]}
 
 
-def _length(example: Example) -> int:
+def _length(example: EncodedExample) -> int:
     return len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))

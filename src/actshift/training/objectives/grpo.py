@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from actshift.data import PROMPTS, to_prompt_completion, token_ids
-from actshift.data.encode import Encoded, Example, short_enough
+from actshift.data.encode import Encoded, EncodedExample, indices_within
 from actshift.errors import ActshiftError
 from actshift.tasks import Scorer, completion_length
 from actshift.training.objectives.objective import (
@@ -59,7 +59,7 @@ class Grpo(Objective):
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:
             raise ActshiftError(f"The prompt of row {ids.index([]) + 1} is empty; give every row a prompt.")
-        kept = short_enough([len(prompt) for prompt in ids], settings.max_length, "prompt")
+        kept = indices_within([len(prompt) for prompt in ids], settings.max_length, "prompt")
         new_tokens = completion_length(settings.max_new_tokens, settings.task)
         lengths = [len(ids[row]) + new_tokens for row in kept]
         check_context(lengths, f"{new_tokens} new tokens", tokenizer, config)
@@ -70,7 +70,7 @@ class Grpo(Objective):
         try_rewards(rewards, examples[:2])
         return Prompts(examples, len(ids) - len(kept), max(lengths), rendered)
 
-    def model_inputs(self, encoded: Any, tokenizer: Any) -> list[Example]:
+    def model_inputs(self, encoded: Any, tokenizer: Any) -> list[EncodedExample]:
         """Return the prompts."""
         texts = [example["prompt"] for example in encoded.examples]
         return [{"input_ids": ids} for ids in token_ids(tokenizer, texts, add_special_tokens=not encoded.rendered)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from actshift.data.encode import Encoded, Example, class_names, encode
+from actshift.data.encode import Encoded, EncodedExample, class_names, encode
 from actshift.data.rows import Columns
 from actshift.errors import ActshiftError
 from actshift.model_head import CLASSIFIERS, Head, TaskType
@@ -82,7 +82,7 @@ class Objective(ABC):
         """
         return encode(rows, tokenizer, settings.max_length, head.labels)
 
-    def model_inputs(self, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    def model_inputs(self, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[EncodedExample]:
         """Return encoded rows as inputs of one forward pass, on which an adapter can be measured."""
         return encoded.examples
 

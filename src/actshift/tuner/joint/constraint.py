@@ -65,8 +65,8 @@ class OrthogonalPair(NamedTuple):
 
     def stacked(self) -> tuple[Tensor, Tensor]:
         """Return all rows as one `[n, d]` and all columns as one `[d, r]`, gathered if they are sharded."""
-        rows = torch.cat([whole(tensor) for tensor in self.rows])
-        columns = torch.cat([whole(tensor) for tensor in self.columns], dim=1)
+        rows = torch.cat([full_tensor(tensor) for tensor in self.rows])
+        columns = torch.cat([full_tensor(tensor) for tensor in self.columns], dim=1)
         return rows, columns.to(rows.device)
 
 
@@ -107,7 +107,7 @@ def _batches(pairs: Iterable[OrthogonalPair]) -> Iterator[tuple[list[OrthogonalP
             yield list(members), torch.stack(rows), torch.stack(columns)
 
 
-def whole(tensor: Any) -> Tensor:
+def full_tensor(tensor: Any) -> Tensor:
     """Return a tensor, gathered from its shards if FSDP2 has sharded it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
