@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, count
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from actshift.tuner import halves
 
 Batch = Mapping[str, Tensor]
 Batches = Sequence[Batch]
+ProgressCallback = Callable[[str, int, int], None]  # receives a phase, its finished steps, and their total
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,17 @@ def require_tokens(batches: Batches, least: int, analysis: str) -> None:
         raise ActshiftError(f"{analysis} needs at least {least} tokens in 2 rows, but {counts}; give more text.")
 
 
+def progress_counter(callback: ProgressCallback, phase: str, total: int) -> Callable[[], None]:
+    """Return a function that reports one more finished step of `phase` each time it is called.
+
+    >>> step = progress_counter(lambda phase, done, total: print(f"{phase}: {done} of {total}"), "Reading", 2)
+    >>> step()
+    Reading: 1 of 2
+    """
+    steps = count(1)
+    return lambda: callback(phase, next(steps), total)
+
+
 def model_name(model: Any) -> str:
     """Return the name or path that a model was loaded from, or else its class."""
     return getattr(model.config, "name_or_path", "") or type(model).__name__
@@ -157,9 +169,7 @@ def half_shifts(model: Any, batches: Iterable[Batch], tokens: int = 2048) -> tup
             remaining -= len(base[0])
     if remaining == tokens:
         raise ActshiftError("The redundancy is measured on held-out tokens, but the batches hold none; give some rows.")
-    weights, activations = (
-        [torch.cat(block) for block in zip(*half, strict=True)] for half in zip(*shifts, strict=True)
-    )
+    weights, activations = ([torch.cat(h) for h in zip(*half, strict=True)] for half in zip(*shifts, strict=True))
     return weights, activations
 
 

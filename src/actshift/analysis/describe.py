@@ -23,8 +23,7 @@ from actshift.tuner import JointConfig, read_config
 from actshift.tuner.checkpoint import CONFIG_NAME, PEFT_PREFIX, adapter_file
 from actshift.tuner.layer import CHILD_AT_INPUT, CONTAINER
 
-RANK = 8
-"""The rank at which the cost of a site is stated."""
+RANK = 8  # the rank at which the cost of a site is stated
 
 
 def describe(source: str) -> AdapterDescription | ModelDescription:

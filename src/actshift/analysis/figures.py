@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 POST_BLOCK, ELSEWHERE, WEIGHTS, OTHER = "#c2410c", "#2563eb", "#6b7280", "#0f766e"
 """Colours of steering after the block, steering at another site, a weight update, and a second variant of any."""
-DOTS = {"markersize": 3, "linewidth": 1}
-"""Style of thin lines with dots."""
+DOTS = {"markersize": 3, "linewidth": 1}  # style of thin lines with dots
 INK, EDGE, ON_COLOUR = "#111827", "#9ca3af", "#fffffe"
 """Colours of text, axis lines, and text on a dark cell. The last differs from white, the colour of the page."""
 

@@ -13,17 +13,16 @@ from actshift.analysis.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, PO
 from actshift.analysis.sections import Section
 from actshift.errors import require
 
+# The CSS variable of the page that replaces each colour of a figure.
 _NEUTRAL = {INK: "ink", "#000000": "ink", EDGE: "edge", ON_COLOUR: "on-colour"}
 COLOURS = _NEUTRAL | {POST_BLOCK: "post-block", ELSEWHERE: "elsewhere", WEIGHTS: "weights", OTHER: "other"}
-"""The CSS variable of the page that replaces each colour of a figure."""
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
 def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], made: Mapping[str, str]) -> str:
     """Return the page, which is also well-formed XML, with the facts `about` in the header and `made` in the footer.
 
-    Raises:
-        ActshiftError: matplotlib is not installed.
+    Raises ActshiftError if matplotlib is not installed.
     """
     return _file("page.html").format(
         title=escape(title),
@@ -69,11 +68,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _svg(section: Section) -> str:
-    """Return the figure of a section as an `<svg>` element that scales with the page, up to the size of the figure.
-
-    Ids must be unique on the page. Those that the figure refers to are hashes salted with the section's key, and all
-    others are removed.
-    """
+    """Return the figure of a section as an `<svg>` element that scales with the page, up to the size of the figure."""
     settings = {"svg.fonttype": "none", "svg.hashsalt": f"actshift {section.key}"}  # reproducible, with text as text
     with require("matplotlib", "plot").rc_context(settings), io.BytesIO() as file:
         section.draw().savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -81,6 +76,7 @@ def _svg(section: Section) -> str:
     for parent in list(root.iter()):
         for child in [*parent.findall(f"{_SVG}metadata"), *parent.findall(f"{_SVG}style")]:
             parent.remove(child)
+    # Ids must be unique on the page: those that the figure refers to are salted hashes, and all others are removed.
     values = [value for element in root.iter() for value in element.attrib.values()]
     referenced = {name for value in values for name in re.findall(r"#([\w.-]+)", value)}
     for element in root.iter():

@@ -19,10 +19,8 @@ from actshift.tuner import steering_layers
 from actshift.tuner.joint.constraint import full_tensor
 
 DIRECTIONS = 8
-NEGLIGIBLE = 1e-2
-"""A principal direction below this fraction of the largest singular value has less than 1e-4 of its energy."""
-CLEARLY = 2
-"""An overlap counts as real from twice the chance value, because hidden states are not isotropic."""
+NEGLIGIBLE = 1e-2  # a direction below this fraction of the largest singular value has less than 1e-4 of its energy
+CLEARLY = 2  # an overlap counts as real from twice the chance value, because hidden states are not isotropic
 
 
 @dataclass(frozen=True)

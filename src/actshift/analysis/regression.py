@@ -12,10 +12,8 @@ from torch import Tensor
 from actshift.errors import ActshiftError
 from actshift.gradients.taps import OVERFLOW
 
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Candidate ridges, in units of the mean variance of a coordinate of x."""
-NEGLIGIBLE = 1e-11
-"""Directions of x with less than this share of the largest variance are rounding errors."""
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # candidates, in units of the mean variance of a coordinate of x
+NEGLIGIBLE = 1e-11  # directions of x with less than this share of the largest variance are rounding errors
 
 
 @dataclass(frozen=True)

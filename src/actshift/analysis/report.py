@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from typing import Any
 from torch import nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.capture import Batch, require_tokens
+from actshift.analysis.capture import Batches, ProgressCallback, progress_counter, require_tokens
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
 from actshift.analysis.html import to_html
 from actshift.analysis.locate import LocateReport, locate
-from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.analysis.sections import Section, listed
 from actshift.files import write_atomically
@@ -46,7 +45,7 @@ class Findings:
 
 def run_analyses(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Batches,
     rank: int = 8,
     finetuned: nn.Module | None = None,
     joint: str | None = None,
@@ -56,13 +55,10 @@ def run_analyses(
     """Run all analyses that apply. Cheap analyses and checks of the inputs run first.
 
     Args:
-        model: A model with a loss.
         batches: Keyword arguments of the model, with labels.
-        rank: The rank of every analysis.
         finetuned: A fine-tuned version of `model`.
         joint: Folder or hub id of a joint adapter, which is attached temporarily.
         steps: Training steps of the oracle's nonlinear maps.
-        on_progress: Called with the phase, the number of its finished steps, and their total.
 
     Raises:
         ActshiftError: The rank is too high, or an input of an analysis is invalid.
@@ -84,7 +80,7 @@ def run_analyses(
     return Findings(gains, update, shifts, halves)
 
 
-def _joint_redundancy(model: nn.Module, batches: Sequence[Batch], joint: str) -> Redundancy:
+def _joint_redundancy(model: nn.Module, batches: Batches, joint: str) -> Redundancy:
     steered: Any = load_any_adapter(model, joint)
     try:
         return redundancy(steered, batches)
@@ -125,8 +121,7 @@ class Report:
     def write(self, out: str | Path, figures: str | Path | None = None) -> None:
         """Write the page to `out`, and each figure as PNG and SVG to the folder `figures`, which is created.
 
-        Raises:
-            ActshiftError: matplotlib is not installed.
+        Raises ActshiftError if matplotlib is not installed.
         """
         write_atomically(out, self.html())
         if figures is None:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GAP = 2
-"""Number of spaces between two columns."""
+GAP = 2  # number of spaces between two columns
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,7 @@ class SectionReport(Printable):
         return tuple(section.plot for section in self.sections if section.plot)
 
     def figure(self) -> Figure:
-        """Return a figure of the report.
-
-        Raises:
-            ActshiftError: matplotlib is not installed.
-        """
+        """Return a figure of the report. Raises ActshiftError if matplotlib is not installed."""
         return panels(*self.figure_size, *self.plots)
 
     def to_dict(self) -> dict[str, Any]:

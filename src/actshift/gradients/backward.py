@@ -19,8 +19,8 @@ from actshift.gradients.taps import OVERFLOW, BatchGroup, Tap
 from actshift.sites.blocks import unwrap
 
 Batch = Mapping[str, Any]
-PAIRED = "pair_input_ids"
-"""Key of a batch of text pairs, whose loss is `partner_loss`."""
+OnBatch = Callable[[int], None] | None  # receives the number of finished batches
+PAIRED = "pair_input_ids"  # key of a batch of text pairs, whose loss is `partner_loss`
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def backward(
     taps: Sequence[Tap],
     batch_group: BatchGroup,
     handles: Sequence[RemovableHandle],
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: OnBatch = None,
 ) -> BackwardStats:
     """Run one backward pass per batch, and sum the gradients in `taps`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from actshift.data.pairs import split_pair
 from actshift.errors import ActshiftError
-from actshift.gradients.backward import Batch, backward, frozen, model_inputs
+from actshift.gradients.backward import Batch, OnBatch, backward, frozen, model_inputs
 from actshift.gradients.sketch import SIZE, Sketch
 from actshift.gradients.taps import BatchGroup, Mask, Tap, tap_map
 from actshift.tuner import SteeringLayer
@@ -22,10 +22,7 @@ from actshift.tuner.layer import EVERYWHERE, layer_at
 
 
 def gradient_init(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    adapter_name: str = "default",
-    on_batch: Callable[[int], None] | None = None,
+    model: nn.Module, batches: Iterable[Batch], adapter_name: str = "default", on_batch: OnBatch = None
 ) -> None:
     """Set W_down of a fresh adapter with `init="gradient"` to the directions along which the loss falls fastest.
 

@@ -8,10 +8,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-SIZE = 64
-"""Columns of the range and corange sketches. Ranks requested from a sketch should be well below."""
-CORE = 2 * SIZE + 1
-"""Columns of the core sketch, as the source recommends for this SIZE."""
+SIZE = 64  # columns of the range and corange sketches; requested ranks should be well below
+CORE = 2 * SIZE + 1  # columns of the core sketch, as the source recommends for this SIZE
 
 
 class Factors(NamedTuple):
@@ -114,6 +112,5 @@ def _projection(side: str, like: Tensor) -> Tensor:
     key = (side, like.shape[-1], like.dtype, like.device)
     if (projection := _PROJECTIONS.get(key)) is None:
         generator = torch.Generator().manual_seed(2 * like.shape[-1] + (side == "inputs"))
-        projection = torch.randn(like.shape[-1], SIZE + CORE, generator=generator).to(like)
-        _PROJECTIONS[key] = projection
+        _PROJECTIONS[key] = projection = torch.randn(like.shape[-1], SIZE + CORE, generator=generator).to(like)
     return projection

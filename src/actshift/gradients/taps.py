@@ -18,14 +18,11 @@ from actshift.sites import Host, find_blocks, hidden_of, with_hidden
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
 
-EXACT_AREA = 512 * 512
-"""Largest number of elements of a matrix that is summed exactly. Larger matrices are sketched."""
+EXACT_AREA = 512 * 512  # a matrix with up to this many elements is summed exactly, a larger one is sketched
 
-ADAPTER_PART = re.compile(r"\.base_layer$|(^|\.)(lora_|actshift)")
-"""Names in a block that belong to an adapter."""
+ADAPTER_PART = re.compile(r"\.base_layer$|(^|\.)(lora_|actshift)")  # names in a block that belong to an adapter
 
 OVERFLOW = "the model overflows the range of its dtype, or its weights are damaged; load it in float32 or bfloat16"
-"""Reason for values that are not finite, for error messages."""
 
 Mask = Callable[[Tensor], "Tensor | None"]
 """Maps activations `[..., d]` to the tokens to count, `[..., 1]` bool, or to None for all tokens."""

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from actshift.adapters import Vector
 from actshift.analysis.batches import Rows
-from actshift.analysis.capture import inference, model_name
+from actshift.analysis.capture import ProgressCallback, inference, model_name, progress_counter
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, columns_read, row_batches, row_states, token_ids
-from actshift.analysis.progress import ProgressCallback, progress_counter
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_choice
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 
 Direction = Callable[[Tensor, Tensor], Tensor]
 FOLDS = 5
-NEGLIGIBLE = 1e-6
-"""A mean difference below this share of the activations' norm is a rounding error."""
+NEGLIGIBLE = 1e-6  # a mean difference below this share of the activations' norm is a rounding error
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,6 @@ def contrast(
         negative: Rows of the same form. For "pca", row i of both sides is a pair.
         token: "last" for the activation at the last token of a row, "mean" for the mean over its tokens.
         max_length: Longest row in tokens. Longer rows are an error.
-        blocks: Name of the module list of blocks, if it cannot be found.
-        on_progress: Called with the phase, its finished steps and the total number of steps.
 
     Raises:
         ActshiftError: The method or token is unknown, a side has fewer than two rows, the rows differ in form, are too
@@ -104,10 +100,8 @@ def contrast(
     >>> result = contrast(model, tokenizer, french, english)
     >>> steered = result.attach(model, layers=[2])
     """
-    for option, value, allowed in (("method", method, METHODS), ("token", token, ("last", "mean"))):
-        if value not in allowed:
-            hint = f"{did_you_mean(value, allowed)}; use {' or '.join(allowed)}"
-            raise ActshiftError(f"There is no {option} {value!r}{hint}.")
+    check_choice("method", method, tuple(METHODS))
+    check_choice("token", token, ("last", "mean"))
     sides = {"positive": positive, "negative": negative}
     _check_sides(sides, method)
     batches = [row_batches(rows, side, tokenizer, batch_size, max_length) for side, rows in sides.items()]

@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from actshift.analysis.capture import Call, StopForward, output_hooks
 from actshift.errors import ActshiftError, first_line
 
 Weights = Mapping[str, Tensor]
 
-MAX_DENSE_WIDTH = 256
-"""Up to this width A(x) is computed and decomposed. Above it, least squares use conjugate gradients."""
+MAX_DENSE_WIDTH = 256  # up to this width A(x) is decomposed; above it, least squares use conjugate gradients
 CGLS_STEPS = 200
-SINGULAR = 1e-10
-"""Singular values below this fraction of the largest one count as zero."""
+SINGULAR = 1e-10  # singular values below this fraction of the largest one count as zero
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class Branch:
 
         with ExitStack() as hooks:
             if entry is not None:
-                pre_hook = entry.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
-                hooks.enter_context(pre_hook)
+                hooks.enter_context(entry.register_forward_pre_hook(lambda _, args: (replace(args[0]), *args[1:])))
             # The fused kernels of the attention have no forward-mode derivative.
             with suppress(StopForward), output_hooks([self.host], stop), sdpa_kernel(SDPBackend.MATH):
                 functional_call(self.block, dict(weights), call.args, call.kwargs)
@@ -82,9 +79,8 @@ class Branch:
         try:
             return jvp(lambda changed: self.output(call, {**weights, **changed}), (base,), (own,))[1]
         except RuntimeError as error:
-            raise ActshiftError(
-                f"{type(self.block).__name__} has an operation without a forward-mode derivative: {first_line(error)}"
-            ) from error
+            reason = f"has an operation without a forward-mode derivative: {first_line(error)}"
+            raise ActshiftError(f"{type(self.block).__name__} {reason}") from error
 
     def _own(self, update: Weights) -> dict[str, Tensor]:
         return {name: delta for name, delta in update.items() if name in self.names}
@@ -103,8 +99,7 @@ def branches_of(
     if attention is not None:
         with ExitStack() as hooks:
             for prefix, module in block.named_modules():
-                pre_hook = module.register_forward_pre_hook(lambda module, args, prefix=prefix: used.add(prefix))
-                hooks.enter_context(pre_hook)
+                hooks.enter_context(module.register_forward_pre_hook(lambda *_, prefix=prefix: used.add(prefix)))
             Branch(block, attention, names).output(call, weights)
     before = frozenset(name for name in names if name.rpartition(".")[0] in used)
     hosts = {"attention": (attention, before), "mlp": (mlp, names - before)}
@@ -113,11 +108,7 @@ def branches_of(
 
 def cast_floating(value: Any, dtype: torch.dtype) -> Any:
     """Return nested arguments or weights with every floating-point tensor in `dtype`."""
-
-    def cast(leaf: Any) -> Any:
-        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-
-    return tree_map(cast, value)
+    return tree_map_only(Tensor, lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, value)
 
 
 def best_input_shift(
@@ -130,8 +121,7 @@ def best_input_shift(
     """Return the Δx of least norm that minimises ‖A(x) Δx - target‖ for every token, and A(x) Δx, where A(x) = ∂y/∂x.
 
     Args:
-        function: The token-wise function y of x.
-        x: The input `[..., d]`.
+        function: The token-wise function y of x `[..., d]`.
         target: The desired shift of the output `[..., d]`.
         mask: The tokens to solve for `[...]`, bool; all by default.
         max_dense_width: Width up to which A(x) is computed. Above it, its products come from forward- and

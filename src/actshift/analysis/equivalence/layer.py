@@ -16,10 +16,8 @@ from actshift.analysis.equivalence.report import LayerEquivalence, Remainder
 from actshift.analysis.regression import RIDGES, Moments, best_fit
 from actshift.errors import ActshiftError
 
-REACH_TOKENS = 256
-"""Number of tokens for `pre_mlp`, from the first rows. Least squares are solved for each token."""
-ADDS_UP = 1e-3
-"""Relative error up to which the skip connection, the attention and the MLP add up to the block's output."""
+REACH_TOKENS = 256  # number of tokens for `pre_mlp`, from the first rows: least squares for each token are slow
+ADDS_UP = 1e-3  # relative error up to which the skip, the attention and the MLP add up to the block's output
 
 
 class RemainderSums:
@@ -73,15 +71,9 @@ class LayerSums:
         self.skip_tokens = self.reach_tokens = 0
 
     def add(self, call: Call, batch: Batch, rows: int) -> None:
-        """Add a batch that follows `rows` earlier rows.
-
-        Raises:
-            ActshiftError: The block returns values that are not finite.
-        """
+        """Add a batch that follows `rows` earlier rows. Raises ActshiftError if the block's output is not finite."""
         if not torch.isfinite(call.output).all():
-            raise ActshiftError(
-                f"Block {self.layer} returns values that are not finite. Load the model in float32 or bfloat16."
-            )
+            raise ActshiftError(f"Block {self.layer} returns values that are not finite. Use float32 or bfloat16.")
         dtype = torch.float32 if call.output.device.type == "mps" else torch.float64
         call = Call(cast_floating(call.args, dtype), cast_floating(call.kwargs, dtype), call.output)
         weights = cast_floating(dict(self.block.named_parameters()) | dict(self.block.named_buffers()), dtype)
@@ -100,8 +92,7 @@ class LayerSums:
 
     def _add_reach(self, branch: Branch, call: Call, weights: Weights, target: Tensor, batch: Batch) -> None:
         """Add the part of the MLP's first-order shift that steering its input could copy, and its remainder (eq. 2)."""
-        entry = self.mlp_entry
-        if entry is None:
+        if (entry := self.mlp_entry) is None:
             return
         inputs: list[Tensor] = []
         output = branch.output(call, weights, entry, lambda x: inputs.append(x) or x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actshift.analysis.capture import Batch, capture_calls, inference, model_name, require_tokens, unmasked
+from actshift.analysis.capture import Batches, capture_calls, inference, model_name, require_tokens, unmasked
 from actshift.analysis.equivalence.layer import LayerSums
 from actshift.analysis.equivalence.report import EquivalenceReport
 from actshift.errors import ActshiftError
+from actshift.gradients.backward import OnBatch, restored
 from actshift.sites import find_blocks, mlp_entry, resolve
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
 
 SCALES = (0.01, 0.03, 0.1, 0.3, 1.0)
 RANKS = (1, 4, 8, 16, 32)
-MEMORY = 2 * 2**30
-"""Bytes for the sums of the layers that share one pass over the batches."""
-SQUARES = 12
-"""Number of d × d sums of a layer: three for each of two sites, for the fitted and for the held-out rows."""
+MEMORY = 2 * 2**30  # bytes for the sums of the layers that share one pass over the batches
+SQUARES = 12  # number of d × d sums of a layer: three for each of two sites, fitted and held out
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ def update_between(base: nn.Module, updated: nn.Module | Mapping[str, Tensor]) -
         wide = torch.promote_types(weight.dtype, torch.float32)
         delta = new_weights[name].detach().to(weight.device, wide) - weight.detach().to(wide)
         if not torch.isfinite(delta).all():
-            raise ActshiftError(
-                f"{name} is not finite in one of the two models. Save the model in float32 or bfloat16."
-            )
+            raise ActshiftError(f"{name} is not finite in one of the models. Save it in float32 or bfloat16.")
         if delta.any():
             deltas[name] = delta
     if not deltas:
@@ -72,25 +69,22 @@ def check_same_shapes(base: Mapping[str, Tensor], updated: Mapping[str, Tensor])
         if name not in updated:
             raise ActshiftError(f"The updated model has no {name}. Use two checkpoints of one architecture.")
         if (shape := updated[name].shape) != weight.shape:
-            raise ActshiftError(
-                f"{name} is {list(weight.shape)} in the base and {list(shape)} in the updated model. Use two "
-                "checkpoints of the same size."
-            )
+            shapes = f"{list(weight.shape)} in the base and {list(shape)} in the updated model"
+            raise ActshiftError(f"{name} is {shapes}. Use two checkpoints of the same size.")
     for name in sorted(updated.keys() - base.keys()):
-        tied_head = name.partition(".")[0] in ("lm_head", "score")
-        if name.endswith((".weight", ".bias")) and not tied_head:
+        if name.endswith((".weight", ".bias")) and not name.startswith(("lm_head.", "score.")):  # a head may be tied
             raise ActshiftError(f"The base has no {name}. Use two checkpoints of one architecture.")
 
 
 def equivalence(
     base: nn.Module,
     updated: nn.Module | Mapping[str, Tensor],
-    batches: Sequence[Batch],
+    batches: Batches,
     ranks: Sequence[int] = RANKS,
     scales: Sequence[float] = SCALES,
     layers: Sequence[int] | None = None,
     blocks: str | None = None,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: OnBatch = None,
 ) -> EquivalenceReport:
     """Express a weight update as activation shifts, block by block, on the base model's own activations.
 
@@ -102,10 +96,8 @@ def equivalence(
 
     Args:
         updated: A model or state dict of the same architecture. A LoRA must be merged first.
-        batches: Keyword arguments of the model.
         layers: Indices of blocks in ascending order; all by default.
         blocks: Name of the list of blocks, if it cannot be found automatically.
-        on_batch: Called with the number of finished batches.
 
     Raises:
         ActshiftError: The two are not versions of one model, no weight changed, there are too few tokens, or values
@@ -150,24 +142,15 @@ def equivalence(
 @contextmanager
 def eager_experts(model: nn.Module) -> Generator[None]:
     """Run experts one by one inside this context: the grouped product supports neither float64 nor derivatives."""
-    configs: dict[int, Any] = {id(config): config for config in (getattr(m, "config", None) for m in model.modules())}
-    before = [
-        (config, config._experts_implementation)
-        for config in configs.values()
-        if hasattr(config, "_experts_implementation")
-    ]
-    for config, _ in before:
-        config._experts_implementation = "eager"
-    try:
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    configs = [config for config in configs if hasattr(config, "_experts_implementation")]
+    with restored(configs, "_experts_implementation"):
+        for config in configs:
+            config._experts_implementation = "eager"
         yield
-    finally:
-        for config, implementation in before:
-            config._experts_implementation = implementation
 
 
-def _pass(
-    base: nn.Module, batches: Sequence[Batch], sums: Sequence[LayerSums], on_batch: Callable[[int], None] | None
-) -> int:
+def _pass(base: nn.Module, batches: Batches, sums: Sequence[LayerSums], on_batch: OnBatch) -> int:
     """Run the base model on all batches, and return the number of tokens."""
     tokens = rows = 0
     for number, batch in enumerate(batches, start=1):

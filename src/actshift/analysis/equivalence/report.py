@@ -11,8 +11,7 @@ from typing import Any
 from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, label_axes, opacity
 from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, percent, span, table
 
-SMALL_SCALE = 0.1
-"""The slope of the remainder is fitted up to this scale of the update; above it, higher orders contribute."""
+SMALL_SCALE = 0.1  # the slope of the remainder is fitted up to this scale of the update; above it, higher orders count
 MOST, CLOSE, ALIKE = 0.5, 0.1, 0.02
 """More than half of an output is most of it; a remainder below a tenth is close; shares within two points are alike."""
 
@@ -211,8 +210,7 @@ def _site_advice(report: EquivalenceReport) -> str:
     if most:
         carried = f"the skip connection carries more than half of the output in {blocks(most)}, up to {largest}"
     else:
-        carried = "the MLP carries more than half of the output in every block, and the skip connection "
-        carried += f"{largest} at most"
+        carried = f"the MLP carries more than half of the output in every block, and the skip {largest} at most"
     pairs = [(layer.post_block[rank], layer.post_mlp[rank]) for layer in report.layers if layer.post_mlp]
     if not pairs:
         return f"Steer after the {'block' if most else 'MLP'}: {carried}."
@@ -261,20 +259,15 @@ def _remainder_section(report: EquivalenceReport) -> Section:
 def _first_order_advice(report: EquivalenceReport) -> str:
     """Say up to which scale of the update the first-order prediction is close in every block."""
     branches = {"MLPs'": report.branch("mlp").values(), "attention's": report.branch("attention").values()}
-    missed = [
-        f"{span(shift.relative[-1] for shift in shifts)} of the {name} shift"
-        for name, shifts in branches.items()
-        if shifts
-    ]
+    full_size = {name: span(shift.relative[-1] for shift in shifts) for name, shifts in branches.items() if shifts}
+    missed = listed(f"{errors} of the {name} shift" for name, errors in full_size.items())
     shifts = list(chain(*branches.values()))
     worst = [max(values) for values in zip(*(shift.relative for shift in shifts), strict=True)]
     close = [scale for scale, error in zip(shifts[0].scales, worst, strict=True) if error < CLOSE]
-    trusted = "for a direction alone, and train to know the rest"
+    rest = "and train to know the rest"
+    trusted = f"for a direction alone, {rest}"
     if worst[-1] < CLOSE:
         trusted = "for an update of this size"
     elif close:
-        trusted = (
-            f"for the first {percent(max(close))} of this update, with an error below a tenth in every block, and "
-        )
-        trusted += "train to know the rest"
-    return f"Trust first-order figures {trusted}: at its full size the first order misses {listed(missed)}."
+        trusted = f"for the first {percent(max(close))} of this update, with errors below a tenth per block, {rest}"
+    return f"Trust first-order figures {trusted}: at its full size the first order misses {missed}."

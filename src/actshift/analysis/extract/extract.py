@@ -16,12 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
-from actshift.analysis.capture import Batches, model_name, require_tokens
+from actshift.analysis.capture import Batches, ProgressCallback, model_name, progress_counter, require_tokens
 from actshift.analysis.extract.fit import Ranks, config_for, distill, fit_layers, ranks_within, validation_kl
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit
-from actshift.analysis.progress import ProgressCallback, progress_counter
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
 from actshift.gradients.backward import restored
@@ -34,8 +33,7 @@ from actshift.tuner.layer import CONTAINER
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-UNFINISHED = "unfinished.safetensors"
-"""File in the output folder with the adapters that are already fitted. It is deleted at the end."""
+UNFINISHED = "unfinished.safetensors"  # file with the adapters that are already fitted, deleted at the end
 
 
 class Extraction(NamedTuple):
@@ -80,7 +78,6 @@ def extract(
         ranks: The ranks at which the report describes the oracle; those above the width d are ignored.
         nonlinear_steps: Steps to train the report's nonlinear maps; 0 skips them.
         folder: A new folder for the adapter, or with `resume`, one with an unfinished extraction to continue.
-        on_progress: Called with the phase, its finished steps and the total number of steps.
 
     Raises:
         ActshiftError: The models are not versions of one model, the rank or budget is unusable, there are too few

@@ -39,8 +39,7 @@ def ranks_within(budget: int, report: OracleReport, width: int) -> Ranks:
         for (low, low_energy), (high, energy) in pairwise([(0, 0.0), *layer.energy.items()]):
             gain = layer.size**2 * ((energy - low_energy) / (high - low))  # the mean over the ranks between
             offers += [(gain, layer.layer, rank) for rank in range(low + 1, high + 1)]
-    ranks: Ranks = {}
-    remaining = budget
+    ranks, remaining = Ranks(), budget
     for gain, index, rank in sorted(offers, reverse=True):
         cost = (rank - ranks.get(index, 0)) * (2 * width + 1) + (0 if index in ranks else width)
         if gain > 0 and rank > ranks.get(index, 0) and cost <= remaining:
@@ -69,11 +68,9 @@ def fit_layers(
 ) -> list[LayerFit]:
     """Fit the fresh adapters of `pair.base` block by block, from the steered activation h to h_finetuned - h.
 
-    Each fit is a reduced-rank ridge regression. Its ridge has the least error on validation rows. Every block takes one
-    pass over the batches, up to that block.
-
-    `done` are fits of an interrupted run, whose adapters are already filled. `on_layer` is called with all fits by
-    layer when a new one is filled, and `on_batch` after each batch of each block.
+    Each fit is a reduced-rank ridge regression, takes one pass, and has the ridge with the least error on validation
+    rows. `done` are fits of an interrupted run, whose adapters are filled. `on_layer` is called with all fits by layer
+    when a new one is filled, and `on_batch` after each batch of each block.
 
     Source: this project, docs/method.md#extraction.
     """
@@ -116,9 +113,7 @@ def distill(
     Every third row is for validation. The adapters end in the state with the least KL on these rows, out of the initial
     state and one state every 50 steps, and this KL is returned, in nats per token. The learning rate follows a cosine
     after 10 warm-up steps.
-
-    Raises:
-        ActshiftError: The loss is not finite.
+    Raises ActshiftError if the loss is not finite.
     """
     parameters = [p for layer in steering_layers(pair.base).values() for p in layer.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
@@ -136,10 +131,9 @@ def distill(
                 _step(pair, batches[index], masks[index], optimizer)
                 schedule.step()
                 on_step()
-                if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-                    kl = validation_kl(pair, batches)
-                    if kl < best:
-                        best, best_state = kl, [p.detach().clone() for p in parameters]
+                due = (step + 1) % CHECK_EVERY == 0 or step + 1 == steps
+                if due and (kl := validation_kl(pair, batches)) < best:
+                    best, best_state = kl, [p.detach().clone() for p in parameters]
         finally:
             for parameter, value in zip(parameters, best_state, strict=True):
                 parameter.copy_(value)

@@ -32,10 +32,7 @@ class ModelPair:
 
     @classmethod
     def of(cls, base: nn.Module, finetuned: nn.Module) -> ModelPair:
-        """Pair two versions of one model.
-
-        Raises ActshiftError if they differ in architecture, width, depth or vocabulary, or have the same weights.
-        """
+        """Pair two versions of one model. Raises ActshiftError if their shapes differ or their weights are the same."""
         weights, updated = (
             {name: p for name, p in unwrap(model).named_parameters() if "lora_" not in name}
             for model in (base, finetuned)

@@ -19,8 +19,7 @@ from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 RANKS = (1, 4, 8, 16, 32)
 NONLINEAR_STEPS = 100
 NONLINEAR_RATE = 1e-3
-SPREAD = 0.2
-"""Standard deviation of the code of a fresh nonlinear map. SiLU is nearly linear at this scale."""
+SPREAD = 0.2  # standard deviation of the code of a fresh nonlinear map; SiLU is nearly linear at this scale
 LayerMoments = tuple[Moments, Moments, Moments]
 """Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and validation tokens."""
 
@@ -60,9 +59,7 @@ def oracle(
     return OracleReport(layers, tuple(ranks), nonlinear_rank, kl_base, kl_oracle, pair.outside)
 
 
-def _measure_shifts(
-    pair: ModelPair, batches: Batches, moments: list[LayerMoments], on_batch: Step
-) -> tuple[float, float]:
+def _measure_shifts(pair: ModelPair, batches: Batches, moments: list[LayerMoments], step: Step) -> tuple[float, float]:
     """Add all batches to the moments; return the mean KL on validation rows of the base without and with the oracle."""
     kl_base: list[Tensor] = []
     kl_oracle: list[Tensor] = []
@@ -76,7 +73,7 @@ def _measure_shifts(
         finetuned = logits(pair.finetuned, batch)
         kl_oracle.append(divergence(finetuned, steered, validation))
         kl_base.append(divergence(finetuned, logits(pair.base, batch), validation))
-        on_batch()
+        step()
     return torch.cat(kl_base).mean().item(), torch.cat(kl_oracle).mean().item()
 
 
@@ -134,10 +131,7 @@ def _units(moments: Moments) -> tuple[float, float]:
 
 
 def _silu_map(affine: Affine, fitted: Moments, units: tuple[float, float]) -> LowRankShift:
-    """Return a SiLU map close to an affine one, with a code small enough for φ(z) ≈ z/2.
-
-    Its inputs and outputs are in units of the typical coordinate, so one learning rate suits every layer.
-    """
+    """Return a SiLU map close to an affine one: its code is small, so φ(z) ≈ z/2. x and y are divided by `units`."""
     unit_x, unit_y = units
     silu_map = LowRank(rank=len(affine.down), bias=True).build(affine.down.shape[1])
     assert isinstance(silu_map, LowRankShift)

@@ -11,8 +11,7 @@ from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, Plot, 
 from actshift.analysis.sections import Section, SectionReport, blocks, dash, percent, span, table
 
 MOST_ENERGY = 0.9
-NONLINEAR_PAYS = 0.02
-"""A nonlinear map is recommended if its R² exceeds the linear one of the same rank by two points."""
+NONLINEAR_PAYS = 0.02  # a nonlinear map is recommended if its R² exceeds the linear one by two points
 COMPARED = {
     "base": "untouched base",
     "oracle": "exact oracle",

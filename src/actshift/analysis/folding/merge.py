@@ -19,10 +19,8 @@ from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
 from actshift.tuner.controls import joint_layers
 
-BIAS_SWITCHES = ("attention_bias", "mlp_bias", "use_bias", "bias")
-"""Config fields that give linear maps a bias."""
-RANK_TOLERANCE = 1e-6
-"""Singular values below this share of the largest do not count for the rank."""
+BIAS_SWITCHES = ("attention_bias", "mlp_bias", "use_bias", "bias")  # config fields that give linear maps a bias
+RANK_TOLERANCE = 1e-6  # singular values below this share of the largest do not count for the rank
 
 
 def merged(model: Any) -> PreTrainedModel:
@@ -146,7 +144,6 @@ class WeightUpdates(Printable):
         return asdict(self)
 
     def __rich__(self) -> RenderableType:
-        """Return the table for a terminal."""
         right = [Column(name, justify="right") for name in ("‖ΔW_eff‖", "over ‖W‖", "rank", "‖constant‖")]
         table = Table("layer", "site", Column("weight", overflow="fold"), *right, box=None, pad_edge=False)
         for update in self.updates:

@@ -17,8 +17,7 @@ from actshift.sites.blocks import unwrap
 from actshift.tuner import SteeringLayer, steering_layers
 
 TOLERANCE = 1e-9
-PROBE = torch.arange(3, 11)[None]
-"""Arbitrary token ids for one forward pass, to compare the outputs of modules."""
+PROBE = torch.arange(3, 11)[None]  # arbitrary token ids, to compare the outputs of modules
 
 
 class AffineShift(NamedTuple):

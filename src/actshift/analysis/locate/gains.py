@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, is_number
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ def method_gains(places: Sequence[SiteGain], ranks: Sequence[int]) -> tuple[Meth
             vector = combined_gain([host.vector_gain for host in hosts])
             methods.append(MethodGain(f"{site} vector", sum(host.outputs for host in hosts), vector))
         for rank in ranks:
-            label = f"LoRA {site} r={rank}" if weight else f"{site} r={rank}"
-            gain = combined_gain([host.gain(rank) for host in hosts])
+            label, gain = f"{'LoRA ' * weight}{site} r={rank}", combined_gain([host.gain(rank) for host in hosts])
             methods.append(MethodGain(label, sum(host.parameters(rank) for host in hosts), gain, weight))
     return tuple(sorted(methods, key=lambda method: -method.per_parameter.value))
 
@@ -161,14 +160,11 @@ def parse_budget(budget: Any, model_parameters: int) -> int:
     >>> parse_budget(0.01, 1000), parse_budget(250, 1000)
     (10, 250)
     """
-    is_number = not isinstance(budget, bool) and isinstance(budget, int | float)
-    if is_number and 0 < budget < 1:
+    if is_number(budget) and 0 < budget < 1:
         return int(budget * model_parameters)
-    if is_number and budget >= 1 and budget % 1 == 0:
+    if is_number(budget) and budget >= 1 and budget % 1 == 0:
         return int(budget)
-    raise ActshiftError(
-        f"The budget must be a whole number of parameters, or a fraction of the model's below 1; got {budget!r}."
-    )
+    raise ActshiftError(f"The budget must be a whole number of parameters, or a fraction below 1; got {budget!r}.")
 
 
 def allocate_ranks(places: Sequence[SiteGain], budget: float, model_parameters: int) -> list[tuple[SiteGain, int]]:
@@ -188,10 +184,8 @@ def allocate_ranks(places: Sequence[SiteGain], budget: float, model_parameters: 
         raise ActshiftError("A budget is spent on sites; run `locate` with at least one site.")
     costs = [place.parameters(1) for place in places]
     if remaining < (cheapest := min(costs)):
-        raise ActshiftError(
-            f"A budget of {remaining:,} parameters buys nothing: rank 1 at one site takes {cheapest:,} parameters, "
-            f"{cheapest / model_parameters:.3g} of the model."
-        )
+        least = f"{cheapest:,} parameters, {cheapest / model_parameters:.3g} of the model"
+        raise ActshiftError(f"A budget of {remaining:,} parameters buys nothing: rank 1 at one site takes {least}.")
     offers = [
         (-value * value / cost, index)
         for index, (place, cost) in enumerate(zip(places, costs, strict=True))

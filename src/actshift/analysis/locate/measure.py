@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from actshift.analysis.capture import model_name
 from actshift.analysis.locate.gains import SiteGain
 from actshift.analysis.locate.report import LocateReport
 from actshift.errors import ActshiftError
-from actshift.gradients.backward import BackwardStats, Batch, backward
+from actshift.gradients.backward import BackwardStats, Batch, OnBatch, backward
 from actshift.gradients.sketch import SIZE, Sketch
 from actshift.gradients.taps import BatchGroup, LinearMap, Tap, linear_maps, tap_host, tap_map
 from actshift.sites import SITES, Host, resolve
@@ -21,8 +21,7 @@ from actshift.sites.blocks import unwrap
 
 RESIDUAL = tuple(name for name, site in SITES.items() if not site.at_heads)
 GROUPS = 8
-SKETCHED_RANK = SIZE // 2
-"""The largest rank that a sketch supports. The errors of its further singular values are as large as the values."""
+SKETCHED_RANK = SIZE // 2  # a sketch supports no larger rank: its errors are as large as the further singular values
 
 
 def locate(
@@ -33,7 +32,7 @@ def locate(
     rank: int = 8,
     weights: bool = True,
     blocks: str | None = None,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: OnBatch = None,
 ) -> LocateReport:
     """Estimate how much a small change at each site would lower the loss, from one backward pass per batch.
 
@@ -47,14 +46,11 @@ def locate(
     docs/results/locate.md measures how well the ranking predicts the result of training.
 
     Args:
-        model: A model with a loss.
         batches: Keyword arguments of the model, with labels, as `actshift.token_batches` returns them.
         sites: The sites to measure; by default the sites of the residual stream that the model has.
         layers: Indices of blocks; all by default.
-        rank: The largest rank to measure.
         weights: Measure LoRA on the linear maps of the blocks too.
         blocks: Name of the list of blocks, if it cannot be found automatically.
-        on_batch: Called with the number of finished batches.
 
     Raises:
         ActshiftError: A site, layer or rank is invalid, or a gradient is not finite.
@@ -100,7 +96,6 @@ def _shape(host: Host | LinearMap) -> tuple[int, int]:
 
 
 def _site_gain(host: Host | LinearMap, tap: Tap, stats: BackwardStats, rank: int) -> SiteGain:
-    """Return the gain from the sums of a tap."""
     weight = isinstance(host, LinearMap)
     outputs, inputs = _shape(host)
     shares = [stats.shares, *stats.without()]
@@ -161,7 +156,5 @@ def _check_ranks(places: Iterable[tuple[Host | LinearMap, Tap]], rank: int) -> N
         outputs, inputs = _shape(host)
         check_rank(rank, min(outputs, inputs))
         if rank > SKETCHED_RANK and outputs * inputs > tap.exact_area:
-            raise ActshiftError(
-                f"Rank {rank} is too high for {tap.name}, because its {outputs} × {inputs} gradient is sketched. Use a "
-                f"rank up to {SKETCHED_RANK}."
-            )
+            sketched = f"its {outputs} × {inputs} gradient is sketched. Use a rank up to {SKETCHED_RANK}"
+            raise ActshiftError(f"Rank {rank} is too high for {tap.name}, because {sketched}.")

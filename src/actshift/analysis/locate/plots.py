@@ -8,10 +8,8 @@ from typing import Any
 from actshift.analysis.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, label_axes
 from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain
 
-MAX_LABELLED_ROWS = 48
-"""Cells show their gain up to this number of blocks. With more blocks they are too small for text."""
-LIGHT_TEXT_FROM = 0.78
-"""Fraction of the largest gain from which the cell is dark enough for white text."""
+MAX_LABELLED_ROWS = 48  # cells show their gain up to this number of blocks; with more they are too small
+LIGHT_TEXT_FROM = 0.78  # fraction of the largest gain from which the cell is dark enough for white text
 
 
 class HeatMap:

@@ -18,10 +18,8 @@ from actshift.tuner import Intervention, SteeringConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENOUGH_HELD_OUT = 0.8
-"""The fraction of the gains that should hold on other batches."""
-WORTHWHILE = 1.02
-"""An uneven allocation must gain 2 % more than an even one to be recommended."""
+ENOUGH_HELD_OUT = 0.8  # the fraction of the gains that should hold on other batches
+WORTHWHILE = 1.02  # an uneven allocation must gain 2 % more than an even one to be recommended
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,7 @@ def _steering_section(report: LocateReport, heat_map: HeatMap) -> Section:
         how_to_read=f"Each cell is the gain of a step of rank {report.rank} and norm 1, in nats; a star marks gains "
         "that match the largest one within the noise.",
         advice=f"{advice} {_allocation_advice(report)}",
-        note=f"Activations differ in size between sites, so compare within a column rather than across. "
-        f"{_notes(report)}",
+        note=f"Activations differ in size between sites, so compare within a column, not across. {_notes(report)}",
     )
 
 
