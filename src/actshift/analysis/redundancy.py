@@ -80,10 +80,7 @@ class Redundancy(SectionReport):
     def sections(self) -> tuple[Section, ...]:
         """The overlaps by block."""
         read, shift, cosine = (dash(value, ".3f") for value in (self.read, self.shift, self.cosine))
-        rows = [
-            (str(block.block), *_cells(block.read), *_cells(block.shift), dash(block.cosine, ".3f"))
-            for block in self.blocks
-        ]
+        rows = [(str(b.block), *_cells(b.read), *_cells(b.shift), dash(b.cosine, ".3f")) for b in self.blocks]
         section = Section(
             key="halves",
             title="Overlap of the two halves",

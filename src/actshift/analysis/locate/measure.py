@@ -71,10 +71,7 @@ def locate(
     places += [(linear, Tap(f"{linear.part} of block {linear.layer}")) for linear in maps]
     _check_ranks(places, rank)
     group = BatchGroup(GROUPS)
-    handles = [
-        tap_host(tap, host, group) if isinstance(host, Host) else tap_map(tap, host.module, group)
-        for host, tap in places
-    ]
+    handles = [tap_host(t, h, group) if isinstance(h, Host) else tap_map(t, h.module, group) for h, t in places]
     stats = backward(model, batches, [tap for _, tap in places], group, handles, on_batch)
     base: Any = unwrap(model)
     return LocateReport(
