@@ -210,7 +210,8 @@ def _site_advice(report: EquivalenceReport) -> str:
     if most:
         carried = f"the skip connection carries more than half of the output in {blocks(most)}, up to {largest}"
     else:
-        carried = f"the MLP carries more than half of the output in every block, and the skip {largest} at most"
+        carried = "the MLP carries more than half of the output in every block, and the skip connection "
+        carried += f"{largest} at most"
     pairs = [(layer.post_block[rank], layer.post_mlp[rank]) for layer in report.layers if layer.post_mlp]
     if not pairs:
         return f"Steer after the {'block' if most else 'MLP'}: {carried}."

@@ -159,7 +159,8 @@ def _steering_section(report: LocateReport, heat_map: HeatMap) -> Section:
         how_to_read=f"Each cell is the gain of a step of rank {report.rank} and norm 1, in nats; a star marks gains "
         "that match the largest one within the noise.",
         advice=f"{advice} {_allocation_advice(report)}",
-        note=f"Activations differ in size between sites, so compare within a column, not across. {_notes(report)}",
+        note=f"Activations differ in size between sites, so compare within a column rather than across. "
+        f"{_notes(report)}",
     )
 
 
