@@ -18,9 +18,8 @@ from actshift.files import check_writable
 
 def check_outputs(*paths: Path | None) -> None:
     """Check that each file can be written; raise ActshiftError before time is spent on its content."""
-    for path in paths:
-        if path is not None:
-            check_writable(path)
+    for path in filter(None, paths):
+        check_writable(path)
 
 
 def print_json(values: Any, indent: int | None = None) -> None:

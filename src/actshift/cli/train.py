@@ -109,7 +109,6 @@ def _plan_tables(plan: Plan) -> list[Table]:
 
 def _result_table(result: TrainResult) -> Table:
     fit = result.fit
-    best = f"{fit.eval_loss:.4f} at step {fit.best_step:,}" if fit.eval_loss is not None else None
     figures = {
         "result": str(result.folder),
         "heads": result.selection and str(result.selection),
@@ -117,7 +116,7 @@ def _result_table(result: TrainResult) -> Table:
         "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
         "steps": f"{fit.steps:,}",
         "train loss": f"{fit.train_loss:.4f}",
-        "best eval loss": best,
+        "best eval loss": fit.eval_loss is not None and f"{fit.eval_loss:.4f} at step {fit.best_step:,}",
         **{name: f"{value:.3f}" for name, value in fit.figures.items()},
         "size on disk": f"{result.folder_bytes / 1e3:,.1f} kB",
         "time": f"{fit.seconds:,.1f} s",
@@ -160,9 +159,8 @@ def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]
 def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool]:
     """Load the joint adapter that a run saved, and measure it on held-out or training rows.
 
-    Returns:
-        The largest share, 0 to 1, of a row of W_down in col(B), or None without LoRA on an MLP output map; the
-        redundancy of the halves; and whether the rows were held out.
+    Return the largest share (0 to 1) of a row of W_down in col(B), if any LoRA feeds it; the redundancy of the halves;
+    and whether the rows were held out.
     """
     from actshift.analysis import redundancy
     from actshift.data.collate import pad_batch

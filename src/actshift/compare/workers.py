@@ -56,8 +56,7 @@ class WorkerPool:
         return worker.outcome
 
 
-_Answer = tuple[str | None, list[str]]
-"""The error of a job in one line, if any, and the warnings of this package."""
+_Answer = tuple[str | None, list[str]]  # the error of a job in one line, if any, and the warnings of this package
 
 
 class _Worker:
