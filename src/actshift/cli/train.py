@@ -137,16 +137,13 @@ def _left_out(rows: int) -> str:
 
 
 def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
-    """Return the figures and the text about a joint adapter's halves, nothing for other methods.
-
-    A failure is only a warning, because a finished run stays valid if its rows are gone.
-    """
+    """Return the figures and the text about a joint adapter's halves, nothing for other methods."""
     if settings.method != "joint":
         return {}, []
     try:
         with Console(stderr=True).status("Measuring both halves …"):
             violation, measured, held_out = _redundancy(settings)
-    except ActshiftError as error:
+    except ActshiftError as error:  # only a warning: a finished run stays valid if its rows are gone
         warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)
         return {}, []
     rows = "held-out rows" if held_out else "training rows; use --eval-share to hold some out"
@@ -157,11 +154,7 @@ def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]
 
 
 def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool]:
-    """Load the joint adapter that a run saved, and measure it on held-out or training rows.
-
-    Return the largest share (0 to 1) of a row of W_down in col(B), if any LoRA feeds it; the redundancy of the halves;
-    and whether the rows were held out.
-    """
+    """Return the largest share of a W_down row in col(B), if bound; the redundancy; and whether rows were held out."""
     from actshift.analysis import redundancy
     from actshift.data.collate import pad_batch
     from actshift.training.build import load_base

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from actshift.compare.cell import BASE_CELL, Cell
 from actshift.compare.comparison import Comparison
@@ -53,10 +52,6 @@ class Estimate:
     seconds: float
     jobs: int
     pace: Throughput
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON values."""
-        return asdict(self)
 
 
 def estimate(settings: CompareSettings) -> Estimate:

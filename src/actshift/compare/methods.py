@@ -114,10 +114,7 @@ METHODS = {
     )
 }
 
-PRESETS: dict[str, Sequence[str]] = {
-    "paper": [name for name in METHODS if name not in ("post_mlp", "post_attention")],
-    "all": list(METHODS),
-}
+PRESETS = {"paper": [name for name in METHODS if name not in ("post_mlp", "post_attention")], "all": [*METHODS]}
 
 
 class MethodSelection(NamedTuple):

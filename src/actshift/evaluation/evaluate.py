@@ -40,7 +40,6 @@ def evaluate(
         rows: Rows with `prompt` and `completion`, or a dataset with `messages`, whose last turn is the completion.
         scorer: Judges a completion by the row's `answer`, which is extracted from its `completion` if absent. None
             for exact match.
-        long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
         ActshiftError: `rows` is empty, a row lacks a prompt, completion or answer, or `generate_completions` fails.

@@ -71,8 +71,6 @@ def run_harness(
         tasks: Names of lm-eval tasks, or of tasks in `include_path`, a folder with your own tasks as YAML files.
         manager: A result of `find_tasks`, to avoid a second search.
         num_fewshot: Solved examples per prompt; None for the task's default.
-        limit: Rows per task; None for all.
-        chat: Render prompts by the tokenizer's chat template.
         long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
@@ -125,10 +123,7 @@ def find_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
 
 
 def _harness_model(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int, long_prompts: str) -> Any:
-    """Return `model` wrapped as lm-eval's HFLM, which would truncate long requests silently, with a check of lengths.
-
-    Requests are batches of prompts to continue, or pairs of a context and a continuation, for its log-likelihood.
-    """
+    """Return `model` wrapped as lm-eval's HFLM, which truncates long requests silently, with a check of lengths."""
     base: Any = require("lm_eval.models.huggingface", EXTRA).HFLM
     check_choice("long_prompts", long_prompts, LONG_PROMPTS)
 

@@ -67,11 +67,9 @@ def _classify(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run
     start = time.perf_counter()
     classes = run(examples, _best_classes)
     seconds = time.perf_counter() - start
-    predictions: list[Prediction] = []
-    for row, index in zip(rows.to_list(), classes, strict=True):
-        text = "\n".join(row[name] for name in ("text", "text_pair") if name in row)
-        predictions.append(Prediction(text, row["label"], labels[index], row["label"] == labels[index]))
-    return EvalReport(tuple(predictions), seconds, CLASS)
+    texts = ("\n".join(row[name] for name in ("text", "text_pair") if name in row) for row in rows.to_list())
+    triples = zip(texts, rows["label"], (labels[index] for index in classes), strict=True)
+    return EvalReport(tuple(Prediction(*triple, triple[1] == triple[2]) for triple in triples), seconds, CLASS)
 
 
 def _tag(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
@@ -95,10 +93,7 @@ def _tag(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run
 
 
 def _retrieve(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
-    """Find the nearest `text_pair` for each `text`, by the cosine of mean-pooled hidden states.
-
-    A prediction is correct if it is the row's own partner, or has the same words. Chance is 1 over the number of rows.
-    """
+    """Find the nearest `text_pair` of each `text` by the cosine of mean-pooled states; equal texts count as right."""
     _check_head(model, "FEATURE_EXTRACTION", "Pairs of texts without a label")
     pairs = encode(rows, tokenizer, context_length(model.config, tokenizer)).examples
     start = time.perf_counter()

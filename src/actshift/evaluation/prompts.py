@@ -27,9 +27,7 @@ def encode_prompts(
 ) -> list[list[int]]:
     """Return the token ids of each prompt, such that `max_new_tokens` more fit in the context.
 
-    Args:
-        long_prompts: One of `LONG_PROMPTS`. "truncate" keeps the last tokens of a prompt that is too long.
-        add_special_tokens: False for prompts rendered by a chat template, which already contain special tokens.
+    Arguments are those of `generate_completions`.
 
     Raises:
         ActshiftError: A prompt has no token, a prompt is too long and `long_prompts` is "refuse", the context has no
