@@ -45,7 +45,7 @@ def test_streaming_truncates_a_long_prompt_with_a_warning() -> None:
 
 
 def test_an_unknown_choice_is_refused() -> None:
-    with pytest.raises(ActshiftError, match=r"one of refuse, truncate, got 'truncat' \(did you mean 'truncate'"):
+    with pytest.raises(ActshiftError, match=r"long_prompts 'truncat' \(did you mean 'truncate'.*of refuse, truncate\."):
         generate_completions(fresh_model("llama"), TOKENIZER, [SHORT], 4, long_prompts="truncat")
 
 

@@ -69,11 +69,7 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def command(self, line: str) -> str:
-        """Execute `/base` or `/strength S`, and return the adapter's new state in words.
-
-        Raises:
-            ActshiftError: The command is unknown, its number is invalid, or the model has no adapter.
-        """
+        """Execute `/base` or `/strength S` and return the adapter's new state; raise ActshiftError if that fails."""
         from actshift.tuner import set_strength
 
         verb, _, value = line.partition(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,7 +96,7 @@ def _estimate(settings: CompareSettings, json: bool) -> None:
 
         expected = estimate(settings)
     if json:
-        print_json(expected.to_dict(), indent=2)
+        print_json(asdict(expected), indent=2)
         return
     rates = Column("rates, first seed", no_wrap=True)
     columns = (Column("method", overflow="fold"), *number_columns("trainable", "share"), rates)

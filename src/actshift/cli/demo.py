@@ -47,11 +47,7 @@ def demo(
     report = run_demo(names, folder, seed, steps or STEPS, say=lambda line: notes.print(f"• {line}"))
     if as_json:
         print_json(report.to_dict(), indent=2)
-    else:
-        _print(report)
-
-
-def _print(report: DemoReport) -> None:
+        return
     print_tables(_methods_table(report), _examples_table(report))
     if (reloaded := report.reloaded_accuracy) is not None:
         trained = next(row.accuracy for row in report.rows if METHODS[row.method].site)

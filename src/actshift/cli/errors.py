@@ -40,8 +40,7 @@ def explain(error: BaseException) -> str:
     >>> explain(KeyboardInterrupt())
     'Interrupted.'
     """
-    name = getattr(error, "filename", None)
-    file = f" {name}" if name else ""
+    file = f" {name}" if (name := getattr(error, "filename", None)) else ""
     if isinstance(error, ActshiftError):
         return str(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -65,11 +64,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"actshift: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {message}", file=sys.stderr)
 
 
 def _explain_usage(error: BaseException) -> str:

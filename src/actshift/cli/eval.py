@@ -21,8 +21,6 @@ from actshift.files import write_atomically
 from actshift.tasks.scorers import SCORERS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from actshift.evaluation.harness import HarnessReport
     from actshift.tasks import Scorer, Task
 
@@ -84,18 +82,14 @@ def evaluate(
     from actshift import evaluation
     from actshift.tasks import completion_length
 
-    new_tokens = completion_length(max_new_tokens, task)
-    report = evaluation.evaluate(
-        loaded, tokenizer, rows, new_tokens, batch_size, True, scorer=judge, long_prompts=long_prompts
-    )
+    how = (completion_length(max_new_tokens, task), batch_size, True)
+    report = evaluation.evaluate(loaded, tokenizer, rows, *how, scorer=judge, long_prompts=long_prompts)
     figures = report.to_dict()
     predictions = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in figures.pop("predictions"))
     _show(str(report), json.dumps(figures) + "\n", predictions, as_json, out)
 
 
-def _run_harness(
-    load: Callable[[], tuple[Any, Any, Any]], harness: str, include_path: Path | None, **settings: Any
-) -> HarnessReport:
+def _run_harness(load: Callable[[], Any], harness: str, include_path: Path | None, **settings: Any) -> HarnessReport:
     """Find the tasks before the model is loaded, which takes longer, and run them."""
     from actshift.evaluation.harness import find_tasks, run_harness
 
@@ -122,9 +116,7 @@ def _resolve_task(
     return chosen, chosen.scorer
 
 
-def _task_form(
-    model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool | None
-) -> Literal["text", "messages", "labels"]:
+def _task_form(model: Any, tokenizer: Any, chat: bool | None) -> Literal["text", "messages", "labels"]:
     """Return the form in which the model reads a task: labels for a classifier, else chat messages or plain text."""
     from actshift.model_head import head_of
 

@@ -48,22 +48,19 @@ def generate(
     for name in name_of.values():
         with active_adapter(loaded, name, half):
             completions.append(generate_completions(loaded, tokenizer, texts, max_new_tokens, **how))
-    rows = list(zip(*completions, strict=True))
     if as_json:
-        values: list[dict[str, Any]] = []
-        for text, row in zip(texts, rows, strict=True):
-            by_source = dict(zip(name_of, row, strict=True))
-            values.append({"prompt": text, "base": by_source.pop(BASE, None), "adapters": by_source})
-        print_json(values)
+        rows = [dict(zip(name_of, row, strict=True)) for row in zip(*completions, strict=True)]
+        pairs = zip(texts, rows, strict=True)
+        print_json([{"prompt": text, "base": row.pop(BASE, None), "adapters": row} for text, row in pairs])
     elif len(texts) == len(name_of) == 1:
-        typer.echo(rows[0][0])  # plain text, for other programs to read
+        typer.echo(completions[0][0])  # plain text, for other programs to read
     else:
         short = [Path(source).name for source in sources]
         titles = short if len({*short}) == len(short) else sources
         base = ["base"] if BASE in name_of else []
         table = Table("prompt", *base, *map(escape, titles), show_lines=True)
-        for text, row in zip(texts, rows, strict=True):
-            table.add_row(*map(Text, (text, *row)))
+        for row in zip(texts, *completions, strict=True):
+            table.add_row(*map(Text, row))
         Console().print(table)
 
 

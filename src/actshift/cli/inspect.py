@@ -72,10 +72,8 @@ def _print_model(model: ModelDescription) -> None:
     columns = ("site", Column("hosts", overflow="fold"), f"parameters at rank {RANK}", "share")
     table = Table(*columns, box=None, pad_edge=False)
     for site in model.sites:
-        if site.problem:
-            table.add_row(site.site, escape(site.problem), "", "")
-        else:
-            table.add_row(site.site, _host_range(site.hosts), f"{site.parameters:,}", _percent(site.share))
+        figures = () if site.problem else (f"{site.parameters:,}", _percent(site.share))
+        table.add_row(site.site, escape(site.problem) if site.problem else _host_range(site.hosts), *figures)
     print_facts(facts)
     print_tables("", table)
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from actshift.model_head import Head
 
-BASE = "__base__"
-"""PEFT's name for "no adapter"."""
+BASE = "__base__"  # PEFT's name for "no adapter"
 
 
 def load_steered(
@@ -92,9 +91,7 @@ def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
     raise ActshiftError(f"The adapter {adapters[0]} does not name its base model. Add --model.")
 
 
-def head_to_load(
-    source: str, adapters: Sequence[str], trust_remote_code: bool = False, requested: Head | None = None
-) -> Head:
+def head_to_load(source: str, adapters: Sequence[str], trusted: bool = False, requested: Head | None = None) -> Head:
     """Return the head that all adapters share, else the requested one, else the model's own."""
     from actshift.loading import load_config
     from actshift.model_head import Head, head_of_config, labels_of
@@ -103,22 +100,16 @@ def head_to_load(
     first, *others = [saved_head(adapter) for adapter in adapters] or [requested]
     for adapter, head in zip(adapters[1:], others, strict=True):
         if head != first:
-            raise ActshiftError(
-                f"The adapters {adapters[0]} and {adapter} have different heads, {first} and {head}. Load only one."
-            )
+            raise ActshiftError(f"{adapters[0]} and {adapter} have different heads, {first} and {head}. Load only one.")
     if first:
         return first
-    config = load_config(source, trust_remote_code)
+    config = load_config(source, trusted)
     own = Head(head_of_config(config) or "FEATURE_EXTRACTION")
     return Head(own.task_type, labels_of(config)) if own.classifies else own
 
 
 def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[Any, Any, PreTrainedTokenizerBase]:
-    """Load a base model and an updated version of it, which is a fine-tuned model or a LoRA.
-
-    Returns:
-        The base model, the updated model with its LoRA merged, and the tokenizer that both share.
-    """
+    """Return a base model, the model that a fine-tuning or a merged LoRA made of it, and their tokenizer."""
     with Console(stderr=True).status("Loading both models …"):
         from actshift.analysis.extract import check_same_tokenizer
         from actshift.loading import load_model

@@ -18,9 +18,8 @@ from actshift.files import check_writable
 
 def check_outputs(*paths: Path | None) -> None:
     """Check that each file can be written; raise ActshiftError before time is spent on its content."""
-    for path in paths:
-        if path is not None:
-            check_writable(path)
+    for path in filter(None, paths):
+        check_writable(path)
 
 
 def print_json(values: Any, indent: int | None = None) -> None:
@@ -57,10 +56,7 @@ def number_columns(*names: str) -> list[Column]:
 
 @contextmanager
 def progress_bar() -> Generator[Callable[..., None], None, None]:
-    """Show one bar per phase of a measurement on a terminal, and nothing elsewhere.
-
-    Yields a function that takes the phase's name, the steps done and the total number of steps.
-    """
+    """Yield a function of a phase, its steps done and their total, which shows a bar per phase on a terminal."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bars: dict[str, TaskID] = {}

@@ -76,21 +76,15 @@ def report(
 def _resolve_subject(
     model: str | None, finetuned: str | None, adapter: str | None
 ) -> tuple[str, str | None, list[str], str | None]:
-    """Return the folders or Hugging Face ids of what is analysed.
-
-    Returns:
-        The base; a fine-tuned version of it or a LoRA; the adapters that are active during the measurements; and the
-        joint adapter, whose halves are compared.
-    """
+    """Return the base, its fine-tuned version or LoRA, the adapters to measure with, and the joint adapter."""
     from actshift.tuner import JointConfig, read_config
     from actshift.tuner.loading import LORA, adapter_type
 
     is_lora = adapter is not None and adapter_type(adapter) == LORA
     is_joint = adapter is not None and not is_lora and isinstance(read_config(adapter), JointConfig)
     if adapter and finetuned and not is_joint:
-        reason = "is a LoRA, which is analysed as a fine-tuned model"
-        if not is_lora:
-            reason = "only steers, so it cannot be compared with a fine-tuned model"
+        lora = "is a LoRA, which is analysed as a fine-tuned model"
+        reason = lora if is_lora else "only steers, so it cannot be compared with a fine-tuned model"
         raise ActshiftError(f"{adapter} {reason}. Leave out --adapter or --finetuned.")
     updated = finetuned or (adapter if is_lora else None)
     base = resolve_base(model, [adapter]) if adapter else model

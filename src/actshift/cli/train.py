@@ -109,7 +109,6 @@ def _plan_tables(plan: Plan) -> list[Table]:
 
 def _result_table(result: TrainResult) -> Table:
     fit = result.fit
-    best = f"{fit.eval_loss:.4f} at step {fit.best_step:,}" if fit.eval_loss is not None else None
     figures = {
         "result": str(result.folder),
         "heads": result.selection and str(result.selection),
@@ -117,7 +116,7 @@ def _result_table(result: TrainResult) -> Table:
         "rows": f"{fit.rows:,}" + _left_out(fit.left_out),
         "steps": f"{fit.steps:,}",
         "train loss": f"{fit.train_loss:.4f}",
-        "best eval loss": best,
+        "best eval loss": fit.eval_loss is not None and f"{fit.eval_loss:.4f} at step {fit.best_step:,}",
         **{name: f"{value:.3f}" for name, value in fit.figures.items()},
         "size on disk": f"{result.folder_bytes / 1e3:,.1f} kB",
         "time": f"{fit.seconds:,.1f} s",
@@ -138,16 +137,13 @@ def _left_out(rows: int) -> str:
 
 
 def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]:
-    """Return the figures and the text about a joint adapter's halves, nothing for other methods.
-
-    A failure is only a warning, because a finished run stays valid if its rows are gone.
-    """
+    """Return the figures and the text about a joint adapter's halves, nothing for other methods."""
     if settings.method != "joint":
         return {}, []
     try:
         with Console(stderr=True).status("Measuring both halves …"):
             violation, measured, held_out = _redundancy(settings)
-    except ActshiftError as error:
+    except ActshiftError as error:  # only a warning: a finished run stays valid if its rows are gone
         warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)
         return {}, []
     rows = "held-out rows" if held_out else "training rows; use --eval-share to hold some out"
@@ -158,12 +154,7 @@ def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]
 
 
 def _redundancy(settings: TrainSettings) -> tuple[float | None, Redundancy, bool]:
-    """Load the joint adapter that a run saved, and measure it on held-out or training rows.
-
-    Returns:
-        The largest share, 0 to 1, of a row of W_down in col(B), or None without LoRA on an MLP output map; the
-        redundancy of the halves; and whether the rows were held out.
-    """
+    """Return the largest share of a W_down row in col(B), if bound; the redundancy; and whether rows were held out."""
     from actshift.analysis import redundancy
     from actshift.data.collate import pad_batch
     from actshift.training.build import load_base

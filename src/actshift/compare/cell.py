@@ -140,16 +140,13 @@ def _train(settings: TrainSettings) -> FitResult:
 
 
 def _load_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return the model that `settings` trained, or the base model that they start from, with its tokenizer.
-
-    All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. An
-    untrained model gets a new head that fits the rows.
-    """
+    """Return the model that `settings` trained, or their base with a head that fits the rows; and its tokenizer."""
     from actshift.tuner.loading import load_any_adapter
 
     full = trained and settings.method == "full"
     head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
     source = settings.out if full else settings.model
+    # All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base.
     scored = TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code)
     model, tokenizer = load_base(scored, head)
     return load_any_adapter(model, str(settings.out)).eval() if trained and not full else model, tokenizer

@@ -63,7 +63,7 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
         store_splits(comparison.splits, comparison.rows)
         state = comparison.load_state()
         with WorkerPool(settings.jobs) as pool:
-            _run_cells(comparison, state, pool, on_progress or (lambda progress: None))
+            _run(comparison, state, pool, on_progress or (lambda progress: None))
         report = build_report(state, comparison.protocol, provenance(settings.command))
         write_atomically(out / "table.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
         write_atomically(out / "table.md", markdown(report))
@@ -87,9 +87,7 @@ def locked(out: Path) -> Generator[None]:
         raise ActshiftError(f"Another comparison is running in {out}. Wait for it, or give another --out.") from None
 
 
-def _run_cells(
-    comparison: Comparison, state: SweepState, pool: WorkerPool, on_progress: Callable[[Progress], None]
-) -> None:
+def _run(comparison: Comparison, state: SweepState, pool: WorkerPool, on_progress: Callable[[Progress], None]) -> None:
     """Run the pending cells, `jobs` at a time, until none is left. Each result changes which cells are pending."""
     running: dict[Future[str | None], Cell] = {}
 

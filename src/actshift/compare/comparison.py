@@ -55,19 +55,12 @@ class Comparison:
     @property
     def protocol(self) -> dict[str, Any]:
         """Everything that the methods have in common, as JSON values."""
-        common, settings = TrainSettings(**self.common), self.settings
-        return {
-            "model": settings.model,
-            "task": settings.task,
-            "scorer": self.scorer,
-            **{name: getattr(common, name) for name in EQUAL},
-            "seeds": settings.seeds,
-            "max_new_tokens": settings.new_tokens,
-            "rows": self.splits.sizes,
-            "shared_rows": self.splits.shared,
-            "digests": self.splits.digests,
-            "cut_from_data": cut_names(settings),
-        }
+        common, settings, splits = TrainSettings(**self.common), self.settings, self.splits
+        what = {"model": settings.model, "task": settings.task, "scorer": self.scorer}
+        equal = {name: getattr(common, name) for name in EQUAL}
+        size = {"seeds": settings.seeds, "max_new_tokens": settings.new_tokens}
+        rows = {"rows": splits.sizes, "shared_rows": splits.shared, "digests": splits.digests}
+        return {**what, **equal, **size, **rows, "cut_from_data": cut_names(settings)}
 
     @property
     def scorer(self) -> str | None:

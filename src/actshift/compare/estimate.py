@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from actshift.compare.cell import BASE_CELL, Cell
 from actshift.compare.comparison import Comparison
@@ -16,8 +15,7 @@ from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings
 
 TIMED_STEPS = 3
-FORWARD_SHARE = 1 / 3
-"""Share of a training step that its forward pass takes: the backward pass has two products for each of its own."""
+FORWARD_SHARE = 1 / 3  # of a training step: the backward pass has two products for each one of the forward pass
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,6 @@ class Estimate:
     jobs: int
     pace: Throughput
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON values."""
-        return asdict(self)
-
 
 def estimate(settings: CompareSettings) -> Estimate:
     """Return what `compare(settings)` would do; counts parameters without weights and times a few steps.
@@ -81,7 +75,7 @@ def estimate(settings: CompareSettings) -> Estimate:
     row_forward = pace.step * FORWARD_SHARE / (common.batch_size * common.gradient_accumulation)
     evaluations = math.ceil(steps / (common.save_steps or math.ceil(steps / CHECKPOINTS)))
     training = pace.begin + steps * pace.step + evaluations * sizes["validation"] * row_forward
-    lines = tuple(_estimate_method(method, comparison, steps, training, pace) for method in methods)
+    lines = tuple(_estimate(method, comparison, steps, training, pace) for method in methods)
     base = (sizes["validation"] + sizes["test"]) * pace.completion
     seconds = (base + sum(line.seconds for line in lines)) / settings.jobs
     return Estimate(lines, tuple(_cell_names(methods, settings.seeds)), sizes, steps, seconds, settings.jobs, pace)
@@ -124,9 +118,7 @@ def _settings_of(comparison: Comparison, method: Method) -> TrainSettings:
     return method.cell_settings(method.rates[0], FIRST_SEED, **comparison.common)
 
 
-def _estimate_method(
-    method: Method, comparison: Comparison, steps: int, training: float, pace: Throughput
-) -> MethodEstimate:
+def _estimate(method: Method, comparison: Comparison, steps: int, training: float, pace: Throughput) -> MethodEstimate:
     from actshift.training.build import adapt, base_without_weights
     from actshift.training.configs import AdapterSpec
     from actshift.training.plan import final_parameter_counts

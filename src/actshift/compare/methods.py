@@ -12,8 +12,7 @@ from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import MAPPING_SUFFIXES
 from actshift.training.settings import MACHINE, TRAINING, TrainSettings, read_config_file
 
-BASE = "base"
-"""The name of the untouched model in a comparison."""
+BASE = "base"  # the name of the untouched model in a comparison
 SET_PER_CELL = ("model", "task", "data_dir", "data", "out", "eval_data", "eval_share", "seed", "learning_rate")
 """Settings that the comparison itself gives to every cell."""
 EQUAL = (
@@ -114,13 +113,8 @@ METHODS = {
         Method("post_attention", "post-attention r=8", {"site": "post_attention", "rank": 8}, STEERING_RATES),
     )
 }
-"""Every named method."""
 
-PRESETS: dict[str, Sequence[str]] = {
-    "paper": [name for name in METHODS if name not in ("post_mlp", "post_attention")],
-    "all": list(METHODS),
-}
-"""Names of groups of methods."""
+PRESETS = {"paper": [name for name in METHODS if name not in ("post_mlp", "post_attention")], "all": [*METHODS]}
 
 
 class MethodSelection(NamedTuple):
@@ -161,11 +155,8 @@ def select_methods(words: Sequence[str]) -> MethodSelection:
 
 def check_common(common: Mapping[str, Any], where: str) -> None:
     """Raise ActshiftError if `common` contains a setting that methods cannot share; messages start with `where`."""
-    allowed = [
-        item.name
-        for item in fields(TrainSettings)
-        if (item.metadata["panel"] in (TRAINING, MACHINE) or item.name in EQUAL) and item.name not in SET_PER_CELL
-    ]
+    shared = {item.name for item in fields(TrainSettings) if item.metadata["panel"] in (TRAINING, MACHINE)} | {*EQUAL}
+    allowed = [item.name for item in fields(TrainSettings) if item.name in shared - {*SET_PER_CELL}]
     problem = f"{where}, methods cannot share the setting"
     _check_known(problem, common, allowed, f"They can share {', '.join(allowed)}.")
 

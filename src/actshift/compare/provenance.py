@@ -13,12 +13,8 @@ PACKAGES = ("actshift", "torch", "transformers", "peft", "trl")
 
 def provenance(command: str) -> dict[str, Any]:
     """Return `command`, the date, the machine and the package versions as JSON values."""
-    return {
-        "command": command,
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
+    versions = {name: version(name) for name in PACKAGES}
+    return {"command": command, "date": date.today().isoformat(), "machine": machine(), "versions": versions}
 
 
 def machine() -> str:

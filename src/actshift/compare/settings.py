@@ -41,9 +41,7 @@ class CompareSettings:
     eval_data: str | None = setting(
         WHAT, None, "Rows that choose the learning rate (a dataset's validation split). Default: cut from --data."
     )
-    test_data: str | None = setting(
-        WHAT, None, "Rows that the table reports (a dataset's test split). Default: cut from --data."
-    )
+    test_data: str | None = setting(WHAT, None, "Rows to test on (a dataset's test split). Default: cut from --data.")
     methods: tuple[str, ...] = setting(
         WHAT, ("paper",), "Comma-separated method names, paper, all, or a .yaml file with methods (repeatable)."
     )

@@ -20,10 +20,8 @@ from actshift.training.objectives import Objective
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SHARE = 0.1
-"""Share of the rows of --data that each split without its own source receives."""
-INPUT_COLUMNS = ("prompt", "text", "text_pair", "tokens")
-"""Columns that hold the question of a row; rows with the same question stay in the same split."""
+SHARE = 0.1  # of the rows of --data, for each split without its own source
+INPUT_COLUMNS = ("prompt", "text", "text_pair", "tokens")  # the question of a row; equal ones stay in the same split
 
 
 class Splits(NamedTuple):
@@ -46,11 +44,8 @@ class Splits(NamedTuple):
     @property
     def shared(self) -> dict[str, int]:
         """Number of validation rows that also are training rows, and of test rows that are in either of the others."""
-        train, validation = set(self.train), set(self.validation)
-        return {
-            "validation": sum(row in train for row in self.validation),
-            "test": sum(row in train or row in validation for row in self.test),
-        }
+        earlier = {"validation": {*self.train}, "test": {*self.train, *self.validation}}
+        return {name: sum(row in rows for row in getattr(self, name)) for name, rows in earlier.items()}
 
     def dataset(self, name: str, limit: int | None = None) -> Dataset:
         """Return a split, or its first `limit` rows, in the form that `load_rows` returns."""

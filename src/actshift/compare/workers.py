@@ -56,8 +56,7 @@ class WorkerPool:
         return worker.outcome
 
 
-_Answer = tuple[str | None, list[str]]
-"""The error of a job in one line, if any, and the warnings of this package."""
+_Answer = tuple[str | None, list[str]]  # the error of a job in one line, if any, and the warnings of this package
 
 
 class _Worker:
@@ -145,9 +144,8 @@ def _do(run: Callable[[CellJob], None], job: CellJob) -> _Answer:
         run(job)
     except (Exception, SystemExit) as failure:
         traceback.print_exc()
-        error = f"{type(failure).__name__}: {first_line(failure)[:200]}"
-        if isinstance(failure, ActshiftError):
-            error = " ".join(str(failure).split())
+        known = isinstance(failure, ActshiftError)
+        error = " ".join(str(failure).split()) if known else f"{type(failure).__name__}: {first_line(failure)[:200]}"
     warnings.showwarning = show
     gc.collect()  # a trainer and its model reference each other
     sys.stdout.flush()

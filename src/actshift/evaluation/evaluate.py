@@ -40,7 +40,6 @@ def evaluate(
         rows: Rows with `prompt` and `completion`, or a dataset with `messages`, whose last turn is the completion.
         scorer: Judges a completion by the row's `answer`, which is extracted from its `completion` if absent. None
             for exact match.
-        long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
         ActshiftError: `rows` is empty, a row lacks a prompt, completion or answer, or `generate_completions` fails.
@@ -59,13 +58,8 @@ def evaluate(
     checked = [_check_row(row, number, tokenizer, scorer) for number, row in enumerate(rows, start=1)]
     if not checked:
         raise ActshiftError("There are no rows to evaluate. Give at least one with prompt and completion.")
-    start = time.perf_counter()
-    prompts = [row["prompt"] for row in checked]
-    how: dict[str, Any] = {
-        "long_prompts": long_prompts,
-        "add_special_tokens": not rendered,
-        "show_progress": show_progress,
-    }
+    start, prompts = time.perf_counter(), [row["prompt"] for row in checked]
+    how: Any = {"long_prompts": long_prompts, "add_special_tokens": not rendered, "show_progress": show_progress}
     completions = generate_completions(model, tokenizer, prompts, max_new_tokens, batch_size, **how)
     seconds = time.perf_counter() - start
     predictions = tuple(_score(row, completion, scorer) for row, completion in zip(checked, completions, strict=True))
@@ -85,9 +79,8 @@ def _check_row(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer
     """Return the row with its completion stripped of special tokens, its original as `reference`, and its answer."""
     for column in ("prompt", "completion"):
         if not isinstance(row.get(column), str):
-            raise ActshiftError(
-                f"Row {number} has no {column} but {', '.join(row)}. Scoring needs prompt and completion, or messages."
-            )
+            problem = f"Row {number} has no {column} but {', '.join(row)}"
+            raise ActshiftError(f"{problem}. Scoring needs prompt and completion, or messages.")
     completion = row["completion"]
     for token in tokenizer.all_special_tokens:  # such as Gemma's <end_of_turn>; decoded completions have none
         completion = completion.replace(token, "")
@@ -95,10 +88,8 @@ def _check_row(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer
     if scorer and checked.get("answer") is None:
         checked["answer"] = scorer.extract(completion, checked)
         if checked["answer"] is None:
-            raise ActshiftError(
-                f"Row {number} has no answer, and the scorer {scorer.name!r} finds none in its completion "
-                f"{completion!r:.60}. Add a column answer."
-            )
+            problem = f"Row {number} has no answer, and the scorer {scorer.name!r} finds none in its completion"
+            raise ActshiftError(f"{problem} {completion!r:.60}. Add a column answer.")
     if scorer:
         try:
             scorer("", checked)  # reject an unusable answer now, not after hours of generation

@@ -53,19 +53,19 @@ def generate_completions(
         2
     """
     if adapter_names is not None and len(adapter_names) != len(prompts):
-        raise ActshiftError(
-            f"adapter_names has {len(adapter_names)} entries for {len(prompts)} prompts. Give one per prompt."
-        )
+        counts = f"{len(adapter_names)} entries for {len(prompts)} prompts"
+        raise ActshiftError(f"adapter_names has {counts}. Give one per prompt.")
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
     encoded = encode_prompts(model.config, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
-    completions = [""] * len(prompts)
+    completions, ends = [""] * len(prompts), settings.eos_token_id or ()
     with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, "Generating", show_progress):
             adapters = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
             inputs = pad_left([encoded[row] for row in batch], settings.pad_token_id, model.device)
             output = model.generate(**inputs, generation_config=settings, **adapters)
             for row, ids in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                completions[row] = _decode(tokenizer, ids, settings.eos_token_id)
+                stop = next((index for index, token in enumerate(ids) if token in ends), len(ids))
+                completions[row] = str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
     return completions
 
 
@@ -112,10 +112,8 @@ def generation_config(
         ActshiftError: The model cannot generate text, or a number is out of range.
     """
     if not model.can_generate():
-        raise ActshiftError(
-            f"This model writes no text: its head is {head_of(model) or 'of another kind'}. Use 'actshift eval' to "
-            "score it on rows with labels."
-        )
+        head = head_of(model) or "of another kind"
+        raise ActshiftError(f"This model writes no text: its head is {head}. Score it on labels by 'actshift eval'.")
     if max_new_tokens < 1:
         raise ActshiftError(f"max_new_tokens must be a whole number from 1 up, got {max_new_tokens}.")
     if not 0 <= temperature < float("inf"):
@@ -124,17 +122,9 @@ def generation_config(
     candidates: list[Any] = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
     ends = sorted({*candidates} - {None})
     pad = next((token for token in (tokenizer.pad_token_id, *ends) if token is not None), 0)  # masked: any token works
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        temperature=temperature or None,
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        use_cache=True,
-        eos_token_id=ends or None,
-        pad_token_id=pad,
-    )
+    sampling = {"do_sample": temperature > 0, "temperature": temperature or None, "max_new_tokens": max_new_tokens}
+    plain = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "use_cache": True}
+    return GenerationConfig(**sampling, **plain, eos_token_id=ends or None, pad_token_id=pad)
 
 
 def forward(
@@ -183,13 +173,7 @@ def _batches(encoded: Sequence[Sequence[int]], batch_size: int, label: str, show
     order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     console = Console(stderr=True)
-    hidden = not (show_progress and console.is_terminal)
-    return track(batches, label, console=console, transient=True, disable=hidden)
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int] | None) -> str:
-    stop = next((index for index, token in enumerate(ids) if token in (ends or ())), len(ids))
-    return str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
+    return track(batches, label, console=console, transient=True, disable=not (show_progress and console.is_terminal))
 
 
 class _CallbackStreamer(TextStreamer):

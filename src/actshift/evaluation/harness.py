@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import ActshiftError, did_you_mean, first_line, require
+from actshift.errors import ActshiftError, check_choice, did_you_mean, first_line, require
 from actshift.evaluation.generation import evaluation_mode
-from actshift.evaluation.prompts import check_long_prompts
+from actshift.evaluation.prompts import LONG_PROMPTS
 from actshift.loading import context_length
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ def run_harness(
         tasks: Names of lm-eval tasks, or of tasks in `include_path`, a folder with your own tasks as YAML files.
         manager: A result of `find_tasks`, to avoid a second search.
         num_fewshot: Solved examples per prompt; None for the task's default.
-        limit: Rows per task; None for all.
-        chat: Render prompts by the tokenizer's chat template.
         long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
@@ -89,9 +87,8 @@ def run_harness(
     try:
         with _quiet_logging(), evaluation_mode(model):
             checked = _harness_model(model, tokenizer, batch_size, long_prompts)
-            return HarnessReport(
-                lm_eval.simple_evaluate(model=checked, tasks=list(tasks), task_manager=manager, **settings)
-            )
+            results = lm_eval.simple_evaluate(model=checked, tasks=list(tasks), task_manager=manager, **settings)
+            return HarnessReport(results)
     except ActshiftError:
         raise
     except (OSError, ValueError, KeyError, AssertionError) as error:  # lm-eval asserts that a request fits the context
@@ -120,20 +117,15 @@ def find_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
                 return manager
         manager = manager_class(include_path=folder)
     if unknown := [name for name in names if name not in manager.all_tasks]:
-        hint = did_you_mean(unknown[0], manager.all_tasks)
-        raise ActshiftError(
-            f"lm-eval has no task {unknown[0]!r}{hint}. `lm-eval ls tasks` lists them, and --include-path adds yours."
-        )
+        problem = f"lm-eval has no task {unknown[0]!r}{did_you_mean(unknown[0], manager.all_tasks)}"
+        raise ActshiftError(f"{problem}. `lm-eval ls tasks` lists them, and --include-path adds yours.")
     return manager
 
 
 def _harness_model(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int, long_prompts: str) -> Any:
-    """Return `model` wrapped as lm-eval's HFLM, which would truncate long requests silently, with a check of lengths.
-
-    Requests are batches of prompts to continue, or pairs of a context and a continuation, for its log-likelihood.
-    """
+    """Return `model` wrapped as lm-eval's HFLM, which truncates long requests silently, with a check of lengths."""
     base: Any = require("lm_eval.models.huggingface", EXTRA).HFLM
-    check_long_prompts(long_prompts)
+    check_choice("long_prompts", long_prompts, LONG_PROMPTS)
 
     class CheckedModel(base):
         def tok_batch_encode(self, strings: list[str], *args: Any, left_truncate_len: Any = None, **how: Any) -> Any:
@@ -160,9 +152,7 @@ def _check_lengths(lengths: Iterable[int], room: int, context: int, long_prompts
         counts = f"{sum(too_long)} of {len(too_long)}"
         problem = f"{counts} prompts of the harness exceed {room} tokens, in a context of {context}"
         if long_prompts == "refuse":
-            raise ActshiftError(
-                f"{problem}. Lower --num-fewshot, or set long_prompts to 'truncate' to keep their ends."
-            )
+            raise ActshiftError(f"{problem}. Lower --num-fewshot, or keep their ends by long_prompts='truncate'.")
         warnings.warn(f"{problem}; only the end of each is used.", stacklevel=2)
 
 

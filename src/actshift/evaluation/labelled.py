@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     Run = Callable[[Sequence[Any], Callable[[Mapping[str, Tensor], Any], Iterable[Any]]], list[Any]]
 
-CLASS, TAG, NEAREST = "class", "tag", "nearest partner"
-"""The names of the scorers in an `EvalReport`."""
+CLASS, TAG, NEAREST = "class", "tag", "nearest partner"  # the names of the scorers in an `EvalReport`
 
 
 def labelled_columns(rows: Any) -> tuple[str, ...] | None:
@@ -62,21 +61,21 @@ def evaluate_labelled(
 
 def _classify(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
     """Predict the class of every `text` (with its `text_pair`), and compare it to the row's `label`."""
-    labels = _class_names(model, "SEQ_CLS", "Rows with a label")
+    _check_head(model, "SEQ_CLS", "Rows with a label")
+    labels = labels_of(model.config)
     examples = encode(rows, tokenizer, context_length(model.config, tokenizer), labels).examples
     start = time.perf_counter()
     classes = run(examples, _best_classes)
     seconds = time.perf_counter() - start
-    predictions: list[Prediction] = []
-    for row, index in zip(rows.to_list(), classes, strict=True):
-        text = "\n".join(row[name] for name in ("text", "text_pair") if name in row)
-        predictions.append(Prediction(text, row["label"], labels[index], row["label"] == labels[index]))
-    return EvalReport(tuple(predictions), seconds, CLASS)
+    texts = ("\n".join(row[name] for name in ("text", "text_pair") if name in row) for row in rows.to_list())
+    triples = zip(texts, rows["label"], (labels[index] for index in classes), strict=True)
+    return EvalReport(tuple(Prediction(*triple, triple[1] == triple[2]) for triple in triples), seconds, CLASS)
 
 
 def _tag(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
     """Predict the tag of every word at its first token; a word beyond the context has no tag, and counts as wrong."""
-    labels = _class_names(model, "TOKEN_CLS", "Words with tags")
+    _check_head(model, "TOKEN_CLS", "Words with tags")
+    labels = labels_of(model.config)
     encoded = encode_words(rows["tokens"], tokenizer, context_length(model.config, tokenizer))
     for number, tags in enumerate(rows["tags"], start=1):
         for name in tags:
@@ -94,20 +93,12 @@ def _tag(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run
 
 
 def _retrieve(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run: Run) -> EvalReport:
-    """Find the nearest `text_pair` for each `text`, by the cosine of mean-pooled hidden states.
-
-    A prediction is correct if it is the row's own partner, or has the same words. Chance is 1 over the number of rows.
-    """
-    if (head := head_of(model)) != "FEATURE_EXTRACTION":
-        raise ActshiftError(
-            f"Pairs of texts without a label need a model without a head, and this one's is {head or 'another'}. "
-            "Train one on such rows with 'actshift train'."
-        )
+    """Find the nearest `text_pair` of each `text` by the cosine of mean-pooled states; equal texts count as right."""
+    _check_head(model, "FEATURE_EXTRACTION", "Pairs of texts without a label")
     pairs = encode(rows, tokenizer, context_length(model.config, tokenizer)).examples
     start = time.perf_counter()
-    texts, partners = (
-        torch.stack(run(examples, _embeddings)) for examples in zip(*map(split_pair, pairs), strict=True)
-    )
+    halves = zip(*map(split_pair, pairs), strict=True)
+    texts, partners = (torch.stack(run(examples, _embeddings)) for examples in halves)
     nearest = (texts @ partners.T).argmax(-1).tolist()
     seconds = time.perf_counter() - start
     partner_texts = rows["text_pair"]
@@ -118,14 +109,11 @@ def _retrieve(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Dataset, run
     return EvalReport(tuple(predictions), seconds, NEAREST)
 
 
-def _class_names(model: Any, head: str, rows: str) -> tuple[str, ...]:
-    """Return the names of the model's classes; raise ActshiftError if its head is not `head`."""
+def _check_head(model: Any, head: str, rows: str) -> None:
     if (own := head_of(model)) != head:
-        raise ActshiftError(
-            f"{rows} need a model with the head {head}, and this one has {own or 'another'}. Train one on such rows "
-            "with 'actshift train'."
-        )
-    return labels_of(model.config)
+        need = "without a head" if head == "FEATURE_EXTRACTION" else f"with the head {head}"
+        problem = f"{rows} need a model {need}, and this one has {own or 'another'}"
+        raise ActshiftError(f"{problem}. Train one on such rows with 'actshift train'.")
 
 
 def _best_classes(_: Mapping[str, Tensor], output: Any) -> list[Any]:

@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from actshift.data import token_ids
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_choice
 from actshift.loading import context_length
 
-LONG_PROMPTS = ("refuse", "truncate")
-"""Ways to handle a prompt that exceeds the context: raise an error, or keep its end and warn."""
+LONG_PROMPTS = ("refuse", "truncate")  # prompts beyond the context: raise an error, or keep their ends and warn
 
 
 def encode_prompts(
@@ -28,24 +27,21 @@ def encode_prompts(
 ) -> list[list[int]]:
     """Return the token ids of each prompt, such that `max_new_tokens` more fit in the context.
 
-    Args:
-        long_prompts: One of `LONG_PROMPTS`. "truncate" keeps the last tokens of a prompt that is too long.
-        add_special_tokens: False for prompts rendered by a chat template, which already contain special tokens.
+    Arguments are those of `generate_completions`.
 
     Raises:
         ActshiftError: A prompt has no token, a prompt is too long and `long_prompts` is "refuse", the context has no
             room for any prompt, or `long_prompts` is unknown.
     """
-    check_long_prompts(long_prompts)
+    check_choice("long_prompts", long_prompts, LONG_PROMPTS)
     encoded = token_ids(tokenizer, prompts, add_special_tokens) if prompts else []
     if [] in encoded:
         raise ActshiftError(f"Prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
     context = context_length(config, tokenizer)
     room = context - max_new_tokens
     if room < 1:
-        raise ActshiftError(
-            f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model's context has {context} tokens."
-        )
+        fact = f"the model's context has {context} tokens"
+        raise ActshiftError(f"max_new_tokens={max_new_tokens} leaves no room for a prompt: {fact}.")
     if too_long := [row for row, ids in enumerate(encoded) if len(ids) > room]:
         problem = f"{len(too_long)} of {len(encoded)} prompts exceed {room} tokens"
         if long_prompts == "refuse":
@@ -56,13 +52,6 @@ def encode_prompts(
             )
         warnings.warn(f"{problem}; only the end of each is used.", stacklevel=3)
     return [ids[-room:] for ids in encoded]
-
-
-def check_long_prompts(choice: str) -> None:
-    """Raise ActshiftError if `choice` is not one of `LONG_PROMPTS`."""
-    if choice not in LONG_PROMPTS:
-        hint = did_you_mean(choice, LONG_PROMPTS)
-        raise ActshiftError(f"long_prompts must be one of {', '.join(LONG_PROMPTS)}, got {choice!r}{hint}.")
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: Any) -> dict[str, Tensor]:

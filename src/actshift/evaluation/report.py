@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-EXACT_MATCH = "exact match"
-"""The name of the scorer that `evaluate` uses by default."""
+EXACT_MATCH = "exact match"  # the name of the scorer that `evaluate` uses by default
 
 
 @dataclass(frozen=True)
