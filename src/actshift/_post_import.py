@@ -12,12 +12,7 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # importlib.abc imports tempfile and shutil, which takes ten times as long as the rest of this module
-    from importlib.abc import Loader
-else:
-    Loader = object
+from typing import Any, cast
 
 
 def after_import(package: str, then: str) -> None:
@@ -28,19 +23,15 @@ def after_import(package: str, then: str) -> None:
         sys.meta_path.insert(0, _PostImporter(package, then))
 
 
-class _PostImporter(Loader):
+class _PostImporter:
     """Finds one package through the other finders, and loads it with the loader that they return.
 
-    It stays installed until the package is executed. Many libraries only ask if a package can be found (transformers
-    does so for peft), and this must not remove the finder.
+    It stays until the package is executed, because libraries such as transformers only ask if peft can be found.
     """
 
-    loader: Loader
-
     def __init__(self, package: str, then: str) -> None:
-        self.package = package
-        self.then = then
-        self.searching = False
+        self.package, self.then, self.searching = package, then, False
+        self.loader: Any = None
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
         if fullname != self.package or self.searching:
@@ -51,15 +42,14 @@ class _PostImporter(Loader):
         finally:
             self.searching = False
         if spec is not None and spec.loader is not None:
-            self.loader, spec.loader = spec.loader, self
+            self.loader, spec.loader = spec.loader, cast(Any, self)
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # importlib.resources and pickle expect the package's own loader.
-        module.__loader__ = self.loader
+        module.__loader__ = self.loader  # importlib.resources and pickle expect the package's own
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)

@@ -25,7 +25,10 @@ def test_interventions_are_read_from_their_stored_form():
     [
         ([], "must be a list of at least one Intervention"),
         ("post_block", "must be a list of at least one Intervention"),
-        ([{"siet": "post_mlp"}], r"Unknown field 'siet' of an intervention .did you mean 'site'.*allowed are adapter"),
+        (
+            [{"siet": "post_mlp"}],
+            r"Unknown field 'siet' of an intervention .*'site'.*fields are: adapter",
+        ),
         ([Vector()], r"holds Vector\(\), which is not an Intervention"),
         ([{"positions": "prompt"}], "positions must be a Positions such as"),
         ([{"adapter": "vector"}], "adapter must be an adapter such as"),

@@ -4,6 +4,7 @@ Importing this package registers the method with PEFT. No other package of actsh
 """
 
 from actshift.tuner import peft_patches as _peft_patches  # noqa: F401  # pyright: ignore[reportUnusedImport]  registers
+from actshift.tuner.config import JointConfig as JointConfig
 from actshift.tuner.config import SteeringConfig as SteeringConfig
 from actshift.tuner.controls import halves as halves
 from actshift.tuner.controls import parameter_groups as parameter_groups
@@ -12,7 +13,6 @@ from actshift.tuner.controls import set_halves as set_halves
 from actshift.tuner.controls import set_strength as set_strength
 from actshift.tuner.controls import strength as strength
 from actshift.tuner.intervention import Intervention as Intervention
-from actshift.tuner.joint.config import JointConfig as JointConfig
 from actshift.tuner.joint.rule import enforce as enforce
 from actshift.tuner.joint.rule import orthogonality_violations as orthogonality_violations
 from actshift.tuner.layer import SteeringLayer as SteeringLayer

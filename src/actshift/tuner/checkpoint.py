@@ -31,8 +31,7 @@ class Checkpoint:
     def check_fits(self, expected: Mapping[str, Shape], also_allowed: Iterable[str]) -> None:
         """Check that the file contains the `expected` tensors and no others.
 
-        `also_allowed` are names of parameters and modules of the model that PEFT may save with the adapter (embeddings
-        of a resized vocabulary, `modules_to_save`).
+        `also_allowed` are parameters and modules that PEFT may save too (resized embeddings, `modules_to_save`).
 
         Raises:
             ActshiftError: for a missing tensor, one that is not allowed, or one of another shape.

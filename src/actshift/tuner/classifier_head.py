@@ -23,8 +23,7 @@ METRICS = "metrics.json"  # in which a run of actshift stores the names of the c
 def train_whole_head(model: nn.Module, config: LoraConfig) -> None:
     """Make `config` train and save the whole head of a classifier, and exclude it from LoRA.
 
-    PEFT does this for modules called classifier or score. Some architectures have more modules in the head, such as
-    pre_classifier in DistilBERT, or use other names.
+    PEFT does this for modules called classifier or score only. DistilBERT, for example, also has a pre_classifier.
 
     >>> from transformers import DistilBertConfig, DistilBertForSequenceClassification
     >>> size = dict(dim=8, hidden_dim=8, n_layers=1, n_heads=1, vocab_size=8)

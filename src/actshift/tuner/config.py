@@ -1,16 +1,17 @@
-"""The config of a steering adapter, which users create and adapter_config.json stores."""
+"""The configs of steering and joint adapters, which users create and adapter_config.json stores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, cast
 
 from peft import LoraConfig, PeftConfig
 from peft.utils.peft_types import PeftType
 
 from actshift.adapters import Adapter, LowRank
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_fields
+from actshift.orthogonality import Orthogonality
 from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
 from actshift.tuner.intervention import Intervention, interventions_from
@@ -19,6 +20,10 @@ PEFT_TYPE = "ACTSHIFT"  # transformers finds an adapter's tensors by this word i
 FORMAT = 1
 PEFT_FIELDS = (*(item.name for item in fields(PeftConfig)), "modules_to_save")
 WRITTEN_FIELDS = ("blocks", "format", "d_model", "num_blocks")
+LORA_FIELDS = tuple(
+    "r lora_alpha lora_dropout target_modules target_parameters exclude_modules layers_to_transform layers_pattern "
+    "rank_pattern alpha_pattern use_rslora fan_in_fan_out init_lora_weights".split()
+)  # without variants such as DoRA, which are not tested together with steering
 SHORTHAND = ("adapter", "site", "layers", "positions")  # fields of a single intervention, also taken directly
 
 
@@ -66,15 +71,12 @@ class SteeringConfig(LoraConfig):
     def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
         """Refuse unknown fields, of which PEFT would only warn. A file with the field `steering` is a JointConfig."""
         if cls is SteeringConfig and "steering" in kwargs:
-            cls = next(subclass for subclass in cls.__subclasses__() if "steering" in subclass.own_fields)
+            cls = JointConfig
         factories = {item.name: item.default_factory for item in fields(cls) if item.default_factory is not MISSING}
         for name, value in kwargs.items():
             default = factories[name]() if name in factories else getattr(cls, name, MISSING)
             if name not in cls.own_fields and value != default:
-                raise ActshiftError(
-                    f"Unknown field {name!r} of {cls.__name__}{did_you_mean(name, cls.own_fields)}; allowed are "
-                    f"{', '.join(cls.own_fields)}. If a newer actshift wrote the file: pip install -U actshift."
-                )
+                check_fields(cls.__name__, [name], cls.own_fields)
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
@@ -88,8 +90,8 @@ class SteeringConfig(LoraConfig):
         self.stored: Checkpoint | None = None  # the tensors in the folder that the config was read from
 
     def _set_interventions(self) -> None:
-        given: dict[str, Any] = {name: getattr(self, name) for name in (*SHORTHAND, "rank", "init")}
-        given = {name: value for name, value in given.items() if value is not None}
+        names = (*SHORTHAND, "rank", "init")
+        given: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.interventions is None:
             low_rank = {name: given.pop(name) for name in ("rank", "init") if name in given}
             self.all_interventions = (Intervention(_with_shorthand(given.pop("adapter", None), low_rank), **given),)
@@ -112,6 +114,79 @@ class SteeringConfig(LoraConfig):
         """Return the interventions ready for JSON; a single one is written as its own fields."""
         stored = [intervention.to_dict() for intervention in self.all_interventions]
         return stored[0] if len(stored) == 1 else {"interventions": stored}
+
+
+@dataclass
+class JointConfig(SteeringConfig):
+    """A PEFT config that trains LoRA and steering together, by default under the paper's orthogonality rule.
+
+    LoRA adapts the matched weights, W ← W + (α/r)·B A, and steering shifts activations, h ← h + s·Δ(h). The rule keeps
+    W_down orthogonal to col(B), where B is the LoRA-B of the block's MLP output map. The steering half then ignores
+    everything that the LoRA half writes.
+
+    Args:
+        r, lora_alpha, target_modules, …: fields of LoRA (`LORA_FIELDS`); the default adapts every linear map.
+        steering: the steering half, a SteeringConfig.
+        orthogonality: the rule between the halves; None for no rule.
+        task_type, modules_to_save, …: fields of every PEFT config.
+
+    Raises:
+        ActshiftError: for an unknown field, or `steering` that is not a SteeringConfig. On attaching, if no steered
+            block has LoRA on its MLP output map.
+
+    Source: arXiv 2603.00425, joint adaptation; docs/method.md#joint-rule.
+
+    >>> JointConfig(r=4, steering=SteeringConfig(rank=2)).orthogonality.side
+    'read'
+    """
+
+    own_fields: ClassVar = (*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS)
+
+    target_modules: list[str] | str | None = "all-linear"
+    steering: SteeringConfig | dict[str, Any] | None = None
+    orthogonality: Orthogonality | dict[str, Any] | None = field(default_factory=Orthogonality)
+
+    def __post_init__(self) -> None:
+        steering: Any = SteeringConfig() if self.steering is None else self.steering
+        self.steering = steering = SteeringConfig(**steering) if isinstance(steering, dict) else steering
+        if not isinstance(steering, SteeringConfig) or isinstance(steering, JointConfig):
+            raise ActshiftError(f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {steering!r}.")
+        if isinstance(self.orthogonality, dict):
+            self.orthogonality = Orthogonality.from_dict(self.orthogonality)
+        if not isinstance(cast(Any, self.orthogonality), Orthogonality | None):
+            raise ActshiftError(f"orthogonality must be Orthogonality(…) or None, got {self.orthogonality!r}.")
+        if not self.target_modules and not self.target_parameters:
+            allowed = '"all-linear" (the default) or a list of names. For steering alone, use SteeringConfig'
+            raise ActshiftError(f"JointConfig needs target_modules for its LoRA half: {allowed}.")
+        self.blocks = self.blocks or steering.blocks
+        super().__post_init__()
+
+    @property
+    def rule(self) -> Orthogonality | None:
+        """`orthogonality`, which `__post_init__` has converted."""
+        return cast(Orthogonality | None, self.orthogonality)
+
+    def _set_interventions(self) -> None:
+        self.all_interventions = cast(SteeringConfig, self.steering).all_interventions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of adapter_config.json: the fields of PEFT and LoRA, and the steering half."""
+        values = {name: getattr(self, name) for name in (*PEFT_FIELDS, *LORA_FIELDS, *WRITTEN_FIELDS)}
+        targets = self.target_modules
+        values["target_modules"] = targets if targets is None or isinstance(targets, str) else sorted(targets)
+        steering = cast(SteeringConfig, self.steering).steering_dict()
+        return {**values, "steering": steering, "orthogonality": self.rule.to_dict() if self.rule else None}
+
+    def weights_config(self) -> LoraConfig:
+        """Return the LoRA half as PEFT's own config, which does not need actshift."""
+        known = {item.name for item in fields(LoraConfig)} - {"peft_type"}
+        return LoraConfig(**{name: getattr(self, name) for name in (*PEFT_FIELDS, *LORA_FIELDS) if name in known})
+
+    def activations_config(self) -> SteeringConfig:
+        """Return the steering half as a separate config."""
+        names = "task_type modules_to_save base_model_name_or_path revision inference_mode blocks d_model num_blocks"
+        values: dict[str, Any] = {name: getattr(self, name) for name in names.split()}
+        return SteeringConfig(interventions=self.all_interventions, **values)
 
 
 def _with_shorthand(adapter: Any, low_rank: dict[str, Any]) -> Any:

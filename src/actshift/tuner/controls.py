@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_choice, is_number
 from actshift.files import check_new_folder
-from actshift.tuner.joint.config import JointConfig
+from actshift.tuner.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
 
 HALVES = ("weights", "activations", "both")
@@ -38,8 +37,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
     """
-    number: Any = strength
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if not is_number(strength):
         raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
     layers = steering_layers(model).values()
     names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
@@ -82,8 +80,7 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
     >>> model = attach(load_base()[0], JointConfig(r=2))
     >>> set_halves(model, "weights")
     """
-    if which not in HALVES:
-        raise ActshiftError(f"There is no half {which!r}{did_you_mean(which, HALVES)}; use {', '.join(HALVES)}.")
+    check_choice("half", which, HALVES)
     halves = joint_layers(model)
     joint = set.intersection(*({name for layer in half for name in _adapter_names(layer)} for half in halves.values()))
     active = {name for half in halves.values() for layer in half for name in layer.active_adapters}
@@ -130,13 +127,14 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
     config: Any = model.peft_config.get(adapter_name)
     if not isinstance(config, JointConfig):
         raise ActshiftError(f"The adapter {adapter_name!r} is not a joint one, so it has no halves to save.")
-    if which not in ("weights", "activations"):
-        raise ActshiftError(f"save_half saves weights or activations, got {which!r}.")
+    check_choice("half", which, HALVES[:2])
     folder = Path(folder)
     check_new_folder(folder)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    tensors = {name: value.contiguous() for name, value in state.items() if _half_of(name) in (which, "both")}
-    half_config = config.activations_config() if which == "activations" else config.weights_config()
+    steers = which == "activations"
+    names = [name for name in state if ".lora_" not in name or (CONTAINER in name) == steers]  # both get a head
+    tensors = {name: state[name].contiguous() for name in names}
+    half_config = config.activations_config() if steers else config.weights_config()
     half_config.inference_mode = True
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(folder / SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
@@ -190,9 +188,3 @@ def _select(model: nn.Module, known: set[str], adapter_name: str | None, kind: s
 
 def _adapter_names(layer: BaseTunerLayer) -> set[str]:
     return {name for container in layer.adapter_layer_names for name in getattr(layer, container)}
-
-
-def _half_of(tensor: str) -> str:
-    if CONTAINER in tensor:
-        return "activations"
-    return "weights" if ".lora_" in tensor else "both"  # a classifier's head belongs to both

@@ -155,8 +155,7 @@ class ForwardInputs:
         return (mask[:, :total] != 0).expand(shape[0], -1)
 
     def _check_not_packed(self, index: Tensor) -> None:
-        ids = self.arguments.get("position_ids")
-        if ids is None or ids.shape[-1] != index.shape[1]:
+        if (ids := self.arguments.get("position_ids")) is None or ids.shape[-1] != index.shape[1]:
             return
         step = 1
         if ids.ndim == 3:  # one row for each axis: text first if there are four, else time, which is constant in images

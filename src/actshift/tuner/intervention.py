@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from actshift.adapters import Adapter, LowRank, adapter_from_dict
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_fields
 from actshift.sites import Host, Positions, check_site, resolve
 
 
@@ -45,8 +45,7 @@ class Intervention:
                 raise ActshiftError(f"{name} must be {example}, got {value!r} of type {type(value).__name__}.")
             object.__setattr__(self, name, value)
         check_site(self.site)
-        layers: Any = self.layers
-        if layers is not None:
+        if (layers := cast(Any, self.layers)) is not None:
             if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
                 allowed = "a list or range of block indices such as [0, 1] or range(-4, 0), or None for all"
                 raise ActshiftError(f"layers must be {allowed}; got {layers!r}.")
@@ -104,15 +103,12 @@ def interventions_from(values: Any) -> tuple[Intervention, ...]:
     >>> interventions_from([{"site": "post_mlp"}])[0].site
     'post_mlp'
     """
-    allowed = [item.name for item in fields(Intervention)]
     if not isinstance(values, list | tuple) or not values:
         raise ActshiftError(f"interventions must be a list of at least one Intervention, got {values!r}.")
     interventions: list[Intervention] = []
     for value in cast(Sequence[Any], values):
         if isinstance(value, dict):
-            if unknown := [name for name in value if name not in allowed]:
-                hint = f"{did_you_mean(unknown[0], allowed)}; allowed are {', '.join(allowed)}."
-                raise ActshiftError(f"Unknown field {unknown[0]!r} of an intervention{hint}")
+            check_fields("an intervention", value, [item.name for item in fields(Intervention)])
             value = Intervention(**value)
         if not isinstance(value, Intervention):
             raise ActshiftError(f"interventions holds {value!r}, which is not an Intervention.")

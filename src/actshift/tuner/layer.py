@@ -83,7 +83,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         if self._disable_adapters:
             return x
         if self.row_adapters is not None:
-            return self.row_adapters.steer(x, self._mask)
+            return self.row_adapters.steer(x, self.prompts)
         if self.site == "post_block" and len(self._active_adapter) == 1:
             # The next block keeps the sum for its backward pass, so the shift need not keep x. No module keeps the
             # output of a branch, and some models change it in place. Inlined: call overhead dominates a decoding step.
@@ -92,9 +92,9 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             adapter, strength = all_adapters(container).get(name), self.strength.get(name, 0.0)
             everywhere = adapter is not None and strength and self.positions[name].where == "all"
             factors = usable_factors(adapter) if everywhere else None
+            if factors is not None and torch.is_grad_enabled():
+                return add_shift_memory_efficient(x, factors, strength)
             if factors is not None:
-                if torch.is_grad_enabled():
-                    return add_shift_memory_efficient(x, factors, strength)
                 return add_shift(x, x, factors, strength)
         adapters, host = self._active(), self._host[0]
         if adapters and torch.is_grad_enabled() and host.training and getattr(host, "gradient_checkpointing", False):
@@ -106,8 +106,9 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         steered = x
         for adapter in adapters:
             shifted = apply_shift(steered, adapter.shift, x, adapter.strength)
-            everywhere = adapter.positions.where == "all"
-            steered = shifted if everywhere else torch.where(self._mask(adapter.positions, x), shifted, steered)
+            if adapter.positions.where != "all":
+                shifted = torch.where(self.prompts.mask_for(adapter.positions, x), shifted, steered)
+            steered = shifted
         return steered
 
     def _active(self, names: Sequence[str] | None = None) -> list[ActiveAdapter]:
@@ -118,9 +119,6 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
             for name in (self.active_adapters if names is None else names)
             if name in adapters and self.strength[name] != 0
         ]
-
-    def _mask(self, positions: Positions, x: Tensor) -> Tensor:
-        return self.prompts.mask_for(positions, x)
 
     def steer_rows(self, names: Sequence[str] | None) -> None:
         """Steer each row of the following batches with the adapter of its name; None ends this."""

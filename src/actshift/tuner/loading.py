@@ -150,9 +150,7 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
 
     The adapter may steer more blocks than the saved one; these keep their weights. It must have the same kind of shift,
     and its positions may differ. To continue a saved adapter unchanged, use `load_adapter(..., trainable=True)`.
-
-    Returns:
-        The names of the copied tensors.
+    Returns the names of the copied tensors.
 
     Raises:
         ActshiftError: if `model` has no such adapter, `source` is not an adapter, or the two do not fit. Nothing is

@@ -23,10 +23,9 @@ from actshift.errors import ActshiftError
 from actshift.sites import find_blocks, resolve
 from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
 from actshift.tuner.classifier_head import check_head
-from actshift.tuner.config import SteeringConfig
+from actshift.tuner.config import JointConfig, SteeringConfig
 from actshift.tuner.controls import set_strength, strength
 from actshift.tuner.intervention import Target, resolve_targets
-from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
 from actshift.tuner.prompt_scope import install_prompt_scopes, remove_prompt_scopes
@@ -89,13 +88,13 @@ class SteeringModel(LoraModel):
         match: Any = isinstance(config, JointConfig) and super()._check_target_module_exists(config, key)
         return bool(match) and not isinstance(match, tuners_utils._ExcludedModule)
 
-    def _check_target_module_exists(self, peft_config: Any, key: str) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> bool:
         return key in self._targets or self._adapts_weights(peft_config, key)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
         return peft_config  # without target_modules, LoraModel would adapt q and v
 
-    def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def _create_and_replace(
         self, config: Any, adapter_name: str, target: Any, name: str, parent: Any, current_key: str, **kwargs: Any
     ) -> None:
         if kwargs.get("parameter_name") or self._adapts_weights(config, current_key):
@@ -106,8 +105,7 @@ class SteeringModel(LoraModel):
                 layer.detach_from_host()
                 layer.attach_to(wrapper)
         for steered in self._targets.get(current_key, ()):
-            host = replace(steered.host, module=getattr(parent, name))
-            layer_at(host).update_layer(adapter_name, steered)
+            layer_at(replace(steered.host, module=getattr(parent, name))).update_layer(adapter_name, steered)
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Activate one adapter or several, in a time that does not depend on how many others are attached."""
@@ -212,29 +210,26 @@ def _check_fits(
     if None not in (config.num_blocks, config.d_model) and size != (config.num_blocks, config.d_model):
         trained = f"This adapter is for a model with {config.num_blocks} blocks of width {config.d_model}"
         present = f"{type(model).__name__} has {size[0]} of width {size[1]}"
-        base = config.base_model_name_or_path or "its base model"
-        raise ActshiftError(f"{trained}, and {present}; load it on {base}.")
-    own = [name for name, _ in model.named_parameters()]
-    saved = tuple(config.modules_to_save or ())
+        raise ActshiftError(
+            f"{trained}, and {present}; load it on {config.base_model_name_or_path or 'its base model'}."
+        )
+    saved = config.modules_to_save or ()
     modules = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in saved]
     experts = config.stored.shapes if config.target_parameters else ()  # `_lora_shapes` does not predict these
-    config.stored.check_fits(shapes, [*own, *modules, *experts])
+    config.stored.check_fits(shapes, [*dict(model.named_parameters()), *modules, *experts])
 
 
 def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
     """Return shapes of the tensors that LoRA makes in linear maps, by name. Other modules are checked on loading."""
     shapes: dict[str, Shape] = {}
+    ranks: dict[str, int] = config.rank_pattern or {}
     for name, module in model.named_modules():
         if not adapts(name) or CONTAINER in name or ".base_layer" in name:
             continue
-        ranks: dict[str, int] = config.rank_pattern or {}
-        rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
         layer = module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module
-        if isinstance(layer, nn.Linear):
-            d_in, d_out = layer.in_features, layer.out_features
-        elif isinstance(layer, Conv1D):
-            d_in, d_out = layer.nx, layer.nf
-        else:
-            continue
-        shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, d_in), (d_out, rank)
+        if isinstance(layer, nn.Linear | Conv1D):
+            rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
+            linear = isinstance(layer, nn.Linear)
+            d_in, d_out = (layer.in_features, layer.out_features) if linear else (layer.nx, layer.nf)
+            shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, d_in), (d_out, rank)
     return shapes

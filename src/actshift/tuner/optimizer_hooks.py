@@ -20,8 +20,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, 
 from actshift.adapters import Shift
 from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, overlap, project
 
-# Key of the step count in the first parameter group. The state dict saves it, so a resumed run continues the count.
-STEPS = "actshift_steps"
+STEPS = "actshift_steps"  # in the first parameter group, whose state dict a resumed run loads to continue the count
 
 _layers: WeakValueDictionary[int, Any] = WeakValueDictionary()  # its fixed order keeps sums bit-identical
 _stepping: WeakSet[Optimizer] = WeakSet()  # a subclass that calls super().step() runs the hooks twice
@@ -61,12 +60,9 @@ def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     _stepping.discard(optimizer)
     adapters = list(_adapters_in(optimizer))
     if first:
-        shifts_by_class: dict[type[Shift], list[Shift]] = defaultdict(list)
-        for adapter in adapters:
-            if adapter.parameters:
-                shifts_by_class[type(adapter.shift)].append(adapter.shift)
-        for shift_class, shifts in shifts_by_class.items():
-            shift_class.after_step_of_all(shifts)
+        shifts = [adapter.shift for adapter in adapters if adapter.parameters]
+        for shift_class in dict.fromkeys(map(type, shifts)):
+            shift_class.after_step_of_all([shift for shift in shifts if type(shift) is shift_class])
     due = _due_periods(optimizer, {adapter.period for adapter in adapters}, count=first)
     project(adapter.pair() for adapter in adapters if adapter.period in due)
 
@@ -143,8 +139,7 @@ def _add_penalties(optimizer: Optimizer, adapters: list[_TrainedAdapter]) -> Ten
     parameters = [parameter for adapter in adapters for parameter in adapter.parameters]
     scale = getattr(optimizer, "grad_scale", None)  # gradients of a fused optimiser are still scaled by GradScaler
     for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True):
-        if cast(Tensor | None, gradient) is None:
-            continue
-        scaled = gradient if scale is None else gradient * scale.to(gradient.device)
-        parameter.grad = scaled if parameter.grad is None else parameter.grad.add_(scaled)
+        if cast(Tensor | None, gradient) is not None:
+            scaled = gradient if scale is None else gradient * scale.to(gradient.device)
+            parameter.grad = scaled if parameter.grad is None else parameter.grad.add_(scaled)
     return total.detach()

@@ -16,7 +16,7 @@ from peft.utils.peft_types import PeftType
 
 from actshift.errors import ActshiftError
 
-SUPPORTED = Version("0.21"), Version("0.22")
+SUPPORTED = Version("0.21"), Version("0.22")  # peft before 0.21 silently drops one half of a joint adapter
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
@@ -39,15 +39,13 @@ PATCHES = (
     Patch(
         "peft.utils.peft_types.PeftType",
         "actshift.tuner.peft_patches.extend_peft_type",
-        "register_peft_method accepts only its members. With the type LORA, loading without actshift would succeed and "
-        "give wrong logits; with a type of its own it raises a KeyError.",
+        "register_peft_method takes only members. Without actshift, LORA gives wrong logits; an own type, a KeyError.",
         "register_peft_method accepts new names.",
     ),
     Patch(
         "peft.config.PeftConfig.from_pretrained",
         "actshift.tuner.peft_patches.patch_config_from_pretrained",
-        "An adapter's tensors must be checked before it changes the model, and only this method knows the folder. "
-        "transformers' load_adapter injects the config that it returns, and only logs missing tensors.",
+        "Tensors must be checked before injection, only this method knows their folder, and transformers only logs.",
         "PEFT and transformers raise for missing and unexpected tensors before injection.",
     ),
     Patch(
@@ -72,10 +70,7 @@ PATCHES = (
 
 
 def check_peft_version() -> None:
-    """Raise ActshiftError if the tuner was not tested with the installed release of peft.
-
-    Before 0.21, peft silently freezes and drops one half of a joint adapter. Internals of later releases are untested.
-    """
+    """Raise ActshiftError if the tuner was not tested with the installed release of peft."""
     low, high = SUPPORTED
     if not low <= Version(peft.__version__) < high:
         needed = f"'peft>={low},<{high}'"

@@ -21,10 +21,7 @@ _eager: Any = torch.compiler.disable  # for values that change with each call an
 
 
 class PromptScope:
-    """State of the tokens in the current forward pass, shared by the layers of one stack of blocks.
-
-    It is kept until the next forward pass, because checkpointed blocks run again during the backward pass.
-    """
+    """State of the tokens in one forward pass, kept until the next one because checkpointed blocks run again."""
 
     def __init__(self, generative: bool, encoder: bool) -> None:
         self.generative, self.encoder = generative, encoder
@@ -32,8 +29,7 @@ class PromptScope:
         self.lengths: Tensor | None = None  # set by `prompt_lengths`
         self.inputs: ForwardInputs | None = None
         self.tokens: TokenPositions | None = None
-        self.running = False
-        self.handles: list[Any] = []
+        self.running, self.handles = False, list[Any]()
 
     @_eager
     def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
@@ -64,20 +60,18 @@ def install_prompt_scopes(root: nn.Module) -> None:
 
     `root` is the model that a user calls, without its PEFT wrapper. Call again after adding layers.
     """
-    layers = steering_layers(root)
+    layers = steering_layers(root).values()
     if getattr(getattr(root, "config", None), "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
         encoder: nn.Module = cast(Any, root).get_encoder()
-        scope, prompt_layers = _scope_of(encoder, encoder=True), set(steering_layers(encoder).values())
-        generated = GeneratedScope()
-        for layer in layers.values():
-            layer.prompts = scope if layer in prompt_layers else generated
-        return
-    can_generate: Any = getattr(root, "can_generate", lambda: False)
-    scope = _scope_of(root, generative=bool(can_generate()))
-    if scope.generative:
-        patch_generate(root, scope)
-    for layer in layers.values():
-        layer.prompts = scope
+        scope, generated = _scope_of(encoder, encoder=True), GeneratedScope()
+        prompt_layers = set(steering_layers(encoder).values())
+    else:
+        can_generate: Any = getattr(root, "can_generate", lambda: False)
+        scope, generated, prompt_layers = _scope_of(root, generative=bool(can_generate())), None, set(layers)
+        if scope.generative:
+            patch_generate(root, scope)
+    for layer in layers:
+        layer.prompts = scope if layer in prompt_layers else generated
 
 
 def remove_prompt_scopes(root: nn.Module) -> None:
@@ -174,10 +168,7 @@ def _tensors_in(output: Any) -> Iterator[Tensor]:
 
 
 def patch_generate(root: Any, scope: PromptScope) -> None:
-    """Replace `root.generate` with one that stores its prompt in the scope while it runs.
-
-    The attribute is set on the instance, so calls by a user, PEFT and trainers all use it.
-    """
+    """Replace `generate` of this instance, for all its callers, with one that stores its prompt while it runs."""
     own = root.__dict__.get("generate")
     if not _is_patched(own):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
         root.generate = partial(_generate, root, scope, own)
@@ -196,8 +187,7 @@ def _generate(root: Any, scope: PromptScope, original: Any, inputs: Any = None, 
     if mask is None and (mask := _default_mask(root, ids, args, kwargs)) is not None and not bool(mask.all()):
         kwargs["attention_mask"] = mask
     if mask is None:
-        embeds = kwargs.get("inputs_embeds")
-        mask = torch.ones(embeds.shape[:2] if embeds is not None else (1, 1))
+        mask = torch.ones((1, 1) if (embeds := kwargs.get("inputs_embeds")) is None else embeds.shape[:2])
     scope.generate = GeneratePrompt(mask != 0, ids)
     try:
         return generate(inputs, *args, **kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from math import gcd
 from typing import Any, NamedTuple
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from actshift.adapters.functional import Factors, add_shift, stack_shifts
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
-
-MaskFor = Callable[[Positions, Tensor], Tensor]  # returns a bool mask `[..., 1]` of the tokens of `x [..., d]`
 
 
 class ActiveAdapter(NamedTuple):
@@ -48,15 +46,15 @@ class RowAdapters:
             group |= {row: (factors, adapter.strength) for row, name in enumerate(self.names) if name == adapter.name}
         self.products = [(key[0], stack_shifts(rows, len(self.names))) for key, rows in groups.items()]
 
-    def steer(self, x: Tensor, mask_for: MaskFor) -> Tensor:
-        """Return `x [rows, ..., d]` or `[rows * tokens, d]` with the shift of each row added."""
+    def steer(self, x: Tensor, prompts: Any) -> Tensor:
+        """Return `x [rows, ..., d]` or `[rows * tokens, d]` with each row's shift added; `prompts` is the layer's."""
         selected = self._selected_rows(x.shape[0])
         names = self.names if selected is None else [self.names[row] for row in selected]
         rows = x.reshape(len(names), -1, x.shape[-1])
         steered = rows
 
         def mask(positions: Positions) -> Tensor | None:
-            return None if positions.where == "all" else mask_for(positions, x).reshape(len(names), -1, 1)
+            return None if positions.where == "all" else prompts.mask_for(positions, x).reshape(len(names), -1, 1)
 
         for positions, product in self.products:
             shifted = (product if selected is None else product.of_rows(selected)).add(steered, rows)
@@ -65,8 +63,7 @@ class RowAdapters:
         for name, adapter in self.called.items():
             index = torch.tensor([row for row, own in enumerate(names) if own == name], device=x.device)
             shift = _scaled_shift(adapter.shift, rows[index], adapter.strength).expand(len(index), *rows.shape[1:])
-            where = mask(adapter.positions)
-            if where is not None:
+            if (where := mask(adapter.positions)) is not None:
                 shift = torch.where(where[index], shift, torch.zeros_like(shift))
             steered = steered.index_add(0, index, shift)
         return steered.reshape(x.shape)
@@ -89,10 +86,9 @@ def apply_shift(base: Tensor, shift: nn.Module, x: Tensor, strength: float) -> T
 
 
 def usable_factors(shift: Any) -> Factors | None:
-    """Return the tensors of a shift, or None if the module must be called instead.
+    """Return the tensors of a shift, or None if its module must be called.
 
-    It must be called if it is not a low-rank map, if it has hooks, if an offloader loads its tensors only for the
-    call, and under torch.compile, which fuses the plain formula itself.
+    That is so without a low-rank map, with hooks or offloaded tensors, and under torch.compile, which fuses it.
     """
     factors = None if torch.compiler.is_compiling() else shift.factors()
     return None if factors is None or factors.down.is_meta else factors

@@ -37,15 +37,13 @@ class _VisibleAdapter(dict[str, Any]):
 
     def __init__(self, modules: dict[str, Any], name: str) -> None:
         super().__init__({name: modules[name]} if name in modules else {})
-        self.all = modules
-        self.name = name
+        self.all, self.name = modules, name
 
     def with_changes(self) -> dict[str, Any]:
         """Return all modules, with what was done to the visible one meanwhile."""
-        if self.name in self:
-            self.all[self.name] = self[self.name]
-        else:
+        if self.name not in self:
             self.all.pop(self.name, None)
+        self.all.update(self)
         return self.all
 
 

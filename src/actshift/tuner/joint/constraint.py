@@ -40,21 +40,15 @@ class Constraint:
 
         The B of stacked experts is one tensor `[d, r * experts]`; its columns span the writes of all experts.
         """
-        columns: list[Tensor] = []
-        for writer in cast(Sequence[Any], self.writers):
-            if adapter_name in writer.lora_B:
-                weight = writer.lora_B[adapter_name].weight
-                writes = self.width in (None, weight.shape[0])
-                columns.append(weight if writes else writer.lora_A[adapter_name].weight.mT)
-        return columns
+        writers = [writer for writer in cast(Sequence[Any], self.writers) if adapter_name in writer.lora_B]
+        maps = [(writer.lora_A[adapter_name].weight, writer.lora_B[adapter_name].weight) for writer in writers]
+        return [b if self.width in (None, b.shape[0]) else a.mT for a, b in maps]
 
     def rows(self, shift: Shift) -> list[Tensor]:
         """Return the constrained tensors of a shift as rows `[n, d]`, which are views of its parameters."""
         rule = self.orthogonality or Orthogonality()
-        rows = list(shift.reads()) if rule.reads else []
-        if rule.writes:
-            rows += [tensor.unsqueeze(0) if tensor.ndim == 1 else tensor.mT for tensor in shift.writes()]
-        return rows
+        reads, writes = shift.reads() if rule.reads else (), shift.writes() if rule.writes else ()
+        return [*reads, *(tensor.unsqueeze(0) if tensor.ndim == 1 else tensor.mT for tensor in writes)]
 
 
 class OrthogonalPair(NamedTuple):
@@ -85,10 +79,7 @@ def project(pairs: Iterable[OrthogonalPair]) -> None:
 
 
 def overlap(pairs: Iterable[OrthogonalPair]) -> list[Tensor]:
-    """Return one ‖W Q‖²_F for each batch of pairs: W are the rows, and Q is an orthonormal basis of the columns.
-
-    Gradients flow to W only.
-    """
+    """Return ‖W Q‖²_F for each batch of pairs: rows W, orthonormal basis Q of the columns. Gradients flow to W only."""
     batches = _batches(pairs)
     return [(rows @ parseval_frame(columns.detach()).to(rows)).square().sum() for _, rows, columns in batches]
 

@@ -12,8 +12,8 @@ from actshift.adapters import Shift
 from actshift.errors import ActshiftError
 from actshift.orthogonality import Orthogonality, violation
 from actshift.sites import SITES, OutputMap, mlp_outputs
+from actshift.tuner.config import JointConfig
 from actshift.tuner.intervention import Target
-from actshift.tuner.joint.config import JointConfig
 from actshift.tuner.joint.constraint import Constraint, OrthogonalPair, project
 from actshift.tuner.layer import build_shift, layer_at, steering_layers
 
