@@ -15,8 +15,7 @@ from actshift.training.settings import TrainSettings, require_setting
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-GRADIENT_ROWS = 256
-"""Maximum number of training rows for `init="gradient"`."""
+GRADIENT_ROWS = 256  # maximum number of training rows for `init="gradient"`
 
 
 def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -36,9 +35,8 @@ def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) 
     bf16 = uses_bf16(settings) and settings.method != "full"
     torch.manual_seed(settings.seed)
     name, dtype = require_setting(settings, "model"), "auto" if bf16 else "float32"
-    model, tokenizer = load_model(name, dtype, settings.trust_remote_code, head=head, config=config)
-    model: Any = model
-    return (model.to(torch.bfloat16) if bf16 else model), tokenizer  # on a CPU, dtype "auto" is float32
+    loaded: Any = load_model(name, dtype, settings.trust_remote_code, head=head, config=config)
+    return (loaded[0].to(torch.bfloat16) if bf16 else loaded[0]), loaded[1]  # on a CPU, dtype "auto" is float32
 
 
 def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) -> PreTrainedModel:
@@ -66,7 +64,6 @@ def adapt(
     """Return the model as a PeftModel with a seeded adapter, or with all weights trainable for full training.
 
     Args:
-        model: the base model, possibly on the meta device.
         steps: the steps of the run, for adapters with a schedule.
         heads: the attention heads that LoFiT selected, by layer; None attaches the adapter that selects them.
         head: the model head; a classifier's head is trained too.

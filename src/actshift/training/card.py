@@ -69,8 +69,7 @@ HEADS = {
     "SEQ_CLS": ("AutoPeftModelForSequenceClassification", "text-classification"),
     "TOKEN_CLS": ("AutoPeftModelForTokenClassification", "token-classification"),
     "FEATURE_EXTRACTION": ("AutoPeftModelForFeatureExtraction", "feature-extraction"),
-}
-"""PEFT's class and the hub's pipeline for each model head."""
+}  # PEFT's class and the hub's pipeline
 STRENGTH = "model.set_strength(1.0)  # 0 is the base model"
 HALVES = 'actshift.set_halves(model, "both")  # or "weights", or "activations"'
 METHODS = {
@@ -78,8 +77,7 @@ METHODS = {
     "lora": ("LoRA for {}", LORA),
     "joint": ("LoRA and steering adapter for {}", STEERING.replace("{switch}", HALVES)),
     "full": ("{}, fine-tuned", FULL),
-}
-"""The title and the section on loading for each method."""
+}  # the title and the section on loading
 
 
 def model_card(result: TrainResult) -> str:

@@ -18,16 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """The adapter that settings describe, with every name checked, before the model and the rows are known.
-
-    Attributes:
-        interventions: the interventions, without layers if these depend on the model. Empty for LoRA and full training.
-        rule: the orthogonality constraint of joint training, if there is one.
-    """
+    """The adapter that settings describe, with every name checked, before the model and the rows are known."""
 
     settings: TrainSettings
-    interventions: tuple[Intervention, ...] = ()
-    rule: Orthogonality | None = None
+    interventions: tuple[Intervention, ...] = ()  # without layers that depend on the model; empty without steering
+    rule: Orthogonality | None = None  # the constraint of joint training
 
     @classmethod
     def from_settings(cls, settings: TrainSettings) -> AdapterSpec:
@@ -113,8 +108,7 @@ def _slice_indices(layer: str, count: int) -> Sequence[int]:
         selection = slice(*numbers) if len(numbers) > 1 else None
         indices = [int(layer)] if selection is None else range(*selection.indices(count))
     except (ValueError, TypeError):
-        problem = "is neither a block's index such as -1 nor a Python slice such as 4:8"
-        raise ActshiftError(f"Layers {layer!r} {problem}.") from None
+        raise ActshiftError(f"{layer!r} is neither a block's index such as -1 nor a Python slice like 4:8.") from None
     bounds = numbers[:2] if selection else []
     if not indices or any(bound is not None and not -count <= bound <= count for bound in bounds):
         raise ActshiftError(f"Layers {layer!r} is out of range: the model has {count} blocks, 0 to {count - 1}.")

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-DEFAULT = "sft"
-"""The objective of rows that fit several ones equally well."""
+DEFAULT = "sft"  # the objective of rows that fit several ones equally well
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ def infer_objective(rows: Dataset) -> Objective:
 def choose_head(settings: TrainSettings, objective: Objective, rows: Dataset, config: Any = None) -> Head:
     """Return the head that the objective needs for `rows`, with the class names of the task or of the model.
 
-    Raises:
-        ActshiftError: all rows have the same class.
+    Raises ActshiftError if all rows have the same class.
     """
     if settings.task and objective.form == "labels":
         from actshift.tasks import get_task

@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-LOGS = 100
-"""About how often a run logs its loss."""
-CHECKPOINTS = 10
-"""About how often a run saves its state (and evaluates) by default."""
-SAME_EMBEDDING = 0.01
-"""Embeddings that differ by less than this share of their norm count as never trained."""
+LOGS = 100  # about how often a run logs its loss
+CHECKPOINTS = 10  # about how often a run saves its state (and evaluates) by default
+SAME_EMBEDDING = 0.01  # embeddings that differ by less than this share of their norm count as never trained
 
 
 def fit(
@@ -53,7 +50,6 @@ def fit(
         eval_rows: rows for evaluation; the state with the best score on them is kept, instead of the last one.
         out: the folder for checkpoints, as `out/checkpoints`. They stay until the caller has saved the result.
         resume: continue from the newest checkpoint in `out`; on a CPU, as if the run had not been interrupted.
-        title: the title of the progress bar.
 
     Raises:
         ActshiftError: trl is not installed, no parameter requires gradients, every row is too long, the loss is not
@@ -78,20 +74,14 @@ def fit(
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run that is ready to train a model.
-
-    Attributes:
-        folder: the folder of its checkpoints.
-        resume: continue from the newest checkpoint in the folder, if there is one.
-        keep: write checkpoints for a later resume.
-    """
+    """A run that is ready to train a model."""
 
     folder: RunFolder
     objective: Objective
     examples: Examples
     settings: TrainSettings
-    resume: bool
-    keep: bool = True
+    resume: bool  # continue from the newest checkpoint in the folder, if there is one
+    keep: bool = True  # write checkpoints for a later resume
     title: str = "Training"
 
     @property
@@ -105,11 +95,7 @@ class TrainingRun:
         return self.keep or self.examples.held_out is not None
 
     def start(self, model: nn.Module) -> None:
-        """Check that nothing prevents the run, and record it in its folder.
-
-        Raises:
-            ActshiftError: see `fit`, except for the errors during training.
-        """
+        """Raise ActshiftError if anything prevents the run (see `fit`), and record it in its folder."""
         require("trl", "train")
         trainable, _ = parameter_counts(model)
         if self.saves:
@@ -122,37 +108,25 @@ class TrainingRun:
         self.folder.start(self.settings, self.examples.digest, self.resume)
 
     def train(self, model: Any) -> FitResult:
-        """Train the parameters of `model` that require gradients, after `start`.
-
-        Raises:
-            ActshiftError: the loss is not finite, or the disk is full.
-        """
-        from actshift.training.trainer import (
-            Checkpoints,
-            EnforceEachEpoch,
-            ProgressBar,
-            StopAtNan,
-            finalize_adapters,
-            quiet_libraries,
-            restore_model_after,
-        )
+        """Train the parameters of `model` after `start`; raises ActshiftError on a non-finite loss or full disk."""
+        from actshift.training import prefix_cache
+        from actshift.training import trainer as loop
 
         trainable, parameters = parameter_counts(model)
         latest = self.folder.latest(self.steps) if self.resume else None
-        clock = Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
+        clock = loop.Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
         warn_of_unknown_end(model, self.examples.tokenizer)
-        progress = ProgressBar(self.title)
+        progress = loop.ProgressBar(self.title)
         with progress.bar, ExitStack() as stack:
-            for context in (quiet_libraries(), restore_model_after(model), self.folder.explain_full_disk(trainable)):
-                stack.enter_context(context)
-            callbacks = [StopAtNan(), EnforceEachEpoch(), clock, progress]
+            stack.enter_context(loop.quiet_libraries())
+            stack.enter_context(loop.restore_model_after(model))
+            stack.enter_context(self.folder.explain_full_disk(trainable))
+            callbacks = [loop.StopAtNan(), loop.EnforceEachEpoch(), clock, progress]
             trainer = self.objective.build_trainer(model, self.examples, self.settings, self.arguments(), callbacks)
             if self.settings.cache_prefix != "off":
-                from actshift.training.prefix_cache import cached_prefix
-
-                stack.enter_context(cached_prefix(model, self.settings, self.folder.checkpoints))
+                stack.enter_context(prefix_cache.cached_prefix(model, self.settings, self.folder.checkpoints))
             trainer.train(resume_from_checkpoint=str(latest) if latest else None)
-        finalize_adapters(model.eval())
+        loop.finalize_adapters(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or self.steps
         return FitResult(
             steps=self.steps,
@@ -168,11 +142,7 @@ class TrainingRun:
         )
 
     def arguments(self) -> TrainingArguments:
-        """Return the trainer's arguments.
-
-        Raises:
-            ActshiftError: several GPUs are visible to this process, which TRL does not support.
-        """
+        """Return the trainer's arguments, or raise ActshiftError if several GPUs are visible, which TRL cannot use."""
         import torch
 
         from actshift.training.trainer import uses_bf16
@@ -180,8 +150,7 @@ class TrainingRun:
         if torch.cuda.device_count() > 1 and "WORLD_SIZE" not in os.environ:
             raise ActshiftError(f"{torch.cuda.device_count()} GPUs are visible; choose one: CUDA_VISIBLE_DEVICES=0.")
         settings, evaluates = self.settings, self.examples.held_out is not None
-        every = settings.save_steps or math.ceil(self.steps / CHECKPOINTS)
-        bf16 = uses_bf16(settings)
+        every, bf16 = settings.save_steps or math.ceil(self.steps / CHECKPOINTS), uses_bf16(settings)
         return self.objective.training_arguments(
             settings,
             output_dir=str(self.folder.checkpoints),
@@ -226,11 +195,7 @@ def _logged_metrics(names: Mapping[str, str], history: Sequence[Mapping[str, flo
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """Return the number of parameters that require gradients, and of all parameters.
-
-    Raises:
-        ActshiftError: no parameter requires gradients.
-    """
+    """Return the numbers of trained and of all parameters, or raise ActshiftError if none requires gradients."""
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if not trainable:
         raise ActshiftError(f"No parameter of {type(model).__name__} requires gradients; attach an adapter first.")

@@ -20,15 +20,11 @@ from actshift.training.result import HeadSelection
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import TrainSettings
 
-SEED_OFFSET = 1_000_003
-"""Added to the seed of the first phase, so that the second one does not start with the rows that selected the heads."""
+SEED_OFFSET = 1_000_003  # of the first phase, so that the second one does not start with the rows that selected heads
 
 
 def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
-    """Return the steps of LoFiT's two phases, out of `steps` in total, so that comparisons with other methods are fair.
-
-    Raises:
-        ActshiftError: there are fewer than two steps.
+    """Divide `steps` between LoFiT's two phases, for fair comparisons, or raise ActshiftError if it is below two.
 
     >>> phases(100, TrainSettings(adapter="lofit", lofit_steps=0.3))
     (30, 70)
@@ -40,11 +36,7 @@ def phases(steps: int, settings: TrainSettings) -> tuple[int, int]:
 
 
 def heads_to_keep(heads: int, settings: TrainSettings) -> int:
-    """Return the number of heads that LoFiT keeps, out of the `heads` of all steered blocks.
-
-    Raises:
-        ActshiftError: there are fewer heads than the settings request.
-    """
+    """Return how many of the `heads` of all steered blocks LoFiT keeps, or raise ActshiftError if it needs more."""
     if (requested := settings.lofit_heads) is None:
         return max(1, round(heads * settings.lofit_share))
     if requested > heads:
@@ -82,8 +74,8 @@ def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) ->
     )
     phase.start(scaled)
     fit = phase.train(scaled)
-    heads = top_heads({layer: head_scores(shift.scale) for layer, shift in shifts.items()}, keep)
-    selection = HeadSelection(heads, fit)
+    scores = {layer: head_scores(shift.scale) for layer, shift in shifts.items()}
+    selection = HeadSelection(top_heads(scores, keep), fit)
     write_atomically(record, json.dumps(asdict(selection)))
     shutil.rmtree(folder.path)
     return scaled.unload(), selection

@@ -15,11 +15,8 @@ from actshift.training.lofit import head_scales, heads_to_keep, phases
 from actshift.training.run_folder import RunFolder
 from actshift.training.settings import TrainSettings, require_setting
 
-ACTIVATIONS_PER_BLOCK = 17
-"""Numbers that a block stores for its backward pass, in units of batch · seq · d_model.
-
-Source: arXiv 2205.05198, eq. 2, without the attention matrix.
-"""
+# Numbers that a block stores for its backward pass, in units of batch · seq · d_model, without the attention matrix.
+ACTIVATIONS_PER_BLOCK = 17  # Source: arXiv 2205.05198, eq. 2
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,8 @@ from actshift.training.trainer import LengthGroupedSampler, lengths_of, restore_
 from actshift.tuner.layer import CHILD
 
 GIB = 2**30
-NOT_REPRODUCIBLE = (
-    "The blocks below the first steered one are not deterministic, because of dropout or of their kernels; leave "
-    "cache_prefix off, or set dropout to 0."
-)
+UNSTABLE = "The blocks below the first steered one are not deterministic (dropout, or their kernels)"
+NOT_REPRODUCIBLE = f"{UNSTABLE}; leave cache_prefix off, or set dropout to 0."
 
 
 class Prefix(NamedTuple):
@@ -84,10 +82,8 @@ class CachedPrefix(ExitStack):
         super().__init__()
         self.prefix, self.store, self.key = prefix, store, b""
         self.cached: Tensor | None = None
-        self.compared = self.needs_gradient = False
-        """`needs_gradient` is True if the output of the blocks depends on a trained parameter."""
-        self.templates: dict[int, Any] = {}
-        """The output of each block, with None for the hidden states."""
+        self.compared = self.needs_gradient = False  # the latter: the blocks' output depends on a trained parameter
+        self.templates: dict[int, Any] = {}  # the output of each block, with None for the hidden states
 
     def __enter__(self) -> CachedPrefix:
         self.callback(self.store.close)
@@ -111,18 +107,16 @@ class CachedPrefix(ExitStack):
             block = type(self.prefix.blocks[index]).__name__
             raise ActshiftError(f"{block} returns more than its hidden states; leave cache_prefix off.")
         self.templates[index] = template
-        if index == len(self.prefix.blocks) - 1:
-            self._store_or_compare(hidden)
-        return output
-
-    def _store_or_compare(self, hidden: Tensor) -> None:
+        if index < len(self.prefix.blocks) - 1:
+            return output
         self.needs_gradient = hidden.requires_grad
         if self.cached is None:
             self.store.keep(self.key, hidden)
-        elif not torch.equal(hidden, self.cached):
-            raise ActshiftError(NOT_REPRODUCIBLE)
-        else:
+        elif torch.equal(hidden, self.cached):
             self.compared = True
+        else:
+            raise ActshiftError(NOT_REPRODUCIBLE)
+        return output
 
 
 def batch_key(call: Any) -> bytes:
@@ -153,12 +147,9 @@ def check_useful(settings: TrainSettings, rows: int, steps: int) -> None:
 def check_prefix(
     model: Any, settings: TrainSettings, inputs: Sequence[Mapping[str, Any]], tokenizer: Any, steps: int
 ) -> None:
-    """Check that a run can use the cache: batches repeat, and the model's output with the cache is bit-identical.
+    """Raise ActshiftError unless batches repeat, and the model's output with the cache is bit-identical.
 
     The first two of the `inputs`, the training rows, are run through the model in training mode.
-
-    Raises:
-        ActshiftError: a check fails.
     """
     check_useful(settings, len(inputs), steps)
     prefix, device = find_prefix(model), next(model.parameters()).device
@@ -198,8 +189,7 @@ def cache_bytes(
 ) -> int:
     """Return the size of the cache for the training rows in bytes: Σ rows · longest · width over the batches, × 2 or 4.
 
-    Raises:
-        ActshiftError: the run cannot use a cache.
+    Raises ActshiftError if the run cannot use a cache.
     """
     if settings.cache_prefix == "off":
         return 0
@@ -227,8 +217,7 @@ class TensorStore:
     def __init__(self, limit: float, folder: Path | None = None) -> None:
         self.limit, self.used = limit, 0
         self.file: Any = TemporaryFile(dir=folder) if folder else None  # noqa: SIM115  closed by `close`
-        self.entries: dict[bytes, Any] = {}
-        """Tensors, or their offset, shape and dtype in the file."""
+        self.entries: dict[bytes, Any] = {}  # tensors, or their offset, shape and dtype in the file
 
     def keep(self, key: bytes, tensor: Tensor) -> None:
         """Store a copy on the CPU, if the key is new and there is room."""

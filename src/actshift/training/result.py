@@ -11,8 +11,7 @@ from actshift.model_head import CAUSAL, Head
 from actshift.training.run_folder import METRICS, RunFolder, read_json
 from actshift.training.settings import TrainSettings, require_setting
 
-SelectedHeads = dict[int, tuple[int, ...]]
-"""The selected attention heads of each block that has any."""
+SelectedHeads = dict[int, tuple[int, ...]]  # of each block that has any
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ from actshift.errors import ActshiftError, did_you_mean, first_line
 from actshift.tasks import Scorer, get_scorer, get_task
 from actshift.training.settings import TrainSettings
 
-ANSWER_MARK = "####"
-"""The text before the answer in GSM8K and in data of the same format."""
-REWARDS: dict[str, Callable[[Scorer], Reward]] = {}
-"""Every built-in reward by its name, as a function of the scorer; filled by `register_reward`."""
+ANSWER_MARK = "####"  # the text before the answer in GSM8K and in data of the same format
+REWARDS: dict[str, Callable[[Scorer], Reward]] = {}  # by name; filled by `register_reward`
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def _problem(values: Any, expected: int) -> str | None:
         return f"returned {type(values).__name__}, not a list with one number per completion"
     if len(rewards) != expected:
         return f"returned {len(rewards)} numbers for {expected} completions"
-    wrong = next((value for value in rewards if not _is_reward(value)), None)
-    return None if wrong is None else f"returned {wrong!r:.60}, which is not a finite number"
+    wrong = (value for value in rewards if not _is_reward(value))
+    return next((f"returned {value!r:.60}, which is not a finite number" for value in wrong), None)
 
 
 def _is_reward(value: Any) -> bool:
@@ -156,8 +154,8 @@ def custom_reward(name: str) -> Reward:
         function_name = function_name or "a function without a name"
         raise ActshiftError(f"The reward {name}: {function_name} {problem} in {module_name}.")
     if not _takes_columns(function):
-        signature = f"{function_name}(completions, **columns)"
-        raise ActshiftError(f"The reward {name} cannot be called as TRL calls it; define it as {signature}.")
+        fix = f"define it as {function_name}(completions, **columns)"
+        raise ActshiftError(f"The reward {name} cannot be called as TRL calls it; {fix}.")
     return Reward(name, function)
 
 
@@ -210,22 +208,14 @@ def run_scorer(settings: TrainSettings) -> Scorer:
 
 
 def run_rewards(settings: TrainSettings) -> list[Reward]:
-    """Return the rewards of a run.
-
-    Raises:
-        ActshiftError: the settings name no reward, or one that is unknown or cannot be used.
-    """
+    """Return the rewards of a run; raises ActshiftError without any, or if one is unknown or cannot be used."""
     if not settings.reward:
         raise ActshiftError(f"grpo needs a reward; give --reward {', '.join(REWARDS)} or module:function (repeatable).")
     return get_rewards(settings.reward, run_scorer(settings))
 
 
 def try_rewards(rewards: Sequence[Reward], examples: Sequence[Mapping[str, Any]]) -> None:
-    """Call each reward on a few rows, with their references as completions, to find errors before training starts.
-
-    Raises:
-        ActshiftError: a reward fails.
-    """
+    """Call each reward on rows with their references as completions, to raise its ActshiftError before training."""
     names = dict.fromkeys(name for example in examples for name in example if name != "prompt")
     columns: dict[str, Any] = {name: [example.get(name) for example in examples] for name in names}
     columns |= {"prompts": [example["prompt"] for example in examples], "completion_ids": [[] for _ in examples]}

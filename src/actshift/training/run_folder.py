@@ -15,13 +15,10 @@ from actshift.errors import ActshiftError
 from actshift.files import write_atomically
 from actshift.training.settings import TrainSettings
 
-COMPLETE = "complete.json"
-"""Written last into a checkpoint; checkpoints without it are ignored."""
+COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
 METRICS = "metrics.json"
-RESULTS = ("adapter_config.json", "config.json")
-"""Files that make a folder loadable as an adapter or a model. They are moved into place last."""
-CHECKPOINTS_KEPT = 3
-"""The newest, the best, and at the end of a run the one before the newest."""
+RESULTS = ("adapter_config.json", "config.json")  # they make a folder loadable, so they are moved into place last
+CHECKPOINTS_KEPT = 3  # the newest, the best, and at the end of a run the one before the newest
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,7 @@ class RunFolder:
         return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
 
     def check(self, settings: TrainSettings, resume: bool) -> None:
-        """Check that a run with `settings` can start here, or with `resume` continue. Nothing is written.
-
-        Raises:
-            ActshiftError: the folder is not empty or not writable, or does not contain a matching run to resume.
-        """
+        """Raise ActshiftError unless the folder is writable, and empty or (to resume) has a run with `settings`."""
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
         if resume:
@@ -76,11 +69,7 @@ class RunFolder:
             raise ActshiftError(f"There is no permission to write to {self._existing}.")
 
     def start(self, settings: TrainSettings, digest: str, resume: bool) -> None:
-        """Check the folder, and record the settings and the digest of the rows for a later resume.
-
-        Raises:
-            ActshiftError: `check` fails, or the rows of a resumed run have changed.
-        """
+        """Record the settings and the rows' digest, or raise ActshiftError as `check` does or if the rows changed."""
         self.check(settings, resume)
         if resume and read_json(self._record)["rows"] != digest:
             raise ActshiftError(f"The rows of {settings.data} have changed since the run in {self.path} started.")
@@ -88,11 +77,7 @@ class RunFolder:
         write_atomically(self._record, json.dumps({"settings": asdict(settings), "rows": digest}))
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the unfinished run in this folder.
-
-        Raises:
-            ActshiftError: the folder contains no unfinished run.
-        """
+        """Return the settings of the unfinished run in this folder, or raise ActshiftError if there is none."""
         if not self.unfinished:
             raise ActshiftError(f"There is no unfinished run in {self.path} to resume; leave --resume out.")
         return read_json(self._record)["settings"]
@@ -122,11 +107,7 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def check_space(self, trainable: int) -> None:
-        """Check that the disk has room for the checkpoints and the result of `trainable` parameters.
-
-        Raises:
-            ActshiftError: there is too little space.
-        """
+        """Raise ActshiftError unless the disk has room for checkpoints and result of `trainable` parameters."""
         needed = CHECKPOINTS_KEPT * checkpoint_bytes(trainable) + 4 * trainable
         if (free := shutil.disk_usage(self._existing).free) < needed:
             problem = f"{free / 1e6:,.0f} MB free, and checkpoints need about {needed / 1e6:,.0f} MB"
@@ -134,19 +115,15 @@ class RunFolder:
 
     @contextmanager
     def explain_full_disk(self, trainable: int) -> Generator[None, None, None]:
-        """Convert the errors that libraries raise on a full disk into one; remove incomplete checkpoints.
-
-        Raises:
-            ActshiftError: an error occurred, and the disk has no space for another checkpoint.
-        """
+        """Convert errors of libraries without space for a checkpoint to ActshiftError; remove incomplete ones."""
         try:
             yield
         except Exception as error:
             if isinstance(error, ActshiftError) or shutil.disk_usage(self.path).free > checkpoint_bytes(trainable):
                 raise
             self.remove_all_but(*(folder for _, folder in self._all_checkpoints() if (folder / COMPLETE).is_file()))
-            full = f"No space is left on the disk of {self.path}"
-            raise ActshiftError(f"{full}; free some space and continue with --resume.") from error
+            fix = "free some space and continue with --resume"
+            raise ActshiftError(f"No space is left on the disk of {self.path}; {fix}.") from error
 
     def _all_checkpoints(self) -> list[tuple[int, Path]]:
         return sorted((int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*"))

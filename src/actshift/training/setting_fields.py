@@ -35,7 +35,6 @@ def setting(
 
     Args:
         panel: the heading of its flag in `--help`.
-        help: its text in `--help`.
         choices: the allowed values, if they come from a registry and not from a `Literal` type.
         applies_to: other settings, with the values for which this one has an effect, such as `{"method": ("lora",)}`.
         limits: bounds of a number: `least`, `above`, `most`, `below`.
@@ -45,11 +44,7 @@ def setting(
 
 
 def check_fields(settings: Any) -> None:
-    """Convert every field of a frozen settings object to its declared type, in place.
-
-    Raises:
-        ActshiftError: a value has another type or is outside the field's limits.
-    """
+    """Convert frozen settings to their declared types in place, or raise ActshiftError for a wrong type or range."""
     hints = _type_hints(type(settings))
     for item in fields(settings):
         value = _converted(item.name, getattr(settings, item.name), hints[item.name])

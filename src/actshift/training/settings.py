@@ -16,12 +16,9 @@ from actshift.training.setting_fields import check_fields, names_in_source, sett
 
 WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"
 REWARD, TRAINING, MACHINE = "Preferences and rewards", "Training", "Machine"
-ADAPTER = "Options of single adapters"
-"""The panel of settings that only some adapters have, under the names of the adapters' own fields."""
-LEARNING_RATES = {"steering": 2e-3, "lora": 3e-4, "full": 2e-5, "joint": 2e-4}
-"""The middle of the paper's learning rate grid for each method."""
-RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}
-"""Factor on the default learning rate by objective: TRL trains full models at 1e-6 for these, and sft uses 2e-5."""
+ADAPTER = "Options of single adapters"  # settings that only some adapters have, under the names of their own fields
+LEARNING_RATES = {"steering": 2e-3, "lora": 3e-4, "full": 2e-5, "joint": 2e-4}  # the middle of the paper's grids
+RATE_SCALE = {"dpo": 0.05, "grpo": 0.05}  # of the default: TRL trains full models at 1e-6 for these, and sft uses 2e-5
 
 _HERE = Path(__file__).parent
 _KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
@@ -212,11 +209,7 @@ class TrainSettings:
 
 
 def require_setting(settings: TrainSettings, name: str) -> str:
-    """Return the setting `name` (model, data or out).
-
-    Raises:
-        ActshiftError: the setting is missing.
-    """
+    """Return the setting `name` (model, data or out), or raise ActshiftError if it is missing."""
     if value := getattr(settings, name):
         return value
     flags = "--data or --task" if name == "data" else f"--{name}"

@@ -36,8 +36,7 @@ SHOWN_METRICS = {
     "learning_rate": "lr {:.1e}",
     "eval_loss": "eval loss {:.4f}",
     "eval_reward": "eval reward {:.3f}",
-}
-"""The trainer's log entries in the progress bar, with their form there."""
+}  # the trainer's log entries in the progress bar, with their form there
 
 
 class TrainerMixin(Trainer):
@@ -65,8 +64,7 @@ class TrainerMixin(Trainer):
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        # With in-batch negatives the batches must differ between epochs.
-        fixed_batches = not getattr(self, "in_batch_negatives", False)
+        fixed_batches = not getattr(self, "in_batch_negatives", False)  # these need other batches in each epoch
         if self.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
             return super()._get_train_sampler(train_dataset)
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -132,8 +130,7 @@ class StopAtNan(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Raise ActshiftError if the loss is infinite or NaN."""
-        loss = kwargs["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss := kwargs["logs"].get("loss", 0.0)):
             fix = f"a lower learning_rate (it was {args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}"
             raise ActshiftError(f"The loss became {loss} at step {state.global_step}; restart with {fix}.")
 
@@ -209,15 +206,14 @@ class ProgressBar(TrainerCallback):
             self.next_line = state.global_step + max(1, state.max_steps // 10)
             per_step = (time.monotonic() - self.start) / max(state.global_step - self.first, 1)
             minutes, seconds = divmod(per_step * (state.max_steps - state.global_step), 60)
-            left = f"{minutes:.0f}:{seconds:02.0f} left"
-            print(f"{self.title} {state.global_step}/{state.max_steps}  {metrics}  {left}", file=sys.stderr)
+            step, left = f"{state.global_step}/{state.max_steps}", f"{minutes:.0f}:{seconds:02.0f} left"
+            print(f"{self.title} {step}  {metrics}  {left}", file=sys.stderr)
 
 
 def uses_bf16(settings: TrainSettings) -> bool:
     """Return True if a run computes in bfloat16: on request, or by default on a GPU with hardware support.
 
-    Raises:
-        ActshiftError: bf16 is requested on a GPU without support.
+    Raises ActshiftError if bf16 is requested on a GPU without support.
     """
     supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if settings.precision == "bf16" and torch.cuda.is_available() and not supported:

@@ -23,18 +23,6 @@ class Classify(Objective):
     kinds = (("text", "label"),)
     form = "labels"
 
-    def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
-        """Return transformers' arguments."""
-        from transformers import TrainingArguments
-
-        return TrainingArguments(**common)
-
-    def trainer_class(self) -> Any:
-        """Return transformers' Trainer."""
-        import transformers
-
-        return transformers.Trainer
-
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and a collator that pads."""
         collator = partial(pad_batch, tokenizer=examples.tokenizer)

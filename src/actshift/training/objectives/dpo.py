@@ -12,12 +12,7 @@ from typing import Any, ClassVar
 from actshift.data import PREFERENCES
 from actshift.data.encode import Encoded, EncodedExample, encode, indices_within
 from actshift.errors import ActshiftError
-from actshift.training.objectives.objective import (
-    Objective,
-    check_context,
-    check_no_sft_settings,
-    remove_reference_copy,
-)
+from actshift.training.objectives.objective import Objective, check_context, check_settings, remove_reference
 from actshift.training.settings import TrainSettings
 
 
@@ -38,6 +33,7 @@ class Dpo(Objective):
     summary = "prefer one of two completions"
     kinds = PREFERENCES
     metrics: ClassVar = {"rewards/margins": "margin", "rewards/accuracies": "preference_accuracy"}
+    arguments = "trl.trainer.dpo_config:DPOConfig"
 
     def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any, config: Any = None) -> Preferences:
         """Return prompts and completions as token ids, encoded as in supervised training.
@@ -45,7 +41,7 @@ class Dpo(Objective):
         Raises:
             ActshiftError: the rows have no preferences or are all too long, or settings do not fit.
         """
-        check_no_sft_settings(settings)
+        check_settings(settings)
         if settings.beta == 0:
             raise ActshiftError("beta 0 makes the loss of dpo constant; give a number above 0, such as 0.1.")
         if "chosen" not in rows.column_names:
@@ -63,9 +59,8 @@ class Dpo(Objective):
 
     def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments. If every weight is trained, the reference log-probabilities are precomputed."""
-        from trl.trainer.dpo_config import DPOConfig
-
-        return DPOConfig(
+        return super().training_arguments(
+            settings,
             beta=0.1 if settings.beta is None else settings.beta,  # the default of the paper and of TRL
             max_length=None,  # long rows are left out already
             disable_dropout=settings.lora_dropout == 0,
@@ -86,7 +81,7 @@ class Dpo(Objective):
     def build_trainer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the trainer, whose reference is the model with its adapter switched off."""
         trainer = super().build_trainer(model, *args, **kwargs)
-        remove_reference_copy(model)
+        remove_reference(model)
         return trainer
 
 

@@ -13,13 +13,7 @@ from actshift.data import PROMPTS, to_prompt_completion, token_ids
 from actshift.data.encode import Encoded, EncodedExample, indices_within
 from actshift.errors import ActshiftError
 from actshift.tasks import Scorer, completion_length
-from actshift.training.objectives.objective import (
-    Examples,
-    Objective,
-    check_context,
-    check_no_sft_settings,
-    remove_reference_copy,
-)
+from actshift.training.objectives.objective import Examples, Objective, check_context, check_settings, remove_reference
 from actshift.training.rewards import run_rewards, run_scorer, try_rewards
 from actshift.training.settings import TrainSettings
 
@@ -29,8 +23,7 @@ class Prompts(Encoded):
     """Rows as text: `prompt`, the row's other columns, its own completion as `reference`, and `answer` if known."""
 
     tokens: int
-    rendered: bool
-    """True if a chat template wrote the prompts."""
+    rendered: bool  # by a chat template
 
     @property
     def longest(self) -> int:
@@ -45,6 +38,8 @@ class Grpo(Objective):
     summary = "maximise a reward"
     kinds = (("prompt", "completion"), ("messages",), *PROMPTS)
     metrics: ClassVar = {"reward": "reward"}
+    trainer = "trl.trainer.grpo_trainer:GRPOTrainer"
+    arguments = "trl.trainer.grpo_config:GRPOConfig"
 
     def encode(self, rows: Any, tokenizer: Any, settings: TrainSettings, head: Any, config: Any = None) -> Prompts:
         """Return prompts with the columns that rewards read. Every reward is called on the first two rows.
@@ -52,7 +47,7 @@ class Grpo(Objective):
         Raises:
             ActshiftError: a prompt is too long, a row lacks an answer, a reward fails, or settings do not fit.
         """
-        check_no_sft_settings(settings)
+        check_settings(settings)
         _check_batches(settings)
         scorer, rewards, rendered = run_scorer(settings), run_rewards(settings), "messages" in rows.column_names
         rows = to_prompt_completion(rows, tokenizer)
@@ -64,8 +59,10 @@ class Grpo(Objective):
         lengths = [len(ids[row]) + new_tokens for row in kept]
         check_context(lengths, f"{new_tokens} new tokens", tokenizer, config)
         whole = [_example(row, scorer) for row in rows]
-        if "right_answer" in (settings.reward or ()):
-            _check_answers(whole, scorer)
+        missing = [number for number, example in enumerate(whole, start=1) if example.get("answer") is None]
+        if missing and "right_answer" in (settings.reward or ()):
+            fix = f"add a column answer, or a completion in which the scorer {scorer.name} finds one"
+            raise ActshiftError(f"Row {missing[0]} has no answer, which right_answer needs; {fix}.")
         examples = [whole[row] for row in kept]
         try_rewards(rewards, examples[:2])
         return Prompts(examples, len(ids) - len(kept), max(lengths), rendered)
@@ -77,11 +74,10 @@ class Grpo(Objective):
 
     def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments. With evaluation, the checkpoint of the highest reward is kept."""
-        from trl.trainer.grpo_config import GRPOConfig
-
         if common["eval_strategy"] != "no":
             common |= {"metric_for_best_model": "eval_reward", "greater_is_better": True}
-        return GRPOConfig(
+        return super().training_arguments(
+            settings,
             num_generations=settings.generations,
             num_generations_eval=1,
             max_completion_length=completion_length(settings.max_new_tokens, settings.task),
@@ -90,12 +86,6 @@ class Grpo(Objective):
             disable_dropout=settings.lora_dropout == 0,
             **common,
         )
-
-    def trainer_class(self) -> Any:
-        """Return TRL's GRPOTrainer."""
-        from trl.trainer.grpo_trainer import GRPOTrainer
-
-        return GRPOTrainer
 
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the rewards and the datasets. Rows are repeated to fill a batch: TRL drops an incomplete one."""
@@ -107,7 +97,7 @@ class Grpo(Objective):
     def build_trainer(self, model: Any, examples: Any, settings: Any, arguments: Any, callbacks: Any) -> Any:
         """Return the trainer, whose tokenizer encodes prompts as actshift does, and whose reference has no adapter."""
         trainer = super().build_trainer(model, examples, settings, arguments, callbacks)
-        remove_reference_copy(model)
+        remove_reference(model)
         trainer.processing_class = PromptTokenizer(examples.tokenizer, examples.train.rendered)
         return trainer
 
@@ -133,10 +123,9 @@ class PromptTokenizer:
 def _check_batches(settings: TrainSettings) -> None:
     batch, passes = settings.batch_size, settings.gradient_accumulation
     if batch * passes % settings.generations:
-        raise ActshiftError(
-            f"batch_size {batch} × gradient_accumulation {passes} = {batch * passes} completions, which is not a "
-            f"multiple of {settings.generations} generations per prompt; change one of them."
-        )
+        product = f"batch_size {batch} × gradient_accumulation {passes} = {batch * passes} completions"
+        fix = f"which is not a multiple of {settings.generations} generations per prompt; change one of them"
+        raise ActshiftError(f"{product}, {fix}.")
     if settings.beta and settings.method == "full":
         raise ActshiftError("beta needs a second copy of the model as the reference; leave it out, or use lora.")
 
@@ -148,11 +137,3 @@ def _example(row: dict[str, Any], scorer: Scorer) -> dict[str, Any]:
         if "answer" not in row and (answer := scorer.extract(row["completion"], row)) is not None:
             example["answer"] = answer
     return example
-
-
-def _check_answers(examples: list[dict[str, Any]], scorer: Scorer) -> None:
-    if missing := [number for number, example in enumerate(examples, start=1) if example.get("answer") is None]:
-        raise ActshiftError(
-            f"Row {missing[0]} has no answer, which right_answer needs; add a column answer, or a completion in which "
-            f"the scorer {scorer.name} finds one."
-        )

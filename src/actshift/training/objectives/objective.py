@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from actshift.data.encode import Encoded, EncodedExample, class_names, encode
@@ -32,11 +32,10 @@ class Examples:
         return self.train.digest + (self.held_out.digest if self.held_out else "")
 
 
-OBJECTIVES: dict[str, Objective] = {}
-"""Every objective by its name."""
+OBJECTIVES: dict[str, Objective] = {}  # by name
 
 
-class Objective(ABC):
+class Objective:
     """A training objective: the rows it reads, the model head it needs, and the trainer that minimises its loss.
 
     The methods with a default implement supervised fine-tuning. The definition of a subclass adds it to `OBJECTIVES`.
@@ -47,6 +46,7 @@ class Objective(ABC):
         kinds: the sets of columns that its rows may have.
         form: the form in which tasks provide rows for it: texts (or messages, for chat templates) or labels.
         metrics: the trainer's log entries that a result reports besides the loss, each with its name there.
+        trainer: the trainer class, as `module:name`, and `arguments`, the class of its arguments.
     """
 
     name: ClassVar[str]
@@ -55,6 +55,8 @@ class Objective(ABC):
     kinds: ClassVar[Sequence[Columns]]
     form: ClassVar[Literal["text", "labels"]] = "text"
     metrics: ClassVar[Mapping[str, str]] = {}
+    trainer: ClassVar[str] = "transformers:Trainer"
+    arguments: ClassVar[str] = "transformers:TrainingArguments"
 
     def __init_subclass__(cls) -> None:
         OBJECTIVES[cls.name] = cls()
@@ -86,13 +88,13 @@ class Objective(ABC):
         """Return encoded rows as inputs of one forward pass, on which an adapter can be measured."""
         return encoded.examples
 
-    @abstractmethod
     def training_arguments(self, settings: TrainSettings, **common: Any) -> TrainingArguments:
         """Return the trainer's arguments: `common`, plus arguments specific to the objective."""
+        return resolve_name(self.arguments)(**common)
 
-    @abstractmethod
     def trainer_class(self) -> Any:
         """Return the trainer class, from transformers or TRL."""
+        return resolve_name(self.trainer)
 
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the keyword arguments of the trainer that depend on the objective: datasets, collator, rewards."""
@@ -118,7 +120,7 @@ class Objective(ABC):
         )
 
 
-def check_no_sft_settings(settings: TrainSettings) -> None:
+def check_settings(settings: TrainSettings) -> None:
     """Raise ActshiftError if a setting is used that needs the completions of supervised rows."""
     for name, default in (("init", "default"), ("group_by_length", False), ("cache_prefix", "off")):
         value = getattr(settings, name)
@@ -127,11 +129,7 @@ def check_no_sft_settings(settings: TrainSettings) -> None:
 
 
 def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Check that rows (of `parts`) of these lengths fit into the model's context, or the tokenizer's without `config`.
-
-    Raises:
-        ActshiftError: a row is longer than the context.
-    """
+    """Raise ActshiftError if a row (of `parts`) exceeds the model's context, or the tokenizer's without `config`."""
     from actshift.loading import context_length
 
     context = tokenizer.model_max_length if config is None else context_length(config, tokenizer)
@@ -142,7 +140,7 @@ def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedToken
         )
 
 
-def remove_reference_copy(model: Any) -> None:
+def remove_reference(model: Any) -> None:
     """Remove TRL's copy "ref" of the adapter. A new adapter is the identity: without it, the model is the reference."""
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")

@@ -15,18 +15,12 @@ class Sft(Objective):
     name = "sft"
     summary = "write the completions"
     kinds = LANGUAGE
+    trainer = "trl.trainer.sft_trainer:SFTTrainer"
+    arguments = "trl.trainer.sft_config:SFTConfig"
 
     def training_arguments(self, settings: TrainSettings, **common: Any) -> Any:
         """Return TRL's arguments for rows that are tokenized already."""
-        from trl.trainer.sft_config import SFTConfig
-
-        return SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **common)
-
-    def trainer_class(self) -> Any:
-        """Return TRL's SFTTrainer."""
-        from trl.trainer.sft_trainer import SFTTrainer
-
-        return SFTTrainer
+        return super().training_arguments(settings, dataset_kwargs={"skip_prepare_dataset": True}, **common)
 
     def trainer_kwargs(self, examples: Examples, settings: TrainSettings, arguments: Any) -> dict[str, Any]:
         """Return the datasets and TRL's collator."""
