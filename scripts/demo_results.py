@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from actshift.compare.provenance import provenance
-from actshift.demo.methods import METHODS
+from actshift.demo import METHODS
 from actshift.demo.run import STEPS, run_demo
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

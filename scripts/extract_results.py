@@ -16,8 +16,7 @@ from actshift.analysis.batches import token_batches
 from actshift.analysis.equivalence import update_between
 from actshift.analysis.extract import ModelPair, distill, extract, oracle
 from actshift.compare.provenance import provenance
-from actshift.demo import load_base
-from actshift.demo.methods import METHODS
+from actshift.demo import METHODS, load_base
 from actshift.demo.run import BATCH, MAX_NEW_TOKENS, STEPS, TEST_ROWS, one_thread
 from actshift.demo.task import make_rows
 from actshift.evaluation import evaluate

@@ -9,8 +9,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 
-MAPPING_SUFFIXES = (".yaml", ".yml", ".json")
-"""File name suffixes of mappings that `read_mapping` reads."""
+MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
 
 
 def write_atomically(path: str | Path, text: str) -> None:

@@ -42,13 +42,10 @@ def load_model(
     """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode. Only reads safetensors.
 
     Args:
-        source: a folder, or an id on the Hugging Face hub.
         dtype: "auto" is bfloat16 on a GPU that supports it, and float32 elsewhere.
         trust_remote_code: run the code that comes with the model. Leave it off unless you know the author.
         device: where to load the model. None means the first GPU, else the CPU.
-        head: the head of the model. A classifier's head is initialised at random if the files have no head with as
-            many classes.
-        config: the config of the model. None reads it from the source.
+        head: a classifier's head is initialised at random if the files have no head with as many classes.
 
     Raises:
         ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file (of the

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-TaskType = Literal["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"]
-"""PEFT's names of the head types."""
-
+TaskType = Literal["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"]  # PEFT's names
 CLASSIFIERS = ("SEQ_CLS", "TOKEN_CLS")
 
 _AUTO_CLASSES: dict[TaskType, str] = {
@@ -54,7 +52,6 @@ class Head:
 
 
 CAUSAL = Head()
-"""The head of a causal language model."""
 
 
 def labels_of(config: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from actshift.analysis.contrast.contrast import METHODS
 from actshift.analysis.contrast.report import TOKENS
 from actshift.cli.main import load_verb
 from actshift.cli.options import LongPrompts, flags_of
-from actshift.demo.methods import METHODS as DEMO_METHODS
+from actshift.demo import METHODS as DEMO_METHODS
 from actshift.evaluation.prompts import LONG_PROMPTS
 from actshift.tasks.scorers import SCORERS
 from actshift.training.setting_fields import setting

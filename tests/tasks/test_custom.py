@@ -82,13 +82,16 @@ def test_shares_and_named_splits_of_a_dataset_on_the_hub(describe, serve) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"promt": "x"}, r"has the key 'promt' \(did you mean 'prompt'\?\)"),
+        ({"promt": "x"}, r"Unknown key of the task file .*'promt' \(did you mean 'prompt'\?\)"),
         ({"prompt": ""}, "has no prompt: text in which {column} stands for a column"),
         ({"prompt": "{a} = "}, "ends in white space.*start of the completion"),
         ({"completion": 3}, "completion cannot be 3"),
         ({"data": ""}, "must name the source of its rows"),
         ({"hub": "me/sums"}, "must name the source of its rows"),
-        ({"splits": {"train": 0.8, "dev": 0.2}}, "must be one of train, validation, test, got 'dev'"),
+        (
+            {"splits": {"train": 0.8, "dev": 0.2}},
+            "Unknown split in the task file .*'dev'. Use one of train, validation, test",
+        ),
         ({"splits": {"train": 0.8, "test": 0.3}}, "a share above 0, and all shares at most 1 together"),
         ({"splits": {"train": 0}}, "a share above 0"),
         ({"splits": {"train": "all", "test": [1]}}, "a split must be a name or a share"),

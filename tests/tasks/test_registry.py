@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actshift.tasks import Scorer, Task, get_task, task_names
-from actshift.tasks.discovery import instances_in
+from actshift.tasks.scorers import instances_in
 
 PLUGIN = """
 from actshift.tasks.scorers.base import answer_scorer

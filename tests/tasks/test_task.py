@@ -56,7 +56,7 @@ def test_the_limit_counts_rows_of_the_split_and_not_of_its_source(serve) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "dev"}, "split must be one of train, validation, test, got 'dev'"),
+        ({"split": "dev"}, "Unknown split 'dev'. Use one of train, validation, test"),
         ({"split": "tests"}, "did you mean 'test'"),
         ({"split": "test", "form": "label"}, "did you mean 'labels'"),
         ({"split": "test", "form": "labels"}, "gsm8k has no labels to classify by; use the form text or messages"),

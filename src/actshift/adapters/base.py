@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from actshift.adapters.functional import Factors
 from actshift.errors import ActshiftError, check_choice, check_fields, is_number
 
-ADAPTERS: dict[str, type[Adapter]] = {}
-"""Adapter classes by `kind`. Defining a subclass of `Adapter` that names its `kind` adds it."""
+ADAPTERS: dict[str, type[Adapter]] = {}  # by `kind`; a new subclass that names its `kind` is added
 
 
 class Shift(nn.Module):
@@ -80,14 +79,10 @@ class Adapter:
             ADAPTERS[cls.kind] = cls
 
     def build(self, width: int, heads: int | None = None) -> Shift:
-        """Return a float32 module that maps `x [..., d]` to `Δ(x) [..., d]`.
+        """Return a float32 module that maps `x [..., d]` to `Δ(x) [..., d]`, for a site of `width` d.
 
-        Args:
-            width: d, the width of the site.
-            heads: the number of attention heads that d consists of, or None at a site without heads.
-
-        Raises:
-            ActshiftError: the adapter does not fit the site (see `check_shape`).
+        `heads` is the number of attention heads that d consists of, None at a site without heads. Errors are as in
+        `check_shape`.
         """
         self.check_shape(width, heads)
         return self.shift(self, width, heads)
@@ -127,9 +122,7 @@ class HeadAdapter(Adapter):
         if heads is None:
             raise ActshiftError(f"{self.kind!r} steers heads, but this site has none; use site='attention_heads'.")
         if heads < 1 or width % heads:
-            raise ActshiftError(
-                f"{self.kind!r} steers heads, but a width of {width} is not divisible by {heads} heads."
-            )
+            raise ActshiftError(f"{self.kind!r}: a width of {width} is not divisible by {heads} heads.")
 
 
 def adapter_from_dict(values: dict[str, Any]) -> Adapter:

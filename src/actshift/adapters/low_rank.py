@@ -16,8 +16,6 @@ from actshift.errors import ActshiftError, check_choice
 Activation = Literal["silu", "gelu", "relu", "tanh"]
 Init = Literal["default", "reference", "gradient"]
 
-REFERENCE_SCALE = 1e-3
-
 
 class LowRankShift(Shift):
     """Δ(x) = W_up φ(W_down x + b_down) + b_up, with W_up and both biases starting at zero."""
@@ -34,7 +32,7 @@ class LowRankShift(Shift):
             nn.init.zeros_(self.up.bias)
         if adapter.init == "reference":
             with torch.no_grad():
-                self.down.weight.mul_(REFERENCE_SCALE)
+                self.down.weight.mul_(1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `x [..., d]` to the shift `[..., d]`."""

@@ -14,7 +14,7 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.output import number_columns, print_json, print_tables
-from actshift.demo.methods import DEFAULT, METHODS, check_methods
+from actshift.demo import DEFAULT, METHODS, check_methods
 from actshift.errors import require
 from actshift.files import check_new_folder
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-IGNORE_INDEX = -100
-"""The label of a token that does not count in the loss."""
+IGNORE_INDEX = -100  # the label of a token that does not count in the loss
 EncodedExample = dict[str, Any]
 """A tokenized row: `input_ids` [seq], `labels` ([seq] or one class index), and other inputs of the model."""
 
@@ -77,10 +76,7 @@ def encode_words(
 ) -> list[tuple[EncodedExample, list[int | None]]]:
     """Return each row of words as an example, and the index of the word that starts at each token, or None.
 
-    Long rows are truncated with a warning.
-
-    Raises:
-        ActshiftError: the tokenizer does not map tokens to words.
+    Long rows are truncated with a warning. Raise ActshiftError if the tokenizer does not map tokens to words.
     """
     if not tokenizer.is_fast:
         name = tokenizer.name_or_path
@@ -99,20 +95,13 @@ def class_names(rows: Dataset) -> tuple[str, ...]:
     >>> class_names(Dataset.from_dict({"text": ["a", "b", "c"], "label": ["10", "9", "9"]}))
     ('9', '10')
     """
-    names: set[str] = set()
-    if "label" in rows.column_names:
-        names = set(rows["label"])
-    elif "tags" in rows.column_names:
-        names = set(chain.from_iterable(rows["tags"]))
+    tags = rows["tags"] if "tags" in rows.column_names else ()
+    names = set(rows["label"] if "label" in rows.column_names else chain.from_iterable(tags))
     return tuple(sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
 
 
 def label_index(label: str, labels: Sequence[str], row: int) -> int:
-    """Return the index of the label of row number `row` in `labels`.
-
-    Raises:
-        ActshiftError: the label is not in `labels`.
-    """
+    """Return the index of the label of row number `row` in `labels`, or raise ActshiftError if it is not there."""
     if label in labels:
         return labels.index(label)
     hint = did_you_mean(label, labels)

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAIR = "pair_"
-"""The prefix of the second text's fields, as in `pair_input_ids`."""
-COSINE_SCALE = 20.0
-"""The factor of cosines before the softmax: the default of sentence-transformers, a temperature of 0.05."""
+PAIR = "pair_"  # the prefix of the second text's fields, as in `pair_input_ids`
+COSINE_SCALE = 20.0  # of cosines before the softmax: the default of sentence-transformers, a temperature of 0.05
 
 
 def split_pair(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -48,7 +46,6 @@ def contrastive_loss(model: Any, batch: Mapping[str, Tensor], scale: float = COS
     """
     import torch
 
-    u, v = (
-        normalized_means(model(**side).last_hidden_state.float(), side["attention_mask"]) for side in split_pair(batch)
-    )
+    sides = split_pair(batch)
+    u, v = (normalized_means(model(**side).last_hidden_state.float(), side["attention_mask"]) for side in sides)
     return torch.nn.functional.cross_entropy(scale * u @ v.T, torch.arange(len(u), device=u.device))

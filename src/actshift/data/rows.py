@@ -14,11 +14,8 @@ from actshift.errors import ActshiftError, first_line, require
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
-Row = Mapping[str, Any]
-"""One row of a file or a dataset: values by column name."""
-Columns = tuple[str, ...]
-"""The columns that one kind of row needs."""
+Row = Mapping[str, Any]  # values by column name
+Columns = tuple[str, ...]  # the columns that one kind of row needs
 
 LANGUAGE: tuple[Columns, ...] = (("prompt", "completion"), ("messages",), ("text",))
 """Rows for language modelling. If a file fits several of these, the first one is used."""
@@ -29,11 +26,8 @@ PREFERENCES: tuple[Columns, ...] = (("prompt", "chosen", "rejected"), ("chosen",
 PROMPTS: tuple[Columns, ...] = (("prompt",),)
 """Rows with a prompt that the model completes for a reward."""
 
-OPTIONAL: dict[str, Columns] = {
-    "prompt": ("answer", "choices"),
-    "messages": ("answer", "choices"),
-    "label": ("text_pair",),
-}
+_GOLD = ("answer", "choices")
+OPTIONAL: dict[str, Columns] = {"prompt": _GOLD, "messages": _GOLD, "label": ("text_pair",)}
 """Columns to keep along with a column, if every row has them: inputs of a scorer, and the second text of a pair."""
 
 
@@ -71,11 +65,7 @@ def load_rows(
 
 
 def check_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) -> Dataset:
-    """Return a list or dataset of rows with the columns that `load_rows` keeps. Errors name the rows `source`.
-
-    Raises:
-        ActshiftError: `rows` is empty, or a row is not valid (see `load_rows`).
-    """
+    """Return a list or dataset of rows with the columns that `load_rows` keeps; errors as there name the `source`."""
     columns = _required_columns(source, rows, kinds)
     for number, row in enumerate(rows, start=1):
         for column in columns:

@@ -13,15 +13,13 @@ import torch
 from datasets import Dataset
 
 from actshift import LowRank, SteeringConfig, Vector, attach, load_adapter
-from actshift.demo import load_base
-from actshift.demo.methods import METHODS, check_methods
+from actshift.demo import METHODS, check_methods, load_base
 from actshift.demo.task import make_rows
 from actshift.evaluation import EvalReport, evaluate
 from actshift.files import check_new_folder
 from actshift.training import TrainSettings, fit
 
-STEPS, BATCH = 600, 32
-TEST_ROWS = 2000
+STEPS, BATCH, TEST_ROWS = 600, 32, 2000
 MAX_NEW_TOKENS = 12
 SHOWN_EXAMPLES = 3
 
@@ -80,7 +78,6 @@ def run_demo(
     fresh model and scored again.
 
     Args:
-        methods: names of `METHODS`.
         out: new folder; each steering adapter is saved in a folder inside it.
         say: called with a message before each part of the run.
 

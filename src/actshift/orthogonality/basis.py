@@ -14,14 +14,11 @@ from torch import Tensor
 RESOLUTION = 2.0**-20
 """Smallest distance of a column from the span of the others, relative to its length and √r, that counts as a new
 direction. Rounding to float32 makes 2⁻²⁴. B writes at most a millionth of its output along a direction left out."""
-
 WELL_SEPARATED = 2.0**-10
 """Relative distance of each column from the span of the columns before it at which the Gram matrix can be solved
 directly: the rounding error is below 1e-9, and the second pass squares it."""
-
 POLYNOMIAL_STEPS = 7
 """After so many steps of `parseval_frame` a direction twice (half) as long as the limit is at 1 (0) up to rounding."""
-
 ZERO_ROW = 1e-10
 """A row that keeps less than this share of its length in a projection was in the span. The rest is rounding error."""
 

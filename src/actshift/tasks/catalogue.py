@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.tasks.registry import get_task
+from actshift.tasks import get_task
 from actshift.tasks.scorers import SCORERS
 from actshift.tasks.source import SPLITS
 from actshift.tasks.task import Example, Task
 
 PAGE = Path(__file__).with_name("page.md")
 """The page with TABLE and SECTIONS in place of the tasks, and SCORERS in place of the names of all scorers."""
-EXAMPLE_POOL = 100
-"""The number of rows from which the example of median length is chosen."""
+EXAMPLE_POOL = 100  # rows from which the example of median length is chosen
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,9 @@ def describe_task(task: Task, data_dir: str | Path | None = None) -> Entry:
         sizes = {split: size and round(size * source.slices[split].share) for split, size in known.items()}
         example = task.example(task.sample or {})
     assert example is not None, "the made-up row of a task is not skipped"
-    return Entry(
-        name=task.name,
-        title=task.title,
-        source=str(source),
-        sizes=sizes,
-        about=() if is_counted else tuple(split for split, part in source.slices.items() if part.share != 1),
-        counted=is_counted,
-        scorer=task.scorer.name,
-        settings=dict(task.settings),
-        max_new_tokens=task.max_new_tokens,
-        labels=task.labels,
-        example=example,
-    )
+    about = () if is_counted else tuple(split for split, part in source.slices.items() if part.share != 1)
+    training = (task.scorer.name, dict(task.settings), task.max_new_tokens, task.labels)
+    return Entry(task.name, task.title, str(source), sizes, about, is_counted, *training, example)
 
 
 def render_page(entries: Sequence[Entry]) -> str:

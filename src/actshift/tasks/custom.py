@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.data.rows import Row
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, check_choice
 from actshift.files import read_mapping
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import SHARES, SPLITS, Files, Hub, Source, SplitSlice, split_by_hash
@@ -20,8 +20,7 @@ KEYS: dict[str, Any] = {
     "max_new_tokens": int,
 }  # fmt: skip
 """The keys of a task file, with the types of their values."""
-WHOLE = "all"
-"""The name of the only split of a single file."""
+WHOLE = "all"  # the only split of a single file
 
 
 def read_task(path: str | Path) -> Task:
@@ -58,10 +57,7 @@ def _fill(template: str, row: Row) -> str:
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
-        if key not in KEYS:
-            raise ActshiftError(
-                f"The task file {path} has the key {key!r}{did_you_mean(key, KEYS)}; it may have {', '.join(KEYS)}."
-            )
+        check_choice(f"key of the task file {path}:", key, list(KEYS))
         if not isinstance(value, KEYS[key]) or isinstance(value, bool):
             raise ActshiftError(f"In the task file {path}, {key} cannot be {value!r}; docs/tasks.md has an example.")
     if missing := [key for key in ("prompt", "completion") if key not in values]:
@@ -72,13 +68,10 @@ def _check(path: Path, values: Mapping[str, Any]) -> None:
             "move the white space to the start of the completion."
         )
     if ("data" in values) == ("hub" in values):
-        raise ActshiftError(
-            f"The task file {path} must name the source of its rows: either data (a file) or hub (a dataset id)."
-        )
+        raise ActshiftError(f"The task file {path} must name the source of its rows: data (a file) or hub (an id).")
     splits = [*values.get("splits", ()), *(values["data"] if isinstance(values.get("data"), dict) else ())]
-    if unknown := [split for split in splits if split not in SPLITS]:
-        hint = f"got {unknown[0]!r}{did_you_mean(unknown[0], SPLITS)}"
-        raise ActshiftError(f"In the task file {path}, a split must be one of {', '.join(SPLITS)}, {hint}.")
+    for split in splits:
+        check_choice(f"split in the task file {path}:", split, SPLITS)
 
 
 def _source(path: Path, values: Mapping[str, Any]) -> Source:
@@ -89,9 +82,8 @@ def _source(path: Path, values: Mapping[str, Any]) -> Source:
     if isinstance(data, str):
         slices = _slices(path, values.get("splits", SHARES), WHOLE)
         if named := [part.split for part in slices.values() if part.split != WHOLE]:
-            raise ActshiftError(
-                f"The data of the task file {path} is one file without a split {named[0]!r}; use shares such as 0.1."
-            )
+            problem = f"is one file without a split {named[0]!r}; use shares such as 0.1"
+            raise ActshiftError(f"The data of the task file {path} {problem}.")
         return Files({WHOLE: path.parent / data}, slices=slices)
     if "splits" in values:
         raise ActshiftError(f"In the task file {path}, data already names a file for each split; leave out splits.")

@@ -13,8 +13,7 @@ from actshift.data.rows import Row, read_file
 from actshift.errors import ActshiftError, first_line, require
 
 SPLITS = ("train", "validation", "test")
-SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
-"""The default shares of the splits of a task that are cut from one split of the source."""
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}  # of the splits that are cut from one split of the source
 SEED = 0
 
 
@@ -88,11 +87,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, task: str, split: str) -> Iterable[Row]:
-        """Return the rows of the source's `split`, in the layout that the task's `example` reads.
-
-        Raises:
-            ActshiftError: the rows cannot be read.
-        """
+        """Return the rows of the source's `split` in the layout that `Task.example` reads, or raise ActshiftError."""
 
     def place(self, task: str, split: str) -> str:
         """Return the place of the source's `split`, for messages."""
@@ -146,11 +141,7 @@ class Folder(Source):
                 yield hub_row
 
     def place(self, task: str, split: str) -> str:
-        """Return the path of the file. A compressed file takes precedence.
-
-        Raises:
-            ActshiftError: the folder has no file for the split.
-        """
+        """Return the path of the file (a compressed one takes precedence). Raise ActshiftError if there is none."""
         for path in (self.folder / f"{split}.jsonl.gz", self.folder / f"{split}.jsonl"):
             if path.is_file():
                 return str(path)

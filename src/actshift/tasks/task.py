@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from actshift.data.rows import Row
-from actshift.errors import ActshiftError, did_you_mean, require
+from actshift.errors import ActshiftError, check_choice, require
 from actshift.tasks.scorers import Scorer
 from actshift.tasks.source import SPLITS, Folder, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Form = Literal["text", "messages", "labels"]
-"""The columns of a loaded row (see `Example.columns`)."""
+Form = Literal["text", "messages", "labels"]  # the columns of a loaded row (see `Example.columns`)
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,7 @@ class Task:
     """A benchmark in the protocol of the paper (arXiv 2603.00425), or a custom task.
 
     Attributes:
-        name: the name that users type.
-        title: a few words for a table.
-        source: the rows.
         example: a function from a row of the source to an example, or to None to skip the row.
-        scorer: the judge of completions.
         description: text for the page of all tasks: the citation, and the choice of splits.
         sample: a made-up row in the layout of the source, or None for a custom task.
         local: the same task in a folder of files, or None.
@@ -90,12 +85,10 @@ class Task:
     def load(
         self, split: str, data_dir: str | Path | None = None, limit: int | None = None, form: Form = "text"
     ) -> Dataset:
-        """Return the rows of a split as a dataset.
+        """Return the first `limit` rows (or all) of a split as a dataset.
 
         Args:
-            split: train, validation or test.
             data_dir: the folder whose subfolder with the task's name has the files, or None to load from the hub.
-            limit: the number of rows to load from the start of the split, or None for all.
             form: the columns of the rows. "text" has prompt, completion and answer, and choices if there are any.
                 "messages" has messages in place of the first two. "labels" has text and label, and text_pair if
                 there is a second text.
@@ -107,8 +100,8 @@ class Task:
         >>> get_task("listops").load("test", limit=1).column_names
         ['prompt', 'completion', 'answer']
         """
-        _check("split", split, SPLITS)
-        _check("form", form, get_args(Form))
+        check_choice("split", split, SPLITS)
+        check_choice("form", form, get_args(Form))
         if form == "labels" and self.labels is None:
             raise ActshiftError(f"The task {self.name} has no labels to classify by; use the form text or messages.")
         datasets = require("datasets", "train")
@@ -118,11 +111,7 @@ class Task:
         return datasets.Dataset.from_list(rows)
 
     def examples(self, split: str, data_dir: str | Path | None = None) -> Iterator[Example]:
-        """Yield the examples of a split one by one.
-
-        Raises:
-            ActshiftError: the split cannot be read (see `load`).
-        """
+        """Yield the examples of a split one by one. Errors are as in `load`."""
         source = self.source_in(data_dir)
         if split not in source.slices:
             raise ActshiftError(f"The task {self.name} has no split {split}; it has {', '.join(source.slices)}.")
@@ -139,19 +128,9 @@ class Task:
                 yield example
 
     def source_in(self, data_dir: str | Path | None) -> Source:
-        """Return the task's source, or the files of `data_dir` if it is not None.
-
-        Raises:
-            ActshiftError: a custom task has no other files than its own.
-        """
+        """Return the source, or the files of `data_dir` if given; raise ActshiftError if it is a custom task then."""
         if data_dir is None:
             return self.source
         if self.local is None:
             raise ActshiftError(f"The task {self.name} names its own rows; leave out --data-dir.")
         return replace(self.local, folder=Path(data_dir, self.name))
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        hint = did_you_mean(value, allowed)
-        raise ActshiftError(f"The {name} must be one of {', '.join(allowed)}, got {value!r}{hint}.")

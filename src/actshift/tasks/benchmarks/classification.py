@@ -12,6 +12,7 @@ from actshift.tasks.source import Folder, Hub, SplitSlice, halves, split_by_hash
 from actshift.tasks.task import Example, Task
 
 _task = partial(Task, settings={"epochs": 1, "max_length": 256}, max_new_tokens=8)
+_boolq_hub = partial(Hub, "google/boolq", "35b264d03638db9f4ce671b711558bf7ff0f80d5")
 _glue = partial(Hub, "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
 
 BOOLQ_LABELS = ("no", "yes")
@@ -23,8 +24,7 @@ SST2_SLICES = split_by_hash("train", train=0.98, validation=0.02)
 def label_name(labels: Sequence[str], value: int | str) -> str:
     """Return the name of a label that a source stores as a name or as an index into `labels`.
 
-    Raises:
-        ActshiftError: the value is neither, such as the -1 of rows without a label.
+    Raise ActshiftError if it is neither, such as the -1 of rows without a label.
 
     >>> label_name(("no", "yes"), 1), label_name(("no", "yes"), "yes")
     ('yes', 'yes')
@@ -51,12 +51,7 @@ BOOLQ = _task(
     Clark et al., *BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions*, NAACL 2019. The hub has no
     test split with labels, so validation and test are the two halves of its validation split.
     """,
-    source=Hub(
-        "google/boolq",
-        "35b264d03638db9f4ce671b711558bf7ff0f80d5",
-        slices=halves("validation"),
-        sizes={"train": 9427, "validation": 3270},
-    ),
+    source=_boolq_hub(slices=halves("validation"), sizes={"train": 9427, "validation": 3270}),
     local=Folder(slices=halves("dev", train="train_passage_part")),
     example=_boolq,
     sample={"question": "do owls sleep by day", "passage": "Most owls hunt at night.", "answer": True},

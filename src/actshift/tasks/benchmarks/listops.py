@@ -24,12 +24,9 @@ from actshift.tasks.source import Folder, Source, split_by_hash
 from actshift.tasks.task import Example, Task
 
 MAX_LENGTH = 64
-SIDES = split_by_hash("all")
-"""The split that an expression belongs to, so that no expression is in two splits."""
-OPERATOR_PROBABILITY = 0.25
-"""The probability that a node above the last level is an operator and not a digit (Nangia and Bowman, 2018)."""
-MAX_MISSES = 100_000
-"""The number of draws in a row without a new expression after which the settings are considered exhausted."""
+SIDES = split_by_hash("all")  # no expression is in two splits
+OPERATOR_PROBABILITY = 0.25  # of a node above the last level, which is else a digit (Nangia and Bowman, 2018)
+MAX_MISSES = 100_000  # draws in a row without a new expression after which the settings are considered exhausted
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,6 @@ OPERATORS: dict[str, Callable[[Sequence[int]], int]] = {
     "MED": lambda digits: floor(median(digits)),
     "SM": lambda digits: sum(digits) % 10,
 }
-"""The operators by name. Each maps digits to a digit."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,8 @@ def stream(
         if value < least:
             raise ActshiftError(f"{name} must be at least {least}, got {value}.")
     if max_length <= (least := max(1 if min_length == 0 else 4, min_length + 1)):
-        raise ActshiftError(
-            f"No expression has {min_length} < length < {max_length}: a digit has length 1 and an operator 4 or more; "
-            f"use a max_length above {least}."
-        )
+        problem = f"No expression has {min_length} < length < {max_length}: a digit has length 1, an operator 4 or more"
+        raise ActshiftError(f"{problem}; use a max_length above {least}.")
     if max_depth == 1 and min_length >= 1:
         raise ActshiftError("max_depth=1 only allows the ten digits; use a max_depth of 2 or more, or min_length=0.")
     return _stream(seed, max_depth, max_args, min_length, max_length)

@@ -16,6 +16,10 @@ AQUA_LETTER = re.compile(r"^\s*\(?[A-E]\)\s*")
 """The start of an option of AQuA-RAT: `A)` on the hub, and `(A)` in the copy of FLAN."""
 
 _task = partial(Task, scorer=get_scorer("choice"), settings={"epochs": 1, "max_length": 256}, max_new_tokens=8)
+_aqua = partial(Hub, "deepmind/aqua_rat", "33301c6a050c96af81f63cad5562cb5363e88971")
+_openbookqa = partial(Hub, "allenai/openbookqa", "388097ea7776314e93a529163e0fea805b8a6454")
+_social_iqa_hub = partial(Hub, "allenai/social_i_qa", "537a2ec8ec565adc0b70b70752893e59e024df26")
+_winogrande_hub = partial(Hub, "allenai/winogrande", "01e74176c63542e6b0bcb004dcdea22d94fb67b5")
 
 
 def lettered(question: str, choices: Sequence[str], answer: int) -> Example:
@@ -49,12 +53,7 @@ AQUA_RAT = _task(
     Ling et al., *Program Induction by Rationale Generation*, ACL 2017. The completion is the rationale, then the
     letter.
     """,
-    source=Hub(
-        "deepmind/aqua_rat",
-        "33301c6a050c96af81f63cad5562cb5363e88971",
-        "raw",
-        sizes={"train": 97467, "validation": 254, "test": 254},
-    ),
+    source=_aqua("raw", sizes={"train": 97467, "validation": 254, "test": 254}),
     local=Folder(
         slices=whole_splits(train="train_flan_cot", validation="dev"),
         layout=lambda row: {**row, "rationale": row["answer"]["rationale"], "correct": row["answer"]["final"]},
@@ -108,12 +107,7 @@ OPENBOOKQA = _task(
     Mihaylov et al., *Can a Suit of Armor Conduct Electricity?*, EMNLP 2018. The prompt does not include the book of
     facts.
     """,
-    source=Hub(
-        "allenai/openbookqa",
-        "388097ea7776314e93a529163e0fea805b8a6454",
-        "main",
-        sizes={"train": 4957, "validation": 500, "test": 500},
-    ),
+    source=_openbookqa("main", sizes={"train": 4957, "validation": 500, "test": 500}),
     local=Folder(
         slices=whole_splits(validation="dev"),
         layout=lambda row: {**row, "question_stem": row["question"], "answerKey": row["answer"]},
@@ -141,13 +135,7 @@ SOCIAL_IQA = _task(
     validation and test are the two halves of its validation split. The dataset on the hub is a loading script. The
     pinned commit is its conversion to Parquet.
     """,
-    source=Hub(
-        "allenai/social_i_qa",
-        "537a2ec8ec565adc0b70b70752893e59e024df26",
-        "default",
-        slices=halves("validation"),
-        sizes={"train": 33410, "validation": 1954},
-    ),
+    source=_social_iqa_hub("default", slices=halves("validation"), sizes={"train": 33410, "validation": 1954}),
     local=Folder(slices=halves("dev"), layout=lambda row: {**row, "label": LETTERS.index(row["answer"]) + 1}),
     example=_social_iqa,
     sample={
@@ -174,12 +162,8 @@ WINOGRANDE = _task(
     Sakaguchi et al., *WinoGrande: An Adversarial Winograd Schema Challenge at Scale*, AAAI 2020. The test split on the
     hub has no answers, so validation and test are the two halves of its validation split.
     """,
-    source=Hub(
-        "allenai/winogrande",
-        "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
-        "winogrande_debiased",
-        slices=halves("validation"),
-        sizes={"train": 9248, "validation": 1267},
+    source=_winogrande_hub(
+        "winogrande_debiased", slices=halves("validation"), sizes={"train": 9248, "validation": 1267}
     ),
     local=Folder(slices=halves("dev", train="train_debiased")),
     example=_winogrande,

@@ -13,8 +13,7 @@ from actshift.tasks.source import Folder, Hub, halves, split_by_hash, whole_spli
 from actshift.tasks.task import Example, Task
 
 ANNOTATION = re.compile(r"<<[^<>]*>>")
-MAX_DECIMALS = 6
-"""The number of decimals kept in a completion. A model cannot learn the digits after them."""
+MAX_DECIMALS = 6  # kept in a completion; a model cannot learn the digits after them
 
 _task = partial(Task, scorer=get_scorer("number"), settings={"epochs": 1, "max_length": 256})
 
@@ -33,6 +32,10 @@ def _problem(question: str, answer: str | float) -> Example:
     return Example(f"Question: {question.strip()}\nAnswer:", f" {number}", number)
 
 
+_asdiv = partial(Hub, "MU-NLPC/Calc-asdiv_a", "520a6910e097ee287ecd2bb9104f7f45805f9df9")
+_gsm8k_hub = partial(Hub, "openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866")
+_svamp = partial(Hub, "ChilleD/SVAMP", "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef")
+
 ASDIV = _task(
     name="asdiv",
     title="Diverse word problems",
@@ -41,13 +44,7 @@ ASDIV = _task(
     Miao et al., *A Diverse Corpus for Evaluating and Developing English Math Word Problem Solvers*, ACL 2020. The copy
     on the hub is from Calc-X and needs no loading script. Its only split is divided into three.
     """,
-    source=Hub(
-        "MU-NLPC/Calc-asdiv_a",
-        "520a6910e097ee287ecd2bb9104f7f45805f9df9",
-        "default",
-        slices=split_by_hash("test"),
-        sizes={"test": 1218},
-    ),
+    source=_asdiv("default", slices=split_by_hash("test"), sizes={"test": 1218}),
     local=Folder(slices=split_by_hash("test"), layout=lambda row: {**row, "result_float": row["answer"]["final"]}),
     example=lambda row: _problem(row["question"], row["result_float"]),
     sample={"question": "Two boats carry 8 people each. How many do they carry?", "result": "16", "result_float": 16.0},
@@ -69,13 +66,7 @@ GSM8K = _task(
     validation and test are the two halves of its test split. The completion is the worked solution without the
     calculator annotations such as ``<<48/2=24>>``. It ends with ``#### 72``.
     """,
-    source=Hub(
-        "openai/gsm8k",
-        "740312add88f781978c0658806c59bc2815b9866",
-        "main",
-        slices=halves("test"),
-        sizes={"train": 7473, "test": 1319},
-    ),
+    source=_gsm8k_hub("main", slices=halves("test"), sizes={"train": 7473, "test": 1319}),
     local=Folder(slices=halves("test"), layout=lambda row: {**row, "answer": row["answer"]["text"]}),
     example=_gsm8k,
     sample={
@@ -122,12 +113,7 @@ SVAMP = _task(
     Patel et al., *Are NLP Models really able to Solve Simple Math Word Problems?*, NAACL 2021. The hub has two splits,
     so validation and test are the two halves of its test split.
     """,
-    source=Hub(
-        "ChilleD/SVAMP",
-        "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
-        slices=halves("test"),
-        sizes={"train": 700, "test": 300},
-    ),
+    source=_svamp(slices=halves("test"), sizes={"train": 700, "test": 300}),
     local=Folder(
         slices=halves("test"),
         layout=lambda row: {"Body": "", "Question": row["question"], "Answer": row["answer"]["final"]},

@@ -21,7 +21,6 @@ class Scorer:
     A row has the gold answer in canonical form as `answer`, or else a `completion`, and may have `choices` (texts).
 
     Attributes:
-        name: the name that users type.
         correct: a function from a prediction and its row to whether the prediction has the gold answer.
         extract: a function from a prediction and its row to its answer in canonical form, or to None if the
             prediction does not have exactly one answer.
@@ -42,10 +41,7 @@ class Scorer:
 
 
 def gold_of(row: Row) -> str:
-    """Return the `answer` of a row, or else its `completion`, without white space at the ends.
-
-    Raises:
-        ActshiftError: the row has neither.
+    """Return the `answer` of a row, or else its `completion`, stripped. Raise ActshiftError if it has neither.
 
     >>> gold_of({"completion": " 42"}), gold_of({"completion": " so 42", "answer": 42})
     ('42', '42')
@@ -69,8 +65,6 @@ def answer_scorer(
     """Return a scorer that compares the extracted answer of a prediction with the gold answer.
 
     Args:
-        name: the name that users type.
-        extract: as in `Scorer`.
         read_gold: a function from a row to its gold answer in canonical form, which raises `ActshiftError` for others.
         same: a function that compares an answer with the gold answer.
 

@@ -56,9 +56,8 @@ def _extract_label(prediction: str, row: Row, labels: tuple[str, ...]) -> str | 
 def _label_gold(row: Row, labels: tuple[str, ...]) -> str:
     gold, names = gold_of(row), _label_names(row, labels)
     if gold not in names:
-        raise ActshiftError(
-            f"The answer {gold!r} of a row is none of its labels {', '.join(names)}{did_you_mean(gold, names)}."
-        )
+        hint = did_you_mean(gold, names)
+        raise ActshiftError(f"The answer {gold!r} of a row is none of its labels {', '.join(names)}{hint}.")
     return gold
 
 
@@ -74,8 +73,7 @@ LABEL = label_scorer()
 
 # One of a row's choices, named by its key (a letter or a number) or by its text
 
-MAX_UNLISTED = 10
-"""The number of possible keys if a row does not list its choices."""
+MAX_UNLISTED = 10  # possible keys if a row does not list its choices
 _CUES = (
     "is are was be it's it’s option options choice choices choose chose pick picked select selected answer answers "
     "letter number say with so thus hence therefore but rather both either neither"
@@ -101,10 +99,8 @@ def _choice_gold(row: Row) -> str:
     keys, answer = _keys(row), gold_of(row)
     gold = answer.upper() if answer.upper() in keys else _find_choice(answer, keys, _texts(row))
     if gold is None:
-        raise ActshiftError(
-            f"The scorer choice needs an answer that is one of {', '.join(keys)}, or the text of one choice, "
-            f"got {answer!r}."
-        )
+        allowed = f"one of {', '.join(keys)}, or the text of one choice"
+        raise ActshiftError(f"The scorer choice needs an answer that is {allowed}, got {answer!r}.")
     return gold
 
 

@@ -35,8 +35,7 @@ FILLER = re.compile(
 _NEGATION = re.compile(
     r"(?:\bnot|n['’]t|\brather\s+than|\binstead\s+of)\s+(?:(?:the|an?|options?|choice)\s+)?[\"'“‘(*]*$", re.IGNORECASE
 )
-NEGATION_REACH = 40
-"""The number of characters before an answer in which its negation may start."""
+NEGATION_REACH = 40  # characters before an answer in which its negation may start
 
 _JOIN = re.compile(r"[\W_]*(?:[,/&]|\b(?:or|and|nor|to)\b)[\W_]*", re.IGNORECASE)
 _LEFT_EDGE = r"(?<![\w−-])(?<!\w['’/])(?<!\d[.,])(?<!^\.)(?<!\s\.)"

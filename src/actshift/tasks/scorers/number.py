@@ -33,12 +33,9 @@ _POWER = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 1
 _JOIN = re.compile(r"\s*(?:[-+*×÷/·^–]|\b(?:x|or|to|and)\b)\s*", re.IGNORECASE)
 _DETACHED_SIGN = re.compile(r"[-–]\s+$")
 
-TRUNCATED_DECIMALS = 5
-"""The number of decimals from which a gold number is treated as truncated."""
-MIN_DECIMALS = 4
-"""The number of decimals that a prediction of a truncated number needs."""
-FLOAT_DIGITS = 15
-"""The number of significant digits that are exact in a gold number from a float."""
+TRUNCATED_DECIMALS = 5  # a gold number with so many decimals is treated as truncated
+MIN_DECIMALS = 4  # needed in a prediction of a truncated number
+FLOAT_DIGITS = 15  # significant digits that are exact in a gold number from a float
 _EQUATION = re.compile(rf"(?:(?:[^=\nA-Za-z]|\b[A-Za-z]\b){{1,60}}=)*{FILLER.pattern}", re.IGNORECASE)
 """Text between an announcement and its number. `the answer is 6 * 7 = 42` announces 42."""
 
