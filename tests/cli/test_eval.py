@@ -165,4 +165,6 @@ def test_a_strength_or_half_that_an_adapter_lacks_is_refused(refused, actshift, 
     lora = _trained(actshift, model, rows, tmp_path / "lora", "--method", "lora")
     assert "no steering adapter" in refused("eval", "--adapter", lora, "--data", rows, "--strength", 0.5)
     assert "no joint adapter" in refused("eval", "--adapter", adapter, "--data", rows, "--half", "weights")
-    assert "Unknown half 'weight' (did you mean" in refused("eval", "--adapter", adapter, "--data", rows, "--half", "weight")
+    assert "Unknown half 'weight' (did you mean" in refused(
+        "eval", "--adapter", adapter, "--data", rows, "--half", "weight"
+    )

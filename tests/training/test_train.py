@@ -211,7 +211,10 @@ def test_saved_jola_gates_are_binary_and_annealed_over_the_run(settings: TrainSe
         ({"method": "joint", "adapter": "lofit"}, "cannot be combined with LoRA"),
         ({"method": "joint", "orthogonality_every": "weekly"}, "every must be a number of optimiser steps from 1 up"),
         ({"method": "joint", "lora_targets": ("q_proj",)}, "nothing to be orthogonal to"),
-        ({"method": "joint", "orthogonality_penalty": 0.1, "orthogonality_every": "2"}, "cannot be combined with every=2"),
+        (
+            {"method": "joint", "orthogonality_penalty": 0.1, "orthogonality_every": "2"},
+            "cannot be combined with every=2",
+        ),
         ({"method": "lora", "lora_targets": ("nope",)}, "LoRA does not fit LlamaForCausalLM: .*nope"),
         ({"positions": "ends", "first_tokens": 0, "last_tokens": 0}, "steers no token"),
     ],
