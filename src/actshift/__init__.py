@@ -8,8 +8,6 @@ registers itself when peft is imported.
     model = get_peft_model(model, actshift.SteeringConfig(rank=8))
 """
 
-from __future__ import annotations
-
 import ast
 from importlib import import_module
 from pathlib import Path

@@ -5,8 +5,6 @@
 with all other patches in `actshift/tuner/peft_patches.py`.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec

@@ -1,7 +1,5 @@
 """The base class of all errors, and checks and hints that their messages share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module

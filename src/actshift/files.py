@@ -1,7 +1,5 @@
 """Write files atomically, check output paths, and read YAML and JSON mappings."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Load base models and their tokenizers."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

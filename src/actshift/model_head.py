@@ -1,7 +1,5 @@
 """Model heads: the next token, a class per text, a tag per word, or no head (embeddings)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """LoReFT and its relatives without orthonormal rows, NoReFT and DiReFT."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count

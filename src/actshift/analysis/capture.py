@@ -1,7 +1,5 @@
 """Capture the activations of modules during a forward pass, and select the tokens to use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Show the sections of a report as one HTML page that needs no other file and no network."""
 
-from __future__ import annotations
-
 import io
 import re
 import xml.etree.ElementTree as ET

@@ -1,7 +1,5 @@
 """Measure how far the two halves of a joint adapter do the same thing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from statistics import fmean

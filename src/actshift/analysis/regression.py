@@ -1,7 +1,5 @@
 """Reduced-rank ridge regression from sums over batches, without storing activations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One HTML page of all analyses of a model: figures, with how to read them and what to do."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field

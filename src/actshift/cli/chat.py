@@ -1,7 +1,5 @@
 """`actshift chat`: a conversation with a model whose adapter can be switched on, off or in between."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial

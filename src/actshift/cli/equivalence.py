@@ -1,7 +1,5 @@
 """`actshift equivalence`: a weight update as activation shifts, or a linear adapter as a weight update."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated
 

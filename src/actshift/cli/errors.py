@@ -1,7 +1,5 @@
 """Report a failure as one line on stderr and an exit code."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

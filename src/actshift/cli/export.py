@@ -1,7 +1,5 @@
 """`actshift export`: an adapter as merged weights, or one half of a joint adapter as its own adapter."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

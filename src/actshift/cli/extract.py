@@ -1,7 +1,5 @@
 """`actshift extract`: a fine-tuned model as an adapter of its base."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`actshift generate`: completions by the base model and by adapters, side by side."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Command-line entry point: list the verbs, import the one that is run, and report failures in one line."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from importlib import import_module

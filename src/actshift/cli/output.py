@@ -1,7 +1,5 @@
 """Check output files, print results as tables, facts or JSON, and show progress on a terminal."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`actshift report`: one HTML page about the best places to steer, and about an update or an adapter."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Annotated, Any

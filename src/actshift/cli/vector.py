@@ -1,7 +1,5 @@
 """`actshift vector`: a steering vector from two sets of texts, without training."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

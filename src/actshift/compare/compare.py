@@ -1,7 +1,5 @@
 """Run a comparison: train and score every cell that is not done yet, and write the table."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait

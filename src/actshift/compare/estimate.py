@@ -1,7 +1,5 @@
 """Estimate a comparison before it runs: its cells, the parameters of each method, and the time it takes."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The methods of a comparison: named ones, presets, and methods from a file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields

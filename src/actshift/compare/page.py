@@ -1,7 +1,5 @@
 """The page of a comparison: its report in Markdown, and a figure of accuracy against trainable parameters."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

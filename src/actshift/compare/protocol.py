@@ -1,7 +1,5 @@
 """The order of work: sweep the learning rates with the first seed, then run the other seeds and the test rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Record how a result was produced: command, date, machine, versions."""
 
-from __future__ import annotations
-
 import os
 import platform
 from datetime import date

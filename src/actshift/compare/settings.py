@@ -1,7 +1,5 @@
 """Settings of a comparison; the command line derives its flags from this class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Run the demo: teach the bundled model a new form of answer by steering and by full fine-tuning."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Generate completions in batches, stream one completion, and run a model over batches of examples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Tokenize prompts within the model's context, and pad them on the left for generation."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The result of an evaluation: every prediction, and the accuracy over all of them."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

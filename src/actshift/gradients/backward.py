@@ -1,7 +1,5 @@
 """Backward passes that fill taps and leave the model unchanged."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

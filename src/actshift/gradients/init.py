@@ -1,7 +1,5 @@
 """Gradient initialisation of low-rank adapters: W_down from the gradient of the loss, W_up = 0."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack

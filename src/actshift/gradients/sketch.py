@@ -1,7 +1,5 @@
 """Sums of gradient matrices over tokens: exact for small matrices, sketched for large ones."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 

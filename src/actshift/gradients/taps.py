@@ -1,7 +1,5 @@
 """Taps: hooks that sum gradient × activation over tokens during the backward pass, without storing either."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

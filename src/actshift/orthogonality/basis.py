@@ -4,8 +4,6 @@ Shapes: `d`, the width of the residual stream; `r`, the columns of B; `n`, the r
 dimensions, such as one entry per block. Computations are in float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -11,8 +11,6 @@ the MLP branch of Llama. The tests in `tests/sites` therefore check three identi
 Models that scale a branch on its way to the residual stream (Granite, Doge, Gemma-4) have no module for these sites.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 Names = str | tuple[str, ...]

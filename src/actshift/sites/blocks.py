@@ -1,7 +1,5 @@
 """Find a model's transformer blocks, from what transformers declares or from the module structure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Resolve a site and layers to the modules of a model, and find the output maps of its MLPs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

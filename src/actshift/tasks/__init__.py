@@ -1,7 +1,5 @@
 """Benchmarks and custom tasks by name. Every module-level `Task` in `benchmarks/` is registered."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Describe tasks as entries of a table, and render all of them as the page docs/tasks.md."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from inspect import cleandoc

@@ -1,7 +1,5 @@
 """Custom tasks, described by a .yaml or .json file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

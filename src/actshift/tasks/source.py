@@ -1,7 +1,5 @@
 """Sources of a task's rows: a dataset on the hub, a folder of published files, or the files of a custom task."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

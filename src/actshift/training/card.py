@@ -1,7 +1,5 @@
 """The model card of a result: a summary, the code to load it, and the record of its training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Source: arXiv 2406.01563; docs/method.md#lofit.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """The output folder of a run: checks before the start, checkpoints, and the move of the result into place."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

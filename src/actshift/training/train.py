@@ -1,7 +1,5 @@
 """The whole of `actshift train`: read, build, train, and save a folder that PEFT or transformers can load."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import warnings

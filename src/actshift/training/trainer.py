@@ -1,7 +1,5 @@
 """The trainer of a run: batches, optimiser, callbacks, and clean-up after training. Imports torch and transformers."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """Files of a saved adapter: find them, read the config, and check tensor names and shapes without loading values."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

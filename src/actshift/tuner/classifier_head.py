@@ -1,7 +1,5 @@
 """The head of a classifier: train it with an adapter, copy it, and read it from a saved adapter."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run-time controls of an adapted model: strength, halves of a joint adapter, and parameter groups."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager

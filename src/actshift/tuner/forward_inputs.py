@@ -1,7 +1,5 @@
 """Compute the position of each token in prompt and completion from the inputs of a model's forward pass."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Interventions: which adapter shifts which activation, in which blocks, at which tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast

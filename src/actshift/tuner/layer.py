@@ -2,8 +2,6 @@
 
 # The lookup of children through nn.Module.__getattr__ is slow in decoding.
 # pyright: reportPrivateUsage=false
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

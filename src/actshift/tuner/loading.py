@@ -1,7 +1,5 @@
 """Attach fresh adapters and load saved ones, for steering, LoRA or both."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace

@@ -2,8 +2,6 @@
 
 # PEFT's tuners are extended through protected methods.
 # pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace

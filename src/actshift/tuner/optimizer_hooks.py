@@ -4,8 +4,6 @@ torch calls them around each `optimizer.step()`, so no trainer needs a callback.
 which is also correct with gradient accumulation. Only parameters that this optimiser trains are changed.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 circle; the list names the module of each. Importing this module registers the method and applies the PEFT patches.
 """
 
-from __future__ import annotations
-
 from functools import wraps
 from typing import Any, NamedTuple, cast
 

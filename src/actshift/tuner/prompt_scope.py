@@ -1,7 +1,5 @@
 """Track which tokens belong to the prompt and which were generated, for adapters that steer only some tokens."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """Batches in which each row has its own adapter, computed as one batched product."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 from math import gcd

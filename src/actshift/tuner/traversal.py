@@ -2,8 +2,6 @@
 
 # nn.Module has no public way to replace or skip its children.
 # pyright: reportPrivateUsage=false
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any

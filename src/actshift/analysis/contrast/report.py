@@ -1,7 +1,5 @@
 """The result of a contrast: for every block, the length of the vector and how well it separates the two sides."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One branch of a block as a function of its weights and of its input."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass

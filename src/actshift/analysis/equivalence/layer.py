@@ -1,7 +1,5 @@
 """Sums over batches for the equivalence of one block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

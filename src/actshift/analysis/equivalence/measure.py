@@ -1,7 +1,5 @@
 """Compare a weight update with activation shifts, block by block, on the base model's own activations."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The result of `equivalence`, and the sections that show it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 from itertools import chain

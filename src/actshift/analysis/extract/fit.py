@@ -1,7 +1,5 @@
 """Fit the adapters of a base model to its fine-tuned version: in closed form, and then by distillation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from itertools import groupby, pairwise

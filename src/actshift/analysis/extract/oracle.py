@@ -1,7 +1,5 @@
 """The oracle: the shifts that turn a base model into its fine-tuned version, and how simple they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The results of the oracle and of an extraction, and the sections that show them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any

@@ -1,7 +1,5 @@
 """Merge an adapter into an ordinary model, and describe the weight updates that this takes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass

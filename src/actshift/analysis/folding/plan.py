@@ -1,7 +1,5 @@
 """Find the linear map that can absorb the shift of each steering layer, or the reason why none can."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple

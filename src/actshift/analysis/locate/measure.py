@@ -1,7 +1,5 @@
 """Run the backward passes of `locate`, and compute gains from the recorded gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Plots of first-order gains: a heat map by block and site, and bars by method."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ The answers are free text. The paper judges them with AlpacaEval 2. This task ha
 the reference word for word, so compare methods by the loss or by another judge.
 """
 
-from __future__ import annotations
-
 from actshift.data.rows import Row
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import Folder, Hub, split_by_hash

@@ -1,7 +1,5 @@
 """Benchmarks with labels: BoolQ, MNLI and SST-2."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

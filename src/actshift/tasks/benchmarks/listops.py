@@ -7,8 +7,6 @@ available. This project therefore chooses the minimum length, and takes the numb
 tokens. It is divided into three splits.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Multiple-choice benchmarks: AQuA-RAT, ARC, OpenBookQA, Social IQa and WinoGrande."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Word problems whose answer is a number: ASDiv, GSM8K, MAWPS and SVAMP."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 from functools import partial

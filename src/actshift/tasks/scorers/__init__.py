@@ -3,8 +3,6 @@
 Every module-level `Scorer` in a file of this package is registered by its name.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TypeVar

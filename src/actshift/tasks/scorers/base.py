@@ -1,7 +1,5 @@
 """The interface of a scorer, the gold answer of a row, and the exact scorer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

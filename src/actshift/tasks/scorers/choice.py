@@ -1,7 +1,5 @@
 """Scorers for answers from a fixed set: yes or no, one label, or one of a row's choices."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Find the answers that a text mentions, and decide which one is its final answer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

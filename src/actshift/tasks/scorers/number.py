@@ -7,8 +7,6 @@ must round to the same value at the number of digits of the shorter one: `1.8333
 wrong. A fraction is accepted if the gold number is not an integer. A percentage counts as the number before its sign.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from decimal import Context, Decimal

@@ -1,7 +1,5 @@
 """Objectives of encoders with transformers' Trainer: classes of texts, tags of words, similarity of text pairs."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, ClassVar
 

@@ -3,8 +3,6 @@
 The reference model is the model before training: with an adapter, the same model with the adapter switched off.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar

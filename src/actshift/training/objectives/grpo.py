@@ -3,8 +3,6 @@
 The reference policy, if there is one, is the model before training: the same model with its adapter switched off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Supervised fine-tuning of a causal language model with TRL."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from actshift.data import LANGUAGE

@@ -1,7 +1,5 @@
 """The orthogonality rule at one steering layer: the tensors that it constrains, and their projection in batches."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The orthogonality rule of a joint adapter on one model: set it up, enforce it and measure it."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, cast
