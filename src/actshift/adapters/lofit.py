@@ -135,7 +135,9 @@ class HeadVector(HeadAdapter):
             return
         heads = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
         if not heads or not all(type(head) is int and head >= 0 for head in heads) or len(set(heads)) < len(heads):
-            raise ActshiftError(f"heads must be different indices from 0 up such as (0, 3), or None; got {given!r}.")
+            raise ActshiftError(
+                f"heads must be different head indices from 0 up such as (0, 3), or None for all; got {given!r}."
+            )
         object.__setattr__(self, "heads", tuple(sorted(heads)))  # JSON stores a list
 
     def check_shape(self, width: int, heads: int | None = None) -> None:

@@ -16,6 +16,7 @@ NUMBERS_FR = (
     "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize "
     "dix-sept dix-huit dix-neuf vingt"
 ).split()
+LARGEST_VALUE = len(NUMBERS) - 1
 
 Split = Literal["train", "validation", "test"]
 
@@ -136,5 +137,5 @@ def random_expression(rng: random.Random, depth: int) -> Expression:
         if depth > 1:
             arguments[rng.randrange(arity)] = random_expression(rng, depth - 1)
         expression = Expression(operation, tuple(arguments))
-        if expression.value < len(NUMBERS):
+        if expression.value <= LARGEST_VALUE:
             return expression
