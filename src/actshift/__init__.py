@@ -21,7 +21,7 @@ _stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
 _imports = [node for node in _stub.body if isinstance(node, ast.ImportFrom)]
 _modules = {alias.asname or alias.name: node.module or "" for node in _imports for alias in node.names}
 
-__all__ = sorted(_modules)  # pyright: ignore[reportUnsupportedDunderAll]  the stub lists the names
+__all__ = sorted([*_modules, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]  the stub lists the names
 
 
 def __dir__() -> list[str]:
