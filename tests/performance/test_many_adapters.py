@@ -60,7 +60,7 @@ def test_attach_load_switch_and_delete_visit_no_other_adapter(saved):
         model.add_adapter(f"more{number}", SteeringConfig(rank=2))
     many = calls_per_operation(model, saved, "many")
     # PEFT itself makes a few calls per config. One traversal would be a dozen calls for the adapter of each layer.
-    assert all(after - before <= 8 * MANY for before, after in zip(few, many, strict=True)), (few, many)
+    assert all(after - before <= 6 * MANY for before, after in zip(few, many, strict=True)), (few, many)
 
 
 @torch.no_grad()
