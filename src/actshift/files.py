@@ -2,12 +2,34 @@
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
 
 MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Generator[Path, None, None]:
+    """Yield a temporary path in the same folder, and rename its file to `path` at the end, or remove it on an error.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp(), "note.txt")
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text("done")
+    >>> [file.name for file in target.parent.iterdir()]
+    ['note.txt']
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -22,16 +44,10 @@ def write_atomically(path: str | Path, text: str) -> None:
     >>> target.read_text()
     'done'
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # some file systems report a full disk only here
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # some file systems report a full disk only here
 
 
 def check_writable(path: str | Path) -> None:

@@ -4,6 +4,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], m
     )
 
 
+@cache
 def _file(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 

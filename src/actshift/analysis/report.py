@@ -1,6 +1,5 @@
 """One HTML page of all analyses of a model: figures, with how to read them and what to do."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from actshift.analysis.html import to_html
 from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.analysis.sections import Section, listed
-from actshift.files import write_atomically
+from actshift.files import atomic_path, write_atomically
 from actshift.sites import resolve
 from actshift.tuner.loading import load_any_adapter
 
@@ -128,7 +127,5 @@ class Report:
         for section in self.sections:
             figure = section.draw()
             for image_format in ("png", "svg"):
-                path = Path(figures, f"{section.key}.{image_format}")
-                part = path.with_name(f".{path.name}.{os.getpid()}.part")
-                figure.savefig(part, format=image_format)
-                part.replace(path)
+                with atomic_path(Path(figures, f"{section.key}.{image_format}")) as temporary:
+                    figure.savefig(temporary, format=image_format)

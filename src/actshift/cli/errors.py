@@ -56,7 +56,7 @@ def explain(error: BaseException) -> str:
     return f"Unexpected {type(error).__name__}: {str(error)[:300]} (ACTSHIFT_DEBUG=1 shows the traceback)"
 
 
-def quiet_libraries() -> None:
+def hide_library_warnings() -> None:
     """Hide the warnings of other libraries, which concern our calls and not the user's, and print ours in one line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from typer.core import TyperCommand, TyperGroup
 
-from actshift.cli.errors import quiet_libraries, report
+from actshift.cli.errors import hide_library_warnings, report
 
 VERBS = {
     "demo": ("demo", "Teach a small bundled model a new answer format, by steering and by full fine-tuning."),
@@ -103,7 +103,7 @@ def start(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `actshift` on `argv` (default: the process's arguments) and return the exit code: 0, or 2 for a failure."""
-    quiet_libraries()
+    hide_library_warnings()
     try:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
         if code == 130:  # typer returns it instead of raising KeyboardInterrupt

@@ -1,12 +1,12 @@
 """The page of a comparison: its report in Markdown, and a figure of accuracy against trainable parameters."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure
 from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
+from actshift.files import atomic_path
 
 COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}
 LABEL_OFFSETS = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right in (9, -9)]
@@ -78,9 +78,8 @@ def draw(report: CompareReport, path: Path) -> None:
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     _draw_labels(figure, axes, points)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    figure.savefig(part, format="png")
-    part.replace(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _colour(row: ReportRow) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.training.setting_fields import check_fields, setting
+from actshift.training.setting_fields import convert_fields, setting
 from actshift.training.settings import MACHINE, WHAT, TrainSettings, command_line
 
 SCORING = "Scoring"
@@ -65,7 +65,7 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         """Check every value and convert it to its declared type."""
-        check_fields(self)
+        convert_fields(self)
         TrainSettings(**self.common)
 
     @property

@@ -18,7 +18,7 @@ from actshift.sites.blocks import unwrap
 
 Batch = Mapping[str, Any]
 OnBatch = Callable[[int], None] | None  # receives the number of finished batches
-PAIRED = "pair_input_ids"  # key of a batch of text pairs, whose loss is `partner_loss`
+PAIRED = "pair_input_ids"  # key of a batch of text pairs, whose loss is `contrastive_loss`
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def setting(
     return field(default=default, metadata=texts | limits)
 
 
-def check_fields(settings: Any) -> None:
+def convert_fields(settings: Any) -> None:
     """Convert frozen settings to their declared types in place, or raise ActshiftError for a wrong type or range."""
     hints = _type_hints(type(settings))
     for item in fields(settings):
@@ -57,8 +57,8 @@ def check_fields(settings: Any) -> None:
 _type_hints = cache(get_type_hints)  # the command line creates many settings objects at startup
 
 
-def names_in_source(path: Path, pattern: str) -> list[str]:
-    """Return all matches of a regular expression's group in a source file, or in the files of a package.
+def names_in_source(path: Path, pattern: str) -> list[Any]:
+    """Return all matches of a regular expression's group (or tuples of groups) in a source file or a package's files.
 
     It lists the names in a registry without importing the modules that fill it, which may import torch.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import read_mapping
-from actshift.training.setting_fields import check_fields, names_in_source, setting
+from actshift.training.setting_fields import convert_fields, names_in_source, setting
 
 WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"
 REWARD, TRAINING, MACHINE = "Preferences and rewards", "Training", "Machine"
@@ -24,8 +24,8 @@ _HERE = Path(__file__).parent
 _KINDS = names_in_source(_HERE.parent / "adapters", r'^    kind(?:: ClassVar\[str\])? = "(\w+)"$')
 ADAPTERS = (*(kind for kind in _KINDS if kind not in ("head_scale", "head_vector")), "lofit")
 SITES = names_in_source(_HERE.parent / "sites", r'^    "(\w+)": Site\(')
-OBJECTIVES = names_in_source(_HERE / "objectives", r'^    name\b.*= "(\w+)"')
-SUMMARIES = names_in_source(_HERE / "objectives", r'^    summary\b.*= "(.+)"')
+_OBJECTIVE = r'^    name\b.*= "(\w+)"\n    summary\b.*= "(.+)"'  # both lines, so that no name gets another summary
+OBJECTIVES, SUMMARIES = zip(*names_in_source(_HERE / "objectives", _OBJECTIVE), strict=True)
 REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
 
 _OBJECTIVES = ", ".join(map("{} ({})".format, OBJECTIVES, SUMMARIES))
@@ -152,7 +152,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check every value and convert it to its declared type."""
-        check_fields(self)
+        convert_fields(self)
         for item in fields(self):
             if getattr(self, item.name) != item.default:
                 for name, allowed in item.metadata["applies_to"].items():

@@ -66,7 +66,7 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
     return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
 
 
-def read_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
+def read_adapter_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
     """Return adapter_config.json of folder or hub repository `source` as a dict.
 
     Raises:

@@ -13,7 +13,7 @@ from actshift.errors import ActshiftError
 from actshift.files import write_atomically
 from actshift.model_head import CAUSAL, CLASSIFIERS, Head, TaskType, head_of, labels_of
 from actshift.sites.blocks import unwrap
-from actshift.tuner.checkpoint import adapter_file, read_checkpoint, read_json
+from actshift.tuner.checkpoint import adapter_file, read_adapter_json, read_checkpoint
 
 METRICS = "metrics.json"  # in which a run of actshift stores the names of the classes
 
@@ -81,7 +81,7 @@ def saved_head(source: str) -> Head:
     >>> saved_head("run")  # doctest: +SKIP
     Head(task_type='SEQ_CLS', labels=('negative', 'positive'))
     """
-    config = read_json(source)
+    config = read_adapter_json(source)
     task_type: Any = config.get("task_type")
     if task_type not in CLASSIFIERS:
         return Head(task_type) if task_type in get_args(TaskType) else CAUSAL

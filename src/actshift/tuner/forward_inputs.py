@@ -7,11 +7,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from actshift.data.encode import IGNORE_INDEX
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 from actshift.sites.positions import steered_tokens, token_index
 
-IGNORED = -100  # the label of a token that is not a target, in transformers and torch
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq_params")
 
 
@@ -38,7 +38,7 @@ class TokenPositions:
         if positions not in self.masks:
             if self.trains and positions.where in ("prompt", "ends") and not bool((self.length > 0).any()):
                 problem = f"no row has a prompt (its first token is a target), so {positions} steers nothing"
-                raise unknown_prompt(problem, f"Give prompt tokens the label {IGNORED}")
+                raise unknown_prompt(problem, f"Give prompt tokens the label {IGNORE_INDEX}")
             self.masks[positions] = steered_tokens(positions, self.index, self.length)
         mask = self.masks[positions].to(x.device)
         if x.shape[:-1] == mask.shape:
@@ -171,7 +171,7 @@ class ForwardInputs:
             if labels.shape != index.shape:
                 problem = f"labels {list(labels.shape)} do not match the tokens {list(index.shape)}"
                 raise unknown_prompt(problem, "Pass one label for each token")
-            target = (labels.to(index.device) != IGNORED) & (index >= 0)
+            target = (labels.to(index.device) != IGNORE_INDEX) & (index >= 0)
             first = index.gather(1, target.long().argmax(-1, keepdim=True))
             return torch.where(target.any(-1, keepdim=True), first, total)
         if self.past:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from actshift.adapters import Adapter, LowRank
 from actshift.errors import ActshiftError, first_line
 from actshift.model_head import TaskType
-from actshift.tuner.checkpoint import PEFT_PREFIX, read_json
+from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json
 from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import PEFT_TYPE, SteeringConfig
 from actshift.tuner.intervention import Intervention
@@ -101,7 +101,7 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
         raise ActshiftError(f"{source} is a {this}, which PEFT cannot load beside a {other}; load one of them.")
     if not is_lora:
         return load_adapter(model, source, adapter_name)
-    check_head(model, read_json(source).get("task_type"))
+    check_head(model, read_adapter_json(source).get("task_type"))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")  # else PEFT leaves them untrained
@@ -128,19 +128,19 @@ def read_config(source: str, **hub: Any) -> SteeringConfig:
     Raises:
         ActshiftError: if `source` holds no steering adapter, or one of its files is damaged.
     """
-    if (peft_type := read_json(source, **hub)["peft_type"]) != PEFT_TYPE:
+    if (peft_type := read_adapter_json(source, **hub)["peft_type"]) != PEFT_TYPE:
         raise ActshiftError(f"{source} holds an adapter of type {peft_type!r}, not a steering adapter of actshift.")
     return cast(SteeringConfig, SteeringConfig.from_pretrained(source, **hub))
 
 
 def adapter_type(source: str) -> str:
     """Return PEFT's name for the type of the adapter in folder or hub repository `source`."""
-    return str(read_json(source)["peft_type"])
+    return str(read_adapter_json(source)["peft_type"])
 
 
 def base_model_of(source: str) -> str | None:
     """Return the base model that the adapter in folder or hub repository `source` names, or None."""
-    return read_json(source).get("base_model_name_or_path")
+    return read_adapter_json(source).get("base_model_name_or_path")
 
 
 def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> tuple[str, ...]:

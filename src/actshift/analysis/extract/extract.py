@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,7 +21,7 @@ from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder
+from actshift.files import atomic_path, check_new_folder
 from actshift.gradients.backward import restored
 from actshift.model_head import head_of
 from actshift.sites import resolve
@@ -175,14 +174,10 @@ class FitStore:
     def save(self, model: nn.Module, fits: Mapping[int, LayerFit]) -> None:
         """Write the adapters and fits atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".{UNFINISHED}.{os.getpid()}.part"
         about = {"key": self.key, "fits": [asdict(fit) for fit in fits.values()]}
         tensors = {name: tensor.detach().contiguous() for name, tensor in _adapter_tensors(model).items()}
-        try:
-            save_file(tensors, part, {"about": json.dumps(about)})
-            part.replace(self.file)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_path(self.file) as temporary:
+            save_file(tensors, temporary, {"about": json.dumps(about)})
 
     def finish(self, model: Any, finetuned: nn.Module) -> None:
         """Save the adapter, with the class names of a classifier, and delete the file."""
