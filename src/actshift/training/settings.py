@@ -65,6 +65,7 @@ class TrainSettings:
     """
 
     model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
+    revision: str | None = _data(None, "Branch, tag or commit of a base model on the hub. By default main.")
     data: str | None = _data(None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a Hugging Face dataset.")
     task: str | None = _data(None, "Task to train on instead of --data: a name from 'actshift tasks', or a .yaml file.")
     data_dir: str | None = _data(None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub by default.")
