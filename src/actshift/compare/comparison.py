@@ -22,6 +22,7 @@ from actshift.training import TrainSettings
 from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, choose_head, explicit_objective, infer_objective
 from actshift.training.run_folder import RunFolder, read_json
+from actshift.training.settings import check_code
 
 FAILURE = "failed.json"
 
@@ -41,6 +42,9 @@ class Comparison:
         """Read the rows; raise ActshiftError if something is missing or invalid. Loads no model and writes nothing."""
         out, selection = Path(settings.required("out")), select_methods(settings.methods)
         check_common(settings.common, "On the command line")
+        owners = {f"The method {method.name}": method.settings for method in selection.methods}
+        for owner, values in {"The section common": selection.common, **owners}.items():
+            check_code(owner, values, settings.common)
         task = get_task(settings.task).settings if settings.task else {}
         base = {"model": settings.required("model"), "revision": settings.revision}
         common = {**task, **selection.common, **settings.common, **base}

@@ -226,6 +226,24 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in read_mapping(path, "config file").items()}
 
 
+def check_code(owner: str, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """Check that the command line allows the Python code that `settings` from a file would run.
+
+    Raises:
+        ActshiftError: `settings` trust remote code or have a reward module:function, and `flags`, the settings of the
+            command line, neither trust code nor name rewards.
+
+    >>> check_code("The config file a.yaml", {"reward": "right_answer"}, flags={})
+    """
+    rewards = settings.get("reward") if "reward" not in flags else None
+    rewards = rewards if isinstance(rewards, list | tuple) else [rewards]
+    code = [f"the reward {reward!r}" for reward in rewards if isinstance(reward, str) and ":" in reward]
+    code += ["trust_remote_code"] if settings.get("trust_remote_code") else []
+    if code and not flags.get("trust_remote_code"):
+        problem = f"{owner} sets {code[0]}, which runs Python code"
+        raise ActshiftError(f"{problem}. If you trust it, give --trust-remote-code on the command line too.")
+
+
 def command_line(verb: str, settings: Any) -> str:
     """Return the shell command that runs `verb` with `settings`, an object whose fields are its flags.
 
