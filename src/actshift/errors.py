@@ -1,10 +1,14 @@
 """The base class of all errors, and checks and hints that their messages share."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
 from types import ModuleType
+
+# Control characters except tab and line breaks, line separators, reversed text, and halves of surrogate pairs.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 
 
 class ActshiftError(ValueError):
@@ -54,6 +58,15 @@ def first_line(error: BaseException) -> str:
     'no such file'
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with control characters as escapes, so that no terminal obeys them. Line breaks and tabs stay.
+
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\n'
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def require(module: str, extra: str) -> ModuleType:

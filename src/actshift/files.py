@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, printable
 
 MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
 MAX_MAPPING, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100  # bytes, values and nesting of such a file
@@ -135,3 +136,33 @@ def _check_size(values: Any) -> None:
         if isinstance(value, dict | list | tuple | set):
             children = [*value, *value.values()] if isinstance(value, dict) else [*value]
             waiting += [(child, depth + 1) for child in children]
+
+
+def markdown_text(text: object) -> str:
+    """Return a text as one line of Markdown without markup, also in a table.
+
+    >>> print(markdown_text("<b> a|b"))
+    \\<b\\> a\\|b
+    """
+    return re.sub(r"[\\`<>\[\]|]", r"\\\g<0>", printable(" ".join(str(text).split())))
+
+
+def markdown_code(text: object) -> str:
+    """Return a text as one line of code in Markdown.
+
+    >>> markdown_code("a`b")
+    '``a`b``'
+    """
+    line = printable(" ".join(str(text).split()))
+    ticks, space = _ticks(line, 1), " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
+
+
+def markdown_block(text: str) -> str:
+    """Return a text as a block of code in Markdown."""
+    ticks = _ticks(text, 3)
+    return f"{ticks}\n{printable(text)}\n{ticks}"
+
+
+def _ticks(text: str, least: int) -> str:
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

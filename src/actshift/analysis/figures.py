@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import require
+from actshift.errors import printable, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +25,11 @@ def new_figure(width: float, height: float) -> Figure:
     figure = require("matplotlib.figure", "plot").Figure(figsize=(width, height), dpi=150, layout="constrained")
     require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     return figure
+
+
+def figure_text(text: str) -> str:
+    """Return a text that matplotlib shows as it is: without formulas between dollar signs, or control characters."""
+    return printable(text).replace("$", r"\$")
 
 
 def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:

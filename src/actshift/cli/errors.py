@@ -8,8 +8,9 @@ import warnings
 
 import typer
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, printable
 
+LONGEST = 2000  # characters of an error's line
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
     errno.EACCES: "Permission denied for",
@@ -28,7 +29,7 @@ def report(error: BaseException) -> int:
     elif isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        print(f"actshift: {' '.join(explain(error).split())}", file=sys.stderr)
+        print(f"actshift: {_shorten(printable(' '.join(explain(error).split())))}", file=sys.stderr)
     return 2
 
 
@@ -62,7 +63,11 @@ def hide_library_warnings() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
-    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {printable(str(message))}", file=sys.stderr)
+
+
+def _shorten(line: str) -> str:
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} … {line[-300:]}"
 
 
 def _explain_usage(error: BaseException) -> str:

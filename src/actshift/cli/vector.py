@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder, write_atomically
 from actshift.model_head import CAUSAL
@@ -62,4 +61,4 @@ def vector(
     write_atomically(out / "README.md", analysis.card(contrast.report, blocks, positive, negative))
     print_report(contrast.report, as_json, figure)
     if not as_json:
-        typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
+        echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
