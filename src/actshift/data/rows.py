@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -29,6 +30,10 @@ PROMPTS: tuple[Columns, ...] = (("prompt",),)
 _GOLD = ("answer", "choices")
 OPTIONAL: dict[str, Columns] = {"prompt": _GOLD, "messages": _GOLD, "label": ("text_pair",)}
 """Columns to keep along with a column, if every row has them: inputs of a scorer, and the second text of a pair."""
+TEMPLATE: Columns = ("tools", "chat_template_kwargs")
+"""Columns that a chat template reads along with messages. They are kept if any row has them; the others have None."""
+_CHATS = ("messages", "prompt", "completion", "chosen", "rejected")  # columns that may hold chat messages
+_RESERVED = ("tokenize", "add_generation_prompt", "continue_final_message", "messages", "conversation", "tools")
 
 
 def load_rows(
@@ -68,13 +73,19 @@ def check_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) -> D
     """Return a list or dataset of rows with the columns that `load_rows` keeps; errors as there name the `source`."""
     columns = _required_columns(source, rows, kinds)
     for number, row in enumerate(rows, start=1):
-        for column in columns:
+        for column in (*columns, *TEMPLATE):
             if problem := _find_problem(row, column):
                 raise ActshiftError(f"Row {number} of {source} {problem}.")
     optional = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
     columns += tuple(name for name in optional if all(_is_usable(name, row.get(name)) for row in rows))
-    values = {column: [_normalize(column, row[column]) for row in rows] for column in columns}
-    return require("datasets", "train").Dataset.from_dict(values)
+    nested = tuple(name for name in columns if name in _CHATS and not isinstance(rows[0][name], str))
+    if nested:
+        template = tuple(name for name in TEMPLATE if any(row.get(name) is not None for row in rows))
+        nested, columns = nested + template, columns + template
+    from actshift.data.table import to_dataset
+
+    values = ({column: _normalize(column, row.get(column)) for column in columns} for row in rows)
+    return to_dataset(values, columns, nested)
 
 
 def read_file(path: Path) -> list[Row]:
@@ -176,6 +187,8 @@ def _required_columns(source: str, rows: Any, kinds: Sequence[Columns]) -> Colum
 def _find_problem(row: Row, column: str) -> str | None:
     """Return the problem with a value, in words that follow "Row 3", or None if it is valid."""
     value = row.get(column)
+    if column in TEMPLATE:
+        return _find_template_problem(column, value)
     if value is None:
         return f"has no {column}"
     if column == "messages" or (column in ("chosen", "rejected") and (isinstance(value, list) or "prompt" not in row)):
@@ -205,6 +218,18 @@ def _find_messages_problem(messages: Any, column: str) -> str | None:
     return None
 
 
+def _find_template_problem(column: str, value: Any) -> str | None:
+    if column == "chat_template_kwargs":
+        if not isinstance(value, dict | None):
+            return f"has chat_template_kwargs of type {type(value).__name__}; they must be an object"
+        reserved = next((name for name in _RESERVED if name in (value or {})), None)
+        return reserved and f"has chat_template_kwargs with {reserved}, which cannot be set; leave it out"
+    value = _normalize(column, value)
+    if value is None or (isinstance(value, list) and all(isinstance(tool, dict) for tool in value)):
+        return None
+    return "has tools that are not a list of objects, or the JSON text of such a list"
+
+
 def _is_usable(column: str, value: Any) -> bool:
     if column == "choices":
         return _is_list_of_texts(value)
@@ -219,4 +244,7 @@ def _normalize(column: str, value: Any) -> Any:
     """Return a value in the type of its column. Class names are text, even if a file numbers the classes."""
     if column in ("label", "answer"):
         return str(value)
+    if column == "tools" and isinstance(value, str):  # JSON text, which TRL advises for files that Arrow reads
+        with suppress(ValueError):
+            return json.loads(value) if value.strip() else None
     return [str(tag) for tag in value] if column == "tags" else value
