@@ -79,7 +79,7 @@ class Comparison:
 
     def check_prompts(self) -> None:
         """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
-        from actshift.data import to_prompt_completion
+        from actshift.data import is_chat, to_prompt_completion
         from actshift.evaluation.prompts import encode_prompts
         from actshift.loading import load_config, load_tokenizer
 
@@ -89,7 +89,7 @@ class Comparison:
         config, tokenizer = load_config(model, trusted), load_tokenizer(model, trusted)
         for name in ("validation", "test"):
             rows = self.splits.dataset(name)
-            rendered = "messages" in rows.column_names
+            rendered = is_chat(rows)
             prompts = to_prompt_completion(rows, tokenizer)["prompt"]
             try:
                 encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)

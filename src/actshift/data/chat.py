@@ -68,17 +68,19 @@ def render_turns(rows: Dataset, tokenizer: PreTrainedTokenizerBase, every: bool)
     """
     check_template(tokenizer)
     chats: list[list[Turn]] = []
-    checked: set[tuple[str, ...]] = set()  # the options whose use by the template is known
+    checked: set[str] = set()  # the features of rows that the template is known to use
     for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
         template, (history, answers) = _Template(tokenizer, row, f"row {number}"), _split_chat(row, number)
-        if (options := template.names) not in checked:
-            template.check_used(history)
-            checked.add(options)
+        messages = [*history, *answers]
+        if (features := template.features(messages)) - checked:
+            template.check_used(messages, features)
+            checked |= features
         if not answers:
             chats.append([Turn(template.prompt(history), "")])
             continue
-        messages, first = [*history, *answers], max(len(history), 1)
-        targets = [index for index in range(first, len(messages)) if messages[index].get("role") == "assistant"]
+        targets = [
+            index for index in range(max(len(history), 1), len(messages)) if messages[index].get("role") == "assistant"
+        ]
         chats.append([template.turn(messages[:index], messages[index]) for index in targets[0 if every else -1 :]])
     return chats
 
@@ -98,7 +100,9 @@ def render_prompt(
     check_template(tokenizer)
     if not messages or messages[-1].get("role") == "assistant":
         raise ActshiftError(f"The messages of {place} must end with a turn to answer, such as a user's.")
-    return _Template(tokenizer, options, place).prompt(messages)
+    template = _Template(tokenizer, options, place)
+    template.check_used(messages, template.features(messages))
+    return template.prompt(messages)
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, fix: str = "use rows with prompt and completion") -> None:
@@ -147,23 +151,31 @@ class _Template:
         tools = row.get("tools")
         self.tools: Any = (json.loads(tools) if isinstance(tools, str) else tools) or None  # [] writes an empty frame
         self.options: dict[str, Any] = row.get("chat_template_kwargs") or {}
-        self.names = (*sorted(self.options), *(["tools"] if self.tools else []))
         self.wants_text = False  # for the arguments of tool calls, instead of objects
 
-    def check_used(self, messages: Sequence[Message]) -> None:
-        """Raise ActshiftError if the template does not read the tools, or one of the template's arguments."""
-        if not self.names:
-            return
-        plain = self._render(messages, tools=None)
-        source = cast(str, self.tokenizer.get_chat_template(tools=self.tools))
-        words = set(re.findall(r"\w+", source))
-        for name in self.options:
-            if name not in words:
-                problem = f"The chat template does not use {name!r}, which the chat_template_kwargs of {self.place} set"
-                raise ActshiftError(f"{problem}{did_you_mean(name, words)}; leave it out.")
-        if self.tools and ("tools" not in words or self._render(messages) == plain):
-            problem = f"The chat template does not use the tools of {self.place}"
-            raise ActshiftError(f"{problem}; remove the column tools, or use a model whose template does.")
+    def features(self, messages: Sequence[Message]) -> set[str]:
+        """Return the names of everything in a chat that a template may ignore."""
+        calls = any(turn.get("tool_calls") for turn in messages)
+        results = any(turn.get("role") == "tool" for turn in messages)
+        given = {"tools": self.tools, "tool_calls": calls, "results of tools": results}
+        return {*self.options, *(name for name, value in given.items() if value)}
+
+    def check_used(self, messages: Sequence[Message], features: set[str]) -> None:
+        """Raise ActshiftError if the template ignores one of the chat's features."""
+        chat = self._render(messages)
+        words = set(re.findall(r"\w+", cast(str, self.tokenizer.get_chat_template(tools=self.tools))))
+        without = [{name: value for name, value in turn.items() if name != "tool_calls"} for turn in messages]
+        texts = [turn.get("content") for turn in messages if turn.get("role") == "tool"]
+        unused = [name for name in self.options if name not in words]
+        if "tools" in features and chat == self._render(messages, tools=None):
+            unused.append("tools")
+        if "tool_calls" in features and chat == self._render(without):
+            unused.append("tool_calls")
+        if any(isinstance(text, str) and text.strip() not in chat for text in texts):
+            unused.append("results of tools")
+        if unused:
+            problem = f"The chat template does not use the {unused[0]} of {self.place}{did_you_mean(unused[0], words)}"
+            raise ActshiftError(f"{problem}. Leave them out, or use a model whose template does.")
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Return messages with the start of an answer."""
@@ -176,9 +188,6 @@ class _Template:
         reasoning = [name for name in _REASONING if isinstance(answer.get(name), str) and answer[name].strip()]
         if reasoning and all(answer[name].strip() not in completion for name in reasoning):
             raise self._refusal(f"does not write the {reasoning[0]} of an answer", "Write it into the content")
-        for call in cast("list[Any]", answer.get("tool_calls") or []):
-            if str(_function(call).get("name", "")) not in completion:
-                raise self._refusal("does not write the tool_calls of an answer", "Leave them out")
         if end := cast("str | None", self.tokenizer.eos_token):
             before_end, match, after_end = completion.rpartition(end)
             completion = before_end if match and not after_end.strip() else completion
