@@ -22,10 +22,12 @@ from transformers.utils import logging as transformers_logging
 from actshift.errors import ActshiftError, check_choice, first_line
 from actshift.model_head import CAUSAL, Head
 
+MAIN = "main"  # the hub's name of the default revision
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
 
 _POSITIONS = ("max_position_embeddings", "max_seq_len", "max_encoder_position_embeddings")  # names in configs
 _EXPLANATIONS = {
+    "is not a valid git identifier": "{} has no such revision on the Hugging Face hub. Check the name of the revision.",
     "couldn't connect": "{} is neither a folder here nor a cached model, and the hub is unreachable.",
     "not a valid model": "{} is neither a folder here nor a model on the Hugging Face hub. Check its name.",
     "Repo id must": "{} is neither a folder here nor a possible Hugging Face id. Check the spelling.",
@@ -45,6 +47,7 @@ def load_model(
     device: str | None = None,
     head: Head = CAUSAL,
     config: PretrainedConfig | None = None,
+    revision: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode. Only reads safetensors.
 
@@ -53,10 +56,12 @@ def load_model(
         trust_remote_code: run the code that comes with the model. Leave it off unless you know the author.
         device: where to load the model. None means the first GPU, else the CPU.
         head: a classifier's head is initialised at random if the files have no head with as many classes.
+        revision: branch, tag or commit of a model on the hub. None means `main`. It is stored as `model.hub_revision`,
+            from where adapters take the revision of their base.
 
     Raises:
-        ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file (of the
-            config, the tokenizer or the weights) is missing, damaged or has other shapes.
+        ActshiftError: the model does not exist, or not with this head; a folder is given a revision; the hub is
+            unreachable; or a file (config, tokenizer or weights) is missing, damaged or has other shapes.
 
     >>> from actshift.demo import BASE_DIR
     >>> model, tokenizer = load_model(BASE_DIR, device="cpu")
@@ -65,8 +70,8 @@ def load_model(
     """
     source = str(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    config = config or load_config(source, trust_remote_code)
-    tokenizer = load_tokenizer(source, trust_remote_code)
+    config = config or load_config(source, trust_remote_code, revision)
+    tokenizer = load_tokenizer(source, trust_remote_code, revision)
     with short_errors(source), _quiet(hide_warnings=head != CAUSAL):
         model, info = head.auto_class.from_pretrained(
             source,
@@ -75,6 +80,7 @@ def load_model(
             device_map=None if device == "cpu" else device,  # straight to the GPU, without a second copy in RAM
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            revision=revision or MAIN,
             ignore_mismatched_sizes=head.classifies,
             output_loading_info=True,
         )
@@ -84,23 +90,26 @@ def load_model(
     _refuse_unknown_tokens(model, tokenizer)
     if head.classifies:  # a causal model classifies a text at its last token that is not padding
         model.config.pad_token_id = pad_id(tokenizer)
+    model.hub_revision = revision
     return model.eval(), tokenizer
 
 
-def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfig:
+def load_config(source: str, trust_remote_code: bool = False, revision: str | None = None) -> PretrainedConfig:
     """Load the config of a model from a folder or the hub. Errors are as in `load_model`."""
-    _check_folder(source)
+    _check_folder(source, revision)
     with short_errors(source):
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision or MAIN)
 
 
-def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    source: str, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model from a folder or the hub. Errors are as in `load_model`."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ActshiftError(f"The folder {source} has no tokenizer. Save one there with tokenizer.save_pretrained().")
     with short_errors(source):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision or MAIN)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -175,8 +184,10 @@ def short_errors(source: str) -> Generator[None]:
         raise ActshiftError(message) from error
 
 
-def _check_folder(source: str) -> None:
+def _check_folder(source: str, revision: str | None) -> None:
     path = Path(source).expanduser()
+    if revision is not None and path.is_dir():
+        raise ActshiftError(f"{source} is a folder, and only models on the hub have revisions. Leave out the revision.")
     if path.is_file():
         raise ActshiftError(f"{source} is a file. Give the folder that contains the model's config.json.")
     if not path.exists():

@@ -90,7 +90,7 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
 
     form = objective.form if objective else "labels"
     if form == "text" and settings.chat:  # messages, if the tokenizer has a chat template
-        tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
+        tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
         form = "messages" if tokenizer.chat_template else "text"
     return get_task(settings.task).load(split, settings.data_dir, form=form)
 
@@ -130,7 +130,7 @@ def choose_head(settings: TrainSettings, objective: Objective, rows: Dataset, co
 def _load_config(settings: TrainSettings) -> Any:
     from actshift.loading import load_config
 
-    return load_config(require_setting(settings, "model"), settings.trust_remote_code)
+    return load_config(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
 
 
 def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tuple[Dataset, Dataset | None]:
