@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import ActshiftError, first_line, require
+from actshift.errors import ActshiftError, DivergedError, first_line, require
 from actshift.model_head import labels_of
 from actshift.training.data import Inputs, infer_objective
 from actshift.training.objectives import OBJECTIVES, Examples, Objective
@@ -161,12 +161,12 @@ class TrainingRun:
         except RewardError:
             self.folder.forget_rewards()
             raise
-        except LinAlgError as error:  # a factorisation of weights that are not finite
+        except (DivergedError, LinAlgError) as error:  # of an adapter's own step, before the weights are checked
             raise diverged(f"The run diverged ({first_line(error)})", self.settings.rate) from error
         except Exception as error:
             if clock.latest is None or clock.running or isinstance(error, ActshiftError):
                 raise
-            problem = f"The checkpoint {clock.latest} cannot be loaded ({first_line(error)})"
+            problem = f"The checkpoint {clock.latest} cannot be loaded ({first_line(error).partition('. ')[0]})"
             raise ActshiftError(f"{problem}; remove it to continue from an older one.") from error
 
     def _check_finished(self, model: Any, start_loss: float) -> None:

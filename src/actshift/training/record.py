@@ -16,6 +16,7 @@ from actshift.training.settings import TrainSettings
 
 FILES = ("task", "interventions", "start")  # settings that may name a file, or the folder of an adapter
 PATHS = ("model", "data", "eval_data", "data_dir", *FILES)
+PARTS = ("model", "rewards", "files", "versions")  # of the fingerprints
 BY_CONTENT = ("out", "data", "eval_data", "data_dir")  # not compared as paths: the rows are compared
 
 

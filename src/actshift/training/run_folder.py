@@ -14,7 +14,7 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.files import locked, write_atomically
 from actshift.fingerprint import sha256
-from actshift.training.record import PATHS, check_fingerprints, differing, fingerprints, place
+from actshift.training.record import PARTS, PATHS, check_fingerprints, differing, fingerprints, place
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
@@ -133,8 +133,10 @@ class RunFolder:
 
     def _read_record(self) -> dict[str, Any]:
         record = read_json(self._record)
-        prints: Any = record.get("fingerprints", {part: {} for part in ("model", "rewards", "files", "versions")})
-        parts = [record.get("settings"), prints, *map(prints.get, ("model", "rewards", "files", "versions"))]
+        parts = [record.get("settings")]
+        if "fingerprints" in record:  # older versions wrote none
+            prints = record["fingerprints"]
+            parts += [prints.get(part) for part in PARTS] if isinstance(prints, dict) else [prints]
         if not all(isinstance(part, dict) for part in parts) or "rows" not in record:
             raise ActshiftError(f"{self._record} is damaged; remove {self.path}, and start again.")
         return record
@@ -193,17 +195,14 @@ class RunFolder:
         From the checkpoint of the last step the trainer would continue beyond it, so that one cannot be used. Warns if
         a checkpoint is damaged: the run then continues from an older one, or starts from the beginning.
         """
-        marked = [(step, path) for step, path in self._all_checkpoints() if step < steps and (path / COMPLETE).exists()]
-        damaged: list[str] = []
-        while marked and (problem := self._damage(marked[-1][1])):
-            damaged.append(f"{marked.pop()[1].name} is damaged ({problem})")
-        if damaged:
-            then = (
-                f"continues from {marked[-1][1].name}" if marked else "starts from the beginning, as no other is whole"
-            )
-            warnings.warn(f"In {self.checkpoints}, {', and '.join(damaged)}. The run {then}.", stacklevel=2)
-        self.remove_all_but(*(path for _, path in marked))
-        return marked[-1][1] if marked else None
+        usable, skipped = [path for step, path in self._all_checkpoints() if step < steps], list[str]()
+        while usable and (problem := self._damage(usable[-1])):
+            skipped.append(f"{usable.pop().name} is damaged ({problem})")
+        if skipped:
+            then = f"continues from {usable[-1].name}" if usable else "starts again, since no older one is whole"
+            warnings.warn(f"In {self.checkpoints}, {', and '.join(skipped)}. The run {then}.", stacklevel=2)
+        self.remove_all_but(*usable)
+        return usable[-1] if usable else None
 
     def remove_all_but(self, *kept: str | Path | None) -> None:
         """Remove all checkpoints except `kept`."""
@@ -217,7 +216,9 @@ class RunFolder:
                 shutil.rmtree(folder)
 
     def _damage(self, checkpoint: Path, with_best: bool = True) -> str | None:
-        """Return a description of what is wrong with a checkpoint that was marked as complete, or None."""
+        """Return what is wrong with a checkpoint, or None."""
+        if not (checkpoint / COMPLETE).is_file():
+            return "it was not written to the end"
         try:
             record, present = read_json(checkpoint / COMPLETE), _files(checkpoint)
             float(record["seconds"])
