@@ -134,12 +134,13 @@ class TrainingRun:
                 loop.finalize_adapters(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or self.steps
         losses = [entry["loss"] for entry in history if "loss" in entry]
+        eval_loss = min((entry["eval_loss"] for entry in history if "eval_loss" in entry), default=None)
         stop.check_weights(model, self.steps, self.settings.rate)
-        self._check_finished(model, losses[0])
+        self._check_finished(model, losses[0], eval_loss)
         return FitResult(
             steps=self.steps,
             train_loss=losses[-1],
-            eval_loss=min((entry["eval_loss"] for entry in history if "eval_loss" in entry), default=None),
+            eval_loss=eval_loss,
             best_step=best,
             rows=len(self.examples.train.examples),
             left_out=self.examples.train.left_out,
@@ -169,12 +170,16 @@ class TrainingRun:
             problem = f"The checkpoint {clock.latest} cannot be loaded ({first_line(error).partition('. ')[0]})"
             raise ActshiftError(f"{problem}; remove it to continue from an older one.") from error
 
-    def _check_finished(self, model: Any, start_loss: float) -> None:
-        """Raise ActshiftError if the loss of the finished model on a few short rows is not finite, or beyond reason."""
+    def _check_finished(self, model: Any, start_loss: float, eval_loss: float | None) -> None:
+        """Raise ActshiftError if the loss of the finished model is not finite, or beyond reason.
+
+        Without an evaluation loss, the loss is computed on a few short training rows.
+        """
         from actshift.training.trainer import MAX_LOSS, diverged, final_loss
 
-        rows = self.objective.model_inputs(self.examples.train, self.examples.tokenizer)
-        loss = final_loss(model, rows, self.examples.tokenizer, language=self.objective.task_type == "CAUSAL_LM")
+        if (loss := eval_loss) is None:
+            rows = self.objective.model_inputs(self.examples.train, self.examples.tokenizer)
+            loss = final_loss(model, rows, self.examples.tokenizer, language=self.objective.task_type == "CAUSAL_LM")
         if not loss <= max(MAX_LOSS, 10 * start_loss):
             raise diverged(f"The run diverged: the loss of the finished model is {loss:.3g}", self.settings.rate)
 

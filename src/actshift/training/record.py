@@ -66,21 +66,20 @@ def check_fingerprints(before: Mapping[str, Any] | None, now: Mapping[str, Any],
         warnings.warn(f"Results can differ, because {made} with {', '.join(differences)}.", stacklevel=2)
 
 
-def differing(
-    stored: Mapping[str, Any], settings: TrainSettings, before: Mapping[str, Any] | None, now: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the names of settings that differ, with the stored and the current value.
+def differing(stored: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the names of settings that differ, with the stored and the current value; both as JSON values.
 
-    Paths are compared as places on the disk, and not at all if fingerprints (`before` and `now`) compare the contents.
+    Paths are compared as places on the disk, and not at all if both have `fingerprints`, which compare the contents.
     """
-    known = {*BY_CONTENT, *(now["files"].keys() & before["files"].keys() if before else ())}
-    if before and before["model"] and now["model"]:
+    before, after = stored.get("fingerprints"), now["fingerprints"]
+    known = {"fingerprints", *BY_CONTENT, *(after["files"].keys() & before["files"].keys() if before else ())}
+    if before and before["model"] and after["model"]:
         known.add("model")
     stored = {**as_json(TrainSettings()), **stored}  # an older version had fewer settings
-    for name, value in as_json(settings).items():
-        same = stored[name] == value or (name in PATHS and place(stored[name]) == place(value))
-        if not same and name not in known:
-            yield name, stored[name], value
+    for name, new in now.items():
+        old = stored.get(name)
+        if name not in known and old != new and not (name in PATHS and place(old) == place(new)):
+            yield name, old, new
 
 
 def as_json(settings: TrainSettings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.files import locked, write_atomically
 from actshift.fingerprint import sha256
-from actshift.training.record import PARTS, PATHS, check_fingerprints, differing, fingerprints, place
+from actshift.training.record import PARTS, PATHS, as_json, check_fingerprints, differing, fingerprints, place
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
@@ -126,7 +126,7 @@ class RunFolder:
 
     def _check_same(self, settings: TrainSettings) -> None:
         stored, before, now = self.settings(), self._read_record().get("fingerprints"), fingerprints(settings)
-        for name, old, new in differing(stored, settings, before, now):
+        for name, old, new in differing({**stored, "fingerprints": before}, {**as_json(settings), "fingerprints": now}):
             problem = f"The run in {self.path} started with {name} {old!r}, not {new!r}"
             raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
         check_fingerprints(before, now, f"the run in {self.path} started")
