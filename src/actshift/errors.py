@@ -11,6 +11,10 @@ class ActshiftError(ValueError):
     """Invalid input. The message names the problem, the allowed values and the fix."""
 
 
+class DivergedError(ActshiftError):
+    """A trained value is not finite."""
+
+
 def did_you_mean(name: object, allowed: Iterable[object]) -> str:
     """Return ` (did you mean 'x'?)` for the allowed name that is nearest, or "" if none is near.
 

@@ -53,6 +53,24 @@ def write_atomically(path: str | Path, text: str) -> None:
         os.fsync(file.fileno())  # some file systems report a full disk only here
 
 
+@contextmanager
+def locked(path: str | Path, busy: str) -> Generator[None, None, None]:
+    """Hold an exclusive lock on the file `path` inside a `with` block; the system releases it if the process dies.
+
+    It is an flock, which Linux also keeps on NFS. File systems without it get a lock file with the holder's process id.
+
+    Raises:
+        ActshiftError: another process has the lock; `busy` is the message.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise ActshiftError(busy) from None
+
+
 def check_writable(path: str | Path) -> None:
     """Raise ActshiftError unless a file can be written at `path`. Call it before a long computation."""
     path = Path(path)
