@@ -45,7 +45,7 @@ def equivalence(
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
-    check_outputs(figure)
+    check_outputs(figure=figure)
     base_name = resolve_pair_base(model, updated)
     rows = rows_for(base_name, data, task, data_dir, split, limit)
     base, twin, tokenizer = load_model_pair(base_name, updated, trust_remote_code)

@@ -41,7 +41,7 @@ def extract(
     """
     if not resume:
         check_new_folder(out)
-    check_outputs(figure)
+    check_outputs(figure=figure)
     base_name = resolve_pair_base(model, finetuned)
     rows = rows_for(base_name, data, task, data_dir, split, limit)
     base, twin, tokenizer = load_model_pair(base_name, finetuned, trust_remote_code)
