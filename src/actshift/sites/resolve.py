@@ -97,12 +97,14 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
 
 
 def hidden_of(output: Any) -> Any:
-    """Return the hidden states in a module's output, which is a tensor or a tuple that starts with it."""
-    return output[0] if isinstance(output, tuple) else output
+    """Return the hidden states in a module's output, which is a tensor, or a tuple or list that starts with it."""
+    return output[0] if isinstance(output, tuple | list) and output else output
 
 
 def with_hidden(output: Any, hidden: Any) -> Any:
-    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original."""
+    """Return a module's output with its hidden states replaced, as a tensor, tuple or list like the original."""
+    if isinstance(output, list):  # the first GPT
+        return [hidden, *output[1:]]
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
