@@ -152,7 +152,9 @@ def _group_by_list(modules: list[NamedModule], root: nn.Module) -> dict[str, lis
         if key.isdigit():  # an element of a list; `_no_split_modules` may also name embeddings
             groups.setdefault(parent, []).append((name, module))
     lists = {name: root.get_submodule(name) for name in groups}
-    return {name: _elements(name, own) if isinstance(own, nn.ModuleList) else groups[name] for name, own in lists.items()}
+    return {
+        name: _elements(name, own) if isinstance(own, nn.ModuleList) else groups[name] for name, own in lists.items()
+    }
 
 
 def _flatten(
