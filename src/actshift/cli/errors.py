@@ -10,7 +10,6 @@ import typer
 
 from actshift.errors import ActshiftError, printable
 
-LONGEST = 2000  # characters of an error's line
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
     errno.EACCES: "Permission denied for",
@@ -29,7 +28,8 @@ def report(error: BaseException) -> int:
     elif isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        print(f"actshift: {_shorten(printable(' '.join(explain(error).split())))}", file=sys.stderr)
+        line = ActshiftError(" ".join(explain(error).split()))  # escapes control characters, and is of limited length
+        print(f"actshift: {line}", file=sys.stderr)
     return 2
 
 
@@ -64,10 +64,6 @@ def hide_library_warnings() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
     warnings.showwarning = lambda message, *_: print(f"actshift: warning: {printable(str(message))}", file=sys.stderr)
-
-
-def _shorten(line: str) -> str:
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 300]} … {line[-300:]}"
 
 
 def _explain_usage(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from actshift.data import LABELLED, load_rows
@@ -30,8 +31,16 @@ class Inputs:
     config: Any = None
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Encoded:
-        """Return rows as token ids; raises what the objective's `encode` raises."""
-        return self.objective.encode(rows, tokenizer, settings, self.head, self.config)
+        """Return rows as token ids; raises what the objective's `encode` raises, or if a token has no embedding."""
+        encoded = self.objective.encode(rows, tokenizer, settings, self.head, self.config)
+        if self.config is not None:
+            from actshift.loading import check_vocabulary, pad_id
+
+            noun = "Row" if len(encoded.examples) == len(rows) else "Example"
+            inputs = self.objective.model_inputs(encoded, tokenizer)
+            places = ((f"{noun} {number}", example["input_ids"]) for number, example in enumerate(inputs, start=1))
+            check_vocabulary(chain(places, [("Padding", [pad_id(tokenizer)])]), self.config, tokenizer)
+        return encoded
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
         """Return both sets of rows as token ids; raises what `encode` raises."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import read_mapping
+from actshift.mappings import read_mapping
 from actshift.training.setting_fields import convert_fields, names_in_source, setting
 
 WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"
@@ -79,6 +79,12 @@ class TrainSettings:
         None, f"Training objective: {_OBJECTIVES}. By default sft, or for encoders by the columns.", choices=OBJECTIVES
     )
     chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
+    loss: Literal["assistant", "last"] = setting(
+        WHAT,
+        "assistant",
+        "Turns of a chat to learn: every one of the assistant, or the last one.",
+        applies_to={"objective": (None, "sft")},
+    )
 
     adapter: str = _shift("low_rank", f"Kind of adapter: {', '.join(ADAPTERS)}.")
     site: str | None = _shift(
@@ -159,7 +165,8 @@ class TrainSettings:
                 for name, allowed in item.metadata["applies_to"].items():
                     if (value := getattr(self, name)) not in allowed:
                         problem = f"{item.name} has no effect when {name} is {value}"
-                        raise ActshiftError(f"{problem}; leave it out, or use {name} {' or '.join(allowed)}.")
+                        usable = " or ".join(filter(None, allowed))
+                        raise ActshiftError(f"{problem}; leave it out, or use {name} {usable}.")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainSettings:
