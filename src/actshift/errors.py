@@ -64,7 +64,8 @@ def did_you_mean(name: object, allowed: Iterable[object]) -> str:
     >>> did_you_mean("post_blok", ["post_block", "post_mlp"])
     " (did you mean 'post_block'?)"
     """
-    near = get_close_matches(str(name), [str(other) for other in allowed], n=1) if len(show(name)) < 100 else ()
+    text = name if isinstance(name, str) else show(name)
+    near = get_close_matches(text, [str(other) for other in allowed], n=1) if len(text) < 100 else ()
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

@@ -10,6 +10,7 @@ import typer
 
 from actshift.errors import ActshiftError, printable
 
+_NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
     errno.EACCES: "Permission denied for",
@@ -52,7 +53,7 @@ def explain(error: BaseException) -> str:
         return f"{_OS_ERRORS.get(error.errno, os.strerror(error.errno))}{file}."
     if type(error).__name__ == "OutOfMemoryError":  # matched by name, because importing torch is slow
         return "The GPU is out of memory. Use a smaller batch, shorter texts or a smaller model."
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _NO_MEMORY):
         return "Out of memory. Use a smaller batch or a smaller model."
     return f"Unexpected {type(error).__name__}: {str(error)[:300]} (ACTSHIFT_DEBUG=1 shows the traceback)"
 

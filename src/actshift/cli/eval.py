@@ -37,11 +37,15 @@ def evaluate(
     harness: Annotated[str | None, Option(help="Tasks of lm-eval-harness, separated by commas.")] = None,
     include_path: Annotated[Path | None, Option(help="Folder with your own --harness tasks, as YAML files.")] = None,
     num_fewshot: Annotated[
-        int | None, Option(min=0, help="Solved examples per harness prompt. Default: the task's.")
+        int | None, Option(min=0, max=options.LARGEST, help="Solved examples per harness prompt. Default: the task's.")
     ] = None,
-    limit: Annotated[int | None, Option(min=1, help="Use only this many rows, from the first.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Use only this many rows, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Maximum new tokens. Default: the task's, or 64.")] = None,
+    max_new_tokens: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Maximum new tokens. Default: the task's, or 64.")
+    ] = None,
     long_prompts: options.LongPrompts = "refuse",
     strength: options.Strength = 1.0,
     half: options.Half = "both",

@@ -27,11 +27,16 @@ def check_outputs(*paths: Path | None, figure: Path | None = None) -> None:
         check_figure(figure)
 
 
+NARROWEST = 40  # columns of a table
+
+
 class PlainConsole(Console):
     """A console that shows text as it is: without markup, and with control characters as escapes."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if self.width < NARROWEST:  # COLUMNS=0 would print nothing
+            self.width = NARROWEST
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the segments of a renderable."""

@@ -24,7 +24,9 @@ def vector(
     method: Annotated[str, Option(help="Direction: mean (difference of means) or pca (of row differences).")] = "mean",
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
-    limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
+    limit: Annotated[
+        int | None, Option(min=2, max=options.LARGEST, help="Use only this many rows of each, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     figure: options.Figure = None,
