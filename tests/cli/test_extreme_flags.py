@@ -30,7 +30,7 @@ CASES = [
     *(("train", "--layers", value) for value in ("", "abc", "0:4:0", HUGE, "1.5")),
     *(("generate", flag, value) for value in NUMBERS for flag in ("--max-new-tokens", "--temperature")
       if (flag, value) not in {("--temperature", HUGE), ("--temperature", "1e308")}),
-    *(("generate", flag, value) for value in SOURCES for flag in ("--model", "--adapter", "--prompts")),
+    *(("generate", flag, value) for value in SOURCES for flag in ("--model", "--adapter")),
     *(("eval", flag, value) for value in NUMBERS for flag in ("--limit", "--batch-size")),
     *(("eval", "--out", value) for value in OUTPUTS),
     *(("report", "--out", value) for value in OUTPUTS),
@@ -63,8 +63,6 @@ def test_an_impossible_value_is_refused_in_one_line(
         "report": {"--model": model, "--data": write_rows(PAIRS), "--out": "page.html"},
         "locate": {"--model": model, "--data": write_rows(PAIRS)},
     }.get(verb, {})
-    if flag == "--prompts":
-        words.pop("--prompt")
     options = [*({**words, flag: value} if flag else words).items()]
     message = refused(
         verb, *([] if flag else [value]), *(word for pair in options for word in pair if word is not None)
