@@ -14,7 +14,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-
 
 
 class ActshiftError(ValueError):
-    """Invalid input. The message names the problem, the allowed values and the fix.
+    r"""Invalid input. The message names the problem, the allowed values and the fix.
 
     A message may quote names from files, so it is shown on one line, with control characters escaped.
 

@@ -53,7 +53,7 @@ def to_json(values: Any, indent: int | None = None) -> str:
     r"""Return values as JSON in which control characters are escaped, also those that JSON allows.
 
     >>> print(to_json("é\x7f"))
-    "é\\u007f"
+    "é\u007f"
     """
     text = json.dumps(values, indent=indent, ensure_ascii=False)
     return re.sub(r"[^\n\x20-\x7e\xa0-\U0010ffff]|[\u2028-\u202e\u2066-\u2069\ud800-\udfff]", _json_escape, text)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, did_you_mean, show
 from actshift.mappings import read_mapping
 from actshift.training.setting_fields import convert_fields, names_in_source, setting
 
@@ -182,7 +182,9 @@ class TrainSettings:
         known = [item.name for item in fields(cls)]
         for name in values.keys() - set(known):
             raise ActshiftError(f"There is no setting {name!r}{did_you_mean(name, known)}; see actshift train --help.")
-        if values.get("task") is not None:
+        if (task := values.get("task")) is not None:
+            if not isinstance(task, str | Path):
+                raise ActshiftError(f"task must be text, got {show(task)}.")
             from actshift.tasks import get_task
 
             values = {**get_task(values["task"]).settings, **values}
