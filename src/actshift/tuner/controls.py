@@ -15,9 +15,10 @@ from torch import nn
 
 from actshift.errors import ActshiftError, check_choice, is_number
 from actshift.files import check_new_folder
+from actshift.sites.blocks import unwrap
 from actshift.tuner.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
-from actshift.tuner.run_state import override, overrides
+from actshift.tuner.run_state import override, overrides, replay_strengths
 
 HALVES = ("weights", "activations", "both")
 
@@ -59,7 +60,10 @@ def strength(model: nn.Module, strength: float, adapter_name: str | None = None)
     strengths: dict[Any, Any] = dict(own.strengths) if own else {}
     for layer, names in _steered(model, strength, adapter_name):
         strengths[layer] = {**strengths.get(layer, layer.strength), **dict.fromkeys(names, float(strength))}
-    with override(strengths=strengths):
+    with ExitStack() as stack:
+        if model.training:  # for checkpointed blocks
+            stack.callback(unwrap(model).register_forward_hook(replay_strengths).remove)
+        stack.enter_context(override(strengths=strengths))
         yield
 
 

@@ -20,7 +20,7 @@ from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
 from actshift.tuner.row_adapters import ActiveAdapter, apply_shift, usable_factors
-from actshift.tuner.run_state import Overrides, Strengths, backward_pass, overrides, replay, replayed
+from actshift.tuner.run_state import Overrides, Strengths, overrides
 from actshift.tuner.traversal import all_adapters, modules_around_adapters
 
 CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name with "lora_" in it
@@ -111,12 +111,8 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         """Return the steered `x` with what this thread has changed, or what a checkpointed forward pass had."""
         if own.rows is not None and (rows := own.rows.at(self)) is not None:
             return rows.steer(x, self, own.rows.shape)
-        strengths = own.strengths.get(self)
-        strengths = replayed.get(backward_pass(), {}).get(self, strengths)
-        steered = self._add_shifts(x, self.strength if strengths is None else strengths)
-        if strengths is not None and self.training and steered.requires_grad and steered is not x:
-            steered.register_hook(replay(self, strengths))
-        return steered
+        strengths = run_state.replayed_strengths() or own.strengths
+        return self._add_shifts(x, strengths.get(self, self.strength))
 
     def _steer(self, x: Tensor, adapters: Sequence[ActiveAdapter]) -> Tensor:
         steered = x
