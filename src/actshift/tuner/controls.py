@@ -27,7 +27,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     """Set the run-time strength s of h + s·Δ(h): 1 is as trained, and 0 is bit-identical to the base model.
 
     Strength is not saved with the adapter. `model` is a PeftModel, or a transformers model with native adapters.
-    `adapter_name` None is all adapters. The strength holds in all threads, except inside their `with strength(...)`.
+    `adapter_name` None is all adapters. It applies in all threads, except inside their `with strength(...)`.
 
     Raises:
         ActshiftError: for a strength that is not a finite number, a model without steering, or an unknown adapter.

@@ -34,7 +34,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     """Adds the shifts of the active adapters to an activation: x ← x + Σ s·Δ(x), at the positions of each adapter.
 
     The adapters are in one ModuleDict by name: tensors are called `<host>.actshift.lora_steer.<adapter>.down.weight`.
-    `strength` is the strength in all threads; `run_state.overrides` has those of one `with` block, and row adapters.
+    `strength` has the strengths for all threads, and `strengths` those of this one, which a `with` block may change.
     """
 
     adapter_layer_names = ("lora_steer",)
@@ -138,8 +138,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
     def _replicate_for_data_parallel(self) -> Any:
         replica: Any = super()._replicate_for_data_parallel()
-        own = overrides()  # the threads of DataParallel do not have the context of their caller
-        replica.strength = own.strengths.get(self, self.strength) if own else self.strength
+        replica.strength = self.strengths  # the threads of DataParallel do not have the context of their caller
         return replica
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
@@ -164,6 +163,12 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         dtype = next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device, dtype=dtype)
+
+    @property
+    def strengths(self) -> Strengths:
+        """The strengths of the adapters by name, in this thread or async task."""
+        own = overrides()
+        return own.strengths.get(self, self.strength) if own else self.strength
 
     @property
     def host(self) -> nn.Module:

@@ -72,6 +72,15 @@ class GeneratedScope:
         return torch.full((*x.shape[:-1], 1), positions.where in ("all", "generated"), device=x.device)
 
 
+def check_halves(root: nn.Module) -> None:
+    """Raise ActshiftError if positions do not work with a model, because its encoder and decoder are unknown."""
+    generates = bool(getattr(root, "can_generate", lambda: False)())
+    encodes = getattr(getattr(root, "config", None), "is_encoder_decoder", False)
+    if generates and encodes and encoder_and_decoder(root) is None:
+        problem = f"get_encoder() and get_decoder() of {type(root).__name__} do not return the halves of the model"
+        raise unknown_prompt(problem, "Implement them")
+
+
 def install_prompt_scopes(root: nn.Module) -> None:
     """Give every steering layer of `root` a scope as its `prompts`, and hook the calls of `root` that update it.
 

@@ -1,4 +1,4 @@
-"""Run-time state that belongs to one thread or async task, so that calls on one model do not disturb each other."""
+"""Run-time state of one thread or async task. Calls on one model in different threads do not share it."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -65,7 +65,7 @@ def replayed_strengths() -> Mapping[Any, Strengths] | None:
 
 
 def replay_after(output: Any, owner: Any, state: Any) -> None:
-    """Give `state` to `owner` in every backward pass that starts at the outputs of a forward pass."""
+    """Store `state` for `owner` in every backward pass that starts at the outputs of a forward pass."""
     for tensor in _tensors_in(output) if torch.is_grad_enabled() else ():
         if tensor.requires_grad and tensor.grad_fn is not None:
             tensor.register_hook(_replay(owner, state))
@@ -80,7 +80,7 @@ def _tensors_in(output: Any) -> Iterator[Tensor]:
 
 
 def _replay(owner: Any, state: Any) -> Callable[[Any], None]:
-    """Return a tensor hook that gives `state` to `owner` in the backward pass that reaches the tensor."""
+    """Return a tensor hook that stores `state` for `owner`, under the number of the backward pass."""
 
     def hook(_: Any) -> None:
         backward = backward_pass()
