@@ -215,6 +215,6 @@ def test_a_recurrent_state_that_does_not_count_tokens_is_refused():
     config = RwkvConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, eos_token_id=None)
     model = attach(RwkvForCausalLM(config), SteeringConfig(rank=2, positions=Positions.generated())).eval()
     batch = batch_of(PROMPTS[:1])
-    with pytest.raises(ActshiftError, match="no number of tokens. Set use_cache=False"):
+    with pytest.raises(ActshiftError, match=r"no number of tokens\. Set use_cache=False"):
         generate(model, batch)
     generate(model, batch, use_cache=False)
