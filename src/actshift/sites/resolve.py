@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from actshift.errors import ActshiftError, check_choice
+from actshift.errors import ActshiftError, check_choice, show
 from actshift.sites.architectures import BRANCHES, SITES, TOKEN_AXES, UNHOOKED, Branches, Names, as_tuple
 from actshift.sites.blocks import NamedModule, find_blocks, text_config, unwrap
 
@@ -88,7 +88,7 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
         return list(range(count))
     allowed = f"{model_class} has {count} block{'s' if count > 1 else ''}, 0 to {count - 1} (or {-count} to -1)"
     if not isinstance(layers, Sequence) or any(type(layer) is not int for layer in layers) or not layers:
-        raise ActshiftError(f"layers={layers!r} is not a list of block indices such as [0, -1]: {allowed}.")
+        raise ActshiftError(f"layers={show(layers)} is not a list of block indices such as [0, -1]: {allowed}.")
     indices: list[int] = []
     for layer in layers:
         if not -count <= layer < count:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from actshift.errors import ActshiftError, check_choice, is_number
-from actshift.files import check_new_folder
+from actshift.files import atomic_folder
 from actshift.sites.blocks import unwrap
 from actshift.tuner.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
@@ -139,17 +139,15 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
     if not isinstance(config, JointConfig):
         raise ActshiftError(f"The adapter {adapter_name!r} is not a joint one, so it has no halves to save.")
     check_choice("half", which, HALVES[:2])
-    folder = Path(folder)
-    check_new_folder(folder)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     steers = which == "activations"
     names = [name for name in state if ".lora_" not in name or (CONTAINER in name) == steers]  # both get a head
     tensors = {name: state[name].contiguous() for name in names}
     half_config = config.activations_config() if steers else config.weights_config()
     half_config.inference_mode = True
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(folder / SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
-    half_config.save_pretrained(str(folder))  # last: a folder without a config is not an adapter to any library
+    with atomic_folder(folder) as new:
+        save_file(tensors, str(new / SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
+        half_config.save_pretrained(str(new))
 
 
 def joint_layers(model: nn.Module) -> dict[str, list[BaseTunerLayer]]:

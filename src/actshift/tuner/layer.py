@@ -27,6 +27,7 @@ CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name w
 CHILD_AT_INPUT = "actshift_input"  # a module can be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # in tensor names, between the layer and the adapter
 EVERYWHERE = Positions.all()
+ADAPTER_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 
@@ -159,8 +160,8 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         modules = [module for _, module in modules_around_adapters(self._host[0])]
         own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
         device = device or (own[0].device if own else torch.device("cpu"))
-        # Quantised weights are integers, so the first floating-point parameter determines the dtype.
-        dtype = next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
+        # Quantised weights are integers or float8, to which the first weights of an adapter must not be rounded.
+        dtype = next((parameter.dtype for parameter in own if parameter.dtype in ADAPTER_DTYPES), torch.float32)
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device, dtype=dtype)
 
