@@ -16,7 +16,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.output import number_columns, print_json, print_tables
 from actshift.errors import ActshiftError, require
-from actshift.training.settings import TrainSettings, read_config_file
+from actshift.training.settings import TrainSettings, check_code, read_config_file
 
 if TYPE_CHECKING:
     from actshift.analysis import Redundancy
@@ -59,7 +59,10 @@ def train(
 
 def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
     """Return the settings of the run: flags override the config file, and both override a stored run."""
-    values = {**(read_config_file(config) if config else {}), **flags}
+    stored = read_config_file(config) if config else {}
+    if config:
+        check_code(f"The config file {config}", stored, flags)
+    values = {**stored, **flags}
     if resume and values.get("out"):
         from actshift.training import stored_settings
 

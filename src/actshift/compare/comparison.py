@@ -23,6 +23,7 @@ from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, choose_head, explicit_objective, infer_objective
 from actshift.training.record import as_json, check_fingerprints, differing, fingerprints
 from actshift.training.run_folder import RunFolder, read_json
+from actshift.training.settings import check_code
 
 FAILURE = "failed.json"
 
@@ -42,8 +43,12 @@ class Comparison:
         """Read the rows; raise ActshiftError if something is missing or invalid. Loads no model and writes nothing."""
         out, selection = Path(settings.required("out")), select_methods(settings.methods)
         check_common(settings.common, "On the command line")
+        owners = {f"The method {method.name}": method.settings for method in selection.methods}
+        for owner, values in {"The section common": selection.common, **owners}.items():
+            check_code(owner, values, settings.common)
         task = get_task(settings.task).settings if settings.task else {}
-        common = {**task, **selection.common, **settings.common, "model": settings.required("model")}
+        base = {"model": settings.required("model"), "revision": settings.revision}
+        common = {**task, **selection.common, **settings.common, **base}
         for method in selection.methods:
             AdapterSpec.from_settings(method.cell_settings(method.rates[0], FIRST_SEED, **common))
         return cls(settings, selection.methods, common, read_splits(settings, common), out)
@@ -57,7 +62,8 @@ class Comparison:
     def protocol(self) -> dict[str, Any]:
         """Everything that the methods have in common, as JSON values."""
         common, settings, splits = TrainSettings(**self.common), self.settings, self.splits
-        what = {"model": settings.model, "task": settings.task, "scorer": self.scorer}
+        base = {"model": settings.model, **({"revision": settings.revision} if settings.revision else {})}
+        what = {**base, "task": settings.task, "scorer": self.scorer}
         equal = {name: getattr(common, name) for name in EQUAL}
         size = {"seeds": settings.seeds, "max_new_tokens": settings.new_tokens}
         rows = {"rows": splits.sizes, "shared_rows": splits.shared, "digests": splits.digests}
@@ -80,17 +86,17 @@ class Comparison:
 
     def check_prompts(self) -> None:
         """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
-        from actshift.data import to_prompt_completion
+        from actshift.data import is_chat, to_prompt_completion
         from actshift.evaluation.prompts import encode_prompts
         from actshift.loading import load_config, load_tokenizer
 
         if self.inputs.head.task_type != "CAUSAL_LM":
             return
-        model, trusted = self.settings.required("model"), TrainSettings(**self.common).trust_remote_code
-        config, tokenizer = load_config(model, trusted), load_tokenizer(model, trusted)
+        base = self.settings.required("model"), TrainSettings(**self.common).trust_remote_code, self.settings.revision
+        config, tokenizer = load_config(*base), load_tokenizer(*base)
         for name in ("validation", "test"):
             rows = self.splits.dataset(name)
-            rendered = "messages" in rows.column_names
+            rendered = is_chat(rows)
             prompts = to_prompt_completion(rows, tokenizer)["prompt"]
             try:
                 encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)

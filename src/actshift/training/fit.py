@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -66,8 +66,8 @@ def fit(
     config: Any = model.config
     objective = OBJECTIVES[settings.objective] if settings.objective else infer_objective(train_rows)
     head = objective.head(train_rows, labels_of(config))
-    inputs = Inputs(objective, train_rows, eval_rows, head, config if settings.model else None)
-    examples = inputs.examples(tokenizer, settings)
+    inputs = Inputs(objective, train_rows, eval_rows, head, config)
+    examples = inputs.examples(tokenizer, _as_steered(settings, model))
     with TemporaryDirectory() as scratch:
         folder = RunFolder(Path(out or scratch))
         run = TrainingRun(folder, objective, examples, settings, resume, keep=out is not None, title=title)
@@ -221,6 +221,15 @@ class TrainingRun:
             disable_tqdm=True,
             report_to="none",
         )
+
+
+def _as_steered(settings: TrainSettings, model: nn.Module) -> TrainSettings:
+    """Return the settings by which to encode rows: an adapter of some tokens needs one example for each turn."""
+    from actshift.tuner import steering_layers
+
+    layers = steering_layers(model).values()
+    limited = any(positions.where != "all" for layer in layers for positions in layer.positions.values())
+    return replace(settings, positions="prompt") if limited and settings.steers else settings
 
 
 def _logged_metrics(names: Mapping[str, str], history: Sequence[Mapping[str, float]], best: int) -> dict[str, float]:

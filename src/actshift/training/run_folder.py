@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import locked, write_atomically
+from actshift.files import LOADABLE, PRIVATE, locked, move_into, write_atomically
 from actshift.fingerprint import sha256
 from actshift.training.record import PARTS, PATHS, as_json, check_fingerprints, differing, fingerprints, place
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
 METRICS = "metrics.json"
-RESULTS = ("adapter_config.json", "config.json")  # they make a folder loadable, so they are moved into place last
 LOCK = ".lock"
-REMAINS = (LOCK, ".run.json.")  # starts of the names of files that a killed run can leave
 CHECKPOINTS_KEPT = 3  # the newest, the one before it, and the best
 
 
@@ -39,7 +37,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """True if the folder contains a result."""
-        return any((self.path / name).is_file() for name in RESULTS) and (self.path / METRICS).is_file()
+        return any((self.path / name).is_file() for name in LOADABLE) and (self.path / METRICS).is_file()
 
     @property
     def unfinished(self) -> bool:
@@ -86,7 +84,11 @@ class RunFolder:
         elif self.unfinished:
             raise ActshiftError(f"{self.path} contains an unfinished run; continue it with --resume, or remove it.")
         # A run that was killed while it started leaves its folder of checkpoints, a lock and a draft of its record.
-        elif {file for file in self.path.rglob("*") if file != self.checkpoints and not file.name.startswith(REMAINS)}:
+        elif any(
+            file not in (self.checkpoints, self.path / LOCK, self.checkpoints / LOCK)
+            and PRIVATE not in str(file.relative_to(self.path))
+            for file in self.path.rglob("*")
+        ):
             raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
         if not os.access(self._existing, os.W_OK):
             raise ActshiftError(f"There is no permission to write to {self._existing}.")
@@ -146,11 +148,8 @@ class RunFolder:
         write_atomically(self._record, json.dumps({**record, **here}))
 
     def finish(self, result: Path) -> None:
-        """Move the files of `result`, a folder on the same disk, here (`RESULTS` last), and remove the checkpoints."""
-        mode = (result / METRICS).stat().st_mode  # follows the umask; safetensors makes its files private
-        for file in sorted(result.iterdir(), key=lambda file: file.name in RESULTS):
-            file.chmod(mode)
-            os.replace(file, self.path / file.name)
+        """Move the files of `result`, a folder on the same disk, here, and remove the checkpoints."""
+        move_into(self.path, result)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def check_space(self, trainable: int) -> None:

@@ -79,6 +79,9 @@ class TrainerMixin(Trainer):
             logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
         super().log(logs, *args, **kwargs)
 
+    def _send_telemetry(self) -> None:
+        """Do nothing: TRL sends usage statistics to the hub, and training contacts no network."""
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `train` writes one model card with the result."""
 
