@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batches, ProgressCallback, model_name, progress_counter, require_tokens
-from actshift.analysis.extract.fit import Ranks, config_for, distill, fit_layers, ranks_within, validation_kl
+from actshift.analysis.extract.fit import (
+    Ranks,
+    check_rate,
+    config_for,
+    distill,
+    fit_layers,
+    ranks_within,
+    validation_kl,
+)
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit
@@ -96,6 +104,7 @@ def extract(
     True
     """
     require_tokens(batches, 4, "the extraction")
+    check_rate(learning_rate)
     copy_head(base, finetuned)
     pair = ModelPair.of(base, finetuned)
     width, layers = resolve(base, layers=[0])[0].width, range(len(pair.blocks))

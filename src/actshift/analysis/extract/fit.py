@@ -143,6 +143,12 @@ def distill(
     return best
 
 
+def check_rate(learning_rate: float) -> None:
+    """Raise ActshiftError unless a learning rate is above 0 and a number of float32."""
+    if not 0 < learning_rate <= torch.finfo(torch.float32).max:
+        raise ActshiftError(f"The learning rate must be above 0 and below 3.4e38, got {learning_rate:g}.")
+
+
 def validation_kl(pair: ModelPair, batches: Batches) -> float:
     """Return the mean KL(fine-tuned ‖ base with its current steering) on validation rows, in nats per token."""
     divergences: list[Tensor] = []
