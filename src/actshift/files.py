@@ -15,7 +15,7 @@ from actshift.errors import ActshiftError
 
 MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
 LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
-PRIVATE, SUFFIX = ".actshift-", ".part"  # of the names of temporary folders
+PRIVATE = ".actshift-"  # begins the names of temporary folders
 
 
 @contextmanager
@@ -26,10 +26,7 @@ def private_folder(parent: str | Path) -> Generator[Path, None, None]:
     processes that were killed are removed first.
     """
     remove_abandoned(parent)
-    new = tempfile.mkdtemp(prefix=PRIVATE, dir=parent)
-    lock = _lock(new)
-    private = Path(new + SUFFIX)
-    os.rename(new, private)  # `remove_abandoned` only sees this name, so it never meets a folder without its lock
+    private, lock = _new_private(parent)
     try:
         yield private
     finally:
@@ -40,7 +37,7 @@ def private_folder(parent: str | Path) -> Generator[Path, None, None]:
 
 def remove_abandoned(parent: str | Path) -> None:
     """Remove the private folders in `parent` whose processes were killed."""
-    for private in Path(parent).glob(f"{PRIVATE}*{SUFFIX}"):
+    for private in Path(parent).glob(f"{PRIVATE}*"):
         if (lock := _lock(private)) is not None:
             shutil.rmtree(private, ignore_errors=True)
             os.close(lock)
@@ -195,6 +192,18 @@ def _existing(path: Path) -> Path:
     """Return the nearest folder above `path` that exists, or `path` itself."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _new_private(parent: str | Path) -> tuple[Path, int | None]:
+    """Create a private folder and lock it."""
+    for _ in range(3):
+        private = Path(tempfile.mkdtemp(prefix=PRIVATE, dir=parent))
+        if (lock := _lock(private)) is not None:
+            if private.exists():
+                return private, lock
+            os.close(lock)  # another process removed it as abandoned before it was locked
+        shutil.rmtree(private, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=PRIVATE, dir=parent)), None  # the file system has no locks
 
 
 def _lock(folder: str | Path) -> int | None:
