@@ -21,7 +21,6 @@ from actshift.files import (
     check_new_folder,
     check_writable,
     private_folder,
-    read_mapping,
     write_atomically,
 )
 
@@ -262,10 +261,3 @@ def test_a_folder_without_permission_is_rejected_beforehand(tmp_path: Path, monk
     for check, path in ((check_writable, "a.json"), (check_new_folder, "new"), (check_new_folder, "new/deep")):
         with pytest.raises(ActshiftError, match=r"is not writable\. Choose another one for"):
             check(tmp_path / path)
-
-
-def test_mappings_are_read_from_yaml_and_json(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("rank: 2\n1: x\n")
-    (tmp_path / "a.json").write_text('{"rank": 2}')
-    assert read_mapping(tmp_path / "a.yaml", "config file") == {"rank": 2, "1": "x"}
-    assert read_mapping(tmp_path / "a.json", "config file") == {"rank": 2}

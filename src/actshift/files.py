@@ -1,7 +1,6 @@
-"""Write files and folders atomically, check output paths, and read YAML and JSON mappings."""
+"""Write files and folders atomically, and check output paths."""
 
 import errno
-import json
 import os
 import shutil
 import sys
@@ -9,11 +8,9 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from actshift.errors import ActshiftError
 
-MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
 LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
 PRIVATE = ".actshift-"  # begins the names of temporary folders
 
@@ -132,6 +129,24 @@ def move_into(target: Path, source: Path) -> None:
     _sync_folder(target)
 
 
+@contextmanager
+def locked(path: str | Path, busy: str) -> Generator[None, None, None]:
+    """Hold an exclusive lock on the file `path` inside a `with` block; the system releases it if the process dies.
+
+    It is an flock, which Linux also keeps on NFS. File systems without it get a lock file with the holder's process id.
+
+    Raises:
+        ActshiftError: another process has the lock; `busy` is the message.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise ActshiftError(busy) from None
+
+
 def check_writable(path: str | Path) -> None:
     """Raise ActshiftError unless a file can be written at `path`. Call it before a long computation."""
     path = Path(path)
@@ -155,26 +170,6 @@ def check_new_folder(path: str | Path) -> None:
         raise ActshiftError(f"{path} cannot be created, because {existing} is no folder. Give another one.")
     if not os.access(existing, os.W_OK):
         raise ActshiftError(f"The folder {existing} is not writable. Choose another one for {path.name}.")
-
-
-def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
-    """Return the mapping in a YAML or JSON file. `what` names the file in messages, such as "task file".
-
-    Raises:
-        ActshiftError: the file does not exist, is not valid YAML or JSON, or does not contain a mapping.
-    """
-    import yaml
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values: Any = json.loads(text) if Path(path).suffix.lower() == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ActshiftError(f"The {what} {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ActshiftError(f"The {what} {path} is not valid: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise ActshiftError(f"The {what} {path} must contain one 'name: value' per line.")
-    return {str(name): value for name, value in values.items()}
 
 
 def is_stream(path: Path) -> bool:

@@ -19,6 +19,7 @@ def export(
     to: Annotated[str | None, Option(help="Form: merged, a plain checkpoint with the adapter in its weights.")] = None,
     half: Annotated[str | None, Option(help="Half of a joint adapter to save alone: weights or activations.")] = None,
     strength: options.Strength = 1.0,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Merge an adapter into its model's weights, or save one half of a joint adapter.
@@ -30,7 +31,7 @@ def export(
     if to not in (None, "merged"):
         raise ActshiftError(f"There is no form {to!r}{did_you_mean(to, ['merged'])}. --to takes only merged.")
     check_new_folder(out)
-    loaded, tokenizer, [name] = load_steered(model, [adapter], strength, trust_remote_code)
+    loaded, tokenizer, [name] = load_steered(model, [adapter], strength, trust_remote_code, revision=revision)
     if half is not None:
         from actshift.tuner import save_half
 

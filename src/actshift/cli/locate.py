@@ -38,6 +38,7 @@ def locate(
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     as_json: options.AsJson = False,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Find the sites, layers and ranks at which a small change reduces a task's loss most.
@@ -48,10 +49,12 @@ def locate(
         raise ActshiftError("--out saves what a budget buys. Add --budget, such as --budget 0.0004.")
     check_outputs(out, figure=figure)
     adapters = [adapter] if adapter else []
-    base = resolve_base(model, adapters)
+    base = resolve_base(model, adapters, revision)
     rows = rows_for(base, data, task, data_dir, split, limit)
     head = head_for_rows(base, task, rows)
-    loaded, tokenizer, _ = load_steered(model, adapters, 1.0, trust_remote_code, head=head)
+    loaded, tokenizer, _ = load_steered(
+        base.source, adapters, 1.0, trust_remote_code, head=head, revision=base.revision
+    )
 
     from actshift.analysis import locate as analysis
     from actshift.analysis.batches import token_batches

@@ -30,6 +30,7 @@ def vector(
     max_length: options.MaxLength = 512,
     figure: options.Figure = None,
     as_json: options.AsJson = False,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Compute a steering vector from positive and negative texts, without training.
@@ -44,7 +45,7 @@ def vector(
     if model is None:
         raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
     positive_rows, negative_rows = (load_rows(source, split, limit) for source in (positive, negative))
-    loaded, tokenizer, _ = load_steered(model, [], 1.0, trust_remote_code, head=CAUSAL)
+    loaded, tokenizer, _ = load_steered(model, [], 1.0, trust_remote_code, head=CAUSAL, revision=revision)
 
     from actshift.analysis import contrast as analysis
     from actshift.sites import find_blocks, resolve
