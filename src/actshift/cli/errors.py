@@ -53,7 +53,7 @@ def explain(error: BaseException) -> str:
     if number := _system_error(error):
         if number in _FULL:
             return f"No space is left on the device{file}. Free some, or write elsewhere."
-        return f"{_OS_ERRORS.get(number, os.strerror(number))}{file}."
+        return f"{_OS_ERRORS.get(number, os.strerror(number))}{file}".rstrip(":") + "."
     if type(error).__name__ == "OutOfMemoryError":  # matched by name, because importing torch is slow
         return "The GPU is out of memory. Use a smaller batch, shorter texts or a smaller model."
     if isinstance(error, MemoryError):
