@@ -106,7 +106,7 @@ def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
     """
     check_new_folder(path)
     path = Path(os.path.realpath(path))  # a link to an empty folder is followed
-    existing = _existing(path)
+    existing = existing_folder(path)
     with _errors_name(path), private_folder(existing) as private:
         new = private / (path.relative_to(existing) if path != existing else "content")
         new.mkdir(parents=True)
@@ -166,10 +166,16 @@ def check_new_folder(path: str | Path) -> None:
             raise ActshiftError(f"{path} exists and is not empty. Give a new or empty folder.")
     elif os.path.lexists(path):
         raise ActshiftError(f"{path} exists and is no folder. Give a new or empty folder.")
-    if not (existing := _existing(path)).is_dir():
+    if not (existing := existing_folder(path)).is_dir():
         raise ActshiftError(f"{path} cannot be created, because {existing} is no folder. Give another one.")
     if not os.access(existing, os.W_OK):
         raise ActshiftError(f"The folder {existing} is not writable. Choose another one for {path.name}.")
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above `path` that exists, or `path` itself."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def is_stream(path: Path) -> bool:
@@ -181,12 +187,6 @@ def is_stream(path: Path) -> bool:
     if folder == "/dev" or folder.startswith("/proc/"):
         return os.path.lexists(path)
     return path.exists() and not (path.is_symlink() or path.is_file() or path.is_dir())
-
-
-def _existing(path: Path) -> Path:
-    """Return the nearest folder above `path` that exists, or `path` itself."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _new_private(parent: str | Path) -> tuple[Path, int | None]:

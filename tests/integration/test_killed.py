@@ -86,10 +86,9 @@ VERBS = {
     "export half": "export --adapter {files}/joint --half weights --out {out}/deep/half",
     "report": "report --model {base} --data {files}/rows.jsonl --limit 4 --rank 2 --out {out}/report.html",
     "demo": "demo --steps 1 --methods post_block,vector --out {out}/demo",
-    "locate": "locate --model {base} --data {files}/rows.jsonl --limit 8 --budget 0.001 --out {out}/i.json",
     "eval": "eval --model {base} --data {files}/rows.jsonl --limit 8 --max-new-tokens 2 --out {out}/predictions.jsonl",
 }
-WHOLE = ("adapter_config.json", "config.json", "report.html", "table.json", "i.json", "predictions.jsonl")
+WHOLE = ("adapter_config.json", "config.json", "report.html", "table.json", "predictions.jsonl")
 """Files that make a result usable: when one of them exists, its folder is complete."""
 TIMES = re.compile(
     r'"[a-z_]*seconds":\s*(?:[\d.e-]+|\{[^}]*\})|\| \d+ \|$|\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?|'
