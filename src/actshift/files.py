@@ -12,14 +12,14 @@ from pathlib import Path
 from actshift.errors import ActshiftError
 
 LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
-PRIVATE = ".actshift-"  # begins the names of temporary folders
+PRIVATE = ".actshift-"  # prefix of the names of temporary folders
 
 
 @contextmanager
 def private_folder(parent: str | Path) -> Generator[Path, None, None]:
     """Yield a new hidden folder in `parent`, on the same disk, and remove it at the end.
 
-    Only its owner can enter it, so nobody can plant a link in it. It stays locked while this process lives. Folders of
+    Only its owner can enter it, so other users cannot plant a link in it. It stays locked while this process lives. Folders of
     processes that were killed are removed first.
     """
     remove_abandoned(parent)
@@ -91,8 +91,8 @@ def write_atomically(path: str | Path, text: str) -> None:
 def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
     """Yield a temporary folder, and move it to `path`, a new or empty folder, at the end; remove it on an error.
 
-    A new folder appears in one step. Into an empty one, which may be a disk of its own, the files are moved one by
-    one, with those that make it loadable last.
+    A new folder appears in one step. Into an empty one, which may be another disk, the files are moved one by
+    one, and the config is moved last.
 
     Raises:
         ActshiftError: `path` is a file, or a folder that is not empty or not writable.
@@ -122,7 +122,7 @@ def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
 
 
 def move_into(target: Path, source: Path) -> None:
-    """Move the files of `source` into the folder `target` on the same disk, those that make it loadable last."""
+    """Move the files of `source` into the folder `target` on the same disk, and the config last."""
     _settle(source)
     for file in sorted(source.iterdir(), key=lambda file: (file.name in LOADABLE, file.name)):
         os.replace(file, target / file.name)
@@ -256,7 +256,7 @@ def _errors_name(path: Path) -> Generator[None, None, None]:
 
 
 def _send(source: Path, stream: Path) -> None:
-    """Copy a file to a pipe or device. Our own stdout continues after what was printed before."""
+    """Copy a file to a pipe or device. If it is stdout, the content follows what was printed before."""
     target: Path | int = stream
     for output, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
         with suppress(OSError):
