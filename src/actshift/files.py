@@ -19,8 +19,8 @@ PRIVATE = ".actshift-"  # prefix of the names of temporary folders
 def private_folder(parent: str | Path) -> Generator[Path, None, None]:
     """Yield a new hidden folder in `parent`, on the same disk, and remove it at the end.
 
-    Only its owner can enter it, so other users cannot plant a link in it. It stays locked while this process lives. Folders of
-    processes that were killed are removed first.
+    Only its owner can enter it, so other users cannot plant a link in it. It stays locked while this process lives.
+    Folders of killed processes are removed first.
     """
     remove_abandoned(parent)
     private, lock = _new_private(parent)
