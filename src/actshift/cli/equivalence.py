@@ -42,7 +42,7 @@ def equivalence(
         from actshift.analysis.folding import weight_updates
 
         steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code, revision=revision)
-        print_report(weight_updates(steered), as_json, None)
+        print_report(weight_updates(steered), as_json)
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")

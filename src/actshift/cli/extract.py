@@ -10,7 +10,7 @@ from actshift.cli.models import load_model_pair, resolve_pair_base
 from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.cli.rows import rows_for
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder, locked_folder
+from actshift.files import locked_folder
 
 
 def extract(
@@ -40,14 +40,14 @@ def extract(
     Any unlabelled text will do as data. The report shows how simple the shifts of the fine-tuned model are, and how far
     the adapter's next-token distribution is from the fine-tuned model's.
     """
-    if not resume:
-        check_new_folder(out)
+    from actshift.analysis import extract as analysis
+
+    analysis.check_folder(out, resume)
     check_outputs(figure=figure)
     base = resolve_pair_base(model, finetuned, revision)
     rows = rows_for(base, data, task, data_dir, split, limit)
     plain, twin, tokenizer = load_model_pair(base, finetuned, trust_remote_code)
 
-    from actshift.analysis import extract as analysis
     from actshift.analysis.batches import token_batches
 
     batches = token_batches(rows, tokenizer, batch_size, max_length)
@@ -57,6 +57,8 @@ def extract(
         with locked_folder(out, busy), progress_bar() as update:
             extraction = analysis.extract(plain, twin, batches, *fitting, folder=out, resume=resume, on_progress=update)
     except KeyboardInterrupt:
+        if not (out / analysis.UNFINISHED).is_file():
+            raise
         message = f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
         raise ActshiftError(message) from None
     print_report(extraction.report, as_json, figure)

@@ -7,7 +7,7 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.output import check_outputs, print_report, progress_bar, save_report_figure
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
 from actshift.model_head import CAUSAL
@@ -59,9 +59,10 @@ def vector(
     steered = contrast.attach(loaded, chosen)
     blocks = steered.peft_config["default"].layers
     card = analysis.card(contrast.report, blocks, positive, negative)
+    save_report_figure(contrast.report, figure)
     with atomic_folder(out) as folder:
         steered.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").write_text(card, encoding="utf-8")
-    print_report(contrast.report, as_json, figure)
+    print_report(contrast.report, as_json)
     if not as_json:
         typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
