@@ -18,6 +18,8 @@ from actshift.errors import ActshiftError, first_line
 
 PEFT_PREFIX = "base_model.model."
 Shape = tuple[int, ...]
+TORCH_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+ALLOWED_DTYPES = "an adapter has only float64, float32, float16 and bfloat16"
 DTYPES = ("F64", "F32", "F16", "BF16")  # in the words of safetensors
 COUNTER = ("I64", ())  # the dtype and shape of JoLA's step, and of similar buffers
 MAX_CONFIG = 8 * 2**20  # bytes of adapter_config.json
@@ -57,10 +59,22 @@ class Checkpoint:
         with safe_open(self.path, framework="pt") as file:
             for name in self.shapes:
                 tensor = file.get_tensor(PEFT_PREFIX + name)
-                if not torch.isfinite(tensor).all():
-                    problem = f"{self.path} holds values that are not finite, in {name!r}"
-                    raise ActshiftError(f"{problem}: its training diverged. Train again with a lower learning rate.")
+                check_tensor(self.path, name, tensor)
                 yield name, tensor
+
+
+def check_tensor(source: str, name: str, tensor: Tensor) -> None:
+    """Check that a tensor of an adapter has floating-point values that are finite, or is a counter.
+
+    Raises:
+        ActshiftError: if not. The message begins with `source`.
+    """
+    if tensor.dtype not in TORCH_DTYPES and (tensor.dtype, tensor.ndim) != (torch.int64, 0):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise ActshiftError(f"{source} holds the tensor {name!r} of dtype {dtype}; {ALLOWED_DTYPES}.")
+    if not torch.isfinite(tensor).all():
+        problem = f"{source} holds values that are not finite, in {name!r}"
+        raise ActshiftError(f"{problem}: its training diverged. Train again with a lower learning rate.")
 
 
 def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Checkpoint:
@@ -84,8 +98,7 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
         if not name.startswith(PEFT_PREFIX):
             raise ActshiftError(f"{path} holds the foreign tensor {name!r}: names in it begin with {PEFT_PREFIX!r}.")
         if dtype not in DTYPES and (dtype, shapes[name]) != COUNTER:
-            names = ", ".join(DTYPES)
-            raise ActshiftError(f"{path} holds the tensor {name!r} of dtype {dtype}; an adapter has only {names}.")
+            raise ActshiftError(f"{path} holds the tensor {name!r} of dtype {dtype}; {ALLOWED_DTYPES}.")
     # Thousands of adapters have the same tensor names; interned, each is kept in memory once.
     return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
 

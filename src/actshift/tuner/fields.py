@@ -163,6 +163,7 @@ def check_field_values(values: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if name in FIELDS and name in values and not FIELDS[name].accepts(values[name]):
             value = values[name]
-            size = f" ({len(value):,} in all)" if isinstance(value, list | tuple | set | dict | str) else ""
+            is_long = isinstance(value, list | tuple | set | dict | str) and len(value) > 100
+            size = f" ({len(value):,} in all)" if is_long else ""
             raise ActshiftError(f"{name} must be {FIELDS[name].allowed}; got {show(value)}{size}.")
     check_patterns(values, names)

@@ -20,7 +20,7 @@ from actshift.tuner.config import LORA_FIELDS, PEFT_FIELDS, PEFT_TYPE, SteeringC
 from actshift.tuner.fields import check_field_values
 from actshift.tuner.intervention import Intervention
 from actshift.tuner.patterns import check_patterns
-from actshift.tuner.stored_tensors import AnyModule, check_stored
+from actshift.tuner.stored_tensors import WRAPPERS, AnyModule, check_stored, without_wrappers
 
 LORA = "LORA"  # PEFT's name
 UNSAFE_LORA_FIELDS = ("layer_replication", "megatron_config", "kasa_config", "arrow_config")
@@ -115,6 +115,10 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
             warnings.filterwarnings("error", message="Found missing adapter keys")  # else PEFT leaves them untrained
             return _load_with_peft(model, source, adapter_name, trainable=False)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, UserWarning, ValueError) as error:
+        if isinstance(model, PeftModel) and adapter_name in model.peft_config:
+            model.delete_adapter(adapter_name)
+        elif not isinstance(model, PeftModel):
+            _remove_wrappers(model)
         raise ActshiftError(f"The LoRA {source} does not fit {type(model).__name__}: {first_line(error)}") from error
 
 
@@ -138,6 +142,15 @@ def check_lora(model: nn.Module, source: str) -> None:
         raise ActshiftError(f"{source} names a rank of {max(ranks):,}, and its tensors have at most {largest:,} rows.")
     check_patterns(config, names=(name for name, _ in bare.named_modules()))
     check_stored(bare, stored, {}, config.get("modules_to_save"), AnyModule())
+
+
+def _remove_wrappers(model: nn.Module) -> None:
+    """Restore a model to which PEFT has attached an adapter that it then could not load."""
+    modules = [(module, *child) for module in model.modules() for child in module.named_children()]
+    for parent, name, module in modules:
+        if (original := without_wrappers(module)) is not module and not isinstance(parent, WRAPPERS):
+            setattr(parent, name, original)
+    vars(model).pop("peft_config", None)
 
 
 def _check_new_name(model: nn.Module, adapter_name: str) -> None:

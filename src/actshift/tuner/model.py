@@ -18,10 +18,10 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from actshift.errors import ActshiftError, show
+from actshift.errors import ActshiftError, first_line, show
 from actshift.model_head import CLASSIFIERS, head_of
 from actshift.sites import find_blocks, resolve
-from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
+from actshift.tuner.checkpoint import PEFT_PREFIX, Shape, check_tensor
 from actshift.tuner.classifier_head import check_head, head_modules
 from actshift.tuner.config import PEFT_TYPE, JointConfig, SteeringConfig
 from actshift.tuner.controls import set_strength, strength
@@ -62,20 +62,35 @@ class SteeringModel(LoraModel):
             try:
                 steered, writers = self._resolve(model, adapter_name, config)
             except ActshiftError:
-                del self.peft_config[adapter_name]
-                if not self.peft_config:
-                    setattr(model, "_hf_peft_config_loaded", False)  # noqa: B010  transformers sets True before it tries
+                self._forget(model, adapter_name)
                 raise
             self._targets: dict[str, list[Target]] = {}
             for target in steered:
                 self._targets.setdefault(target.host.name, []).append(target)
             kwargs.pop("state_dict", None)  # the config alone determines the hosts
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            try:
+                super().inject_adapter(model, adapter_name, *args, **kwargs)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                self._undo_injection(model, adapter_name)
+                raise ActshiftError(f"The adapter does not fit {type(model).__name__}: {first_line(error)}") from error
             if isinstance(config, JointConfig):
                 wrapped = resolve_targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
             if any(intervention.positions.where != "all" for intervention in config.all_interventions):
                 install_prompt_scopes(model)
+
+    def _forget(self, model: nn.Module, adapter_name: str) -> None:
+        del self.peft_config[adapter_name]
+        if not self.peft_config:
+            setattr(model, "_hf_peft_config_loaded", False)  # noqa: B010  transformers sets True before it tries
+
+    def _undo_injection(self, model: nn.Module, adapter_name: str) -> None:
+        """Remove what PEFT has already attached of an adapter that it cannot attach as a whole."""
+        if len(self.peft_config) > 1:
+            self.delete_adapter(adapter_name)
+        else:
+            self._unload_and_optionally_merge(merge=False)
+            self._forget(model, adapter_name)
 
     def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
@@ -197,6 +212,8 @@ class SteeringModel(LoraModel):
             if names:
                 which = f"{problem} {min(names)!r} ({len(names)} in all)"
                 raise ActshiftError(f"The tensors for adapter {adapter_name!r} do not fit this model: they {which}.")
+        for name in own & named.keys():
+            check_tensor(f"The file for adapter {adapter_name!r}", name, mapped[named[name]])
         copy_new_rows(model, {name: mapped[named[name]] for name in others})
         return {known[bare]: mapped[name] for bare, name in named.items() if bare in own}
 

@@ -18,6 +18,8 @@ from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import Checkpoint, Shape
 
+WRAPPERS: Any = (AuxiliaryTrainingWrapper, BaseTunerLayer)  # the classes of modules that PEFT puts around others
+
 
 class AnyModule(Container[str]):
     """Contains every name, for LoRA adapters of PEFT, whose targets are not resolved here."""
@@ -115,9 +117,9 @@ def check_rows(name: str, stored: Tensor, base: Tensor, kept: int) -> None:
     Raises:
         ActshiftError: if they differ.
     """
-    dtype = max((stored.dtype, base.dtype), key=lambda dtype: torch.finfo(dtype).eps)
-    same = not base.is_meta and torch.equal(stored[:kept].to(dtype), base[:kept].to("cpu", dtype))
-    if not same:
+    comparable = stored.shape == base.shape and stored.is_floating_point() and not base.is_meta
+    dtype = max((stored.dtype, base.dtype), key=lambda dtype: torch.finfo(dtype).eps) if comparable else base.dtype
+    if not comparable or not torch.equal(stored[:kept].to(dtype), base[:kept].to("cpu", dtype)):
         allowed = "an adapter may bring only embeddings of tokens by which the vocabulary was resized"
         fix = "load the base model that it was trained on, or train the embeddings through modules_to_save"
         raise ActshiftError(
@@ -158,14 +160,18 @@ def _is_lora(name: str, adapted: Container[str]) -> bool:
 
 def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return the tensors of modules by name. For a module that PEFT has wrapped, these are the original's."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        wrapped: Any = module
-        while isinstance(wrapped, AuxiliaryTrainingWrapper | BaseTunerLayer):
-            attribute = "original_module" if isinstance(wrapped, AuxiliaryTrainingWrapper) else "base_layer"
-            wrapped = getattr(wrapped, attribute)
-        tensors |= {f"{name}.{key}": tensor for key, tensor in wrapped.state_dict().items()}
-    return tensors
+    states = {name: without_wrappers(module).state_dict() for name, module in modules.items()}
+    return {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+
+
+def without_wrappers(module: nn.Module) -> nn.Module:
+    """Return the module of the base model inside the wrappers of PEFT."""
+    while isinstance(module, WRAPPERS):
+        attribute = "original_module" if isinstance(module, AuxiliaryTrainingWrapper) else "base_layer"
+        if not isinstance(inner := getattr(module, attribute, None), nn.Module):
+            break  # a steering layer wraps nothing
+        module = inner
+    return module
 
 
 def _in_base(name: str) -> str:
