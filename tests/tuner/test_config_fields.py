@@ -228,7 +228,7 @@ def replaced(values: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copied
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_json_in_a_config_loads_or_is_one_clear_line(data, saved, fuzzed_base) -> None:
     folder, values = saved[data.draw(st.sampled_from(sorted(SAVED)))]

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from actshift.adapters import Adapter, LowRank
-from actshift.errors import ActshiftError, first_line
+from actshift.errors import ActshiftError, first_line, show
 from actshift.model_head import TaskType
 from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json, read_checkpoint
@@ -153,7 +153,9 @@ def _remove_wrappers(model: nn.Module) -> None:
     vars(model).pop("peft_config", None)
 
 
-def _check_new_name(model: nn.Module, adapter_name: str) -> None:
+def _check_new_name(model: nn.Module, adapter_name: Any) -> None:
+    if not isinstance(adapter_name, str):
+        raise ActshiftError(f"An adapter_name must be text such as 'default', got {show(adapter_name)}.")
     if isinstance(model, PeftModel) and adapter_name in model.peft_config:
         fix = "choose another name, or remove it first with model.delete_adapter"
         raise ActshiftError(f"The model already has an adapter {adapter_name!r}; {fix}.")

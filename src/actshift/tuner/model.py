@@ -205,7 +205,7 @@ class SteeringModel(LoraModel):
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         named = {name.removeprefix(PEFT_PREFIX): name for name in mapped}
         known = {name.removeprefix(PEFT_PREFIX): name for name in model.state_dict()}
-        own = {name for name in known if f".{adapter_name}." in name and (cls.prefix in name or SAVED in name)}
+        own = {name for name in known if f".{adapter_name}." in f"{name}." and (cls.prefix in name or SAVED in name)}
         others = {name for name in named.keys() - own if name in known or SAVED not in name}  # PEFT saves SAVED twice
         missing = {name for name in own - named.keys() if cls.prefix in name}
         for names, problem in ((missing, "lack"), (others - known.keys(), "hold the foreign")):
