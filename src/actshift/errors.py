@@ -51,6 +51,10 @@ _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel = 4
 
 
+class DivergedError(ActshiftError):
+    """A trained value is not finite."""
+
+
 def did_you_mean(name: object, allowed: Iterable[object]) -> str:
     """Return ` (did you mean 'x'?)` for the allowed name that is nearest, or "" if none is near.
 

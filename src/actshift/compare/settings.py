@@ -33,6 +33,7 @@ class CompareSettings:
     """
 
     model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
+    revision: str | None = field(default=None, metadata=_metadata("revision"))
     data: str | None = setting(WHAT, None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a dataset id.")
     task: str | None = field(default=None, metadata=_metadata("task"))
     data_dir: str | None = field(default=None, metadata=_metadata("data_dir"))

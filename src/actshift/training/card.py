@@ -24,7 +24,7 @@ CARD = """\
 
 ## Training
 
-Base model `{settings.model}`, data `{settings.data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
+Base model {base}, data `{settings.data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
 
 | | |
 |---|---|
@@ -96,6 +96,7 @@ def model_card(result: TrainResult) -> str:
         summary=" ".join(_summary(settings, head)),
         use=use,
         settings=settings,
+        base=f"`{settings.model}`" + (f" at the revision `{settings.revision}`" if settings.revision else ""),
         fit=fit,
         version=__version__,
         metrics="\n".join(f"| {name} | {value} |" for name, value in _metrics(result).items()),

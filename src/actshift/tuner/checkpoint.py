@@ -28,10 +28,14 @@ MAX_HEADER = 32 * 2**20  # bytes of the names, dtypes and shapes in a tensor fil
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The path of an adapter's tensors, and their shapes by the names they have in the bare model."""
+    """The path of an adapter's tensors, and their shapes by the names they have in the bare model.
+
+    `unprefixed` are the names of tensors that do not begin with PEFT's prefix, so they are no adapter's.
+    """
 
     path: str
     shapes: Mapping[str, Shape]
+    unprefixed: tuple[str, ...] = ()
 
     def check_fits(self, required: Mapping[str, Shape], foreign: Collection[str]) -> None:
         """Check that the file has the `required` tensors. It must not hold the `foreign` ones.
@@ -40,7 +44,7 @@ class Checkpoint:
             ActshiftError: for a missing or foreign tensor, or one of another shape.
         """
         missing = [name for name in required if name not in self.shapes]
-        for names, problem in ((missing, "lacks"), (sorted(foreign), "holds the foreign")):
+        for names, problem in ((missing, "lacks"), (sorted([*foreign, *self.unprefixed]), "holds the foreign")):
             if names:
                 unfit = f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}"
                 fix = "use the base model and the adapter_config.json it was trained with"
@@ -95,12 +99,12 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
     except (SafetensorError, OSError) as error:
         raise ActshiftError(f"{path} is damaged ({error}); copy or train the adapter again.") from error
     for name, dtype in dtypes.items():
-        if not name.startswith(PEFT_PREFIX):
-            raise ActshiftError(f"{path} holds the foreign tensor {name!r}: names in it begin with {PEFT_PREFIX!r}.")
         if dtype not in DTYPES and (dtype, shapes[name]) != COUNTER:
             raise ActshiftError(f"{path} holds the tensor {name!r} of dtype {dtype}; {ALLOWED_DTYPES}.")
     # Thousands of adapters have the same tensor names; interned, each is kept in memory once.
-    return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
+    own = {name: shape for name, shape in shapes.items() if name.startswith(PEFT_PREFIX)}
+    names = {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in own.items()}
+    return Checkpoint(str(path), names, tuple(shapes.keys() - own.keys()))
 
 
 def _check_header_size(path: str) -> None:

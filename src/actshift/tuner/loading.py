@@ -41,10 +41,12 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     """
     _check_new_name(model, adapter_name)
     train_whole_head(model, config)
+    revision = getattr(model, "hub_revision", None)
     if isinstance(model, PeftModel):
+        config.revision = config.revision or revision
         model.add_adapter(adapter_name, config)
         return model
-    return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config, adapter_name=adapter_name))
+    return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config, adapter_name, revision=revision))
 
 
 def lora_model(
@@ -74,7 +76,8 @@ def lora_model(
     config = LoraConfig(r=r, lora_alpha=scale, lora_dropout=dropout, target_modules=modules, task_type=task_type)
     train_whole_head(model, config)
     try:
-        return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config))
+        revision = getattr(model, "hub_revision", None)
+        return cast(PeftModel, get_peft_model(cast(PreTrainedModel, model), config, revision=revision))
     except ValueError as error:
         raise ActshiftError(f"LoRA does not fit {type(model).__name__}: {first_line(error)}") from error
 
@@ -189,9 +192,20 @@ def adapter_type(source: str) -> str:
     return str(read_adapter_json(source)["peft_type"])
 
 
-def base_model_of(source: str) -> str | None:
-    """Return the base model that the adapter in folder or hub repository `source` names, or None."""
-    return read_adapter_json(source).get("base_model_name_or_path")
+def base_model_of(source: str) -> tuple[str | None, str | None]:
+    """Return the base model that the adapter in folder or hub repository `source` names, and its revision, or None.
+
+    Raises:
+        ActshiftError: if `source` is not an adapter, or one of the two is not text.
+    """
+    config = read_adapter_json(source)
+    base, revision = (config.get(name) for name in ("base_model_name_or_path", "revision"))
+    for value in (base, revision):
+        if value is not None and (not isinstance(value, str) or "\0" in value):
+            raise ActshiftError(
+                f"The adapter {source} names the base model {base!r} at {revision!r}; both must be text."
+            )
+    return base or None, revision or None
 
 
 def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> tuple[str, ...]:

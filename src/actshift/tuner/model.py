@@ -12,7 +12,6 @@ from typing import Any, NoReturn, cast
 from peft import PeftModel
 from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer, LoraModel
-from peft.tuners.lora.model import _adapter_names_pre_forward_hook
 from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from actshift.errors import ActshiftError, first_line, show
 from actshift.model_head import CLASSIFIERS, head_of
 from actshift.sites import find_blocks, resolve
+from actshift.sites.blocks import encoder_and_decoder
 from actshift.tuner.checkpoint import PEFT_PREFIX, Shape, check_tensor
 from actshift.tuner.classifier_head import check_head, head_modules
 from actshift.tuner.config import PEFT_TYPE, JointConfig, SteeringConfig
@@ -29,11 +29,15 @@ from actshift.tuner.intervention import Target, resolve_targets
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
 from actshift.tuner.patterns import check_patterns
-from actshift.tuner.prompt_scope import install_prompt_scopes, remove_prompt_scopes
+from actshift.tuner.prompt_scope import install_prompt_scopes, named_arguments, remove_prompt_scopes
+from actshift.tuner.row_adapters import RowAdapters, RowCall
+from actshift.tuner.run_state import override, overrides
 from actshift.tuner.stored_tensors import check_saved_modules, check_stored, copy_new_rows
+from actshift.tuner.token_axes import token_shape
 from actshift.tuner.traversal import hide_other_adapters, modules_around_adapters
 
 SAVED = ".modules_to_save."  # in names of tensors of whole modules that an adapter trains
+INPUTS = ("input_ids", "inputs", "inputs_embeds", "pixel_values", "input_features", "input_values")
 
 
 class SteeringModel(LoraModel):
@@ -166,7 +170,7 @@ class SteeringModel(LoraModel):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Generator[None]:
-        """Steer each row with its own adapter of `adapter_names`, until the block ends."""
+        """Steer each row with its own adapter of `adapter_names` in this thread, until the block ends."""
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
@@ -177,16 +181,28 @@ class SteeringModel(LoraModel):
         if unknown or not names:
             known = ", ".join([*self.peft_config, BASE_ROW])
             raise ActshiftError(f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of {known}.")
-        rows = [name for name in names for _ in range(kwargs.get("num_beams") or 1)]
-        select_adapters = partial(_adapter_names_pre_forward_hook, adapter_names=rows)
+        inputs = [*args[:1], *(kwargs[name] for name in INPUTS if isinstance(kwargs.get(name), Tensor))]
+        rows = self._row_call(names, len(inputs[0]) if inputs else None)
+        model: nn.Module = self.model
         with ExitStack() as stack:
-            for _, module in modules_around_adapters(self):
-                if isinstance(module, SteeringLayer):
-                    stack.callback(module.steer_rows, None)
-                    module.steer_rows(rows)
-                elif isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
-                    stack.callback(module.register_forward_pre_hook(select_adapters, with_kwargs=True).remove)
-            yield
+            for half in encoder_and_decoder(model) or (model,):
+                hook = partial(_store_token_shape, rows)
+                stack.callback(half.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            for _, module in modules_around_adapters(model):
+                if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
+                    hook = partial(_select_adapters, rows)
+                    stack.callback(cast(nn.Module, module).register_forward_pre_hook(hook, with_kwargs=True).remove)
+            with override(rows=rows):
+                yield
+
+    def _row_call(self, names: Sequence[str], inputs: int | None) -> RowCall:
+        own, adapters = overrides(), list(dict.fromkeys(names))
+        strengths = own.strengths if own else {}
+        layers = {
+            layer: RowAdapters(names, layer.adapters_at(strengths.get(layer, layer.strength), adapters))
+            for layer in steering_layers(self.model).values()
+        }
+        return RowCall(names, layers, inputs)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -237,6 +253,22 @@ class SteeringModel(LoraModel):
         """Raise ActshiftError, because a weighted sum of steering adapters is not a steering adapter."""
         several = "model.base_model.set_adapter([...]) and model.set_strength(s, adapter_name=...)"
         raise ActshiftError(f"add_weighted_adapter cannot combine steering adapters; activate several: {several}.")
+
+
+# Other threads run the hooks below too, also while they are removed, when torch passes them no keyword arguments.
+
+
+def _store_token_shape(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
+    """Forward pre-hook of a model: store the shape of its tokens."""
+    if kwargs is not None and (own := overrides()) and own.rows is rows:
+        rows.begin_forward(token_shape(named_arguments(module, args, kwargs)))
+
+
+def _select_adapters(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+    """Forward pre-hook of PEFT's layers: pass the adapter's name for each row, as PEFT's own hook does."""
+    if kwargs is not None and (own := overrides()) and own.rows is rows:
+        return args, kwargs | {"adapter_names": rows.names_for(args[0])}
+    return None
 
 
 def _check_free(model: nn.Module, adapter_name: str) -> None:
