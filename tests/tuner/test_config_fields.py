@@ -33,7 +33,7 @@ WRONG_STEERING: dict[tuple[Any, ...], list[Any]] = {
     ("task_type",): [5, "CAUSAL", "", [], {}, True],
     ("auto_mapping",): [5, "x", [], {"a": []}, True],
     ("peft_version",): NO_TEXT,
-    ("base_model_name_or_path",): NO_TEXT,
+    ("base_model_name_or_path",): [5, True, [], {}, 1.5, "a\0b", "\ud800", "x" * 20_001],
     ("revision",): NO_TEXT,
     ("inference_mode",): NO_SWITCH,
     ("modules_to_save",): [*NO_NAMES, "score", ["(a+)+$"], ["a|b"], [".*"]],

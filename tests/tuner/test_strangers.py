@@ -12,19 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import AutoPeftModel, LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn, zeros
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 
 from actshift import ActshiftError, JointConfig, SteeringConfig, attach, load_adapter, set_strength
 from actshift.tuner import read_config
-from actshift.tuner.loading import load_any_adapter
+from actshift.tuner.classifier_head import saved_head
+from actshift.tuner.loading import base_model_of, load_any_adapter
 from tests.contract.cases import fresh_model, randomise, run
 from tests.zoo import VOCAB
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 P, WIDTH = "base_model.model.", 32
+TINY = dict(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
 KINDS = {
     "steering": lambda: SteeringConfig(rank=2),
     "joint": lambda: JointConfig(r=2),
@@ -359,3 +361,41 @@ def test_names_of_another_type_are_refused(name, base, adapter) -> None:
     for attempt in (lambda: attach(base, SteeringConfig(), name), lambda: load_adapter(base, adapter("lora"), name)):
         with pytest.raises(ActshiftError, match="adapter_name must be text"):
             attempt()
+
+
+def test_a_classifier_with_hostile_metrics_gets_plain_class_names(tmp_path) -> None:
+    model = AutoModelForSequenceClassification.from_config(LlamaConfig(**TINY, num_labels=3, pad_token_id=0))
+    attach(model, SteeringConfig(rank=2, task_type="SEQ_CLS")).save_pretrained(str(tmp_path))
+    labels = ["5", "[1, 2, 3]", '"abc"', '["a", "b"]', '["a", "b", "\\u001b[31m"]', "null"]
+    for metrics in (
+        "[]",
+        "5",
+        "{",
+        "[" * 10**5,
+        '{"head": 5}',
+        *(f'{{"head": {{"labels": {text}}}}}' for text in labels),
+    ):
+        (tmp_path / "metrics.json").write_text(metrics)
+        assert saved_head(str(tmp_path)).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fields_that_are_read_before_loading_are_checked(kind, adapter) -> None:
+    for name in (5, ["x"], "a\0b", True):
+        with pytest.raises(ActshiftError, match="base_model_name_or_path must be the text"):
+            base_model_of(adapter(kind, base_model_name_or_path=name))
+    for field in ({"task_type": ["SEQ_CLS"]}, {"task_type": "SEQ_CLS", "modules_to_save": 5}):
+        with pytest.raises(ActshiftError, match=f"{[*field][-1]} must be"):
+            saved_head(adapter(kind, **field))
+
+
+def test_no_module_that_a_config_names_is_imported(adapter, tmp_path, monkeypatch) -> None:
+    (tmp_path / "planted_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    mapping = {"base_model_class": "X", "parent_library": "planted_module"}
+    with pytest.raises(ValueError, match="not in the import allowlist"):
+        AutoPeftModel.from_pretrained(adapter("steering", auto_mapping=mapping))
+    with pytest.raises(ActshiftError, match="sets megatron_config"):
+        load_any_adapter(
+            fresh_model("llama"), adapter("lora", megatron_config={"a": 1}, megatron_core="planted_module")
+        )

@@ -27,6 +27,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_TEXT and not CONTROL.search(value)
 
 
+def is_path(value: Any) -> bool:
+    """Return whether a value could be a path, even one that does not exist here. Messages escape control characters."""
+    return isinstance(value, str) and len(value) <= MAX_LENGTH and not re.search("[\\0\ud800-\udfff]", value)
+
+
 def is_count(value: Any) -> bool:
     """Return whether a value is a whole number from 1 up."""
     return type(value) is int and 1 <= value < 2**31
@@ -114,7 +119,7 @@ FIELDS = {
         "None, or a dict with base_model_class and parent_library",
     ),
     "peft_version": TEXT,
-    "base_model_name_or_path": TEXT,
+    "base_model_name_or_path": Field(either(NOTHING, is_path), "the text of a path or name, or None"),
     "revision": TEXT,
     "inference_mode": SWITCH,
     "modules_to_save": Field(

@@ -199,13 +199,9 @@ def base_model_of(source: str) -> tuple[str | None, str | None]:
         ActshiftError: if `source` is not an adapter, or one of the two is not text.
     """
     config = read_adapter_json(source)
-    base, revision = (config.get(name) for name in ("base_model_name_or_path", "revision"))
-    for value in (base, revision):
-        if value is not None and (not isinstance(value, str) or "\0" in value):
-            raise ActshiftError(
-                f"The adapter {source} names the base model {base!r} at {revision!r}; both must be text."
-            )
-    return base or None, revision or None
+    check_field_values(config, names := ("base_model_name_or_path", "revision"))
+    base, revision = (config.get(name) or None for name in names)
+    return base, revision
 
 
 def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> tuple[str, ...]:
