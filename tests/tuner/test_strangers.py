@@ -382,7 +382,7 @@ def test_a_classifier_with_hostile_metrics_gets_plain_class_names(tmp_path) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_fields_that_are_read_before_loading_are_checked(kind, adapter) -> None:
     for name in (5, ["x"], "a\0b", True):
-        with pytest.raises(ActshiftError, match="base_model_name_or_path must be the text"):
+        with pytest.raises(ActshiftError, match="base_model_name_or_path must be text"):
             base_model_of(adapter(kind, base_model_name_or_path=name))
     for field in ({"task_type": ["SEQ_CLS"]}, {"task_type": "SEQ_CLS", "modules_to_save": 5}):
         with pytest.raises(ActshiftError, match=f"{[*field][-1]} must be"):

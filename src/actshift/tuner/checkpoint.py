@@ -30,7 +30,7 @@ MAX_HEADER = 32 * 2**20  # bytes of the names, dtypes and shapes in a tensor fil
 class Checkpoint:
     """The path of an adapter's tensors, and their shapes by the names they have in the bare model.
 
-    `unprefixed` are the names of tensors that do not begin with PEFT's prefix, so they are no adapter's.
+    `unprefixed` are the names of tensors without PEFT's prefix, which belong to no adapter.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Checkpoint:
     unprefixed: tuple[str, ...] = ()
 
     def check_fits(self, required: Mapping[str, Shape], foreign: Collection[str]) -> None:
-        """Check that the file has the `required` tensors. It must not hold the `foreign` ones.
+        """Check that the file has the `required` tensors, and raise an error if there are `foreign` ones.
 
         Raises:
             ActshiftError: for a missing or foreign tensor, or one of another shape.
@@ -71,7 +71,7 @@ def check_tensor(source: str, name: str, tensor: Tensor) -> None:
     """Check that a tensor of an adapter has floating-point values that are finite, or is a counter.
 
     Raises:
-        ActshiftError: if not. The message begins with `source`.
+        ActshiftError: if not. `source` starts the message.
     """
     if tensor.dtype not in TORCH_DTYPES and (tensor.dtype, tensor.ndim) != (torch.int64, 0):
         dtype = str(tensor.dtype).removeprefix("torch.")

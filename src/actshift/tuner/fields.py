@@ -109,7 +109,7 @@ INITS = (
     "orthogonal",
     "eva",
     "mica",
-)  # those that keep the base model's weights
+)  # they keep the base model's weights
 
 FIELDS = {
     "task_type": Field(one_of(None, *TaskType), f"one of {', '.join(TaskType)}, or None"),
@@ -119,7 +119,7 @@ FIELDS = {
         "None, or a dict with base_model_class and parent_library",
     ),
     "peft_version": TEXT,
-    "base_model_name_or_path": Field(either(NOTHING, is_path), "the text of a path or name, or None"),
+    "base_model_name_or_path": Field(either(NOTHING, is_path), "text, the path or id of a model, or None"),
     "revision": TEXT,
     "inference_mode": SWITCH,
     "modules_to_save": Field(

@@ -11,9 +11,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from actshift.adapters import Adapter, LowRank
-from actshift.errors import ActshiftError, first_line, show
+from actshift.errors import ActshiftError, first_line
 from actshift.model_head import TaskType
 from actshift.sites.blocks import unwrap
+from actshift.tuner.adapter_names import check_new_name
 from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json, read_checkpoint
 from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import LORA_FIELDS, PEFT_FIELDS, PEFT_TYPE, SteeringConfig
@@ -39,7 +40,7 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
     True
     """
-    _check_new_name(model, adapter_name)
+    check_new_name(model, adapter_name)
     train_whole_head(model, config)
     revision = getattr(model, "hub_revision", None)
     if isinstance(model, PeftModel):
@@ -93,7 +94,7 @@ def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", t
 
     >>> model = load_adapter(model, "run")  # doctest: +SKIP
     """
-    _check_new_name(model, adapter_name)
+    check_new_name(model, adapter_name)
     read_config(source)
     return _load_with_peft(model, source, adapter_name, trainable)
 
@@ -111,7 +112,7 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
         raise ActshiftError(f"{source} is a {this}, which PEFT cannot load beside a {other}; load one of them.")
     if not is_lora:
         return load_adapter(model, source, adapter_name)
-    _check_new_name(model, adapter_name)
+    check_new_name(model, adapter_name)
     check_lora(model, source)
     try:
         with warnings.catch_warnings():
@@ -154,14 +155,6 @@ def _remove_wrappers(model: nn.Module) -> None:
         if (original := without_wrappers(module)) is not module and not isinstance(parent, WRAPPERS):
             setattr(parent, name, original)
     vars(model).pop("peft_config", None)
-
-
-def _check_new_name(model: nn.Module, adapter_name: Any) -> None:
-    if not isinstance(adapter_name, str):
-        raise ActshiftError(f"An adapter_name must be text such as 'default', got {show(adapter_name)}.")
-    if isinstance(model, PeftModel) and adapter_name in model.peft_config:
-        fix = "choose another name, or remove it first with model.delete_adapter"
-        raise ActshiftError(f"The model already has an adapter {adapter_name!r}; {fix}.")
 
 
 def _load_with_peft(model: nn.Module, source: str, adapter_name: str, trainable: bool) -> PeftModel:

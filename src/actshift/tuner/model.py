@@ -2,32 +2,31 @@
 
 # PEFT's tuners are extended through protected methods.
 # pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
-from peft import PeftModel
 from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import AuxiliaryTrainingWrapper
-from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from actshift.errors import ActshiftError, first_line, show
+from actshift.errors import ActshiftError, first_line
 from actshift.model_head import CLASSIFIERS, head_of
 from actshift.sites import find_blocks, resolve
 from actshift.sites.blocks import encoder_and_decoder
-from actshift.tuner.checkpoint import PEFT_PREFIX, Shape, check_tensor
+from actshift.tuner.adapter_names import check_name, check_not_adapted
+from actshift.tuner.checkpoint import PEFT_PREFIX, check_tensor
 from actshift.tuner.classifier_head import check_head, head_modules
-from actshift.tuner.config import PEFT_TYPE, JointConfig, SteeringConfig
+from actshift.tuner.config import JointConfig, SteeringConfig
 from actshift.tuner.controls import set_strength, strength
 from actshift.tuner.intervention import Target, resolve_targets
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
+from actshift.tuner.lora_shapes import adapted_modules, lora_shapes
 from actshift.tuner.patterns import check_patterns
 from actshift.tuner.prompt_scope import install_prompt_scopes, named_arguments, remove_prompt_scopes
 from actshift.tuner.row_adapters import RowAdapters, RowCall
@@ -52,7 +51,7 @@ class SteeringModel(LoraModel):
     strength = strength
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        _check_free(model, adapter_name)  # before PEFT replaces the config of an adapter of this name
+        check_not_adapted(model, adapter_name)  # before PEFT replaces the config of an adapter of this name
         super().__init__(model, peft_config, adapter_name, *args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -106,9 +105,9 @@ class SteeringModel(LoraModel):
             tuners_utils._maybe_include_all_linear_layers(config, model)
             adapts = partial(self._adapts_weights, config)
             writers = find_writers(model, config, steered, adapts)
-            shapes |= _lora_shapes(model, config, adapts)
-            adapted = _adapted_modules(model, config, adapts)
-        _check_name(adapter_name, shapes)
+            shapes |= lora_shapes(model, config, adapts)
+            adapted = adapted_modules(model, config, adapts)
+        check_name(adapter_name, shapes)
         check_saved_modules(config.modules_to_save, adapter_name, shapes)
         if config.stored is not None:
             check_head(model, config.task_type)
@@ -271,33 +270,6 @@ def _select_adapters(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[s
     return None
 
 
-def _check_free(model: nn.Module, adapter_name: str) -> None:
-    """Check that a model is no PeftModel, and has no adapter of this name yet."""
-    config = getattr(model, "peft_config", {})
-    if isinstance(model, PeftModel) or adapter_name in config:
-        types = {str(getattr(other.peft_type, "value", other.peft_type)) for other in config.values()}
-        if types <= {PEFT_TYPE}:
-            fix = (
-                "to add another, use model.add_adapter(name, config) with a new name, or remove it with model.unload()"
-            )
-        else:
-            fix = "merge it first with model.merge_and_unload(), or train both together with JointConfig"
-        names = ", ".join(f"{name!r}" for name in config)
-        raise ActshiftError(f"The model already has the adapter {names} ({', '.join(sorted(types))}); {fix}.")
-
-
-def _check_name(adapter_name: Any, shapes: Mapping[str, Shape]) -> None:
-    """Check that an adapter may have this name, which becomes the name of a module and of a folder."""
-    if not isinstance(adapter_name, str) or not adapter_name.isprintable() or not 0 < len(adapter_name) <= 100:
-        raise ActshiftError(f"An adapter cannot be called {show(adapter_name)}; use 1 to 100 printable characters.")
-    if set("./\\:") & set(adapter_name) or hasattr(nn.ModuleDict(), adapter_name) or adapter_name == BASE_ROW:
-        problem = "torch, PEFT or the file system cannot use that name"
-        raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {problem}; choose a simple word.")
-    if adapter_name in {part for name in shapes for part in name.split(".")}:
-        clash = "names of the model's tensors contain it; choose another name"
-        raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {clash}.")
-
-
 def _check_size(model: nn.Module, config: SteeringConfig, size: tuple[int, int]) -> None:
     """Check that a saved adapter is for a model of `size` (blocks, width)."""
     if None not in (config.num_blocks, config.d_model) and size != (config.num_blocks, config.d_model):
@@ -306,36 +278,3 @@ def _check_size(model: nn.Module, config: SteeringConfig, size: tuple[int, int])
         raise ActshiftError(
             f"{trained}, and {present}; load it on {config.base_model_name_or_path or 'its base model'}."
         )
-
-
-def _adapted_modules(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> set[str]:
-    """Return the modules to which LoRA adds tensors whose shapes `_lora_shapes` does not predict, such as experts."""
-    ends = tuple(config.target_parameters or ())
-    parameters = model.named_parameters() if ends else ()
-    experts = {name.rpartition(".")[0].replace(".base_layer", "") for name, _ in parameters if name.endswith(ends)}
-    predicted = nn.Linear | Conv1D | nn.Embedding
-    modules = [name for name, module in modules_around_adapters(model) if not isinstance(_bare(module), predicted)]
-    return experts | {name for name in modules if adapts(name)}
-
-
-def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
-    """Return shapes of the tensors that LoRA makes in linear maps and embeddings, by name."""
-    shapes: dict[str, Shape] = {}
-    ranks: dict[str, int] = config.rank_pattern or {}
-    for name, module in model.named_modules():
-        if not adapts(name) or CONTAINER in name or ".base_layer" in name:
-            continue
-        layer = _bare(module)
-        rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
-        if isinstance(layer, nn.Embedding):
-            shapes[f"{name}.lora_embedding_A"] = (rank, layer.num_embeddings)
-            shapes[f"{name}.lora_embedding_B"] = (layer.embedding_dim, rank)
-        elif isinstance(layer, nn.Linear | Conv1D):
-            linear = isinstance(layer, nn.Linear)
-            d_in, d_out = (layer.in_features, layer.out_features) if linear else (layer.nx, layer.nf)
-            shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, d_in), (d_out, rank)
-    return shapes
-
-
-def _bare(module: nn.Module) -> nn.Module:
-    return module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module

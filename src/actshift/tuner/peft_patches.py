@@ -49,7 +49,7 @@ PATCHES = (
     Patch(
         "peft.peft_model.PeftModel.load_adapter",
         "actshift.tuner.peft_patches.patch_load_adapter",
-        "PEFT traverses all attached adapters about two dozen times to load one (see hide_other_adapters).",
+        "PEFT visits all adapters two dozen times to load one, and ignores the config if the name is attached already.",
         "The time PEFT takes to load an adapter does not depend on how many are attached.",
     ),
     Patch(
@@ -131,7 +131,7 @@ def patch_load_adapter() -> None:
 
 
 def check_same_adapter(config: Any, source: Any, kwargs: dict[str, Any]) -> None:
-    """Check a file whose tensors will replace those of an attached steering adapter: PEFT ignores its config.
+    """Check a file whose tensors will replace an attached steering adapter's, because PEFT ignores its config.
 
     Raises:
         ActshiftError: if the file's adapter is of another kind or steers something else, or its values are not finite.

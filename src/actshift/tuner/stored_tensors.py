@@ -1,8 +1,8 @@
-"""The tensors that an adapter's file may hold for a model, so that loading it cannot change the base model.
+"""Check which tensors an adapter's file contains, because loading it must not change the base model.
 
-These are the adapter's own tensors, whole modules that the config names (`modules_to_save`, a classifier's head), and
-embeddings. PEFT saves embeddings after the vocabulary was resized, or with `save_embedding_layers=True`. It writes them
-over those of the base model, so only the rows of new tokens may differ from it.
+Allowed are the adapter's own tensors, whole modules that the config names (`modules_to_save`, a classifier's head), and
+embeddings. PEFT saves embeddings after the vocabulary was resized, or with `save_embedding_layers=True`. It would
+overwrite the base model with them, so only the rows of new tokens may differ.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -56,11 +56,11 @@ def check_stored(
     modules: Iterable[str] | None,
     adapted: Container[str],
 ) -> None:
-    """Check that a file holds the tensors of an adapter for a model, and nothing that changes the base model.
+    """Check that a file contains the tensors of an adapter for a model, and nothing that changes the base model.
 
     Args:
         model: The model without its PEFT wrapper, to which the adapter is not attached yet.
-        expected: Shapes of the adapter's tensors by name. The file must hold all of them.
+        expected: Shapes of the adapter's tensors by name. The file must contain all of them.
         modules: The `modules_to_save` of the config.
         adapted: Names of modules with LoRA whose tensors are not in `expected`.
 
@@ -112,7 +112,7 @@ def first_new_row(model: nn.Module) -> int:
 
 
 def check_rows(name: str, stored: Tensor, base: Tensor, kept: int) -> None:
-    """Check that the first `kept` rows of stored embeddings are those of the base model, up to their precision.
+    """Check that the first `kept` rows of stored embeddings equal the base model's, up to their precision.
 
     Raises:
         ActshiftError: if they differ.
