@@ -16,8 +16,8 @@ from actshift.tuner.traversal import modules_around_adapters
 def adapted_modules(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> set[str]:
     """Return the modules to which LoRA adds tensors whose shapes `lora_shapes` does not predict, such as experts."""
     ends = tuple(config.target_parameters or ())
-    parameters = model.named_parameters() if ends else ()
-    experts = {name.rpartition(".")[0].replace(".base_layer", "") for name, _ in parameters if name.endswith(ends)}
+    parameters = [name.replace(".base_layer", "") for name, _ in model.named_parameters()] if ends else []
+    experts = {name.rpartition(".")[0] for name in parameters if name.endswith(ends)}
     predicted = nn.Linear | Conv1D | nn.Embedding
     modules = [name for name, module in modules_around_adapters(model) if not isinstance(_bare(module), predicted)]
     return experts | {name for name in modules if adapts(name)}

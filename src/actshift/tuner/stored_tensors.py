@@ -176,4 +176,6 @@ def without_wrappers(module: nn.Module) -> nn.Module:
 
 def _in_base(name: str) -> str:
     """Return the name that a stored tensor of the base model has without the wrappers of PEFT."""
-    return name.replace(".original_module.", ".").replace(".base_layer.", ".")
+    for wrapper in (".original_module.", ".token_adapter.", ".base_layer."):
+        name = name.replace(wrapper, ".")
+    return name
