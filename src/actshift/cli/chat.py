@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
+from actshift.cli.output import echo
 from actshift.errors import ActshiftError, did_you_mean
 
 COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /exit ends the chat."
@@ -21,7 +21,8 @@ def chat(
     strength: options.Strength = 1.0,
     half: options.Half = "both",
     max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
+        int | None,
+        Option(min=1, max=options.LARGEST, help="Maximum tokens per answer. Default: half the context, at most 512."),
     ] = None,
     temperature: options.Temperature = 0.0,
     revision: options.Revision = None,
@@ -37,23 +38,23 @@ def chat(
 
     max_new_tokens = max_new_tokens or min(512, context_length(loaded.config, tokenizer) // 2)
     conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength)
-    typer.echo(COMMANDS, err=True)
+    echo(COMMANDS, err=True)
     if not tokenizer.chat_template:
-        typer.echo("This model has no chat template: it continues each line by itself.", err=True)
+        echo("This model has no chat template: it continues each line by itself.", err=True)
     while True:
         try:
             line = input("> ").strip()
             if line == "/exit":
                 return
             if line.startswith("/"):
-                typer.echo(conversation.command(line), err=True)
+                echo(conversation.command(line), err=True)
             elif line:
                 conversation.answer(line)
         except (EOFError, KeyboardInterrupt):  # Ctrl-D and Ctrl-C end a chat normally
-            typer.echo()
+            echo()
             return
         except ActshiftError as error:
-            typer.echo(f"actshift: {error}", err=True)
+            echo(f"actshift: {error}", err=True)
 
 
 @dataclass
@@ -96,9 +97,9 @@ class Conversation:
         messages = [*self.messages, {"role": "user", "content": line}]
         if has_template := bool(self.tokenizer.chat_template):
             line = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        write, how = partial(print, end="", flush=True), (self.max_new_tokens, self.temperature, not has_template)
+        write, how = partial(echo, nl=False), (self.max_new_tokens, self.temperature, not has_template)
         with self.model.disable_adapter() if self.adapter_off else nullcontext():
             text = stream_completion(self.model, self.tokenizer, line, write, *how)
-        typer.echo()
+        echo()
         if has_template:
             self.messages = [*messages, {"role": "assistant", "content": text}]

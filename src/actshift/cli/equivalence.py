@@ -21,7 +21,9 @@ def equivalence(
     data_dir: options.DataDir = None,
     split: options.Split = None,
     limit: options.Limit = 64,
-    rank: Annotated[int, Option(min=1, help="Rank of the shifts that post-MLP and post-block may use.")] = 8,
+    rank: Annotated[
+        int, Option(min=1, max=options.LARGEST, help="Rank of the shifts that post-MLP and post-block may use.")
+    ] = 8,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import typer
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, printable
 
+_NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
     errno.EACCES: "Permission denied for",
@@ -32,8 +33,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    line = ActshiftError(" ".join(explain(error).split()))  # escapes control characters, and is of limited length
     with suppress(OSError):  # stderr may be closed or full, too
-        print(f"actshift: {' '.join(explain(error).split())}", file=sys.stderr)
+        print(f"actshift: {line}", file=sys.stderr)
     return 2
 
 
@@ -56,7 +58,7 @@ def explain(error: BaseException) -> str:
         return f"{_OS_ERRORS.get(number, os.strerror(number))}{file}".rstrip(":") + "."
     if type(error).__name__ == "OutOfMemoryError":  # matched by name, because importing torch is slow
         return "The GPU is out of memory. Use a smaller batch, shorter texts or a smaller model."
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _NO_MEMORY):
         return "Out of memory. Use a smaller batch or a smaller model."
     return f"Unexpected {type(error).__name__}: {str(error)[:300]} (ACTSHIFT_DEBUG=1 shows the traceback)"
 
@@ -78,7 +80,7 @@ def hide_library_warnings() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
-    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _explain_usage(error: BaseException) -> str:

@@ -8,13 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-from rich.console import Console
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs
+from actshift.cli.output import PlainConsole, check_outputs, echo, to_json
 from actshift.cli.rows import check_source
 from actshift.errors import ActshiftError
 from actshift.files import write_atomically
@@ -39,11 +37,15 @@ def evaluate(
     harness: Annotated[str | None, Option(help="Tasks of lm-eval-harness, separated by commas.")] = None,
     include_path: Annotated[Path | None, Option(help="Folder with your own --harness tasks, as YAML files.")] = None,
     num_fewshot: Annotated[
-        int | None, Option(min=0, help="Solved examples per harness prompt. Default: the task's.")
+        int | None, Option(min=0, max=options.LARGEST, help="Solved examples per harness prompt. Default: the task's.")
     ] = None,
-    limit: Annotated[int | None, Option(min=1, help="Use only this many rows, from the first.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Use only this many rows, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Maximum new tokens. Default: the task's, or 64.")] = None,
+    max_new_tokens: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Maximum new tokens. Default: the task's, or 64.")
+    ] = None,
     long_prompts: options.LongPrompts = "refuse",
     strength: options.Strength = 1.0,
     half: options.Half = "both",
@@ -87,7 +89,7 @@ def evaluate(
     how = (completion_length(max_new_tokens, task), batch_size, True)
     report = evaluation.evaluate(loaded, tokenizer, rows, *how, scorer=judge, long_prompts=long_prompts)
     figures = report.to_dict()
-    predictions = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in figures.pop("predictions"))
+    predictions = "".join(to_json(row) + "\n" for row in figures.pop("predictions"))
     _show(str(report), json.dumps(figures) + "\n", predictions, as_json, out)
 
 
@@ -134,8 +136,8 @@ def _show(report: HarnessReport | str, figures: str, content: str, as_json: bool
     if out is not None:
         write_atomically(out, content)
     if as_json:
-        typer.echo(figures, nl=False)
+        echo(figures, nl=False)
         return
-    Console(highlight=False).print(report, markup=False)
+    PlainConsole().print(report)
     if out is not None:
-        typer.echo(f"written   {out}")
+        echo(f"written   {out}")

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, resolve_pair_base
-from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar
 from actshift.cli.rows import rows_for
 from actshift.errors import ActshiftError
 from actshift.files import locked_folder
@@ -22,9 +21,13 @@ def extract(
     model: options.Model = None,
     split: options.Split = None,
     limit: options.Limit = 1024,
-    rank: Annotated[int, Option(min=1, help="Rank of the adapter in every block.")] = 8,
-    budget: Annotated[int | None, Option(min=1, help="Parameters to spend, instead of --rank.")] = None,
-    distill_steps: Annotated[int, Option(min=0, help="Training steps on the KL divergence after the closed form.")] = 0,
+    rank: Annotated[int, Option(min=1, max=options.LARGEST, help="Rank of the adapter in every block.")] = 8,
+    budget: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Parameters to spend, instead of --rank.")
+    ] = None,
+    distill_steps: Annotated[
+        int, Option(min=0, max=options.LARGEST, help="Training steps on the KL divergence after the closed form.")
+    ] = 0,
     learning_rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
     linear: Annotated[bool, Option(help="Also fit full-rank linear maps, which bound every rank.")] = True,
     batch_size: options.BatchSize = 16,
@@ -63,4 +66,4 @@ def extract(
         raise ActshiftError(message) from None
     print_report(extraction.report, as_json, figure)
     if not as_json:
-        typer.echo(f"written   {out}")
+        echo(f"written   {out}")

@@ -4,16 +4,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import BASE, active_adapter, load_steered
-from actshift.cli.output import print_json
+from actshift.cli.output import echo, print_json, print_tables
 from actshift.errors import ActshiftError
 
 
@@ -24,7 +21,7 @@ def generate(
     prompts: Annotated[Path | None, Option(help='File of prompts: one per line, or .jsonl rows with "prompt".')] = None,
     strength: options.Strength = 1.0,
     half: options.Half = "both",
-    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per completion.")] = 64,
+    max_new_tokens: Annotated[int, Option(min=1, max=options.LARGEST, help="Maximum tokens per completion.")] = 64,
     temperature: options.Temperature = 0.0,
     long_prompts: options.LongPrompts = "refuse",
     compare: Annotated[bool, Option("--compare", help="Also show the base model's completions.")] = False,
@@ -52,15 +49,15 @@ def generate(
         pairs = zip(texts, rows, strict=True)
         print_json([{"prompt": text, "base": row.pop(BASE, None), "adapters": row} for text, row in pairs])
     elif len(texts) == len(name_of) == 1:
-        typer.echo(completions[0][0])  # plain text, for other programs to read
+        echo(completions[0][0])  # plain text, for other programs to read
     else:
         short = [Path(source).name for source in sources]
         titles = short if len({*short}) == len(short) else sources
         base = ["base"] if BASE in name_of else []
-        table = Table("prompt", *base, *map(escape, titles), show_lines=True)
+        table = Table("prompt", *base, *titles, show_lines=True)
         for row in zip(texts, *completions, strict=True):
             table.add_row(*map(Text, row))
-        Console().print(table)
+        print_tables(table)
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -109,6 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_closed_streams()
     hide_library_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # characters that the terminal's encoding lacks
     try:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
         if code == 130:  # typer returns it instead of raising KeyboardInterrupt

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs, print_report, progress_bar, save_report_figure
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar, save_report_figure
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
 from actshift.model_head import CAUSAL
@@ -25,7 +24,9 @@ def vector(
     method: Annotated[str, Option(help="Direction: mean (difference of means) or pca (of row differences).")] = "mean",
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
-    limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
+    limit: Annotated[
+        int | None, Option(min=2, max=options.LARGEST, help="Use only this many rows of each, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     figure: options.Figure = None,
@@ -65,4 +66,4 @@ def vector(
         (folder / "README.md").write_text(card, encoding="utf-8")
     print_report(contrast.report, as_json)
     if not as_json:
-        typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
+        echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
