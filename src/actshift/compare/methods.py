@@ -11,7 +11,7 @@ from actshift.files import MAPPING_SUFFIXES
 from actshift.training.settings import MACHINE, TRAINING, TrainSettings, read_config_file
 
 BASE = "base"  # the name of the untouched model in a comparison
-SET_PER_CELL = ("model", "task", "data_dir", "data", "out", "eval_data", "eval_share", "seed", "learning_rate")
+SET_PER_CELL = ("model", "task", "data_dir", "data", "map", "out", "eval_data", "eval_share", "seed", "learning_rate")
 """Settings that the comparison itself gives to every cell."""
 EQUAL = (
     "objective", "chat", "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length", "group_by_length",
