@@ -1,22 +1,33 @@
 """Load base models and their tokenizers."""
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from actshift.errors import ActshiftError, check_choice, first_line
 from actshift.model_head import CAUSAL, Head
 
+MAIN = "main"  # the hub's name of the default revision
 TOKENIZER_FILES = "tokenizer.json tokenizer_config.json tokenizer.model spiece.model vocab.json vocab.txt".split()
 
+_POSITIONS = ("max_position_embeddings", "max_seq_len", "max_encoder_position_embeddings")  # names in configs
 _EXPLANATIONS = {
+    "is not a valid git identifier": "{} has no such revision on the Hugging Face hub. Check the name of the revision.",
     "couldn't connect": "{} is neither a folder here nor a cached model, and the hub is unreachable.",
     "not a valid model": "{} is neither a folder here nor a model on the Hugging Face hub. Check its name.",
     "Repo id must": "{} is neither a folder here nor a possible Hugging Face id. Check the spelling.",
@@ -36,6 +47,7 @@ def load_model(
     device: str | None = None,
     head: Head = CAUSAL,
     config: PretrainedConfig | None = None,
+    revision: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode. Only reads safetensors.
 
@@ -44,10 +56,12 @@ def load_model(
         trust_remote_code: run the code that comes with the model. Leave it off unless you know the author.
         device: where to load the model. None means the first GPU, else the CPU.
         head: a classifier's head is initialised at random if the files have no head with as many classes.
+        revision: branch, tag or commit of a model on the hub. None means `main`. It is stored as `model.hub_revision`,
+            from where adapters take the revision of their base.
 
     Raises:
-        ActshiftError: the model does not exist, or not with this head; the hub is unreachable; or a file (of the
-            config, the tokenizer or the weights) is missing, damaged or has other shapes.
+        ActshiftError: the model does not exist, or not with this head; a folder is given a revision; the hub is
+            unreachable; or a file (config, tokenizer or weights) is missing, damaged or has other shapes.
 
     >>> from actshift.demo import BASE_DIR
     >>> model, tokenizer = load_model(BASE_DIR, device="cpu")
@@ -56,8 +70,8 @@ def load_model(
     """
     source = str(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    config = config or load_config(source, trust_remote_code)
-    tokenizer = load_tokenizer(source, trust_remote_code)
+    config = config or load_config(source, trust_remote_code, revision)
+    tokenizer = load_tokenizer(source, trust_remote_code, revision)
     with short_errors(source), _quiet(hide_warnings=head != CAUSAL):
         model, info = head.auto_class.from_pretrained(
             source,
@@ -66,31 +80,36 @@ def load_model(
             device_map=None if device == "cpu" else device,  # straight to the GPU, without a second copy in RAM
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
+            revision=revision or MAIN,
             ignore_mismatched_sizes=head.classifies,
             output_loading_info=True,
         )
     if missing := _missing_weights(model, info, head):  # transformers would only warn, and initialise them at random
         problem = f"The weights of {source} lack {missing[0]} ({len(missing)} missing in all)"
         raise ActshiftError(f"{problem}, which {type(model).__name__} needs. Give a complete checkpoint.")
+    _refuse_unknown_tokens(model, tokenizer)
     if head.classifies:  # a causal model classifies a text at its last token that is not padding
         model.config.pad_token_id = pad_id(tokenizer)
+    model.hub_revision = revision
     return model.eval(), tokenizer
 
 
-def load_config(source: str, trust_remote_code: bool = False) -> PretrainedConfig:
+def load_config(source: str, trust_remote_code: bool = False, revision: str | None = None) -> PretrainedConfig:
     """Load the config of a model from a folder or the hub. Errors are as in `load_model`."""
-    _check_folder(source)
+    _check_folder(source, revision)
     with short_errors(source):
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision or MAIN)
 
 
-def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    source: str, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model from a folder or the hub. Errors are as in `load_model`."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ActshiftError(f"The folder {source} has no tokenizer. Save one there with tokenizer.save_pretrained().")
     with short_errors(source):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision or MAIN)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -99,9 +118,55 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def context_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the number of tokens that a model can attend to: the smaller limit of its config and its tokenizer."""
-    limits = (getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
+    """Return the number of tokens that a model can attend to: the smaller limit of its config and its tokenizer.
+
+    In models like RoBERTa, the positions up to the padding id have a place in the table but no token.
+    """
+    text = config.get_text_config()
+    table = next((size for name in _POSITIONS if isinstance(size := getattr(text, name, None), int) and size > 0), None)
+    limits = (table and table - _unused_positions(text), tokenizer.model_max_length)
     return min(int(limit) for limit in limits if limit)  # a tokenizer without a limit has 1e30
+
+
+def check_vocabulary(
+    places: Iterable[tuple[str, Sequence[int]]], config: Any, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise ActshiftError if the token ids of a place, such as "Row 3", exceed the rows of the model's embedding."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    for place, ids in places if isinstance(size, int) else ():
+        if (largest := max(ids, default=0)) >= size:
+            raise _unknown_token(place, largest, size, tokenizer)
+
+
+def _unknown_token(place: str, token: int, size: int, tokenizer: PreTrainedTokenizerBase) -> ActshiftError:
+    problem = f"{place} needs the token {tokenizer.convert_ids_to_tokens(token)!r} (id {token})"
+    fix = "Use the tokenizer of the model, or save the model with resized embeddings"
+    return ActshiftError(f"{problem}, and the model has embeddings for only {size} tokens. {fix}.")
+
+
+def _refuse_unknown_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the embedding of a model raise ActshiftError for tokens without a row, if the tokenizer has such tokens."""
+
+    def check(module: Any, args: tuple[Any, ...]) -> None:
+        largest, size = int(args[0].max()) if args[0].numel() else 0, module.weight.shape[0]
+        if largest >= size:
+            raise _unknown_token("A text", largest, size, tokenizer)
+
+    embedding: Any = model.get_input_embeddings()
+    if isinstance(embedding, torch.nn.Embedding) and len(tokenizer) > embedding.num_embeddings:
+        embedding.register_forward_pre_hook(check)
+
+
+def _unused_positions(config: Any) -> int:
+    """Return how many rows of a model's position table no token uses: up to its padding id, or none."""
+    model_class: Any = MODEL_MAPPING.get(type(config), None)
+    module = sys.modules.get(getattr(model_class, "__module__", ""))
+    for name, value in vars(module).items() if module else ():
+        if name.endswith("Embeddings") and hasattr(value, "create_position_ids_from_inputs_embeds"):
+            with suppress(TypeError, AttributeError), torch.device("meta"):
+                padding = value(config).position_embeddings.padding_idx
+                return 0 if padding is None else padding + 1
+    return 0
 
 
 @contextmanager
@@ -119,8 +184,10 @@ def short_errors(source: str) -> Generator[None]:
         raise ActshiftError(message) from error
 
 
-def _check_folder(source: str) -> None:
+def _check_folder(source: str, revision: str | None) -> None:
     path = Path(source).expanduser()
+    if revision is not None and path.is_dir():
+        raise ActshiftError(f"{source} is a folder, and only models on the hub have revisions. Leave out the revision.")
     if path.is_file():
         raise ActshiftError(f"{source} is a file. Give the folder that contains the model's config.json.")
     if not path.exists():

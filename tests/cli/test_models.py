@@ -12,6 +12,7 @@ import torch
 from actshift import ActshiftError
 from actshift.cli.models import (
     BASE,
+    Base,
     active_adapter,
     head_to_load,
     is_adapter,
@@ -28,9 +29,9 @@ from tests.zoo import example_inputs
 def test_the_base_is_the_model_or_what_the_adapter_names(
     model: Path, adapter: Path, lora: Path, tmp_path: Path
 ) -> None:
-    assert resolve_base("other", [str(adapter)]) == "other"
-    assert resolve_base(None, [str(adapter)]) == resolve_pair_base(None, str(lora)) == str(model)
-    assert resolve_pair_base("other", "fine-tuned") == "other"
+    assert resolve_base("other", [str(adapter)]) == Base("other")
+    assert resolve_base(None, [str(adapter)]) == resolve_pair_base(None, str(lora)) == Base(str(model))
+    assert resolve_pair_base("other", "fine-tuned", "v1") == Base("other", "v1")
     nameless = Path(shutil.copytree(lora, tmp_path / "nameless"))
     config = json.loads((nameless / "adapter_config.json").read_text())
     (nameless / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
@@ -58,14 +59,14 @@ def test_the_head_is_that_of_the_adapter_or_requested_or_the_models_own(
 ) -> None:
     save_encoder(tmp_path / "encoder")
     requested = Head("SEQ_CLS", ("no", "yes"))
-    assert head_to_load(str(model), [str(adapter)], requested=requested) == CAUSAL
-    assert head_to_load(str(tmp_path / "encoder"), [], requested=requested) == requested
-    assert head_to_load(str(model), []) == CAUSAL
-    assert head_to_load(str(tmp_path / "encoder"), []) == Head("FEATURE_EXTRACTION")
+    assert head_to_load(Base(str(model)), [str(adapter)], requested=requested) == CAUSAL
+    assert head_to_load(Base(str(tmp_path / "encoder")), [], requested=requested) == requested
+    assert head_to_load(Base(str(model)), []) == CAUSAL
+    assert head_to_load(Base(str(tmp_path / "encoder")), []) == Head("FEATURE_EXTRACTION")
 
 
 def test_a_pair_has_the_lora_merged_into_the_second_model(model: Path, lora: Path) -> None:
-    base, updated, _ = load_model_pair(str(model), str(lora), False)
+    base, updated, _ = load_model_pair(Base(str(model)), str(lora), False)
     steered, _, _ = load_steered(str(model), [str(lora)], 1.0, False)
     with torch.no_grad():
         plain, merged, adapted = (loaded(**example_inputs("llama")).logits for loaded in (base, updated, steered))

@@ -59,6 +59,29 @@ def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, basics, tm
     assert "cached prefix, about" in out, err
 
 
+@pytest.mark.parametrize(
+    "setting", ["trust_remote_code: true", "reward: surprise:f", "reward: [right_answer, 'surprise:f']"]
+)
+def test_a_config_file_alone_runs_no_code(refused, basics, tmp_path, monkeypatch, setting):
+    monkeypatch.chdir(tmp_path)
+    Path("surprise.py").write_text("open('RAN', 'w')\ndef f(completions, **columns): return [0.0]\n")
+    Path("c.yaml").write_text(f"{setting}\n" + ("objective: grpo\n" if "reward" in setting else ""))
+    message = refused("train", *basics, "--config", "c.yaml", "--dry-run")
+    assert "which runs Python code. If you trust it, give --trust-remote-code on the command line too" in message
+    assert not Path("RAN").exists()
+
+
+@pytest.mark.parametrize("setting", ["trust_remote_code: true", "reward: surprise:f", "out: x", "model: x"])
+def test_a_task_file_runs_no_code_and_chooses_no_model(refused, basics, tmp_path, monkeypatch, setting):
+    monkeypatch.chdir(tmp_path)
+    Path("surprise.py").write_text("open('RAN', 'w')\ndef f(completions, **columns): return [0.0]\n")
+    Path("t.yaml").write_text(f"data: r.jsonl\nprompt: 'w1'\ncompletion: ' {{a}}'\nsettings: {{{setting}}}\n")
+    options = [word for word in map(str, basics)]
+    options[options.index("--data") : options.index("--data") + 2] = ["--task", "t.yaml"]
+    assert f"cannot set '{setting.split(':')[0]}'" in refused("train", *options, "--dry-run")
+    assert not Path("RAN").exists()
+
+
 def test_flags_override_the_config_file(actshift, basics, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("rank: 2\nlearning-rate: 5e-4\nbias: true\n")

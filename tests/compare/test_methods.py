@@ -9,7 +9,8 @@ import pytest
 from transformers import AutoConfig
 
 from actshift import ActshiftError
-from actshift.compare import Method, select_methods
+from actshift.compare import CompareSettings, Method, select_methods
+from actshift.compare.comparison import Comparison
 from actshift.compare.methods import METHODS, PRESETS
 from actshift.training.build import adapt, base_without_weights
 from actshift.training.configs import AdapterSpec
@@ -69,6 +70,23 @@ def test_file_defines_methods_and_changes_built_in_ones(methods_file: str) -> No
     assert joint.settings == {**METHODS["joint"].settings, "rank": 4}
     assert (last.label, last.cell_settings(1e-2, 0).layers) == ("last blocks", ("-2:",))
     assert selection.common == {"save_steps": 5}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "common: {trust_remote_code: true}\nmethods: {vector: {}}",
+        "methods: {vector: {settings: {trust_remote_code: true}}}",
+        "methods: {vector: {settings: {objective: grpo, reward: 'surprise:f'}}}",
+        "methods: {vector: {settings: {model: gpt2}}}",
+        "methods: {vector: {settings: {revision: v1}}}",
+    ],
+)
+def test_file_alone_runs_no_code_and_chooses_no_model(tmp_path: Path, section: str) -> None:
+    (tmp_path / "own.yaml").write_text(section)
+    settings = CompareSettings(model="m", data="rows.jsonl", out="out", methods=(str(tmp_path / "own.yaml"),))
+    with pytest.raises(ActshiftError, match=r"which runs Python code|which the comparison sets|must be equal"):
+        Comparison.from_settings(settings)
 
 
 def test_file_extends_and_changes_a_preset(methods_file: str) -> None:

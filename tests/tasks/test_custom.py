@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import yaml
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
 from actshift.tasks.catalogue import PAGE
+from actshift.tasks.custom import SETTINGS
+from actshift.tasks.source import SplitSlice
+from actshift.training import TrainSettings
 
 MINIMAL = {"data": "rows.jsonl", "prompt": "{a} + {b} =", "completion": " {c}"}
 ROWS = [{"a": number, "b": 1, "c": number + 1} for number in range(30)]
@@ -132,3 +136,72 @@ def test_a_file_that_is_not_a_mapping_raises(tmp_path: Path, text: str | None, m
         path.write_text(text)
     with pytest.raises(ActshiftError, match=message):
         get_task(path)
+
+
+def test_a_task_sets_every_training_setting_but_code_models_and_files(describe) -> None:
+    refused = {item.name for item in fields(TrainSettings)} - {*SETTINGS}
+    assert {*SETTINGS} <= {item.name for item in fields(TrainSettings)}
+    assert refused == {
+        *("model", "revision", "data", "task", "data_dir", "out", "eval_data", "start", "interventions"),
+        *("reward", "trust_remote_code", "cache_prefix", "cache_limit"),
+    }
+    for name in [*refused, "__class__", "learning-rate", "config", "resume"]:
+        with pytest.raises(ActshiftError, match=f"cannot set {name!r}.*Use a flag of the command"):
+            get_task(describe(settings={name: True}))
+    assert get_task(describe(settings={"learning_rate": "5e-4", "rank": 2})).settings["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hub": "../folder", "data": ""}, "hub must be the id of a dataset"),
+        ({"hub": "/etc", "data": ""}, "hub must be the id of a dataset"),
+        ({"hub": "https://host/rows", "data": ""}, "hub must be the id of a dataset"),
+        ({"hub": "a/b/c", "data": ""}, "hub must be the id of a dataset"),
+        ({"hub": "user/..", "data": ""}, "hub must be the id of a dataset"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": -5}, "max_new_tokens must be at least 1"),
+        ({"splits": {"train": True}}, "a split must be a name or a share"),
+        ({"splits": {"train": float("nan")}}, "a split must be a name or a share"),
+        ({"splits": {"train": None}}, "a split must be a name or a share"),
+        ({"settings": {1: 2}}, "cannot set 1"),
+    ],
+)
+def test_a_value_that_no_task_can_have_is_refused(describe, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ActshiftError, match=message):
+        get_task(describe(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "/etc/passwd"}, "passwd"),
+        ({"data": "../../../../../../etc/passwd"}, "passwd"),
+        ({"data": "https://host/rows.jsonl"}, "rows.jsonl"),
+        ({"data": "."}, "There is no file"),
+        ({"prompt": "{missing}"}, "Row 1 of .* has no missing"),
+        ({"prompt": "{nothing}"}, "Row 1 of .* has no nothing"),
+        ({"prompt": "{nested}"}, "Row 1 of .* has a value in the column nested that is neither text nor a number"),
+        ({"answer": "nested"}, "Row 1 of .* has a value in the column nested"),
+        ({"choices": "a"}, "Row 1 of .* has no list in the column a"),
+        ({"choices": "nothing"}, "Row 1 of .* has no list in the column nothing"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(describe, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = describe(**changes)
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"a": 1, "b": 2, "c": 3, "nothing": None, "nested": {"x": 1}}) + "\n"
+    )
+    with pytest.raises(ActshiftError, match=message):
+        list(get_task(path).examples("train"))
+
+
+@pytest.mark.parametrize("template", ["{a.__class__}", "{a:>1000000000}", "{a!r}", "{{a}", "%(a)s", "${b}", "{}"])
+def test_a_template_replaces_only_columns(describe, template: str) -> None:
+    example = next(get_task(describe(prompt=template)).examples("train"))
+    assert example.prompt == template.replace("{a}", "0").replace("{b}", "1")
+
+
+def test_splits_that_are_all_names_get_no_shares(describe) -> None:
+    task = get_task(describe(hub="user/rows", data="", splits={"test": "dev"}))
+    assert task.source.slices == {"test": SplitSlice("dev")}

@@ -48,7 +48,7 @@ def test_load_any_adapter_loads_a_steering_adapter(tmp_path: Path) -> None:
     ARCHITECTURES["llama"]().save_pretrained(tmp_path / "base")
     folder = save_adapter(tmp_path / "steer", tmp_path / "base", rank=2)
     assert "default" in load_any_adapter(ARCHITECTURES["llama"](), str(folder)).peft_config
-    assert base_model_of(str(folder)) == str(tmp_path / "base")
+    assert base_model_of(str(folder)) == (str(tmp_path / "base"), None)
 
 
 def test_lora_and_steering_adapters_cannot_be_loaded_together(lora: Path, tmp_path: Path) -> None:

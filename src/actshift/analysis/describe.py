@@ -26,8 +26,8 @@ from actshift.tuner.layer import CHILD_AT_INPUT, CONTAINER
 RANK = 8  # the rank at which the cost of a site is stated
 
 
-def describe(source: str) -> AdapterDescription | ModelDescription:
-    """Describe the adapter or the model in a folder or hub repository.
+def describe(source: str, revision: str | None = None) -> AdapterDescription | ModelDescription:
+    """Describe the adapter or the model in a folder or hub repository, at a `revision` of the latter.
 
     Raises:
         ActshiftError: The source is neither an adapter nor a model, or one of its files is damaged.
@@ -40,10 +40,10 @@ def describe(source: str) -> AdapterDescription | ModelDescription:
     if folder.is_dir() and not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
         raise ActshiftError(f"The folder {source} is no adapter and no model: it has no {CONFIG_NAME} or config.json.")
     try:
-        adapter_file(source, CONFIG_NAME)
+        adapter_file(source, CONFIG_NAME, revision=revision)
     except ActshiftError:
-        return describe_model(source)
-    return describe_adapter(source)
+        return describe_model(source, revision)
+    return describe_adapter(source, revision)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ModelDescription:
         return {"kind": "model", **asdict(self)}
 
 
-def describe_model(source: str) -> ModelDescription:
+def describe_model(source: str, revision: str | None = None) -> ModelDescription:
     """Describe the model in a folder or hub repository from its config and the headers of its weight files.
 
     Raises:
@@ -89,7 +89,7 @@ def describe_model(source: str) -> ModelDescription:
     >>> describe_model(str(BASE_DIR)).blocks
     6
     """
-    model, files = _skeleton(source), list(Path(source).glob("*.safetensors"))
+    model, files = _skeleton(source, revision), list(Path(source).glob("*.safetensors"))
     for file in sorted(files):
         with short_errors(source), safe_open(file, framework="pt"):
             pass
@@ -107,9 +107,9 @@ def describe_model(source: str) -> ModelDescription:
     )
 
 
-def _skeleton(source: str) -> PreTrainedModel:
+def _skeleton(source: str, revision: str | None = None) -> PreTrainedModel:
     """Build the model on the meta device, without memory for its weights."""
-    config = load_config(source)
+    config = load_config(source, revision=revision)
     model_class = getattr(transformers, (config.architectures or [""])[0], None)
     with short_errors(source), torch.device("meta"):
         return model_class(config) if model_class is not None else AutoModel.from_config(config)
@@ -155,13 +155,14 @@ class AdapterDescription:
     share: float | None
     file_bytes: int
     sites: tuple[SiteDescription, ...]
+    base_revision: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as JSON values."""
         return {"kind": "adapter", **asdict(self)}
 
 
-def describe_adapter(source: str) -> AdapterDescription:
+def describe_adapter(source: str, revision: str | None = None) -> AdapterDescription:
     """Describe the adapter in a folder or hub repository from its config and its tensors.
 
     Raises:
@@ -174,7 +175,7 @@ def describe_adapter(source: str) -> AdapterDescription:
     >>> describe_adapter(folder).site
     'post_block'
     """
-    config = read_config(source)
+    config = read_config(source, revision=revision)
     assert config.stored is not None  # read_config has compared it with the header of the file
     path, interventions = config.stored.path, config.all_interventions
     tensors = load_file(path)
@@ -186,7 +187,7 @@ def describe_adapter(source: str) -> AdapterDescription:
         raise ActshiftError(f"{path} holds no steering tensors, although its config is that of a steering adapter.")
     layers = [intervention.layers for intervention in interventions]
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    base_parameters = _base_parameters(config.base_model_name_or_path)
+    base_parameters = _base_parameters(config.base_model_name_or_path, config.revision)
     return AdapterDescription(
         source=str(source),
         base_model=config.base_model_name_or_path,
@@ -201,6 +202,7 @@ def describe_adapter(source: str) -> AdapterDescription:
         share=parameters / base_parameters if base_parameters else None,
         file_bytes=Path(path).stat().st_size,
         sites=sites,
+        base_revision=config.revision,
     )
 
 
@@ -238,12 +240,12 @@ def _numeric_order(module: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in module.split(".")]
 
 
-def _base_parameters(base: str | None) -> int | None:
+def _base_parameters(base: str | None, revision: str | None) -> int | None:
     """Return the number of parameters of the base model if its config is on this machine."""
-    if base and not Path(base).is_dir():
-        cached = try_to_load_from_cache(base, "config.json") if base.count("/") <= 1 else None
-        base = str(Path(cached).parent) if isinstance(cached, str) else None
     try:
+        if base and not Path(base).is_dir():
+            cached = try_to_load_from_cache(base, "config.json", revision=revision)
+            base = str(Path(cached).parent) if isinstance(cached, str) else None
         return _skeleton(base).num_parameters() if base else None
-    except ActshiftError:  # an adapter can be described without its base
+    except (ActshiftError, OSError, ValueError):  # an adapter can be described without its base; the name may be no id
         return None

@@ -24,13 +24,15 @@ def chat(
         int | None, Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
     ] = None,
     temperature: options.Temperature = 0.0,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Chat with a model, and switch its adapter on and off during the conversation.
 
     Answers appear while they are generated. Without a chat template, the model continues each line separately.
     """
-    loaded, tokenizer, _ = load_steered(model, [adapter] if adapter else [], strength, trust_remote_code, half)
+    adapters = [adapter] if adapter else []
+    loaded, tokenizer, _ = load_steered(model, adapters, strength, trust_remote_code, half, revision=revision)
     from actshift.loading import context_length
 
     max_new_tokens = max_new_tokens or min(512, context_length(loaded.config, tokenizer) // 2)

@@ -28,6 +28,7 @@ def equivalence(
     max_length: options.MaxLength = 256,
     figure: options.Figure = None,
     as_json: options.AsJson = False,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Express a weight update as activation shifts, or a linear adapter as an update.
@@ -41,15 +42,15 @@ def equivalence(
             raise ActshiftError("--adapter takes no --data, --task or --figure: its weights alone give the update.")
         from actshift.analysis.folding import weight_updates
 
-        steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code)
+        steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code, revision=revision)
         print_report(weight_updates(steered), as_json, None)
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
-    check_outputs(figure)
-    base_name = resolve_pair_base(model, updated)
-    rows = rows_for(base_name, data, task, data_dir, split, limit, columns)
-    base, twin, tokenizer = load_model_pair(base_name, updated, trust_remote_code)
+    check_outputs(figure=figure)
+    base = resolve_pair_base(model, updated, revision)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
+    plain, twin, tokenizer = load_model_pair(base, updated, trust_remote_code)
 
     from actshift.analysis import equivalence as analysis
     from actshift.analysis.batches import token_batches
@@ -57,5 +58,5 @@ def equivalence(
     batches = token_batches(rows, tokenizer, batch_size, max_length)
     with progress_bar() as update:
         on_batch = partial(update, "Batches", total=len(batches))
-        report = analysis.equivalence(base, twin, batches, sorted({1, rank}), on_batch=on_batch)
+        report = analysis.equivalence(plain, twin, batches, sorted({1, rank}), on_batch=on_batch)
     print_report(report, as_json, figure)

@@ -50,6 +50,7 @@ def evaluate(
     half: options.Half = "both",
     as_json: options.AsJson = False,
     out: Annotated[Path | None, Option(help="File for all predictions (JSONL) or harness results (JSON).")] = None,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Measure the accuracy of greedy completions on rows, on a task, or on lm-eval tasks.
@@ -58,7 +59,8 @@ def evaluate(
     and scorer. A classifier predicts the labels of rows, or of a task that has labels.
     """
     check_outputs(out)
-    load = partial(load_steered, model, [adapter] if adapter else [], strength, trust_remote_code, half)
+    adapters = [adapter] if adapter else []
+    load = partial(load_steered, model, adapters, strength, trust_remote_code, half, revision=revision)
     if harness is not None:
         own_rows = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
         excluded = {**own_rows, "--map": columns, "--max-new-tokens": max_new_tokens}

@@ -9,7 +9,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_steered
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import check_new_folder
+from actshift.files import atomic_folder, check_new_folder
 
 
 def export(
@@ -19,6 +19,7 @@ def export(
     to: Annotated[str | None, Option(help="Form: merged, a plain checkpoint with the adapter in its weights.")] = None,
     half: Annotated[str | None, Option(help="Half of a joint adapter to save alone: weights or activations.")] = None,
     strength: options.Strength = 1.0,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Merge an adapter into its model's weights, or save one half of a joint adapter.
@@ -30,7 +31,7 @@ def export(
     if to not in (None, "merged"):
         raise ActshiftError(f"There is no form {to!r}{did_you_mean(to, ['merged'])}. --to takes only merged.")
     check_new_folder(out)
-    loaded, tokenizer, [name] = load_steered(model, [adapter], strength, trust_remote_code)
+    loaded, tokenizer, [name] = load_steered(model, [adapter], strength, trust_remote_code, revision=revision)
     if half is not None:
         from actshift.tuner import save_half
 
@@ -42,7 +43,7 @@ def export(
     from actshift.training.trainer import quiet_libraries
 
     plain = merged(loaded)
-    with quiet_libraries():
-        plain.save_pretrained(str(out))
-        tokenizer.save_pretrained(str(out))
+    with quiet_libraries(), atomic_folder(out) as folder:
+        plain.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
     typer.echo(f"written   {out}, an ordinary {type(plain).__name__}")

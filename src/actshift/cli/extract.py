@@ -33,6 +33,7 @@ def extract(
     resume: options.Resume = False,
     figure: options.Figure = None,
     as_json: options.AsJson = False,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Convert a fine-tuned model into a small linear adapter of its base, in closed form.
@@ -42,10 +43,10 @@ def extract(
     """
     if not resume:
         check_new_folder(out)
-    check_outputs(figure)
-    base_name = resolve_pair_base(model, finetuned)
-    rows = rows_for(base_name, data, task, data_dir, split, limit, columns)
-    base, twin, tokenizer = load_model_pair(base_name, finetuned, trust_remote_code)
+    check_outputs(figure=figure)
+    base = resolve_pair_base(model, finetuned, revision)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
+    plain, twin, tokenizer = load_model_pair(base, finetuned, trust_remote_code)
 
     from actshift.analysis import extract as analysis
     from actshift.analysis.batches import token_batches
@@ -54,7 +55,7 @@ def extract(
     fitting = (rank, budget, distill_steps, learning_rate, linear)
     try:
         with progress_bar() as update:
-            extraction = analysis.extract(base, twin, batches, *fitting, folder=out, resume=resume, on_progress=update)
+            extraction = analysis.extract(plain, twin, batches, *fitting, folder=out, resume=resume, on_progress=update)
     except KeyboardInterrupt:
         message = f"Interrupted. Run the same command with --resume to continue from the layers in {out}."
         raise ActshiftError(message) from None

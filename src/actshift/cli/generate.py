@@ -29,6 +29,7 @@ def generate(
     long_prompts: options.LongPrompts = "refuse",
     compare: Annotated[bool, Option("--compare", help="Also show the base model's completions.")] = False,
     as_json: options.AsJson = False,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Complete prompts with a model and adapters, side by side if requested."""
@@ -36,7 +37,7 @@ def generate(
     sources = adapters or []
     if duplicates := [source for source in sources if sources.count(source) > 1]:
         raise ActshiftError(f"The adapter {duplicates[0]} is given twice. Give each adapter once.")
-    loaded, tokenizer, names = load_steered(model, sources, strength, trust_remote_code, half)
+    loaded, tokenizer, names = load_steered(model, sources, strength, trust_remote_code, half, revision=revision)
 
     from actshift.evaluation import generate_completions
 

@@ -21,6 +21,7 @@ _NORM_SYMBOLS = {"down.weight": "W_down", "up.weight": "W_up", "product": "W_upÂ
 def inspect(
     source: Annotated[str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder or a Hugging Face id.")],
     as_json: options.AsJson = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub. Default: main.")] = None,
 ) -> None:
     """Show the contents of an adapter, or the sites of a model with their cost in parameters.
 
@@ -28,7 +29,7 @@ def inspect(
     """
     from actshift.analysis import AdapterDescription, describe
 
-    description = describe(source)
+    description = describe(source, revision)
     if as_json:
         print_json(description.to_dict())
     elif isinstance(description, AdapterDescription):
@@ -42,7 +43,7 @@ def _print_adapter(adapter: AdapterDescription) -> None:
     other = f", {adapter.other_parameters:,} of them outside the sites" if adapter.other_parameters else ""
     facts = {
         "adapter": adapter.source,
-        "base": adapter.base_model or "not named",
+        "base": _base(adapter),
         "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}",
         "parameters": f"{adapter.parameters:,} {adapter.dtype}{share}{other}",
         "file": _file_size(adapter.file_bytes),
@@ -57,6 +58,13 @@ def _print_adapter(adapter: AdapterDescription) -> None:
         table.add_row(site.module, ", ".join(shapes), f"{site.parameters:,}", *norms)
     print_facts(facts)
     print_tables("", table)
+
+
+def _base(adapter: AdapterDescription) -> str:
+    name = adapter.base_model or "not named"
+    at = f" at {adapter.base_revision}" if adapter.base_revision else ""
+    missing = adapter.base_model and adapter.share is None
+    return f"{name}{at}{', not found on this machine' if missing else ''}"
 
 
 def _print_model(model: ModelDescription) -> None:

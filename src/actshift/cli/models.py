@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
     from actshift.model_head import Head
 
 BASE = "__base__"  # PEFT's name for "no adapter"
+MAIN = "main"  # the hub's name of the default revision
+
+
+class Base(NamedTuple):
+    """A base model: a folder or a Hugging Face id, and its revision on the hub, which is None for the main one."""
+
+    source: str
+    revision: str | None = None
 
 
 def load_steered(
@@ -25,6 +35,7 @@ def load_steered(
     trust_remote_code: bool,
     half: str = "both",
     head: Head | None = None,
+    revision: str | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase, list[str]]:
     """Load a model with any number of steering, joint or LoRA adapters.
 
@@ -32,6 +43,7 @@ def load_steered(
         model: Folder or Hugging Face id; None for the base that the first adapter names.
         half: Part of a joint adapter to use: "both", "weights" or "activations".
         head: Head to load if the adapters name none; None for the model's own.
+        revision: Revision of the model on the hub; None for the one that the adapters name.
 
     Returns:
         The model in evaluation mode, its tokenizer, and the adapters' names in the model, in the order of `adapters`.
@@ -44,11 +56,12 @@ def load_steered(
         from actshift.tuner import set_halves, set_strength
         from actshift.tuner.loading import load_any_adapter
 
-        source = resolve_base(model, adapters)
-        status.update(f"Loading {source} …")
+        base = resolve_base(model, adapters, revision)
+        status.update("Loading the model …")
         try:
-            head = head_to_load(source, adapters, trust_remote_code, head)
-            loaded, tokenizer = load_model(source, trust_remote_code=trust_remote_code, head=head)
+            head = head_to_load(base, adapters, trust_remote_code, head)
+            how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "head": head}
+            loaded, tokenizer = load_model(base.source, **how, revision=base.revision)
         except ActshiftError as error:
             if model is not None:
                 raise
@@ -78,20 +91,33 @@ def active_adapter(model: Any, name: str, half: str = "both") -> Generator[None,
     yield
 
 
-def resolve_base(model: str | None, adapters: Sequence[str] = ()) -> str:
-    """Return `model`, or else the base model that the first adapter names."""
+def resolve_base(model: str | None, adapters: Sequence[str] = (), revision: str | None = None) -> Base:
+    """Return `model`, or else the base model that the first adapter names.
+
+    Without `revision`, a model on the hub has the revision that the first adapter names for it. Warn about adapters
+    that name another one.
+    """
     from actshift.tuner.loading import base_model_of
 
-    if model is not None:
-        return model
-    if not adapters:
-        raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")
-    if base := base_model_of(adapters[0]):
-        return base
-    raise ActshiftError(f"The adapter {adapters[0]} does not name its base model. Add --model.")
+    named = [base_model_of(adapter) for adapter in adapters]
+    source = model or (named[0][0] if named else None)
+    if source is None:
+        if not adapters:
+            raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")
+        raise ActshiftError(f"The adapter {adapters[0]} does not name its base model. Add --model.")
+    if Path(source).is_dir():
+        return Base(source, revision)
+    is_chosen = revision is not None
+    if named and named[0][0] == source and not is_chosen:
+        revision = named[0][1]
+    for adapter, (base, other) in zip(adapters, named, strict=True):
+        if base == source and (other or MAIN) != (revision or MAIN) and not (is_chosen and other is None):
+            problem = f"The adapter {adapter} is for the revision {other or MAIN} of {source}"
+            warnings.warn(f"{problem}, but the revision {revision or MAIN} is used.", stacklevel=1)
+    return Base(source, revision)
 
 
-def head_to_load(source: str, adapters: Sequence[str], trusted: bool = False, requested: Head | None = None) -> Head:
+def head_to_load(base: Base, adapters: Sequence[str], trusted: bool = False, requested: Head | None = None) -> Head:
     """Return the head that all adapters share, else the requested one, else the model's own."""
     from actshift.loading import load_config
     from actshift.model_head import Head, head_of_config, labels_of
@@ -103,12 +129,12 @@ def head_to_load(source: str, adapters: Sequence[str], trusted: bool = False, re
             raise ActshiftError(f"{adapters[0]} and {adapter} have different heads, {first} and {head}. Load only one.")
     if first:
         return first
-    config = load_config(source, trusted)
+    config = load_config(base.source, trusted, base.revision)
     own = Head(head_of_config(config) or "FEATURE_EXTRACTION")
     return Head(own.task_type, labels_of(config)) if own.classifies else own
 
 
-def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[Any, Any, PreTrainedTokenizerBase]:
+def load_model_pair(model: Base, updated: str, trust_remote_code: bool) -> tuple[Any, Any, PreTrainedTokenizerBase]:
     """Return a base model, the model that a fine-tuning or a merged LoRA made of it, and their tokenizer."""
     with Console(stderr=True).status("Loading both models …"):
         from actshift.analysis.extract import check_same_tokenizer
@@ -116,10 +142,11 @@ def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[
         from actshift.tuner.loading import load_any_adapter
 
         loras = [updated] if is_adapter(updated) else []
-        source = model if loras else updated
-        head = head_to_load(source, loras, trust_remote_code)
-        base, tokenizer = load_model(model, trust_remote_code=trust_remote_code, head=head)
-        twin, twin_tokenizer = load_model(source, trust_remote_code=trust_remote_code, head=head)
+        second = model if loras else Base(updated)
+        head = head_to_load(second, loras, trust_remote_code)
+        how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "head": head}
+        base, tokenizer = load_model(model.source, **how, revision=model.revision)
+        twin, twin_tokenizer = load_model(second.source, **how, revision=second.revision)
         check_same_tokenizer(tokenizer, twin_tokenizer)
         if loras:
             adapted: Any = load_any_adapter(twin, updated)
@@ -127,7 +154,7 @@ def load_model_pair(model: str, updated: str, trust_remote_code: bool) -> tuple[
     return base, twin, tokenizer
 
 
-def resolve_pair_base(model: str | None, updated: str) -> str:
+def resolve_pair_base(model: str | None, updated: str, revision: str | None = None) -> Base:
     """Return `model`, or else the base model that the LoRA `updated` names; refuse adapters of other types."""
     from actshift.tuner.loading import LORA, adapter_type
 
@@ -135,10 +162,10 @@ def resolve_pair_base(model: str | None, updated: str) -> str:
         if (peft_type := adapter_type(updated)) != LORA:
             problem = f"{updated} is an adapter of type {peft_type!r}, which changes no weight"
             raise ActshiftError(f"{problem}. Give a fine-tuned model or a LoRA.")
-        return resolve_base(model, [updated])
+        return resolve_base(model, [updated], revision)
     if model is None:
         raise ActshiftError("No base model is given. Add --model with a folder or Hugging Face id.")
-    return model
+    return Base(model, revision)
 
 
 def is_adapter(source: str) -> bool:

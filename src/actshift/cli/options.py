@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from typer import Option
 
 Model = Annotated[str | None, Option(help="Model: a folder or a Hugging Face id. Default: the adapter's base.")]
+Revision = Annotated[str | None, Option(help="Branch, tag or commit of the base on the hub. Default: the adapter's.")]
 Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
 Strength = Annotated[float, Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model.")]
 Half = Annotated[str, Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]

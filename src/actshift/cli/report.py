@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.models import load_model_pair, load_steered, resolve_base, resolve_pair_base
+from actshift.cli.models import Base, load_model_pair, load_steered, resolve_base, resolve_pair_base
 from actshift.cli.output import check_outputs, print_json, progress_bar
 from actshift.cli.rows import limit_batch_size, rows_for
 from actshift.errors import ActshiftError, require
@@ -31,6 +31,7 @@ def report(
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
     as_json: options.AsJson = False,
+    revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Write an HTML page about the best places to steer a model, and about an adapter's effect.
@@ -44,13 +45,13 @@ def report(
     if folder.is_file():
         raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
     check_outputs(out, folder / "figure.png" if folder.is_dir() else folder)
-    base_name, updated, steering, joint = _resolve_subject(model, finetuned, adapter)
-    rows = rows_for(base_name, data, task, data_dir, split, limit, columns)
+    chosen, updated, steering, joint = _resolve_subject(model, finetuned, adapter, revision)
+    rows = rows_for(chosen, data, task, data_dir, split, limit, columns)
     twin = None
     if updated:
-        base, twin, tokenizer = load_model_pair(base_name, updated, trust_remote_code)
+        base, twin, tokenizer = load_model_pair(chosen, updated, trust_remote_code)
     else:
-        base, tokenizer, _ = load_steered(base_name, steering, 1.0, trust_remote_code)
+        base, tokenizer, _ = load_steered(chosen.source, steering, 1.0, trust_remote_code, revision=chosen.revision)
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, run_analyses
@@ -73,8 +74,8 @@ def report(
 
 
 def _resolve_subject(
-    model: str | None, finetuned: str | None, adapter: str | None
-) -> tuple[str, str | None, list[str], str | None]:
+    model: str | None, finetuned: str | None, adapter: str | None, revision: str | None
+) -> tuple[Base, str | None, list[str], str | None]:
     """Return the base, its fine-tuned version or LoRA, the adapters to measure with, and the joint adapter."""
     from actshift.tuner import JointConfig, read_config
     from actshift.tuner.loading import LORA, adapter_type
@@ -86,8 +87,10 @@ def _resolve_subject(
         reason = lora if is_lora else "only steers, so it cannot be compared with a fine-tuned model"
         raise ActshiftError(f"{adapter} {reason}. Leave out --adapter or --finetuned.")
     updated = finetuned or (adapter if is_lora else None)
-    base = resolve_base(model, [adapter]) if adapter else model
-    base = resolve_pair_base(base, updated) if updated else resolve_base(base)
+    base = resolve_base(model, [adapter], revision) if adapter else None
+    if updated:
+        base = resolve_pair_base(base.source if base else model, updated, base.revision if base else revision)
+    base = base or resolve_base(model, [], revision)
     steering = [adapter] if adapter and not is_lora and not is_joint else []
     return base, updated, steering, adapter if is_joint else None
 

@@ -9,6 +9,7 @@ from actshift.errors import ActshiftError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from actshift.cli.models import Base
     from actshift.model_head import Head
 
 
@@ -21,7 +22,7 @@ def check_source(data: str | None, task: str | None, data_dir: str | None) -> No
 
 
 def rows_for(
-    model: str,
+    base: Base,
     data: str | None,
     task: str | None,
     data_dir: str | None,
@@ -29,22 +30,24 @@ def rows_for(
     limit: int,
     columns: list[str] | None = None,
 ) -> Dataset:
-    """Return at most `limit` rows, read as `actshift train --map` with these `columns` would read them for `model`."""
+    """Return at most `limit` rows, read as `actshift train` would read them for a base model; `columns` is --map."""
     from actshift.training import TrainSettings
     from actshift.training.data import explicit_objective, read_rows
 
     check_source(data, task, data_dir)
-    settings = TrainSettings(model=model, task=task, data_dir=data_dir, map=tuple(columns or ()) or None)
+    settings = TrainSettings(
+        model=base.source, revision=base.revision, task=task, data_dir=data_dir, map=tuple(columns or ()) or None
+    )
     rows = read_rows(settings, split or "train", data, explicit_objective(settings))
     return rows.select(range(min(limit, len(rows))))
 
 
-def head_for_rows(model: str, task: str | None, rows: Dataset) -> Head:
-    """Return the head that training `model` on the rows would use: the model's own, or a new one for an encoder."""
+def head_for_rows(base: Base, task: str | None, rows: Dataset) -> Head:
+    """Return the head that training a base on the rows would use: the model's own, or a new one for an encoder."""
     from actshift.training import TrainSettings
     from actshift.training.data import choose_head, explicit_objective, infer_objective
 
-    settings = TrainSettings(model=model, task=task)
+    settings = TrainSettings(model=base.source, revision=base.revision, task=task)
     return choose_head(settings, explicit_objective(settings) or infer_objective(rows), rows)
 
 

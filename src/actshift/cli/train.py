@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.output import number_columns, print_json, print_tables
 from actshift.errors import ActshiftError, require
-from actshift.training.settings import TrainSettings, read_config_file
+from actshift.training.settings import TrainSettings, check_code, read_config_file
 
 if TYPE_CHECKING:
     from actshift.analysis import Redundancy
@@ -51,17 +52,21 @@ def train(
         result = run(settings, resume)
     except KeyboardInterrupt:
         raise _interrupted(str(settings.out)) from None
-    halves, lines = _measure_halves(result.settings)
+    # The code of a model runs only on request of this command: a finished folder may come from a stranger.
+    halves, lines = _measure_halves(replace(result.settings, trust_remote_code=settings.trust_remote_code))
     _show({**result.to_dict(), **halves}, [_result_table(result), *lines], json)
 
 
 def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
     """Return the settings of the run: flags override the config file, and both override a stored run."""
-    values = {**(read_config_file(config) if config else {}), **flags}
+    stored = read_config_file(config) if config else {}
+    if config:
+        check_code(f"The config file {config}", stored, flags)
+    values = {**stored, **flags}
     if resume and values.get("out"):
         from actshift.training import stored_settings
 
-        values = {**stored_settings(values["out"]), **values}
+        values = {**stored_settings(values["out"], values), **values}
     return TrainSettings.from_mapping(values)
 
 

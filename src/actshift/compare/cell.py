@@ -147,7 +147,8 @@ def _load_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrained
     head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
     source = settings.out if full else settings.model
     # All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base.
-    scored = TrainSettings(model=source, precision=settings.precision, trust_remote_code=settings.trust_remote_code)
+    same = {name: getattr(settings, name) for name in ("precision", "trust_remote_code")}
+    scored = TrainSettings(model=source, revision=None if full else settings.revision, **same)
     model, tokenizer = load_base(scored, head)
     return load_any_adapter(model, str(settings.out)).eval() if trained and not full else model, tokenizer
 

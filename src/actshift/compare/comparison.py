@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from actshift.tasks import get_task
 from actshift.training import TrainSettings
 from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, choose_head, explicit_objective, infer_objective
+from actshift.training.record import as_json, check_fingerprints, differing, fingerprints
 from actshift.training.run_folder import RunFolder, read_json
+from actshift.training.settings import check_code
 
 FAILURE = "failed.json"
 
@@ -41,8 +43,12 @@ class Comparison:
         """Read the rows; raise ActshiftError if something is missing or invalid. Loads no model and writes nothing."""
         out, selection = Path(settings.required("out")), select_methods(settings.methods)
         check_common(settings.common, "On the command line")
+        owners = {f"The method {method.name}": method.settings for method in selection.methods}
+        for owner, values in {"The section common": selection.common, **owners}.items():
+            check_code(owner, values, settings.common)
         task = get_task(settings.task).settings if settings.task else {}
-        common = {**task, **selection.common, **settings.common, "model": settings.required("model")}
+        base = {"model": settings.required("model"), "revision": settings.revision}
+        common = {**task, **selection.common, **settings.common, **base}
         for method in selection.methods:
             AdapterSpec.from_settings(method.cell_settings(method.rates[0], FIRST_SEED, **common))
         return cls(settings, selection.methods, common, read_splits(settings, common), out)
@@ -56,7 +62,8 @@ class Comparison:
     def protocol(self) -> dict[str, Any]:
         """Everything that the methods have in common, as JSON values."""
         common, settings, splits = TrainSettings(**self.common), self.settings, self.splits
-        what = {"model": settings.model, "task": settings.task, "scorer": self.scorer}
+        base = {"model": settings.model, **({"revision": settings.revision} if settings.revision else {})}
+        what = {**base, "task": settings.task, "scorer": self.scorer}
         equal = {name: getattr(common, name) for name in EQUAL}
         size = {"seeds": settings.seeds, "max_new_tokens": settings.new_tokens}
         rows = {"rows": splits.sizes, "shared_rows": splits.shared, "digests": splits.digests}
@@ -79,17 +86,17 @@ class Comparison:
 
     def check_prompts(self) -> None:
         """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
-        from actshift.data import to_prompt_completion
+        from actshift.data import is_chat, to_prompt_completion
         from actshift.evaluation.prompts import encode_prompts
         from actshift.loading import load_config, load_tokenizer
 
         if self.inputs.head.task_type != "CAUSAL_LM":
             return
-        model, trusted = self.settings.required("model"), TrainSettings(**self.common).trust_remote_code
-        config, tokenizer = load_config(model, trusted), load_tokenizer(model, trusted)
+        base = self.settings.required("model"), TrainSettings(**self.common).trust_remote_code, self.settings.revision
+        config, tokenizer = load_config(*base), load_tokenizer(*base)
         for name in ("validation", "test"):
             rows = self.splits.dataset(name)
-            rendered = "messages" in rows.column_names
+            rendered = is_chat(rows)
             prompts = to_prompt_completion(rows, tokenizer)["prompt"]
             try:
                 encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)
@@ -169,18 +176,19 @@ class Comparison:
         """Return everything that decides the result of a cell."""
         method, settings = self._method(cell), self.settings
         rates, scorer, rows = method.rates if method else [], self.scorer, self.splits.digests
-        more = {"max_new_tokens": settings.new_tokens, "scorer": scorer, "rows": rows, "rates": rates}
-        return _without_paths(self._cell_settings(cell)) | json.loads(json.dumps(more))
+        more: dict[str, Any] = {"max_new_tokens": settings.new_tokens, "scorer": scorer, "rows": rows, "rates": rates}
+        cell_settings = self._cell_settings(cell)
+        more["fingerprints"] = fingerprints(cell_settings)
+        return _without_paths(cell_settings) | json.loads(json.dumps(more))
 
     def _check_same(self, cell: Cell, record: Record) -> None:
-        stored = {**_without_paths(TrainSettings()), **record.made_with}  # an older version had fewer settings
-        for name, value in self._made_with(cell).items():
-            if stored.get(name) != value:
-                problem = f"{cell.folder(self.out)} was made with {name} {stored.get(name)!r}, not {value!r}."
-                raise ActshiftError(f"{problem} Compare with the same settings, or give another --out.")
+        now = self._made_with(cell)
+        for name, old, new in differing(record.made_with, now):
+            problem = f"{cell.folder(self.out)} was made with {name} {old!r}, not {new!r}."
+            raise ActshiftError(f"{problem} Compare with the same settings, or give another --out.")
+        check_fingerprints(record.made_with.get("fingerprints"), now["fingerprints"], f"{self.out} was made")
 
 
 def _without_paths(settings: TrainSettings) -> dict[str, Any]:
     """Return settings as JSON values, without the local paths."""
-    values = {name: value for name, value in asdict(settings).items() if name not in ("data", "out", "eval_data")}
-    return json.loads(json.dumps(values))
+    return {name: value for name, value in as_json(settings).items() if name not in ("data", "out", "eval_data")}

@@ -66,7 +66,7 @@ def estimate(settings: CompareSettings) -> Estimate:
 
     comparison = Comparison.from_settings(settings)
     methods, common = comparison.methods, _settings_of(comparison, comparison.methods[0])
-    tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code)
+    tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code, settings.revision)
     inputs, sizes = comparison.inputs, comparison.splits.sizes
     steps = common.total_steps(len(inputs.encode(inputs.rows, tokenizer, common).examples))
     pace = measure_throughput(comparison)

@@ -7,11 +7,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import MAPPING_SUFFIXES
+from actshift.mappings import MAPPING_SUFFIXES
 from actshift.training.settings import MACHINE, TRAINING, TrainSettings, read_config_file
 
 BASE = "base"  # the name of the untouched model in a comparison
-SET_PER_CELL = ("model", "task", "data_dir", "data", "map", "out", "eval_data", "eval_share", "seed", "learning_rate")
+SET_PER_CELL = (
+    "model",
+    "revision",
+    "task",
+    "data_dir",
+    "data",
+    "map",
+    "out",
+    "eval_data",
+    "eval_share",
+    "seed",
+    "learning_rate",
+)
 """Settings that the comparison itself gives to every cell."""
 EQUAL = (
     "objective", "chat", "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length", "group_by_length",

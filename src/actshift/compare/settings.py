@@ -33,6 +33,7 @@ class CompareSettings:
     """
 
     model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
+    revision: str | None = field(default=None, metadata=_metadata("revision"))
     data: str | tuple[str, ...] | None = setting(WHAT, None, f"Training rows: {SOURCES}")
     map: tuple[str, ...] | None = field(default=None, metadata=_metadata("map"))
     task: str | None = field(default=None, metadata=_metadata("task"))

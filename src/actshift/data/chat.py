@@ -1,42 +1,115 @@
-"""Render chat messages with a chat template, and tokenize text that a completion follows."""
+"""Render chat messages with a chat template, find the completions in them, and tokenize texts that one follows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from actshift.errors import ActshiftError, require
+from actshift.data.rows import TEMPLATE
+from actshift.errors import ActshiftError, did_you_mean, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+Message = Mapping[str, Any]  # with `role`, `content`, and what else a chat template reads, such as `tool_calls`
+_CLOSING_TAG = re.compile(r"</\w+>|\[/\w+\]")
+_OPEN_TAG = re.compile(r"[<\[]\|?[\w:]*(?:think|thought|reason)\w*\|?[>\]]\s*\Z", re.IGNORECASE)
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+class Turn(NamedTuple):
+    """An assistant's turn as text: the prompt of its generation, and the completion without the end-of-text token."""
+
+    prompt: str
+    completion: str
+
+
+def is_chat(rows: Dataset) -> bool:
+    """Return whether rows have messages, or a prompt that is a list of messages."""
+    names = rows.column_names
+    return "messages" in names or ("prompt" in names and len(rows) > 0 and isinstance(rows[0]["prompt"], list))
 
 
 def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Return rows of messages as prompt and completion texts. Return rows without messages unchanged.
 
     The prompt is all turns but the last in the chat template, with the start of an answer. The completion is the last
-    turn, which is the assistant's, without the end-of-text token. Other columns are kept.
+    turn, which is the assistant's, without the end-of-text token. A prompt of messages without a completion is rendered
+    alone. Other columns are kept.
 
     Raises:
-        ActshiftError: the tokenizer has no chat template for the messages, or the template rejects a row.
+        ActshiftError: as `render_turns`.
     """
-    from jinja2 import TemplateError
-
-    if "messages" not in rows.column_names:
+    if not is_chat(rows):
         return rows
-    if not tokenizer.chat_template:
-        raise ActshiftError(
-            f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with; "
-            "use rows with prompt and completion, or a chat model."
-        )
     rendered: list[dict[str, Any]] = []
+    for row, turns in zip(
+        cast("Iterable[dict[str, Any]]", rows), render_turns(rows, tokenizer, every=False), strict=True
+    ):
+        kept = {name: value for name, value in row.items() if name not in ("messages", *TEMPLATE)}
+        answered = "messages" in row or "completion" in row
+        rendered.append({**kept, **(turns[-1]._asdict() if answered else {"prompt": turns[-1].prompt})})
+    return require("datasets", "train").Dataset.from_list(rendered)
+
+
+def render_turns(rows: Dataset, tokenizer: PreTrainedTokenizerBase, every: bool) -> list[list[Turn]]:
+    """Return the assistant's turns of each chat: all of them but one that opens the chat, or only the last one.
+
+    The turns of a prompt and a completion that are lists of messages are those in the completion. A prompt without a
+    completion gives one turn with an empty completion.
+
+    Raises:
+        ActshiftError: the tokenizer has no chat template, the template rejects a row or does not use all of it, or the
+            completion cannot be found in it. The message names the row, counted from 1.
+    """
+    check_template(tokenizer)
+    chats: list[list[Turn]] = []
+    checked: set[str] = set()  # the features of rows that the template is known to use
     for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
-        try:
-            rendered.append({**row, **_render(row["messages"], tokenizer)})
-        except TemplateError as error:
-            raise ActshiftError(f"The chat template rejects the messages of row {number}: {error}.") from error
-    return require("datasets", "train").Dataset.from_list(rendered).remove_columns("messages")
+        template, (history, answers) = _Template(tokenizer, row, f"row {number}"), _split_chat(row, number)
+        messages = [*history, *answers]
+        if (features := template.features(messages)) - checked:
+            template.check_used(messages, features)
+            checked |= features
+        if not answers:
+            chats.append([Turn(template.prompt(history), "")])
+            continue
+        targets = [
+            index for index in range(max(len(history), 1), len(messages)) if messages[index].get("role") == "assistant"
+        ]
+        chats.append([template.turn(messages[:index], messages[index]) for index in targets[0 if every else -1 :]])
+    return chats
+
+
+def render_prompt(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, place: str = "the prompt", **options: Any
+) -> str:
+    """Return messages in the chat template, with the start of an answer, as in training.
+
+    Args:
+        place: the name of the prompt in messages of errors.
+        options: `tools` and `chat_template_kwargs`, as in the columns of rows.
+
+    Raises:
+        ActshiftError: there is no chat template, it rejects the messages, or they end with an answer.
+    """
+    check_template(tokenizer)
+    if not messages or messages[-1].get("role") == "assistant":
+        raise ActshiftError(f"The messages of {place} must end with a turn to answer, such as a user's.")
+    template = _Template(tokenizer, options, place)
+    template.check_used(messages, template.features(messages))
+    return template.prompt(messages)
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, fix: str = "use rows with prompt and completion") -> None:
+    """Raise ActshiftError if a tokenizer has no chat template."""
+    if not tokenizer.chat_template:
+        problem = f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with"
+        raise ActshiftError(f"{problem}; {fix}, or a chat model.")
 
 
 def token_ids(
@@ -47,7 +120,12 @@ def token_ids(
     Each text has the tokenizer's start token exactly once, even if a chat template has rendered one. Tokens that a
     tokenizer appends to a text (BERT's [SEP], an end token) are removed. Texts that a chat template has rendered have
     all their special tokens, so `add_special_tokens` is False for them.
+
+    Raises:
+        ActshiftError: a text contains half of a surrogate pair, which is no character.
     """
+    for number, text in enumerate(texts, start=1):
+        check_characters(text, f"Text {number}")
     options: dict[str, Any] = {"add_special_tokens": add_special_tokens, "return_special_tokens_mask": True}
     encoded = tokenizer(list(texts), verbose=False, **options)
     all_ids, masks = (cast("list[list[int]]", encoded[name]) for name in ("input_ids", "special_tokens_mask"))
@@ -56,18 +134,222 @@ def token_ids(
     return [ids[int(ids[:2] == doubled_start) : len(ids) - appended] for ids in all_ids]
 
 
-def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    prompt = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
-    chat = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
-    if chat.startswith(prompt):
-        completion = chat[len(prompt) :]
+def check_characters(text: str, name: str) -> None:
+    """Raise ActshiftError if a text, called `name`, contains a lone surrogate, which no tokenizer can encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        problem = f"{name} contains half of a character (U+{ord(text[error.start]):04X}) after {error.start} others"
+        raise ActshiftError(f"{problem}, which is not valid text. Save or type it again as UTF-8.") from None
+
+
+class _Template:
+    """The chat template of a tokenizer with the tools and chat_template_kwargs of one chat, called `place`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], place: str) -> None:
+        self.tokenizer, self.place = tokenizer, place
+        tools = row.get("tools")
+        self.tools: Any = (json.loads(tools) if isinstance(tools, str) else tools) or None  # [] writes an empty frame
+        self.options: dict[str, Any] = row.get("chat_template_kwargs") or {}
+        self.wants_text = False  # for the arguments of tool calls, instead of objects
+
+    def features(self, messages: Sequence[Message]) -> set[str]:
+        """Return the names of everything in a chat that a template may ignore."""
+        calls = any(turn.get("tool_calls") for turn in messages)
+        results = any(turn.get("role") == "tool" for turn in messages)
+        given = {"tools": self.tools, "tool_calls": calls, "results of tools": results}
+        return {*self.options, *(name for name, value in given.items() if value)}
+
+    def check_used(self, messages: Sequence[Message], features: set[str]) -> None:
+        """Raise ActshiftError if the template ignores one of the chat's features."""
+        chat = self._render(messages)
+        words = set(re.findall(r"\w+", cast(str, self.tokenizer.get_chat_template(tools=self.tools))))
+        without = [{name: value for name, value in turn.items() if name != "tool_calls"} for turn in messages]
+        texts = [turn.get("content") for turn in messages if turn.get("role") == "tool"]
+        unused = [name for name in self.options if name not in words]
+        if "tools" in features and chat == self._render(messages, tools=None):
+            unused.append("tools")
+        if "tool_calls" in features and chat == self._render(without):
+            unused.append("tool_calls")
+        if any(isinstance(text, str) and text.strip() not in chat for text in texts):
+            unused.append("results of tools")
+        if unused:
+            problem = f"The chat template does not use the {unused[0]} of {self.place}{did_you_mean(unused[0], words)}"
+            raise ActshiftError(f"{problem}. Leave them out, or use a model whose template does.")
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Return messages with the start of an answer."""
+        return self._render(messages, add_generation_prompt=True)
+
+    def turn(self, history: Sequence[Message], answer: Message) -> Turn:
+        """Return the prompt of an answer, exactly as in generation, and its completion."""
+        prompt = self.prompt(history)
+        completion = self._completion(prompt, history, answer)
+        reasoning = [name for name in _REASONING if isinstance(answer.get(name), str) and answer[name].strip()]
+        if reasoning and all(answer[name].strip() not in completion for name in reasoning):
+            raise self._refusal(f"does not write the {reasoning[0]} of an answer", "Write it into the content")
+        if end := cast("str | None", self.tokenizer.eos_token):
+            before_end, match, after_end = completion.rpartition(end)
+            completion = before_end if match and not after_end.strip() else completion
+        return Turn(prompt, completion)
+
+    def _completion(self, prompt: str, history: Sequence[Message], answer: Message) -> str:
+        """Return the text from the end of the prompt to the end of the turn.
+
+        It is the rest of the finished chat, if this continues the prompt and contains the whole answer. Otherwise (the
+        end of the prompt opens a thinking tag that a finished turn lacks, or the template drops or changes a part of
+        the answer) a second rendering with a sentinel in place of the answer shows what is around it.
+        """
+        chat, content = self._render([*history, answer]), answer.get("content") or ""
+        rest = chat[len(prompt) :] if chat.startswith(prompt) else None
+        if not isinstance(content, str):
+            content = ""
+        tag = thinking.group() if (thinking := _OPEN_TAG.search(prompt)) else ""
+        doubles = bool(tag) and content.lstrip().startswith(tag.strip())
+        if (
+            rest is not None
+            and not doubles
+            and (not content.strip() or (len(content) > 40 and content.strip() in rest))
+        ):
+            return rest  # a short answer may be a part of the template's own words
+        frame = self._frame(history, answer, chat)
+        if frame is not None:
+            opening, shown, closing = frame
+            dropped = _dropped_start(content.strip(), shown.strip())
+            if rest is not None and not dropped and not doubles:
+                return rest
+            lead, opened = _compare_starts(prompt, opening, self._render(history))
+            restorable = not lead and _CLOSING_TAG.search(dropped) and not _CLOSING_TAG.search(opened)
+            if lead is not None and (not dropped or restorable):
+                body = dropped + shown.lstrip() if dropped else shown
+                return _without_tag(body, tag) + closing if doubles else lead + body + closing
+        elif rest is not None:
+            return rest
+        raise self._refusal("does not continue its own prompt with the answer", "Change the answer")
+
+    def _frame(self, history: Sequence[Message], answer: Message, chat: str) -> tuple[str, str, str] | None:
+        """Return the finished `chat` as the text before the answer, the answer, and the text after it, or None."""
+        # Digits survive what templates do to a text: strip, split, upper, escape.
+        sentinel = next(digits for digits in map(str, count(481516234208)) if digits not in chat)
+        opening, *rest = self._render([*history, {**answer, "content": sentinel}]).split(sentinel)
+        if not rest:
+            raise self._refusal("does not write the text of an answer", "Write it as the template reads it")
+        if len(rest) != 1 or not chat.startswith(opening) or not chat[len(opening) :].endswith(rest[0]):
+            return None
+        return opening, chat[len(opening) : len(chat) - len(rest[0])], rest[0]
+
+    def _render(self, messages: Sequence[Message], **options: Any) -> str:
+        """Return messages in the chat template. Raise ActshiftError for whatever the template raises."""
+        options = {"tools": self.tools, **self.options, **options, "tokenize": False}
+        try:
+            try:
+                turns = [self._with_arguments(turn, as_text=self.wants_text) for turn in messages]
+                return cast(str, self.tokenizer.apply_chat_template(cast(Any, turns), **options))
+            except TypeError:  # DeepSeek's templates add the arguments of a tool call to a text
+                if self.wants_text or not any(turn.get("tool_calls") for turn in messages):
+                    raise
+                turns = [self._with_arguments(turn, as_text=True) for turn in messages]
+                text = cast(str, self.tokenizer.apply_chat_template(cast(Any, turns), **options))
+                self.wants_text = True
+                return text
+        except ActshiftError:
+            raise
+        except Exception as error:  # a template is a program, and can raise anything
+            reason = first_line(error).rstrip(".")
+            raise ActshiftError(f"The chat template rejects the messages of {self.place}: {reason}.") from error
+
+    def _with_arguments(self, turn: Message, as_text: bool) -> Message:
+        """Return a turn with the arguments of its tool calls as objects, or as JSON text."""
+        if not (calls := turn.get("tool_calls")):
+            return turn
+        return {**turn, "tool_calls": [self._with_call(call, as_text) for call in calls]}
+
+    def _with_call(self, call: Any, as_text: bool) -> Any:
+        function = _function(call)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str) and not as_text:
+            try:
+                arguments = json.loads(arguments) if arguments.strip() else {}
+            except ValueError:
+                problem = f"The arguments of the tool call {function.get('name')!r} in {self.place} are not valid JSON"
+                raise ActshiftError(f"{problem}: {arguments!r:.60}. Write them as an object.") from None
+        elif isinstance(arguments, Mapping) and as_text:
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        if arguments is function.get("arguments"):
+            return call
+        changed = {**function, "arguments": arguments}
+        return {**call, "function": changed} if function is not call else changed
+
+    def _refusal(self, problem: str, fix: str) -> ActshiftError:
+        return ActshiftError(f"The chat template {problem} in {self.place}. {fix}, or use another chat template.")
+
+
+def _split_chat(row: Mapping[str, Any], number: int) -> tuple[Sequence[Message], Sequence[Message]]:
+    """Return the messages that can only be a prompt, and those that contain the answers; none in a prompt alone."""
+    if "messages" in row:
+        history, answers = row["messages"][:1], row["messages"][1:]
     else:
-        # The template starts a new answer differently from a finished one. Training must use the same prompt as
-        # generation, so keep the prompt and append the answer.
-        answer = messages[-1]["content"]
-        _, match, closing = chat.rpartition(answer.strip())
-        completion = answer + closing if match else answer
-    if end := cast(str, tokenizer.eos_token):
-        before_end, _, after_end = completion.rpartition(end)
-        completion = before_end if before_end and not after_end.strip() else completion
-    return {"prompt": prompt, "completion": completion}
+        history, answers = row["prompt"], row.get("completion") or []
+    last = answers[-1] if answers else {}
+    if ("messages" in row or answers) and last.get("role") != "assistant":
+        raise ActshiftError(f"The messages of row {number} must end with an assistant's turn after another turn.")
+    if not answers and history[-1].get("role") == "assistant":
+        raise ActshiftError(
+            f"The prompt of row {number} must end with a turn that the model answers, such as a user's."
+        )
+    return history, answers
+
+
+def _function(call: Any) -> Any:
+    """Return the name and arguments of a tool call, which OpenAI's format wraps once more."""
+    inner = call.get("function") if isinstance(call, Mapping) else None
+    return inner if isinstance(inner, Mapping) else call if isinstance(call, Mapping) else {}
+
+
+def _compare_starts(prompt: str, opening: str, history: str) -> tuple[str | None, str]:
+    """Compare the start of an answer in a generation prompt and in a finished chat (`opening`), ignoring white space.
+
+    Returns:
+        The text that only the finished chat has there, or None if both have different ones; and the text that only the
+        prompt has, such as an opened thinking tag.
+
+    >>> _compare_starts("<u>hi<a><think>", "<u>hi<a>", "<u>hi")
+    ('', '<think>')
+    >>> _compare_starts("<u>hi<a>", "<u>hi<b>", "<u>hi")
+    (None, '')
+    """
+    common = _common_length(prompt, opening)
+    if common < _common_length(prompt, history):
+        return None, ""
+    only_prompt, only_chat = prompt[common:], opening[common:]
+    if (rest := _after(only_prompt, only_chat)) is not None:
+        return "", rest
+    return _after(only_chat, only_prompt), ""
+
+
+def _common_length(text: str, other: str) -> int:
+    differences = (index for index, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1])
+    return next(differences, min(len(text), len(other)))
+
+
+def _after(text: str, start: str) -> str | None:
+    """Return what follows `start` in a text that begins with it, ignoring white space in both, or None."""
+    match = re.match(r"\s*".join(["", *map(re.escape, re.sub(r"\s", "", start))]), text)
+    return text[match.end() :] if match else None
+
+
+def _dropped_start(content: str, shown: str) -> str:
+    """Return the start of the content that a chat template does not show, or "" if it shows all, perhaps changed."""
+    return content[: len(content) - len(shown)] if content.endswith(shown) else ""
+
+
+def _without_tag(text: str, opened: str) -> str:
+    """Return an answer without the thinking tag at its start that the prompt `opened` already.
+
+    >>> _without_tag("<think>\\nSo 2.</think> 2", "<think>\\n")
+    'So 2.</think> 2'
+    """
+    tag, start = opened.strip(), text.lstrip()
+    if not tag or not start.startswith(tag):
+        return text
+    return start[len(tag) :].removeprefix(opened[len(opened.rstrip()) :])

@@ -7,10 +7,10 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, cast
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from actshift.data.chat import to_prompt_completion, token_ids
+from actshift.data.chat import is_chat, render_turns, token_ids
 from actshift.data.pairs import PAIR
 from actshift.errors import ActshiftError, did_you_mean
 
@@ -44,11 +44,19 @@ class Encoded:
         return sha.hexdigest()
 
 
-def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, labels: Sequence[str] = ()) -> Encoded:
+def encode(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    labels: Sequence[str] = (),
+    turns: Literal["last", "each", "joined"] = "last",
+) -> Encoded:
     """Return checked rows as token ids and labels. The columns of the rows select the encoding.
 
     * prompt and completion, or messages: the prompt's ids exactly as in generation with the labels `IGNORE_INDEX`, the
-      completion's ids, and the end-of-text token. Rows longer than `max_length` are skipped.
+      completion's ids, and the end-of-text token. Rows longer than `max_length` are skipped. `turns` chooses the
+      completions of a chat: the last turn of the assistant, or each one as an example of its own. "joined" examples of
+      a chat are one example wherever the next prompt continues the earlier turn token for token.
     * text: every token counts, and a long text is split into pieces of `max_length` tokens.
     * text (and text_pair) and label: the label is the index of the class in `labels`. Long texts are truncated.
     * tokens and tags: the index of each word's tag is the label of its first token. Long rows are truncated.
@@ -63,7 +71,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, l
         return _encode_tags(rows, tokenizer, max_length, labels)
     if "text_pair" in rows.column_names:
         return _encode_pairs(rows, tokenizer, max_length)
-    return _encode_language(rows, tokenizer, max_length)
+    return _encode_language(rows, tokenizer, max_length, turns)
 
 
 def encode_texts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
@@ -127,23 +135,64 @@ def indices_within(lengths: Sequence[int], max_length: int, noun: str = "row") -
     return kept
 
 
-def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, turns: str) -> Encoded:
     if tokenizer.eos_token_id is None:
         name = tokenizer.name_or_path
         raise ActshiftError(f"The tokenizer of {name} has no end-of-text token; set tokenizer.eos_token and save it.")
-    is_rendered = "messages" in rows.column_names
-    rows = to_prompt_completion(rows, tokenizer)
     if "text" in rows.column_names:
         all_ids = [_append_end(ids, tokenizer) for ids in token_ids(tokenizer, rows["text"])]
         pieces = [ids[start : start + max_length] for ids in all_ids for start in range(0, len(ids), max_length)]
         return Encoded([{"input_ids": piece, "labels": piece} for piece in pieces if len(piece) > 1], left_out=0)
-    examples = _encode_completions(rows, tokenizer, is_rendered)
+    if is_chat(rows):
+        examples = _encode_chats(rows, tokenizer, turns)
+    else:
+        examples = _encode_completions(list(rows["prompt"]), list(rows["completion"]), tokenizer)
     kept = indices_within([len(example["input_ids"]) for example in examples], max_length)
     return Encoded([examples[index] for index in kept], left_out=len(examples) - len(kept))
 
 
-def _encode_completions(rows: Dataset, tokenizer: PreTrainedTokenizerBase, is_rendered: bool) -> list[EncodedExample]:
-    prompts, completions = list(rows["prompt"]), list(rows["completion"])
+def _encode_chats(rows: Dataset, tokenizer: PreTrainedTokenizerBase, turns: str) -> list[EncodedExample]:
+    chats = render_turns(rows, tokenizer, every=turns != "last")
+    prompts, completions = zip(*chain.from_iterable(chats), strict=True)
+    examples = _encode_completions(list(prompts), list(completions), tokenizer, is_rendered=True)
+    if turns != "joined":
+        return examples
+    joined: list[EncodedExample] = []
+    remaining, added = iter(examples), {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
+    for chat in chats:
+        parts = [next(remaining)]
+        for later in islice(remaining, len(chat) - 1):
+            if end := _shared_end(parts[-1], later, tokenizer, added):
+                labels = parts[-1]["labels"][:end] + later["labels"][end:]
+                parts[-1] = {"input_ids": later["input_ids"], "labels": labels}
+            else:
+                parts.append(later)
+        joined += parts
+    return joined
+
+
+def _shared_end(
+    earlier: EncodedExample, later: EncodedExample, tokenizer: PreTrainedTokenizerBase, added: set[int]
+) -> int | None:
+    """Return the length of the turns of `earlier` at the start of the prompt of `later`, or None if they differ.
+
+    A turn ends with the end-of-text token. If the template ends turns otherwise, it ends with its last added token,
+    which only white space may follow.
+    """
+    ids, start = earlier["input_ids"], later["input_ids"][: later["labels"].count(IGNORE_INDEX)]
+    end = len(ids)
+    if start[:end] != ids:
+        end -= 1
+        while end > 0 and ids[end - 1] not in added and not str(tokenizer.decode(ids[end - 1 : end])).strip():
+            end -= 1
+        if ids[end - 1] not in added or earlier["labels"][end - 1] == IGNORE_INDEX or start[:end] != ids[:end]:
+            return None
+    return end
+
+
+def _encode_completions(
+    prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase, is_rendered: bool = False
+) -> list[EncodedExample]:
     prompt_ids = token_ids(tokenizer, prompts, add_special_tokens=not is_rendered)
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     text_ids = token_ids(tokenizer, texts, add_special_tokens=not is_rendered)

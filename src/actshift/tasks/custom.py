@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.data.rows import Row
-from actshift.errors import ActshiftError, check_choice
-from actshift.files import read_mapping
+from actshift.errors import ActshiftError, check_choice, did_you_mean, is_number
+from actshift.mappings import read_mapping
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import SHARES, SPLITS, Files, Hub, Source, SplitSlice, split_by_hash
 from actshift.tasks.task import Example, Task
@@ -18,6 +18,15 @@ KEYS: dict[str, Any] = {
     "max_new_tokens": int,
 }  # fmt: skip
 """The keys of a task file, with the types of their values."""
+SETTINGS = (
+    "method objective chat adapter site layers positions first_tokens last_tokens rank activation bias init l0 l1 "
+    "lofit_heads lofit_share lofit_steps lora_r lora_alpha lora_dropout lora_targets lora_learning_rate orthogonality "
+    "orthogonality_every orthogonality_penalty scorer beta generations max_new_tokens temperature learning_rate epochs "
+    "max_steps batch_size gradient_accumulation warmup weight_decay schedule max_length group_by_length seed "
+    "save_steps eval_share precision gradient_checkpointing"
+).split()
+"""The settings that a task file may contain. The others run code, choose the model, or choose files."""
+_HUB_ID = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
 WHOLE = "all"  # the only split of a single file
 
 
@@ -34,8 +43,10 @@ def read_task(path: str | Path) -> Task:
 
     def example(row: Row) -> Example:
         completion = _fill(values["completion"], row)
-        gold = completion.strip() if answer is None else str(row[answer])
+        gold = completion.strip() if answer is None else _text(row, answer)
         texts = row[choices] if isinstance(choices, str) else choices
+        if not isinstance(texts, list | tuple):
+            raise ActshiftError(f"has no list in the column {choices}, which names the choices")
         return Example(_fill(values["prompt"], row), completion, gold, tuple(map(str, texts)))
 
     return Task(
@@ -50,7 +61,15 @@ def read_task(path: str | Path) -> Task:
 
 def _fill(template: str, row: Row) -> str:
     """Replace `{column}` by that column of the row. Other braces are plain text."""
-    return re.sub(r"\{(\w+)\}", lambda match: str(row[match[1]]), template)
+    return re.sub(r"\{(\w+)\}", lambda match: _text(row, match[1]), template)
+
+
+def _text(row: Row, column: str) -> str:
+    if (value := row[column]) is None:
+        raise KeyError(column)
+    if isinstance(value, dict | list | tuple | bytes):
+        raise ActshiftError(f"has a value in the column {column} that is neither text nor a number")
+    return str(value)
 
 
 def _check(path: Path, values: Mapping[str, Any]) -> None:
@@ -67,6 +86,14 @@ def _check(path: Path, values: Mapping[str, Any]) -> None:
         )
     if ("data" in values) == ("hub" in values):
         raise ActshiftError(f"The task file {path} must name the source of its rows: data (a file) or hub (an id).")
+    if (hub := values.get("hub")) is not None and (not _HUB_ID.fullmatch(hub) or ".." in hub):
+        raise ActshiftError(f"In the task file {path}, hub must be the id of a dataset such as user/name, got {hub!r}.")
+    if values.get("max_new_tokens", 1) < 1:
+        raise ActshiftError(f"In the task file {path}, max_new_tokens must be at least 1.")
+    for name in values.get("settings", ()):
+        if name not in SETTINGS:
+            problem = f"The task file {path} cannot set {name!r}{did_you_mean(name, SETTINGS)}"
+            raise ActshiftError(f"{problem}. Use a flag of the command; a task file can set: {', '.join(SETTINGS)}.")
     splits = [*values.get("splits", ()), *(values["data"] if isinstance(values.get("data"), dict) else ())]
     for split in splits:
         check_choice(f"split in the task file {path}:", split, SPLITS)
@@ -74,11 +101,11 @@ def _check(path: Path, values: Mapping[str, Any]) -> None:
 
 def _source(path: Path, values: Mapping[str, Any]) -> Source:
     if "hub" in values:
-        slices = _slices(path, values.get("splits", {split: split for split in SPLITS}), "train")
+        slices = _slices(path, values.get("splits") or {split: split for split in SPLITS}, "train")
         return Hub(values["hub"], values.get("revision", "main"), values.get("config"), slices=slices)
     data = values["data"]
     if isinstance(data, str):
-        slices = _slices(path, values.get("splits", SHARES), WHOLE)
+        slices = _slices(path, values.get("splits") or SHARES, WHOLE)
         if named := [part.split for part in slices.values() if part.split != WHOLE]:
             problem = f"is one file without a split {named[0]!r}; use shares such as 0.1"
             raise ActshiftError(f"The data of the task file {path} {problem}.")
@@ -93,10 +120,10 @@ def _slices(path: Path, splits: Mapping[str, Any], whole: str) -> dict[str, Spli
     """Return the slices of splits that are names, as "validation", or shares of the split `whole`, as 0.1."""
     named = {split: SplitSlice(value) for split, value in splits.items() if isinstance(value, str)}
     shares = {split: value for split, value in splits.items() if split not in named}
-    are_valid = all(isinstance(share, int | float) and share > 0 for share in shares.values())
+    are_valid = all(is_number(share) and share > 0 for share in shares.values())
     if not are_valid or sum(shares.values()) > 1 + 1e-6:  # a sum of decimals is not exact
         raise ActshiftError(
             f"In the task file {path}, a split must be a name or a share above 0, and all shares at most 1 together, "
             f"got {dict(splits)}."
         )
-    return {**split_by_hash(whole, **shares), **named}
+    return {**(split_by_hash(whole, **shares) if shares else {}), **named}

@@ -35,7 +35,8 @@ def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) 
     bf16 = uses_bf16(settings) and settings.method != "full"
     torch.manual_seed(settings.seed)
     name, dtype = require_setting(settings, "model"), "auto" if bf16 else "float32"
-    loaded: Any = load_model(name, dtype, settings.trust_remote_code, head=head, config=config)
+    trusted, revision = settings.trust_remote_code, settings.revision
+    loaded: Any = load_model(name, dtype, trusted, head=head, config=config, revision=revision)
     return (loaded[0].to(torch.bfloat16) if bf16 else loaded[0]), loaded[1]  # on a CPU, dtype "auto" is float32
 
 
@@ -49,10 +50,11 @@ def base_without_weights(settings: TrainSettings, head: Head = CAUSAL, config: A
 
     from actshift.loading import load_config
 
-    config = head.set_labels(config or load_config(require_setting(settings, "model"), settings.trust_remote_code))
+    name, trusted = require_setting(settings, "model"), settings.trust_remote_code
+    config = head.set_labels(config or load_config(name, trusted, settings.revision))
     try:
         with torch.device("meta"):
-            return head.auto_class.from_config(config, trust_remote_code=settings.trust_remote_code)
+            return head.auto_class.from_config(config, trust_remote_code=trusted)
     except ValueError as error:
         needed, architecture = head.auto_class.__name__.removeprefix("Auto"), getattr(config, "model_type", "unknown")
         raise ActshiftError(f"There is no {needed} of type {architecture!r}; choose another model or data.") from error

@@ -25,7 +25,7 @@ CARD = """\
 
 ## Training
 
-Base model `{settings.model}`, data `{data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
+Base model {base}, data `{data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
 
 | | |
 |---|---|
@@ -98,6 +98,7 @@ def model_card(result: TrainResult) -> str:
         use=use,
         settings=settings,
         data=", ".join(_sources(settings)) or None,
+        base=f"`{settings.model}`" + (f" at the revision `{settings.revision}`" if settings.revision else ""),
         fit=fit,
         version=__version__,
         metrics="\n".join(f"| {name} | {value} |" for name, value in _metrics(result).items()),

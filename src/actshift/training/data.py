@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from actshift.data import LABELLED, load_rows
@@ -32,8 +33,16 @@ class Inputs:
     config: Any = None
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Encoded:
-        """Return rows as token ids; raises what the objective's `encode` raises."""
-        return self.objective.encode(rows, tokenizer, settings, self.head, self.config)
+        """Return rows as token ids; raises what the objective's `encode` raises, or if a token has no embedding."""
+        encoded = self.objective.encode(rows, tokenizer, settings, self.head, self.config)
+        if self.config is not None:
+            from actshift.loading import check_vocabulary, pad_id
+
+            noun = "Row" if len(encoded.examples) == len(rows) else "Example"
+            inputs = self.objective.model_inputs(encoded, tokenizer)
+            places = ((f"{noun} {number}", example["input_ids"]) for number, example in enumerate(inputs, start=1))
+            check_vocabulary(chain(places, [("Padding", [pad_id(tokenizer)])]), self.config, tokenizer)
+        return encoded
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
         """Return both sets of rows as token ids; raises what `encode` raises."""
@@ -91,7 +100,7 @@ def read_rows(
 
     form = objective.form if objective else "labels"
     if form == "text" and settings.chat:  # messages, if the tokenizer has a chat template
-        tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
+        tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
         form = "messages" if tokenizer.chat_template else "text"
     return get_task(settings.task).load(split, settings.data_dir, form=form)
 
@@ -131,7 +140,7 @@ def choose_head(settings: TrainSettings, objective: Objective, rows: Dataset, co
 def _load_config(settings: TrainSettings) -> Any:
     from actshift.loading import load_config
 
-    return load_config(require_setting(settings, "model"), settings.trust_remote_code)
+    return load_config(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
 
 
 def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tuple[Dataset, Dataset | None]:

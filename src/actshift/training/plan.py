@@ -112,7 +112,7 @@ def plan(settings: TrainSettings) -> Plan:
     spec = AdapterSpec.from_settings(settings)
     inputs = read_inputs(settings)
     model = base_without_weights(settings, inputs.head, inputs.config)
-    tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code)
+    tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
     encoded = inputs.encode(inputs.rows, tokenizer, settings)
     steps = settings.total_steps(len(encoded.examples))
     if settings.two_phases:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import read_mapping
+from actshift.mappings import read_mapping
 from actshift.training.setting_fields import convert_fields, names_in_source, setting
 
 WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"
@@ -69,6 +69,7 @@ class TrainSettings:
     """
 
     model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
+    revision: str | None = _data(None, "Branch, tag or commit of a base model on the hub. By default main.")
     data: str | tuple[str, ...] | None = _data(None, f"Training rows: {SOURCES}")
     task: str | None = _data(None, "Task to train on instead of --data: a name from 'actshift tasks', or a .yaml file.")
     data_dir: str | None = _data(None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub by default.")
@@ -85,6 +86,12 @@ class TrainSettings:
         None, f"Training objective: {_OBJECTIVES}. By default sft, or for encoders by the columns.", choices=OBJECTIVES
     )
     chat: bool = _data(True, "Render a task's rows with the tokenizer's chat template, if it has one.")
+    loss: Literal["assistant", "last"] = setting(
+        WHAT,
+        "assistant",
+        "Turns of a chat to learn: every one of the assistant, or the last one.",
+        applies_to={"objective": (None, "sft")},
+    )
 
     adapter: str = _shift("low_rank", f"Kind of adapter: {', '.join(ADAPTERS)}.")
     site: str | None = _shift(
@@ -165,7 +172,8 @@ class TrainSettings:
                 for name, allowed in item.metadata["applies_to"].items():
                     if (value := getattr(self, name)) not in allowed:
                         problem = f"{item.name} has no effect when {name} is {value}"
-                        raise ActshiftError(f"{problem}; leave it out, or use {name} {' or '.join(allowed)}.")
+                        usable = " or ".join(filter(None, allowed))
+                        raise ActshiftError(f"{problem}; leave it out, or use {name} {usable}.")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> TrainSettings:
@@ -230,6 +238,24 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
         ActshiftError: the file does not exist, or is not a mapping.
     """
     return {name.replace("-", "_"): value for name, value in read_mapping(path, "config file").items()}
+
+
+def check_code(owner: str, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """Check that the command line allows the Python code that `settings` from a file would run.
+
+    Raises:
+        ActshiftError: `settings` trust remote code or have a reward module:function, and `flags`, the settings of the
+            command line, neither trust code nor name rewards.
+
+    >>> check_code("The config file a.yaml", {"reward": "right_answer"}, flags={})
+    """
+    rewards = settings.get("reward") if "reward" not in flags else None
+    rewards = rewards if isinstance(rewards, list | tuple) else [rewards]
+    code = [f"the reward {reward!r}" for reward in rewards if isinstance(reward, str) and ":" in reward]
+    code += ["trust_remote_code"] if settings.get("trust_remote_code") else []
+    if code and not flags.get("trust_remote_code"):
+        problem = f"{owner} sets {code[0]}, which runs Python code"
+        raise ActshiftError(f"{problem}. If you trust it, give --trust-remote-code on the command line too.")
 
 
 def command_line(verb: str, settings: Any) -> str:

@@ -60,3 +60,30 @@ def test_the_exact_scorer_compares_the_whole_completion(prediction: str, row: di
     exact = get_scorer("exact")
     assert exact(prediction, row) is right
     assert exact.extract(prediction, row) == prediction.strip()
+
+
+@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("text", ["yes A ", "the answer is the ", "\n", "A or ", "1+", "#### = ", "not  ", "\\boxed{"])
+def test_a_text_of_20_000_characters_takes_less_than_a_second(name: str, text: str) -> None:
+    row = {"answer": {"boolean": "yes", "number": "42"}.get(name, "A"), "choices": ["A", "1, 1", "no or yes"]}
+    start = time.process_time()
+    get_scorer(name)(text * (20_000 // len(text)), row)
+    assert time.process_time() - start < 1
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("text", [LONG, f"1/{LONG}", f"1 {LONG}/{LONG}", f"0.{LONG}", f"{LONG} trillion", "1e999999999",
+                                  "1.5/2", "3 0.5/2", "١٢٣", "٣/٤", "\ud800", "\x00", "∞", "nan", "²/³"])  # fmt: skip
+def test_no_number_raises(name: str, text: str) -> None:
+    row = {"answer": {"boolean": "yes", "number": "5"}.get(name, "A"), "choices": ["A", "B"]}
+    assert get_scorer(name)(f"The answer is {text}", row) is False
+
+
+def test_numbers_of_5000_digits_are_compared() -> None:
+    number = get_scorer("number")
+    assert number(f"So {LONG}.", {"answer": LONG}) is True
+    assert number(f"So {LONG}.", {"answer": LONG[1:]}) is False
+    assert number("So 12345678901234567890123456789012 million", {"answer": "12345678901234567890123456789012000000"})

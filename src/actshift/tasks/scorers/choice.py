@@ -79,7 +79,7 @@ _CUES = (
 _CONTINUATIONS = "because since as is was are would and or but for so which that with due given not"
 _BEFORE_KEY = (
     rf"(?:^|[.,;!?](?=[\s*\"'])|[:=#\n]|\\(?:boxed|text)\s*\{{|\b(?:{_CUES.replace(' ', '|')})\b)"
-    r"(?:[\s*_\"'“‘•(\[{]|-\s)*"
+    r"(?:[\s*_\"'“‘•(\[{]|-\s){0,40}"
 )
 _AFTER_KEY = (
     r"(?=\s*[)\]}]|[*_\"'”’]*(?:\s*$|\s*[.,:;!?](?!\w)|[^\S\n]*\n|\s*[—–]|\s+-\s|"
@@ -126,7 +126,7 @@ def _find_keys(text: str, keys: Sequence[str]) -> list[Mention]:
 def _key_patterns(keys: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     """Return the patterns of a single key, of keys as answers in a sentence (`A or B`), and of a key in brackets."""
     key = rf"(?:{'|'.join(keys)})"
-    sentence = rf"{_BEFORE_KEY}(?P<run>{key}(?:{_BETWEEN_KEYS}{key})*){_AFTER_KEY}"
+    sentence = rf"{_BEFORE_KEY}(?P<run>{key}(?:{_BETWEEN_KEYS}{key}){{0,40}}){_AFTER_KEY}"
     brackets = rf"(?<!\w)[(\[](?P<run>{key})[)\]]"
     return tuple(re.compile(pattern, re.IGNORECASE) for pattern in (rf"(?<!\w){key}(?!\w)", sentence, brackets))
 

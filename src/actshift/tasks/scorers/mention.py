@@ -1,7 +1,10 @@
 """Find the answers that a text mentions, and decide which one is its final answer."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 
@@ -34,6 +37,8 @@ _NEGATION = re.compile(
     r"(?:\bnot|n['’]t|\brather\s+than|\binstead\s+of)\s+(?:(?:the|an?|options?|choice)\s+)?[\"'“‘(*]*$", re.IGNORECASE
 )
 NEGATION_REACH = 40  # characters before an answer in which its negation may start
+ANSWER_REACH = 1000  # characters between an announcement and its answer, so that any text is read in linear time
+JOIN_REACH = 100  # characters between an answer and another one that is joined to it
 
 _JOIN = re.compile(r"[\W_]*(?:[,/&]|\b(?:or|and|nor|to)\b)[\W_]*", re.IGNORECASE)
 _LEFT_EDGE = r"(?<![\w−-])(?<!\w['’/])(?<!\d[.,])(?<!^\.)(?<!\s\.)"
@@ -63,15 +68,23 @@ def announced(text: str, mentions: Sequence[Mention], filler: re.Pattern[str] = 
     """Return the mention after the last announcement, or None if no announcement is followed by a mention.
 
     A mention that is joined to a different answer (`the answer is B or C`) has no value. An announcement without a
-    mention directly after it (`the answer is not B`) is skipped.
+    mention directly after it (`the answer is not B`) is skipped. `mentions` are in the order of the text.
     """
     for mark in reversed(list(_ANNOUNCEMENT.finditer(text))):
-        after = [m for m in mentions if m.start >= mark.end() and filler.fullmatch(text, mark.end(), m.start)]
-        if after:
-            final = next((mention for mention in after if mention.value is not None), after[0])
-            joined = [m for m in mentions if m.start >= final.end and _JOIN.fullmatch(text, final.end, m.start)]
-            return final if all(m.value == final.value for m in joined) else final._replace(value=None)
+        near = _starting_in(mentions, mark.end(), mark.end() + ANSWER_REACH)
+        if near and (filled := filler.match(text, mark.end(), near[-1].start)):
+            reached = (m for m in near if m.start <= filled.end() and filler.fullmatch(text, mark.end(), m.start))
+            if first := next(reached, None):
+                final = first if first.value is not None else next((m for m in reached if m.value is not None), first)
+                after = _starting_in(mentions, final.end, final.end + JOIN_REACH)
+                joined = [m for m in after if _JOIN.fullmatch(text, final.end, m.start)]
+                return final if all(m.value == final.value for m in joined) else final._replace(value=None)
     return None
+
+
+def _starting_in(mentions: Sequence[Mention], first: int, last: int) -> Sequence[Mention]:
+    start = attrgetter("start")
+    return mentions[bisect_left(mentions, first, key=start) : bisect_right(mentions, last, key=start)]
 
 
 def find_names(text: str, names: Iterable[tuple[str, str | None]]) -> list[Mention]:
@@ -96,11 +109,13 @@ def find_names(text: str, names: Iterable[tuple[str, str | None]]) -> list[Menti
 
 def drop_overlaps(mentions: Iterable[Mention]) -> list[Mention]:
     """Drop the mentions that overlap a longer one, and sort the others by position."""
-    kept: list[Mention] = []
-    for mention in sorted(mentions, key=lambda m: m.start - m.end):
-        length = mention.end - mention.start
-        if all(m.end <= mention.start or mention.end <= m.start or m.end - m.start == length for m in kept):
-            kept.append(mention)
+    ordered = sorted(mentions, key=lambda m: m.start - m.end)
+    kept, covered = list[Mention](), bytearray(max((m.end for m in ordered), default=0))
+    for _, group in groupby(ordered, key=lambda m: m.start - m.end):
+        free = [m for m in group if not any(covered[m.start : m.end])]  # two of the same length may overlap
+        for mention in free:
+            covered[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
+        kept += free
     return sorted(kept)
 
 

@@ -33,6 +33,7 @@ _DETACHED_SIGN = re.compile(r"[-–]\s+$")
 
 TRUNCATED_DECIMALS = 5  # a gold number with so many decimals is treated as truncated
 MIN_DECIMALS = 4  # needed in a prediction of a truncated number
+MAX_DIGITS = 4000  # longer numbers, which Python does not convert to integers, are equal only if they are identical
 FLOAT_DIGITS = 15  # significant digits that are exact in a gold number from a float
 _EQUATION = re.compile(rf"(?:(?:[^=\nA-Za-z]|\b[A-Za-z]\b){{1,60}}=)*{FILLER.pattern}", re.IGNORECASE)
 """Text between an announcement and its number. `the answer is 6 * 7 = 42` announces 42."""
@@ -47,6 +48,8 @@ def _extract(prediction: str, row: Row) -> str | None:
 
 def _same(answer: str, gold: str) -> bool:
     """Return whether two numbers in canonical form are equal, up to the digits of a truncated gold number."""
+    if max(len(answer), len(gold)) > MAX_DIGITS:
+        return answer == gold
     if "/" in answer and Fraction(gold).denominator == 1:
         return False  # an answer of 84/2 has not computed 42
     if Fraction(answer) == Fraction(gold):
@@ -106,14 +109,16 @@ def _read_tokens(text: str) -> Iterator[Mention]:
             continue
         value, end = _canonical(number), token.end() - len(word) + len(word.rstrip(_ENDING))
         scale = _SCALE.match(text, end)
-        if scale and not number["below"]:
-            value, end = plain_decimal(Decimal(value).scaleb(_POWER[scale[1].lower()])), scale.end()
+        if scale and value and not number["below"]:
+            value, end = plain_decimal(Decimal(f"{value}e{_POWER[scale[1].lower()]}")), scale.end()
         yield Mention(token.start(), end, value)
 
 
 def _mixed_number(whole: str | None, part: str | None) -> str | None:
     """Return `3/2` for `1` and `1/2`, or None if the two are not a mixed number."""
     if not (whole and part) or "/" not in part or part.startswith("-") or not whole.lstrip("-").isdigit():
+        return None
+    if len(whole) + len(part) > MAX_DIGITS:
         return None
     sign = -1 if whole.startswith("-") else 1
     return str(Fraction(whole) + sign * Fraction(part))
@@ -129,7 +134,9 @@ def plain_decimal(number: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _canonical(number: re.Match[str]) -> str:
+def _canonical(number: re.Match[str]) -> str | None:
+    if number["below"] and "." in number["digits"]:  # 1.5/2 is no fraction
+        return None
     sign = "-" if "-" in number[0][: number.start("digits")] else ""
     value = plain_decimal(Decimal(number["digits"].replace(",", "")))
     return sign * (value != "0") + value + (number["below"] or "")

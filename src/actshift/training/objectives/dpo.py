@@ -89,6 +89,8 @@ def _side(rows: Any, name: str) -> Any:
     if isinstance(rows[0][name], str):
         return rows.select_columns(["prompt", name]).rename_column(name, "completion")
     template = [column for column in TEMPLATE if column in rows.column_names]
+    if "prompt" in rows.column_names and isinstance(rows[0]["prompt"], list):
+        return rows.select_columns(["prompt", name, *template]).rename_column(name, "completion")
     return rows.select_columns([name, *template]).rename_column(name, "messages")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from actshift.data import PROMPTS, to_prompt_completion, token_ids
+from actshift.data import PROMPTS, is_chat, to_prompt_completion, token_ids
 from actshift.data.encode import Encoded, EncodedExample, indices_within
 from actshift.errors import ActshiftError
 from actshift.tasks import Scorer, completion_length
@@ -47,7 +47,7 @@ class Grpo(Objective):
         """
         check_settings(settings)
         _check_batches(settings)
-        scorer, rewards, rendered = run_scorer(settings), run_rewards(settings), "messages" in rows.column_names
+        scorer, rewards, rendered = run_scorer(settings), run_rewards(settings), is_chat(rows)
         rows = to_prompt_completion(rows, tokenizer)
         ids = token_ids(tokenizer, rows["prompt"], add_special_tokens=not rendered)
         if [] in ids:

@@ -82,7 +82,7 @@ class Objective:
         Raises:
             ActshiftError: the rows or the settings do not fit the objective.
         """
-        return encode(rows, tokenizer, settings.max_length, head.labels)
+        return encode(rows, tokenizer, min(settings.max_length, context_limit(tokenizer, config)), head.labels)
 
     def model_inputs(self, encoded: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[EncodedExample]:
         """Return encoded rows as inputs of one forward pass, on which an adapter can be measured."""
@@ -129,15 +129,20 @@ def check_settings(settings: TrainSettings) -> None:
 
 
 def check_context(lengths: Sequence[int], parts: str, tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Raise ActshiftError if a row (of `parts`) exceeds the model's context, or the tokenizer's without `config`."""
-    from actshift.loading import context_length
-
-    context = tokenizer.model_max_length if config is None else context_length(config, tokenizer)
+    """Raise ActshiftError if a row (of `parts`) exceeds the `context_limit`."""
+    context = context_limit(tokenizer, config)
     if too_long := [row for row, length in enumerate(lengths, start=1) if length > context]:
         raise ActshiftError(
             f"{len(too_long)} of {len(lengths)} rows exceed the model's context of {context} tokens with {parts}, such "
             f"as row {too_long[0]}, with {lengths[too_long[0] - 1]}. Shorten them, or lower max_length to skip them."
         )
+
+
+def context_limit(tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
+    """Return the number of tokens in the model's context, or in the tokenizer's if `config` is None."""
+    from actshift.loading import context_length
+
+    return tokenizer.model_max_length if config is None else context_length(config, tokenizer)
 
 
 def remove_reference(model: Any) -> None:
