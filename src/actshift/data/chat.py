@@ -142,8 +142,8 @@ def check_characters(text: str, name: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        problem = f"{name} contains half of a character (U+{ord(text[error.start]):04X}) after {error.start} others"
-        raise ActshiftError(f"{problem}, which is not valid text. Save or type it again as UTF-8.") from None
+        problem = f"{name} contains U+{ord(text[error.start]):04X} after {error.start} characters"
+        raise ActshiftError(f"{problem}, which is half of a character or a byte that is not UTF-8.") from None
 
 
 class _Template:
