@@ -1,14 +1,58 @@
 """The base class of all errors, and checks and hints that their messages share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
+from reprlib import Repr
 from types import ModuleType
+
+MAX_MESSAGE = 2000  # characters of an error message
 
 
 class ActshiftError(ValueError):
-    """Invalid input. The message names the problem, the allowed values and the fix."""
+    """Invalid input. The message names the problem, the allowed values and the fix.
+
+    A message may quote names from files, so it is shown on one line, with control characters escaped.
+
+    >>> str(ActshiftError("No tensor \x1b[31mred"))
+    'No tensor \\x1b[31mred'
+    """
+
+    def __str__(self) -> str:
+        text = printable(super().__str__().replace("\n", " "))
+        half = MAX_MESSAGE // 2
+        return text if len(text) <= MAX_MESSAGE else f"{text[:half]} … {text[-half:]}"
+
+
+def printable(text: str) -> str:
+    """Return text with every character that a terminal would not print replaced by its escape sequence.
+
+    >>> printable("name\x1b]0;")
+    'name\\x1b]0;'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def show(value: object) -> str:
+    """Return a short form of any value for an error message, without the inside of large or deeply nested ones.
+
+    >>> show(list(range(10**6)))
+    '[0, 1, 2, 3, 4, 5, ...]'
+    """
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python does not print a number of over 4300 digits
+        return "a number of thousands of digits"
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlevel = 4
+
+
+class DivergedError(ActshiftError):
+    """A trained value is not finite."""
 
 
 def did_you_mean(name: object, allowed: Iterable[object]) -> str:
@@ -17,7 +61,7 @@ def did_you_mean(name: object, allowed: Iterable[object]) -> str:
     >>> did_you_mean("post_blok", ["post_block", "post_mlp"])
     " (did you mean 'post_block'?)"
     """
-    near = get_close_matches(str(name), [str(other) for other in allowed], n=1)
+    near = get_close_matches(str(name), [str(other) for other in allowed], n=1) if len(show(name)) < 100 else ()
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -25,7 +69,7 @@ def check_choice(name: str, value: object, allowed: Sequence[str], hint: str = "
     """Raise ActshiftError unless a value is one of the allowed strings. `hint` completes the list in the message."""
     if value not in allowed:
         near = did_you_mean(value, allowed)
-        raise ActshiftError(f"Unknown {name} {value!r}{near}. Use one of {', '.join(allowed)}{hint}.")
+        raise ActshiftError(f"Unknown {name} {show(value)}{near}. Use one of {', '.join(allowed)}{hint}.")
 
 
 def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -> None:
@@ -33,7 +77,7 @@ def check_fields(owner: str, fields: Iterable[object], allowed: Sequence[str]) -
     for field in fields:
         if field not in allowed:
             raise ActshiftError(
-                f"Unknown field {field!r} of {owner}{did_you_mean(field, allowed)}. Its fields are: "
+                f"Unknown field {show(field)} of {owner}{did_you_mean(field, allowed)}. Its fields are: "
                 f"{', '.join(allowed) or 'none'}. If a newer actshift wrote it, run pip install -U actshift."
             )
 
@@ -44,7 +88,22 @@ def is_number(value: object) -> bool:
     >>> is_number(0.5), is_number(True), is_number(float("nan"))
     (True, False, False)
     """
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # an int above every float
+        return False
+
+
+def is_longer(values: Sized, limit: int) -> bool:
+    """Return whether a list or range has more than `limit` elements. The length of a range may exceed every integer.
+
+    >>> is_longer(range(10**30), 10)
+    True
+    """
+    try:
+        return len(values) > limit
+    except OverflowError:
+        return True
 
 
 def first_line(error: BaseException) -> str:
@@ -53,7 +112,7 @@ def first_line(error: BaseException) -> str:
     >>> first_line(ValueError("no such file\\nSee https://..."))
     'no such file'
     """
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return printable(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def require(module: str, extra: str) -> ModuleType:

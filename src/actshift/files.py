@@ -1,25 +1,58 @@
-"""Write files atomically, check output paths, and read YAML and JSON mappings."""
+"""Write files and folders atomically, and check output paths."""
 
-import json
+import errno
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from actshift.errors import ActshiftError
 
-MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
-MAX_MAPPING, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100  # bytes, values and nesting of such a file
-TOO_MANY = f"it has more than {MAX_VALUES:,} values, or is nested in itself or more than {MAX_DEPTH} times"
+LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
+PRIVATE, SUFFIX = ".actshift-", ".part"  # of the names of temporary folders
+
+
+@contextmanager
+def private_folder(parent: str | Path) -> Generator[Path, None, None]:
+    """Yield a new hidden folder in `parent`, on the same disk, and remove it at the end.
+
+    Only its owner can enter it, so nobody can plant a link in it. It stays locked while this process lives. Folders of
+    processes that were killed are removed first.
+    """
+    remove_abandoned(parent)
+    new = tempfile.mkdtemp(prefix=PRIVATE, dir=parent)
+    lock = _lock(new)
+    private = Path(new + SUFFIX)
+    os.rename(new, private)  # `remove_abandoned` only sees this name, so it never meets a folder without its lock
+    try:
+        yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_abandoned(parent: str | Path) -> None:
+    """Remove the private folders in `parent` whose processes were killed."""
+    for private in Path(parent).glob(f"{PRIVATE}*{SUFFIX}"):
+        if (lock := _lock(private)) is not None:
+            shutil.rmtree(private, ignore_errors=True)
+            os.close(lock)
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Generator[Path, None, None]:
-    """Yield a temporary path in the same folder, and rename its file to `path` at the end, or remove it on an error.
+    """Yield the path of a temporary file, and move it to `path` at the end, or remove it on an error.
 
-    >>> import tempfile
+    The file has the mode of a new file (the umask decides). A link at `path` is replaced, not followed. A device or a
+    pipe, such as /dev/stdout, receives the content.
+
+    Raises:
+        OSError: the folder is not writable, or the disk is full. `path` is then unchanged.
+
     >>> target = Path(tempfile.mkdtemp(), "note.txt")
     >>> with atomic_path(target) as temporary:
     ...     _ = temporary.write_text("done")
@@ -27,12 +60,19 @@ def atomic_path(path: str | Path) -> Generator[Path, None, None]:
     ['note.txt']
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    stream = is_stream(path)
+    with _errors_name(path), private_folder(tempfile.gettempdir() if stream else path.parent) as private:
+        temporary = private / path.name
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        if stream:
+            _send(temporary, path)
+            return
+        _sync(temporary)
+        temporary.chmod(mode)  # safetensors makes its files private
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -41,16 +81,73 @@ def write_atomically(path: str | Path, text: str) -> None:
     Raises:
         OSError: the folder is not writable, or the disk is full. No temporary file is left behind.
 
-    >>> import tempfile
     >>> target = Path(tempfile.mkdtemp(), "note.txt")
     >>> write_atomically(target, "done")
     >>> target.read_text()
     'done'
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # some file systems report a full disk only here
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
+    """Yield a temporary folder, and move it to `path`, a new or empty folder, at the end; remove it on an error.
+
+    A new folder appears in one step. Into an empty one, which may be a disk of its own, the files are moved one by
+    one, with those that make it loadable last.
+
+    Raises:
+        ActshiftError: `path` is a file, or a folder that is not empty or not writable.
+        OSError: the disk is full. `path` is then unchanged.
+
+    >>> target = Path(tempfile.mkdtemp(), "adapter")
+    >>> with atomic_folder(target) as temporary:
+    ...     _ = (temporary / "adapter_config.json").write_text("{}")
+    >>> [file.name for file in target.iterdir()]
+    ['adapter_config.json']
+    """
+    check_new_folder(path)
+    path = Path(os.path.realpath(path))  # a link to an empty folder is followed
+    existing = _existing(path)
+    with _errors_name(path), private_folder(existing) as private:
+        new = private / (path.relative_to(existing) if path != existing else "content")
+        new.mkdir(parents=True)
+        yield new
+        check_new_folder(path)  # another process may have written to it
+        if path == existing:
+            move_into(path, new)
+        else:
+            _settle(new)
+            top = private / path.relative_to(existing).parts[0]
+            top.rename(existing / top.name)
+    _sync_folder(existing)
+
+
+def move_into(target: Path, source: Path) -> None:
+    """Move the files of `source` into the folder `target` on the same disk, those that make it loadable last."""
+    _settle(source)
+    for file in sorted(source.iterdir(), key=lambda file: (file.name in LOADABLE, file.name)):
+        os.replace(file, target / file.name)
+    _sync_folder(target)
+
+
+@contextmanager
+def locked(path: str | Path, busy: str) -> Generator[None, None, None]:
+    """Hold an exclusive lock on the file `path` inside a `with` block; the system releases it if the process dies.
+
+    It is an flock, which Linux also keeps on NFS. File systems without it get a lock file with the holder's process id.
+
+    Raises:
+        ActshiftError: another process has the lock; `busy` is the message.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise ActshiftError(busy) from None
 
 
 def check_writable(path: str | Path) -> None:
@@ -60,78 +157,102 @@ def check_writable(path: str | Path) -> None:
         raise ActshiftError(f"{path} is a folder. Give the name of a file to write.")
     if not path.parent.is_dir():
         raise ActshiftError(f"There is no folder {path.parent} to write {path.name} to. Create it first.")
-    if not os.access(path.parent, os.W_OK):
+    if not os.access(path if is_stream(path) else path.parent, os.W_OK):
         raise ActshiftError(f"The folder {path.parent} is not writable. Choose another one for {path.name}.")
 
 
 def check_new_folder(path: str | Path) -> None:
-    """Raise ActshiftError if `path` is a file or a folder that is not empty."""
+    """Raise ActshiftError unless `path` is an empty folder or can be created. Private folders do not count."""
     path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ActshiftError(f"{path} exists and is not empty. Give a new or empty folder.")
+    if path.is_dir():
+        if any(not file.name.startswith(PRIVATE) for file in path.iterdir()):
+            raise ActshiftError(f"{path} exists and is not empty. Give a new or empty folder.")
+    elif os.path.lexists(path):
+        raise ActshiftError(f"{path} exists and is no folder. Give a new or empty folder.")
+    if not (existing := _existing(path)).is_dir():
+        raise ActshiftError(f"{path} cannot be created, because {existing} is no folder. Give another one.")
+    if not os.access(existing, os.W_OK):
+        raise ActshiftError(f"The folder {existing} is not writable. Choose another one for {path.name}.")
 
 
-def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
-    """Return the mapping in a YAML or JSON file. `what` names the file in messages, such as "task file".
+def is_stream(path: Path) -> bool:
+    """Return True for a pipe, a device, and every name of an open file in /dev and /proc, such as /dev/stdout.
 
-    Raises:
-        ActshiftError: the file does not exist, is not valid YAML or JSON, or does not contain a mapping.
+    A link to a pipe or device from elsewhere does not count, because someone may have planted it.
     """
-    import yaml
+    folder = os.path.realpath(path.parent)
+    if folder == "/dev" or folder.startswith("/proc/"):
+        return os.path.lexists(path)
+    return path.exists() and not (path.is_symlink() or path.is_file() or path.is_dir())
 
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder above `path` that exists, or `path` itself."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _lock(folder: str | Path) -> int | None:
+    """Lock a folder of this user until the descriptor is closed or the process ends; None if that is impossible."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+        except OSError:  # another process has the lock, or the file system has none
+            pass
+        os.close(descriptor)
+    return None
+
+
+def _settle(folder: Path) -> None:
+    """Give the files of a new folder the mode that the umask allows, and write them to the disk."""
+    mode = folder.stat().st_mode & 0o666
+    for directory, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(directory, name))
+            os.chmod(Path(directory, name), mode)
+        _sync_folder(Path(directory))
+
+
+def _sync(file: Path) -> None:
+    with file.open("r+b") as opened:
+        os.fsync(opened.fileno())  # some file systems report a full disk only here
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power failure, if the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _errors_name(path: Path) -> Generator[None, None, None]:
+    """Name `path` in errors of the system about a temporary file or a full disk."""
     try:
-        size = Path(path).stat().st_size if Path(path).is_file() else None
-        if size is None and Path(path).exists():
-            raise ActshiftError(f"The {what} {path} is not a file.")
-        if size and size > MAX_MAPPING:
-            raise ActshiftError(f"The {what} {path} has {size:,} bytes, and at most {MAX_MAPPING:,} are read.")
-        text = Path(path).read_text(encoding="utf-8-sig")
-        is_json = Path(path).suffix.lower() == ".json"
-        values: Any = json.loads(text, object_pairs_hook=_unique) if is_json else yaml.load(text, _yaml_loader())
-        _check_size(values)
+        yield
     except OSError as error:
-        raise ActshiftError(f"The {what} {path} cannot be read: {error.strerror}.") from error
-    except RecursionError:
-        raise ActshiftError(f"The {what} {path} is not valid: its values are nested too deeply.") from None
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        if isinstance(error, ActshiftError):
-            raise
-        raise ActshiftError(f"The {what} {path} is not valid: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise ActshiftError(f"The {what} {path} must contain one 'name: value' per line.")
-    return {str(name): value for name, value in values.items()}
+        if PRIVATE in str(error.filename) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return the pairs as a dict, or raise ValueError if two have the same name."""
-    if len(values := dict(pairs)) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is repeated")
-    return values
-
-
-@cache
-def _yaml_loader() -> Any:
-    """Return a safe loader that refuses repeated names."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor: Any) -> Any:
-            node = super().compose_mapping_node(anchor)
-            _unique([(key.value, None) for key, _ in node.value if isinstance(key.value, str)])
-            return node
-
-    return Loader
-
-
-def _check_size(values: Any) -> None:
-    """Raise ValueError if references to earlier values (`*name` in YAML) make a file huge or endless."""
-    waiting, seen = [(values, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        seen += 1
-        if seen > MAX_VALUES or depth > MAX_DEPTH:
-            raise ValueError(TOO_MANY)
-        if isinstance(value, dict | list | tuple | set):
-            children = [*value, *value.values()] if isinstance(value, dict) else [*value]
-            waiting += [(child, depth + 1) for child in children]
+def _send(source: Path, stream: Path) -> None:
+    """Copy a file to a pipe or device. Our own stdout continues after what was printed before."""
+    target: Path | int = stream
+    for output, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        with suppress(OSError):
+            if os.path.samestat(stream.stat(), os.fstat(descriptor)):
+                output.flush()
+                target = descriptor
+    with source.open("rb") as content, open(target, "wb", closefd=target is stream) as opened:
+        shutil.copyfileobj(content, opened)

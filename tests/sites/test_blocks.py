@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import transformers
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
@@ -147,3 +148,66 @@ def test_a_name_that_is_not_a_list_is_rejected(blocks, message):
 def test_a_model_without_blocks_is_rejected():
     with pytest.raises(ActshiftError, match="Linear contains no list of transformer blocks"):
         find_blocks(nn.Linear(2, 2))
+
+
+PEGASUS_X = dict(d_model=32, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4)
+PEGASUS_X |= dict(encoder_ffn_dim=48, decoder_ffn_dim=48, num_global_tokens=2, block_size=4, vocab_size=96)
+HALVES = {  # transformers records, or forbids to split, the blocks of one half only
+    "PegasusXForConditionalGeneration": ("encoder.layers", "decoder.layers"),
+    "SpeechT5ForSpeechToText": ("encoder.wrapped_encoder.layers", "decoder.wrapped_decoder.layers"),
+    "Pix2StructForConditionalGeneration": ("encoder.encoder.layer", "decoder.layer"),
+    "DiaForConditionalGeneration": ("encoder.layers", "decoder.layers"),
+    "T5Gemma2ForConditionalGeneration": ("encoder.text_model.layers", "decoder.layers"),
+    "SeamlessM4TForTextToSpeech": ("text_encoder.layers", "text_decoder.layers"),
+    "Florence2ForConditionalGeneration": ("language_model.encoder.layers", "language_model.decoder.layers"),
+    "BlenderbotForConditionalGeneration": ("encoder.layers", "decoder.layers"),  # 2 and 24 blocks
+}
+
+
+@pytest.mark.parametrize("class_name", HALVES)
+def test_both_halves_of_an_encoder_decoder_are_found(class_name):
+    model_class = getattr(transformers, class_name)
+    with torch.device("meta"):
+        model = model_class(model_class.config_class())
+    found = names(model)
+    lists = list(dict.fromkeys(name.rpartition(".")[0] for name in found))
+    assert (
+        tuple(name.removeprefix(f"{model.base_model_prefix}.").removeprefix("model.") for name in lists)
+        == (HALVES[class_name])
+    )
+    assert len(found) == sum(len(model.get_submodule(name)) for name in lists)
+
+
+def test_layers_count_the_encoder_first():
+    model = transformers.PegasusXForConditionalGeneration(transformers.PegasusXConfig(**PEGASUS_X))
+    model.model.encoder = model.model._modules.pop("encoder")  # registered after the decoder
+    expected = [f"model.encoder.layers.{layer}" for layer in range(3)]
+    assert names(model) == expected + [f"model.decoder.layers.{layer}" for layer in range(2)]
+
+
+def test_an_encoder_decoder_with_blocks_in_one_half_is_refused():
+    with torch.device("meta"):
+        model = transformers.ParakeetForTDT(transformers.ParakeetTDTConfig())
+    with pytest.raises(ActshiftError, match=r"'decoder' of ParakeetForTDT .* one half .* 'encoder.layers' \(24 "):
+        find_blocks(model)
+    assert len(names(model, "encoder.layers")) == 24
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_unequal_halves_of_a_plain_module_are_not_taken_for_one():
+    with pytest.raises(ActshiftError, match=r"has 2 lists .* 'encoder.layers' \(3 .*'decoder.layers' \(2 "):
+        find_blocks(nn.Transformer(8, 2, num_encoder_layers=3, num_decoder_layers=2, dim_feedforward=8))
+
+
+@pytest.mark.parametrize("class_name", ["ZambaForCausalLM", "Zamba2ForCausalLM"])
+def test_all_classes_of_a_hybrid_are_blocks(class_name):
+    model_class = getattr(transformers, class_name)
+    with torch.device("meta"):
+        model = model_class(model_class.config_class())
+    assert len(names(model)) == model.config.num_hidden_layers
+
+
+def test_lists_of_lists_are_flattened():
+    with torch.device("meta"):
+        model = transformers.FunnelModel(transformers.FunnelConfig(block_sizes=[2, 2]))
+    assert names(model, "encoder.blocks") == [f"encoder.blocks.{i}.{j}" for i in (0, 1) for j in (0, 1)]

@@ -41,7 +41,8 @@ def test_remains_of_an_early_kill_do_not_block_the_folder(settings):
     checkpoints = Path(settings.out, "checkpoints")
     checkpoints.mkdir(parents=True)
     RunFolder(Path(settings.out)).check(settings, resume=False)
-    (checkpoints / ".run.json.7.part").touch()
+    (checkpoints / ".actshift-7.part").mkdir()
+    (checkpoints / ".actshift-7.part" / "run.json").touch()
     RunFolder(Path(settings.out)).check(settings, resume=False)
     (checkpoints / "mine").touch()
     with pytest.raises(ActshiftError, match="is not empty"):

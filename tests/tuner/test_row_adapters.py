@@ -8,7 +8,6 @@ import torch
 from actshift import HeadScale, LowRank, SteeringConfig, Vector, attach, prompt_lengths
 from actshift.sites import Positions
 from actshift.tuner import steering_layers
-from actshift.tuner.row_adapters import ActiveAdapter, RowAdapters
 from tests.contract.cases import fresh_model, randomise
 
 IDS = torch.randint(3, 90, (5, 6), generator=torch.Generator().manual_seed(0))
@@ -62,21 +61,3 @@ def test_gradients_reach_the_adapter_of_every_row():
     for layer in steering_layers(model).values():
         for name, changed in (("a0", True), ("a1", False), ("a2", True)):
             assert all((p.grad is not None) == changed for p in layer.lora_steer[name].parameters())
-
-
-@pytest.mark.parametrize(
-    ("names", "count", "expected"),
-    [
-        (["a", "b"], 6, "aaabbb"),  # flattened tokens
-        (["a", "a", "a", "b", "b", "b"], 2, "ab"),  # an encoder with beam search
-        (["a", "b", "b", "b"], 2, "ab"),
-        (["a", "a", "b", "b", "a", "a"], 2, "ab"),
-        (["a", "a"], 1, "a"),
-    ],
-)
-def test_entries_are_assigned_to_rows_when_their_number_differs(names, count, expected):
-    shifts = {name: Vector().build(1) for name in "ab"}
-    torch.nn.init.ones_(shifts["b"].vector)
-    rows = RowAdapters(names, [ActiveAdapter(name, shift, 1.0, Positions.all()) for name, shift in shifts.items()])
-    steered = rows.steer(torch.zeros(count, 1), None)
-    assert "".join("ab"[int(value)] for value in steered.flatten().tolist()) == expected

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.functional import Factors
-from actshift.errors import ActshiftError, check_choice, check_fields, is_number
+from actshift.errors import ActshiftError, check_choice, check_fields, is_number, show
 
 ADAPTERS: dict[str, type[Adapter]] = {}  # by `kind`; a new subclass that names its `kind` is added
 
@@ -145,8 +145,8 @@ def adapter_from_dict(values: dict[str, Any]) -> Adapter:
 
 def check_rank(rank: object, width: int | None = None) -> None:
     """Raise ActshiftError unless `rank` is an int from 1 to `width` (None for no upper limit)."""
-    if type(rank) is not int or rank < 1:
-        raise ActshiftError(f"rank must be a whole number from 1 up, got {rank!r}.")
+    if type(rank) is not int or not 1 <= rank < 2**31:
+        raise ActshiftError(f"rank must be a whole number from 1 up, got {show(rank)}.")
     if width is not None and rank > width:
         raise ActshiftError(f"rank {rank} is above the site's width {width}. Use a rank from 1 to {width}.")
 
@@ -154,4 +154,4 @@ def check_rank(rank: object, width: int | None = None) -> None:
 def check_penalty_weight(name: str, value: float) -> None:
     """Raise ActshiftError unless the weight of a penalty is a finite number of at least 0."""
     if not is_number(value) or value < 0:
-        raise ActshiftError(f"{name} must be a number from 0 (no penalty) up, such as 0.001; got {value!r}.")
+        raise ActshiftError(f"{name} must be a number from 0 (no penalty) up, such as 0.001; got {show(value)}.")

@@ -180,10 +180,6 @@ class StackedShifts(Factors):
         code = ACTIVATIONS[activation](x @ down.mT if down_bias is None else torch.baddbmm(down_bias, x, down.mT))
         return torch.baddbmm(shifted, code, up.mT) if base.dtype == dtype else shifted + (code @ up.mT).to(base.dtype)
 
-    def of_rows(self, rows: Sequence[int]) -> StackedShifts:
-        """Return the shifts of some of the rows, in the order of `rows`."""
-        return StackedShifts(*self.map(lambda tensor: tensor[rows]))
-
 
 def stack_shifts(shifts: Mapping[int, tuple[Factors, float]], count: int) -> StackedShifts:
     """Stack the factors of R = `count` rows, given factors (of one activation and width d) and strength by row.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight
-from actshift.errors import ActshiftError, is_number
+from actshift.errors import ActshiftError, is_number, show
 
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1  # γ and ζ
 STRETCH_OFFSET = math.log(-STRETCH_LOW / STRETCH_HIGH)
@@ -150,10 +150,12 @@ class JoLA(HeadAdapter):
         start, end, steps = self.temperature, self.end_temperature, self.anneal_steps
         for name, value in (("temperature", start), ("end_temperature", end)):
             if not is_number(value) or not 0 < value <= 1:
-                raise ActshiftError(f"{name} must be a number above 0 and up to 1 such as 0.33, got {value!r}.")
+                raise ActshiftError(f"{name} must be a number above 0 and up to 1 such as 0.33, got {show(value)}.")
         if steps is None:
             return
-        if type(steps) is not int or steps < 1:
-            raise ActshiftError(f"anneal_steps must be a number of optimiser steps from 1 up, or None; got {steps!r}.")
+        if type(steps) is not int or not 1 <= steps < 2**31:
+            raise ActshiftError(
+                f"anneal_steps must be a number of optimiser steps from 1 up, or None; got {show(steps)}."
+            )
         if end > start:
             raise ActshiftError(f"end_temperature {end} is above temperature {start}. Lower end_temperature.")

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from actshift.adapters.base import HeadAdapter, Shift, check_penalty_weight
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, is_longer, show
+
+MAX_HEADS = 10_000  # of one site
 
 
 class HeadScaleShift(Shift):
@@ -133,11 +135,11 @@ class HeadVector(HeadAdapter):
         given: Any = self.heads
         if given is None:
             return
-        heads = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+        is_list = isinstance(given, Sequence) and not isinstance(given, str) and not is_longer(given, MAX_HEADS)
+        heads: list[Any] = list(given) if is_list else []
         if not heads or not all(type(head) is int and head >= 0 for head in heads) or len(set(heads)) < len(heads):
-            raise ActshiftError(
-                f"heads must be different head indices from 0 up such as (0, 3), or None for all; got {given!r}."
-            )
+            allowed = f"at most {MAX_HEADS:,} different head indices from 0 up such as (0, 3), or None for all"
+            raise ActshiftError(f"heads must be {allowed}; got {show(given)}.")
         object.__setattr__(self, "heads", tuple(sorted(heads)))  # JSON stores a list
 
     def check_shape(self, width: int, heads: int | None = None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actshift.adapters.base import RankAdapter, Shift
 from actshift.adapters.functional import ACTIVATIONS, Factors, has_hooks
-from actshift.errors import ActshiftError, check_choice
+from actshift.errors import ActshiftError, check_choice, show
 
 Activation = Literal["silu", "gelu", "relu", "tanh"]
 Init = Literal["default", "reference", "gradient"]
@@ -93,5 +93,5 @@ class LowRank(RankAdapter):
         if self.activation is not None:
             check_choice("activation", self.activation, get_args(Activation), ", or None for a linear adapter")
         if type(self.bias) is not bool:
-            raise ActshiftError(f"bias must be True or False, got {self.bias!r}.")
+            raise ActshiftError(f"bias must be True or False, got {show(self.bias)}.")
         check_choice("init", self.init, get_args(Init))

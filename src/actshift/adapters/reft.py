@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from actshift.adapters.base import RankAdapter, Shift
 from actshift.adapters.functional import Factors, has_hooks
-from actshift.errors import ActshiftError
+from actshift.errors import DivergedError
 
 MIN_EIGENVALUE_RATIO = 1e-8  # of the Gram matrix; its inverse root is then accurate to about 1e-8 in float64
 MIN_SINGULAR_VALUE = 1e-12  # relative to the norm of M; the iteration may replace the directions of smaller ones
@@ -168,7 +168,7 @@ def nearest_orthonormal(matrix: Tensor) -> Tensor:
     both decompositions would synchronise with the CPU, so an iteration that reads no values is used instead.
 
     Raises:
-        ActshiftError: M contains values that are not finite. On CUDA devices only every 64th call checks this.
+        DivergedError: M contains values that are not finite. On CUDA devices only every 64th call checks this.
 
     Source: docs/method.md#loreft. CUDA iteration: Nakatsukasa, Bai and Gygi, Optimizing Halley's iteration for
     computing the matrix polar decomposition, SIAM J. Matrix Anal. Appl. 31, 2010.
@@ -181,7 +181,7 @@ def nearest_orthonormal(matrix: Tensor) -> Tensor:
     gram = exact @ exact.mT
     on_cpu = exact.device.type == "cpu"
     if (on_cpu or next(_gpu_calls) % FINITE_CHECK_INTERVAL == 0) and not torch.isfinite(gram).all():
-        raise ActshiftError("LoReFT's R is no longer finite: training has diverged. Use a lower learning rate.")
+        raise DivergedError("LoReFT's R is no longer finite: training has diverged. Use a lower learning rate.")
     if not on_cpu:
         return _halley_iteration(exact)
     values, vectors = torch.linalg.eigh(gram)  # ascending

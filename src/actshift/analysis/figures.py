@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import require
+from actshift.errors import ActshiftError, require
+from actshift.files import atomic_path, check_writable, is_stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +27,20 @@ def new_figure(width: float, height: float) -> Figure:
     figure = require("matplotlib.figure", "plot").Figure(figsize=(width, height), dpi=150, layout="constrained")
     require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     return figure
+
+
+def check_figure(path: Path) -> None:
+    """Raise ActshiftError unless a figure can be saved at `path`. Call it before a long computation."""
+    known = sorted(require("matplotlib.backend_bases", "plot").FigureCanvasBase.filetypes)
+    if path.suffix[1:].lower() not in known and not is_stream(path):
+        raise ActshiftError(f"A figure cannot be saved as {path.name}. End the name in .png, .svg or .pdf.")
+    check_writable(path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure atomically in the format of the name's suffix; without one, as to /dev/stdout, as PNG."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower() or "png")
 
 
 def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:

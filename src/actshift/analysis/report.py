@@ -12,11 +12,12 @@ from actshift.analysis.capture import Batches, ProgressCallback, progress_counte
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
+from actshift.analysis.figures import save_figure
 from actshift.analysis.html import to_html
 from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.analysis.sections import Section, listed
-from actshift.files import atomic_path, write_atomically
+from actshift.files import write_atomically
 from actshift.sites import resolve
 from actshift.tuner.loading import load_any_adapter
 
@@ -116,16 +117,14 @@ class Report:
         return to_html(self.title, self.about, self.sections, self.made)
 
     def write(self, out: str | Path, figures: str | Path | None = None) -> None:
-        """Write the page to `out`, and each figure as PNG and SVG to the folder `figures`, which is created.
+        """Write each figure as PNG and SVG to the folder `figures`, which is created, and last the page to `out`.
 
         Raises ActshiftError if matplotlib is not installed.
         """
+        if figures is not None:
+            Path(figures).mkdir(parents=True, exist_ok=True)
+            for section in self.sections:
+                figure = section.draw()
+                for image_format in ("png", "svg"):
+                    save_figure(figure, Path(figures, f"{section.key}.{image_format}"))
         write_atomically(out, self.html())
-        if figures is None:
-            return
-        Path(figures).mkdir(parents=True, exist_ok=True)
-        for section in self.sections:
-            figure = section.draw()
-            for image_format in ("png", "svg"):
-                with atomic_path(Path(figures, f"{section.key}.{image_format}")) as temporary:
-                    figure.savefig(temporary, format=image_format)

@@ -46,7 +46,7 @@ def equivalence(
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
-    check_outputs(figure)
+    check_outputs(figure=figure)
     base = resolve_pair_base(model, updated, revision)
     rows = rows_for(base, data, task, data_dir, split, limit)
     plain, twin, tokenizer = load_model_pair(base, updated, trust_remote_code)

@@ -9,7 +9,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_steered
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import check_new_folder
+from actshift.files import atomic_folder, check_new_folder
 
 
 def export(
@@ -43,7 +43,7 @@ def export(
     from actshift.training.trainer import quiet_libraries
 
     plain = merged(loaded)
-    with quiet_libraries():
-        plain.save_pretrained(str(out))
-        tokenizer.save_pretrained(str(out))
+    with quiet_libraries(), atomic_folder(out) as folder:
+        plain.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
     typer.echo(f"written   {out}, an ordinary {type(plain).__name__}")

@@ -42,7 +42,7 @@ def extract(
     """
     if not resume:
         check_new_folder(out)
-    check_outputs(figure)
+    check_outputs(figure=figure)
     base = resolve_pair_base(model, finetuned, revision)
     rows = rows_for(base, data, task, data_dir, split, limit)
     plain, twin, tokenizer = load_model_pair(base, finetuned, trust_remote_code)

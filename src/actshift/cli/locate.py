@@ -11,7 +11,7 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered, resolve_base
-from actshift.cli.output import check_outputs, print_json, print_tables, progress_bar
+from actshift.cli.output import check_outputs, print_json, print_tables, progress_bar, save_report_figure
 from actshift.cli.rows import head_for_rows, limit_batch_size, rows_for
 from actshift.errors import ActshiftError
 from actshift.files import write_atomically
@@ -47,7 +47,7 @@ def locate(
     """
     if out is not None and budget is None:
         raise ActshiftError("--out saves what a budget buys. Add --budget, such as --budget 0.0004.")
-    check_outputs(out, figure)
+    check_outputs(out, figure=figure)
     adapters = [adapter] if adapter else []
     base = resolve_base(model, adapters, revision)
     rows = rows_for(base, data, task, data_dir, split, limit)
@@ -66,15 +66,14 @@ def locate(
         on_batch = partial(update, "Backward passes", total=len(batches))
         report = analysis.locate(loaded, batches, sites=site or None, rank=rank, weights=weights, on_batch=on_batch)
     config = report.to_config(budget, task_type=head_of(loaded)) if budget is not None else None
+    if out is not None and config is not None:
+        interventions = [intervention.to_dict() for intervention in config.all_interventions]
+        write_atomically(out, json.dumps({"interventions": interventions}, indent=2) + "\n")
+    save_report_figure(report, figure)
     if as_json:
         print_json({**report.to_dict(), **({"steering": config.steering_dict()} if config else {})})
     else:
         print_tables(report, *([_describe_budget(report, config)] if config else []))
-    if out is not None and config is not None:
-        interventions = [intervention.to_dict() for intervention in config.all_interventions]
-        write_atomically(out, json.dumps({"interventions": interventions}, indent=2) + "\n")
-    if figure is not None:
-        report.figure().savefig(figure)
 
 
 def _describe_budget(report: LocateReport, config: SteeringConfig) -> str:

@@ -14,10 +14,14 @@ from rich.table import Column
 from actshift.files import check_writable
 
 
-def check_outputs(*paths: Path | None) -> None:
+def check_outputs(*paths: Path | None, figure: Path | None = None) -> None:
     """Check that each file can be written; raise ActshiftError before time is spent on its content."""
     for path in filter(None, paths):
         check_writable(path)
+    if figure is not None:
+        from actshift.analysis.figures import check_figure
+
+        check_figure(figure)
 
 
 def print_json(values: Any, indent: int | None = None) -> None:
@@ -38,13 +42,20 @@ def print_tables(*tables: Any) -> None:
 
 
 def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
-    """Print an analysis's report as tables or JSON, and save its figure to a path, if any."""
+    """Save the figure of an analysis's report to a path, if any, and print the report as tables or JSON."""
+    save_report_figure(report, figure)
     if as_json:
         print_json(report.to_dict())
     else:
         print_tables(report)
+
+
+def save_report_figure(report: Any, figure: Path | None) -> None:
+    """Save the figure of a report to a path, if any, before the report is printed: stdout may be closed early."""
     if figure is not None:
-        report.figure().savefig(figure)
+        from actshift.analysis.figures import save_figure
+
+        save_figure(report.figure(), figure)
 
 
 def number_columns(*names: str) -> list[Column]:

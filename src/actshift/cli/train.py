@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +52,8 @@ def train(
         result = run(settings, resume)
     except KeyboardInterrupt:
         raise _interrupted(str(settings.out)) from None
-    halves, lines = _measure_halves(result.settings)
+    # The code of a model runs only on request of this command: a finished folder may come from a stranger.
+    halves, lines = _measure_halves(replace(result.settings, trust_remote_code=settings.trust_remote_code))
     _show({**result.to_dict(), **halves}, [_result_table(result), *lines], json)
 
 
@@ -64,7 +66,7 @@ def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainS
     if resume and values.get("out"):
         from actshift.training import stored_settings
 
-        values = {**stored_settings(values["out"]), **values}
+        values = {**stored_settings(values["out"], values), **values}
     return TrainSettings.from_mapping(values)
 
 

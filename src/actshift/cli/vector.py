@@ -9,7 +9,7 @@ from actshift.cli import options
 from actshift.cli.models import load_steered
 from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder, write_atomically
+from actshift.files import atomic_folder, check_new_folder
 from actshift.model_head import CAUSAL
 
 
@@ -41,7 +41,7 @@ def vector(
     from actshift.data import load_rows
 
     check_new_folder(out)
-    check_outputs(figure)
+    check_outputs(figure=figure)
     if model is None:
         raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
     positive_rows, negative_rows = (load_rows(source, split, limit) for source in (positive, negative))
@@ -57,9 +57,11 @@ def vector(
     with progress_bar() as update:
         contrast = analysis.contrast(loaded, tokenizer, positive_rows, negative_rows, *how, on_progress=update)
     steered = contrast.attach(loaded, chosen)
-    steered.save_pretrained(str(out), save_embedding_layers=False)
     blocks = steered.peft_config["default"].layers
-    write_atomically(out / "README.md", analysis.card(contrast.report, blocks, positive, negative))
+    card = analysis.card(contrast.report, blocks, positive, negative)
+    with atomic_folder(out) as folder:
+        steered.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     print_report(contrast.report, as_json, figure)
     if not as_json:
         typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from actshift import files
 from actshift.compare.cell import Cell
 from actshift.compare.comparison import Comparison
 from actshift.compare.protocol import SweepState
@@ -15,7 +16,7 @@ from actshift.compare.report import CompareReport, build_report
 from actshift.compare.settings import CompareSettings
 from actshift.compare.splits import store_splits
 from actshift.compare.workers import WorkerPool
-from actshift.errors import ActshiftError, require
+from actshift.errors import require
 from actshift.files import check_new_folder, write_atomically
 
 
@@ -72,17 +73,12 @@ def compare(settings: CompareSettings, on_progress: Callable[[Progress], None] |
 @contextmanager
 def locked(out: Path) -> Generator[None]:
     """Lock the output folder, or raise ActshiftError if another comparison runs in it, or it has other contents."""
-    from filelock import FileLock, Timeout
-
     rows = out / "rows"  # a comparison creates this folder before anything else
     if not rows.is_dir():
         check_new_folder(out)
     rows.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(rows / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise ActshiftError(f"Another comparison is running in {out}. Wait for it, or give another --out.") from None
+    with files.locked(rows / ".lock", f"Another comparison is running in {out}. Wait for it, or give another --out."):
+        yield
 
 
 def _run(comparison: Comparison, state: SweepState, pool: WorkerPool, on_progress: Callable[[Progress], None]) -> None:

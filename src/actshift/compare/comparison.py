@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from actshift.tasks import get_task
 from actshift.training import TrainSettings
 from actshift.training.configs import AdapterSpec
 from actshift.training.data import Inputs, choose_head, explicit_objective, infer_objective
+from actshift.training.record import as_json, check_fingerprints, differing, fingerprints
 from actshift.training.run_folder import RunFolder, read_json
 from actshift.training.settings import check_code
 
@@ -175,18 +176,19 @@ class Comparison:
         """Return everything that decides the result of a cell."""
         method, settings = self._method(cell), self.settings
         rates, scorer, rows = method.rates if method else [], self.scorer, self.splits.digests
-        more = {"max_new_tokens": settings.new_tokens, "scorer": scorer, "rows": rows, "rates": rates}
-        return _without_paths(self._cell_settings(cell)) | json.loads(json.dumps(more))
+        more: dict[str, Any] = {"max_new_tokens": settings.new_tokens, "scorer": scorer, "rows": rows, "rates": rates}
+        cell_settings = self._cell_settings(cell)
+        more["fingerprints"] = fingerprints(cell_settings)
+        return _without_paths(cell_settings) | json.loads(json.dumps(more))
 
     def _check_same(self, cell: Cell, record: Record) -> None:
-        stored = {**_without_paths(TrainSettings()), **record.made_with}  # an older version had fewer settings
-        for name, value in self._made_with(cell).items():
-            if stored.get(name) != value:
-                problem = f"{cell.folder(self.out)} was made with {name} {stored.get(name)!r}, not {value!r}."
-                raise ActshiftError(f"{problem} Compare with the same settings, or give another --out.")
+        now = self._made_with(cell)
+        for name, old, new in differing(record.made_with, now):
+            problem = f"{cell.folder(self.out)} was made with {name} {old!r}, not {new!r}."
+            raise ActshiftError(f"{problem} Compare with the same settings, or give another --out.")
+        check_fingerprints(record.made_with.get("fingerprints"), now["fingerprints"], f"{self.out} was made")
 
 
 def _without_paths(settings: TrainSettings) -> dict[str, Any]:
     """Return settings as JSON values, without the local paths."""
-    values = {name: value for name, value in asdict(settings).items() if name not in ("data", "out", "eval_data")}
-    return json.loads(json.dumps(values))
+    return {name: value for name, value in as_json(settings).items() if name not in ("data", "out", "eval_data")}

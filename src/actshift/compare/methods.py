@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import MAPPING_SUFFIXES
+from actshift.mappings import MAPPING_SUFFIXES
 from actshift.training.settings import MACHINE, TRAINING, TrainSettings, read_config_file
 
 BASE = "base"  # the name of the untouched model in a comparison

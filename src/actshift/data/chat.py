@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from inspect import signature
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -171,7 +172,8 @@ class _Template:
         words = set(re.findall(r"\w+", self.tokenizer.get_chat_template(tools=self.tools)))
         without = [{name: value for name, value in turn.items() if name != "tool_calls"} for turn in messages]
         texts = [turn.get("content") for turn in messages if turn.get("role") == "tool"]
-        unused = [name for name in self.options if name not in words]
+        reserved = {"messages", *signature(self.tokenizer.apply_chat_template).parameters} - {"documents"}
+        unused = [name for name in self.options if name not in words or name in reserved]
         for name, rendering in (("tools", (messages, None)), ("tool_calls", (without, self.tools))):
             with suppress(ActshiftError):  # a template that refuses to go without does use it
                 if name in features and chat == self._render(rendering[0], tools=rendering[1]):

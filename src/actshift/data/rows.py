@@ -1,25 +1,26 @@
-"""Load rows from a file or the hub, and check every row before a program uses any of them."""
+"""Load rows from files or the hub, and check every row before a program uses any of them."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
-from actshift.errors import ActshiftError, first_line, require
+from actshift.data.layouts import ALPACA, CHATS, GOLD, OPTIONAL, TEMPLATE, Columns, Layout, RowProblem, find_layout
+from actshift.data.readers import Row, is_row_file, read_file
+from actshift.data.values import LISTS, check_values, is_usable, normalize, storable
+from actshift.errors import ActshiftError, check_choice, first_line, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = Mapping[str, Any]  # values by column name
-Columns = tuple[str, ...]  # the columns that one kind of row needs
-
 LANGUAGE: tuple[Columns, ...] = (("prompt", "completion"), ("messages",), ("text",))
-"""Rows for language modelling. If a file fits several of these, the first one is used."""
+"""Rows for language modelling."""
 LABELLED: tuple[Columns, ...] = (("text", "label"), ("tokens", "tags"), ("text", "text_pair"))
 """Rows for an encoder: a text or a pair of texts with a class, words with one tag each, or two related texts."""
 PREFERENCES: tuple[Columns, ...] = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
@@ -27,28 +28,28 @@ PREFERENCES: tuple[Columns, ...] = (("prompt", "chosen", "rejected"), ("chosen",
 PROMPTS: tuple[Columns, ...] = (("prompt",),)
 """Rows with a prompt that the model completes for a reward."""
 
-_GOLD = ("answer", "choices")
-OPTIONAL: dict[str, Columns] = {"prompt": _GOLD, "messages": _GOLD, "label": ("text_pair",)}
-"""Columns to keep along with a column, if every row has them: inputs of a scorer, and the second text of a pair."""
-TEMPLATE: Columns = ("tools", "chat_template_kwargs")
-"""Columns that a chat template reads along with messages. They are kept if any row has them; the others have None."""
-_CHATS = ("messages", "prompt", "completion", "chosen", "rejected")  # columns that may hold chat messages
-_RESERVED = ("tokenize", "add_generation_prompt", "continue_final_message", "messages", "conversation", "tools")
-
 
 def load_rows(
-    source: str, split: str | None = None, limit: int | None = None, kinds: Sequence[Columns] = LANGUAGE
+    source: str | Sequence[str],
+    split: str | None = None,
+    limit: int | None = None,
+    kinds: Sequence[Columns] = LANGUAGE,
+    renames: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Dataset:
-    """Return the rows of a file or of a dataset on the hub, after checking each of them.
+    """Return the rows of a file or of a dataset on the hub, or of several, after checking each of them.
 
-    Values of a CSV file stay text: the completion `007` is not a number, and `NA` is not a missing value.
+    Values of a CSV file stay text: the completion `007` is not a number, and `NA` is not a missing value. The
+    description of the result (`rows.info.description`) names the layout that was found.
 
     Args:
-        source: a .jsonl, .json or .csv file (also as .gz), a .parquet file, or the id of a dataset.
-        split: the split of the dataset on the hub, "train" by default. A file has no splits.
-        limit: the number of rows to keep from the start, or None for all.
-        kinds: the allowed sets of columns. The result has the first set that the rows have, and the columns of
-            `OPTIONAL` that every row has.
+        source: a .jsonl, .json, .csv or .tsv file (also as .gz), a .parquet file, or the id of a dataset. Several are
+            joined; with weights, as in "a.jsonl=0.7", they are mixed in these proportions.
+        split: the split of a dataset on the hub, "train" by default. A file has no splits.
+        limit: the number of rows to keep from the start of each source, or None for all.
+        kinds: the allowed sets of columns. Alpaca's and ShareGPT's columns are converted to them.
+        renames: columns with other names, such as "prompt=question".
+        seed: of the mixing.
 
     Raises:
         ActshiftError: the source does not exist, cannot be read or has no rows, the columns fit none of `kinds`, or a
@@ -61,49 +62,157 @@ def load_rows(
     {'prompt': '2 + 2 =', 'completion': ' 4'}
     """
     require("datasets", "train")
-    path = Path(source)
-    is_file = path.is_file() or _format(path) in _READERS
-    rows: Any = read_file(path) if is_file else _from_hub(source, split or "train")
-    if limit is not None:
-        rows = rows[:limit] if isinstance(rows, list) else rows.select(range(min(limit, len(rows))))
-    return check_rows(rows, source, kinds)
+    columns = _parse_renames(renames or (), kinds)
+    weights = parse_sources(source)
+    parts = [check_rows(_open(name, split), name, kinds, columns, limit) for name in weights]
+    return parts[0] if len(parts) == 1 else _mix(parts, weights, seed)
 
 
-def check_rows(rows: Any, source: str, kinds: Sequence[Columns] = LANGUAGE) -> Dataset:
-    """Return a list or dataset of rows with the columns that `load_rows` keeps; errors as there name the `source`."""
-    columns = _required_columns(source, rows, kinds)
-    for number, row in enumerate(rows, start=1):
-        for column in (*columns, *TEMPLATE):
-            if problem := _find_problem(row, column):
-                raise ActshiftError(f"Row {number} of {source} {problem}.")
+def check_rows(
+    rows: Any,
+    source: str,
+    kinds: Sequence[Columns] = LANGUAGE,
+    renames: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """Return rows with the columns that `load_rows` keeps; errors as there name the `source`.
+
+    `rows` is a list, a dataset, or anything else whose every iteration yields all rows.
+    """
+    from actshift.data.arrow import to_dataset
+
+    names: Counter[str] = Counter()  # the rows that have each column
+    usable: Counter[str] = Counter()  # those with a value that an optional column may have
+    count = 0
+    for row in islice(rows, limit):
+        count += 1
+        names.update(row.keys())
+        usable.update(name for name, value in row.items() if value is not None and is_usable(name, value))
+    if not count:
+        raise ActshiftError(f"{source} holds no rows.")
+    layout = find_layout([*names], kinds, source, renames)
+    first = next(_checked(islice(rows, 1), layout, source))
+    columns = tuple(name for name in layout.kind if name in first)
+    nested = tuple(name for name in columns if isinstance(first[name], list) and name in CHATS)
     optional = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
-    columns += tuple(name for name in optional if all(_is_usable(name, row.get(name)) for row in rows))
-    nested = tuple(name for name in columns if name in _CHATS and not isinstance(rows[0][name], str))
+    columns += tuple(name for name in optional if usable[layout.renamed.get(name, name)] == count)
     if nested:
-        template = tuple(name for name in TEMPLATE if any(row.get(name) is not None for row in rows))
+        template = tuple(name for name in TEMPLATE if usable[layout.renamed.get(name, name)])
         nested, columns = nested + template, columns + template
-    from actshift.data.table import to_dataset
+    checked = _checked(islice(rows, limit), layout, source, columns, nested)
+    dataset = to_dataset(checked, columns, nested, [name for name in LISTS if name in columns])
+    unused = [name for name in optional if name in names and name not in columns]
+    dataset.info.description = f"{source}: {layout.description(unused)}"
+    return dataset
 
-    values = ({column: _normalize(column, row.get(column)) for column in columns} for row in rows)
-    return to_dataset(values, columns, nested)
 
-
-def read_file(path: Path) -> list[Row]:
-    """Return the rows of a .jsonl, .json, .csv or .parquet file. All formats but Parquet may be compressed as .gz.
+def parse_sources(source: str | Sequence[str]) -> dict[str, float | None]:
+    """Return the weight of each source of rows, or None without weights. The name of a file that exists has none.
 
     Raises:
-        ActshiftError: the file does not exist, has another format, or cannot be read.
+        ActshiftError: a source is given twice, or only some have weights.
+
+    >>> parse_sources(["a.jsonl=0.7", "b.jsonl=0.3"])
+    {'a.jsonl': 0.7, 'b.jsonl': 0.3}
     """
-    if not path.is_file():
-        raise ActshiftError(f"There is no file {path}.")
-    if (reader := _READERS.get(_format(path))) is None:
-        raise ActshiftError(f"{path} has an unknown format; use one of {', '.join(_READERS)}.")
+    weights: dict[str, float | None] = {}
+    for given in [source] if isinstance(source, str) else source:
+        found = None if os.path.lexists(given.replace("\0", "")) else re.fullmatch(r"(.+)=(\d*\.?\d+)", given)
+        name, weight = (found[1], float(found[2])) if found else (given, None)
+        if name in weights:
+            raise ActshiftError(f"The rows {name} are given twice; give each source once, or with a weight, {name}=2.")
+        if weight is not None and not 0 < weight < math.inf:
+            raise ActshiftError(f"The weight of {name} must be a number above 0, got {found and found[2]}.")
+        weights[name] = weight
+    if len({weight is None for weight in weights.values()}) > 1:
+        raise ActshiftError(f"Give all of {', '.join(weights)} a weight, as in {next(iter(weights))}=0.5, or none.")
+    return weights
+
+
+def _parse_renames(renames: Sequence[str], kinds: Sequence[Columns]) -> dict[str, str]:
+    known = {name for kind in kinds for name in kind} | {
+        *TEMPLATE,
+        *GOLD,
+        *ALPACA,
+        "text_pair",
+        "conversations",
+        "system",
+    }
+    columns: dict[str, str] = {}
+    for given in renames:
+        name, sign, column = given.partition("=")
+        if not (sign and name and column):
+            raise ActshiftError(f"map must be name=column, as in prompt=question, got {given!r}.")
+        if name in columns:
+            raise ActshiftError(f"map gives {name} twice; name one column for it.")
+        check_choice("name in map", name, sorted(known))
+        columns[name] = column
+    return columns
+
+
+def _open(source: str, split: str | None) -> Iterable[Row]:
+    if not source.strip() or "://" in source:
+        raise ActshiftError(f"There is no data at {source!r}: give a file, or the id of a dataset on the hub.")
+    if is_row_file(Path(source)):
+        return read_file(Path(source))
+    from actshift.data.arrow import DatasetRows
+
+    datasets, split = require("datasets", "train"), split or "train"
     try:
-        return reader(path)
-    except ActshiftError:
-        raise
-    except (OSError, EOFError, ValueError, csv.Error) as error:  # ValueError: not UTF-8, not JSON, not Parquet
-        raise ActshiftError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error
+        return DatasetRows(datasets.load_dataset(source, split=split))
+    except Exception as error:  # a local folder is read by many libraries
+        raise ActshiftError(
+            f"There is no data at {source!r}: it is not a file, and no split {split!r} of a dataset with this id "
+            f"could be loaded from the hub ({first_line(error).rstrip('.')})."
+        ) from error
+
+
+def _mix(parts: Sequence[Dataset], weights: Mapping[str, float | None], seed: int) -> Dataset:
+    """Join datasets, or mix them by weights: none of their rows is left out, and those of the others are repeated."""
+    from actshift.data.arrow import ExactJson
+
+    datasets = require("datasets", "train")
+    names = list(dict.fromkeys(name for part in parts for name in part.column_names))
+    whole: list[Dataset] = []
+    for source, part in zip(weights, parts, strict=True):
+        for name in names:
+            features = [other.features[name] for other in parts if name in other.column_names]
+            if name in part.column_names and all(feature == features[0] for feature in features):
+                if len(features) < len(parts) and name in GOLD:
+                    part = part.remove_columns(name)
+            elif name in TEMPLATE:
+                part = part.add_column(name, [None] * len(part), feature=ExactJson())
+            elif name not in GOLD:
+                kinds = "; ".join(str(part.info.description) for part in parts)
+                raise ActshiftError(
+                    f"{source} cannot be mixed with the other rows, whose {name} is of another kind: {kinds}."
+                )
+        whole.append(part)
+    description = "; ".join(str(part.info.description) for part in parts)
+    shares = [weight for weight in weights.values() if weight is not None]
+    if shares:
+        probabilities = [share / sum(shares) for share in shares]
+        mixed = datasets.interleave_datasets(whole, probabilities, seed, stopping_strategy="all_exhausted")
+    else:
+        mixed = datasets.concatenate_datasets(whole)
+    mixed.info.description = description
+    return mixed
+
+
+def _checked(
+    rows: Iterable[Row], layout: Layout, source: str, columns: Columns = (), nested: Columns = ()
+) -> Generator[dict[str, Any], None, None]:
+    """Yield each row in the layout's kind, or raise ActshiftError. Values of `nested` columns are JSON texts."""
+    for number, row in enumerate(rows, start=1):
+        try:
+            converted = layout.convert(row)
+            is_chat_pair = isinstance(converted.get("chosen"), list)
+            kind = ("chosen", "rejected") if is_chat_pair and "chosen" in layout.kind else layout.kind
+            check_values(converted, kind)
+            values = {name: normalize(name, converted.get(name)) for name in columns or kind}
+            yield {name: storable(name, value, name in nested) for name, value in values.items()} if columns else values
+        except RowProblem as problem:
+            raise ActshiftError(f"Row {number} of {source} {problem}.") from None
 
 
 def find_columns(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | None:
@@ -113,138 +222,3 @@ def find_columns(names: Sequence[str], kinds: Sequence[Columns]) -> Columns | No
     ('text', 'label')
     """
     return next((columns for columns in kinds if set(columns) <= set(names)), None)
-
-
-def _format(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-def _open(path: Path) -> TextIO:
-    opener = cast(Callable[..., TextIO], gzip.open if path.name.lower().endswith(".gz") else open)
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def _read_json_lines(path: Path) -> list[Row]:
-    with _open(path) as lines:
-        return [_parse_object(line, f"Line {number} of {path}") for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _parse_object(line: str, place: str) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ActshiftError(f"{place} is not valid JSON: {first_line(error).rstrip('.')}.") from error
-    if not isinstance(row, dict):
-        raise ActshiftError(f"{place} is a {type(row).__name__}; it must be an object with columns.")
-    return row
-
-
-def _read_json(path: Path) -> list[Row]:
-    with _open(path) as file:
-        text = file.read()
-    if not text.lstrip().startswith("["):  # many .json files have one object per line
-        return _read_json_lines(path)
-    rows = json.loads(text)
-    if not all(isinstance(row, dict) for row in rows):
-        raise ActshiftError(f"{path} is a JSON list with items that are not objects; each item must have columns.")
-    return rows
-
-
-def _read_csv(path: Path) -> list[Row]:
-    with _open(path) as file:
-        return list(csv.DictReader(file, strict=True))
-
-
-_READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".jsonl": _read_json_lines,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": lambda path: require("pyarrow.parquet", "train").read_table(path).to_pylist(),
-}
-
-
-def _from_hub(source: str, split: str) -> Dataset:
-    datasets = require("datasets", "train")
-    try:
-        return datasets.load_dataset(source, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ActshiftError(
-            f"There is no data at {source!r}: it is not a file, and no split {split!r} of a dataset with this id "
-            f"could be loaded from the hub ({first_line(error).rstrip('.')})."
-        ) from error
-
-
-def _required_columns(source: str, rows: Any, kinds: Sequence[Columns]) -> Columns:
-    if not len(rows):
-        raise ActshiftError(f"{source} holds no rows.")
-    names = list(dict.fromkeys(name for row in rows for name in row)) if isinstance(rows, list) else rows.column_names
-    if columns := find_columns(names, kinds):
-        return columns
-    allowed = ", or ".join(" and ".join(", ".join(columns).rsplit(", ", maxsplit=1)) for columns in kinds)
-    raise ActshiftError(f"{source} has the columns {', '.join(map(str, names)) or '(none)'}; a row needs {allowed}.")
-
-
-def _find_problem(row: Row, column: str) -> str | None:
-    """Return the problem with a value, in words that follow "Row 3", or None if it is valid."""
-    value = row.get(column)
-    if column in TEMPLATE:
-        return _find_template_problem(column, value)
-    if value is None:
-        return f"has no {column}"
-    if column == "messages" or (column in ("chosen", "rejected") and (isinstance(value, list) or "prompt" not in row)):
-        return _find_messages_problem(value, column)
-    if column == "tokens":
-        return None if value and _is_list_of_texts(value) else "has tokens that are not a list of words"
-    if column == "tags":
-        tokens = row.get("tokens")
-        is_valid = isinstance(value, list) and isinstance(tokens, list) and len(value) == len(tokens)
-        return None if is_valid else "has tags that are not a list with one for each of its tokens"
-    if column == "label":
-        is_valid = isinstance(value, str | int) and str(value).strip()
-        return None if is_valid else f"has the label {value!r}, which is not a class name"
-    if not isinstance(value, str):
-        return f"has a {column} of type {type(value).__name__}; it must be text: {value!r:.60}"
-    return None if value.strip() else f"has an empty {column}"
-
-
-def _find_messages_problem(messages: Any, column: str) -> str | None:
-    turns = messages if isinstance(messages, list) else []
-    if not turns or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
-        return f"has {column} that are not a list of turns with role and content"
-    if len(turns) < 2 or turns[-1]["role"] != "assistant":
-        return f"has {column} that do not end with an assistant's turn after another turn"
-    if not all(isinstance(turn["content"], str) for turn in turns) or not turns[-1]["content"].strip():
-        return f"has {column} with a turn without text, or with an empty last turn"
-    return None
-
-
-def _find_template_problem(column: str, value: Any) -> str | None:
-    if column == "chat_template_kwargs":
-        if not isinstance(value, dict | None):
-            return f"has chat_template_kwargs of type {type(value).__name__}; they must be an object"
-        reserved = next((name for name in _RESERVED if name in (value or {})), None)
-        return reserved and f"has chat_template_kwargs with {reserved}, which cannot be set; leave it out"
-    value = _normalize(column, value)
-    if value is None or (isinstance(value, list) and all(isinstance(tool, dict) for tool in value)):
-        return None
-    return "has tools that are not a list of objects, or the JSON text of such a list"
-
-
-def _is_usable(column: str, value: Any) -> bool:
-    if column == "choices":
-        return _is_list_of_texts(value)
-    return isinstance(value, str | int | float) if column == "answer" else isinstance(value, str)
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _normalize(column: str, value: Any) -> Any:
-    """Return a value in the type of its column. Class names are text, even if a file numbers the classes."""
-    if column in ("label", "answer"):
-        return str(value)
-    if column == "tools" and isinstance(value, str):  # JSON text, which TRL advises for files that Arrow reads
-        with suppress(ValueError):
-            return json.loads(value) if value.strip() else None
-    return [str(tag) for tag in value] if column == "tags" else value

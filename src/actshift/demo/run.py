@@ -14,7 +14,7 @@ from actshift import LowRank, SteeringConfig, Vector, attach, load_adapter
 from actshift.demo import METHODS, check_methods, load_base
 from actshift.demo.task import make_rows
 from actshift.evaluation import EvalReport, evaluate
-from actshift.files import check_new_folder
+from actshift.files import atomic_folder
 from actshift.training import TrainSettings, fit
 
 STEPS, BATCH, TEST_ROWS = 600, 32, 2000
@@ -83,8 +83,7 @@ def run_demo(
         ActshiftError: if a method is unknown, or if `out` is not empty.
     """
     check_methods(methods)
-    check_new_folder(out)
-    with one_thread():
+    with one_thread(), atomic_folder(out) as folder:
         start = time.perf_counter()
         train, test = Dataset.from_list(make_rows("train", steps * BATCH, seed)), make_rows("test", TEST_ROWS)
         say(f"The untouched base model answers {TEST_ROWS:,} questions in a form that it has never seen.")
@@ -92,14 +91,14 @@ def run_demo(
         results: dict[str, tuple[MethodResult, EvalReport]] = {}
         for name in methods:
             say(f"{METHODS[name].label}: {steps} steps of {BATCH} rows, then the same questions.")
-            results[name] = _adapt(name, train, test, before.accuracy, seed, steps, out / name)
+            results[name] = _adapt(name, train, test, before.accuracy, seed, steps, folder / name)
         shown = next((name for name in methods if METHODS[name].site), methods[0])
         adapter = reloaded = None
         if METHODS[shown].site:
             adapter = str(out / shown)
             say("The saved adapter is loaded into a fresh copy of the base model.")
             model, tokenizer = load_base()
-            reloaded = _score(load_adapter(model, adapter).eval(), tokenizer, test).accuracy
+            reloaded = _score(load_adapter(model, str(folder / shown)).eval(), tokenizer, test).accuracy
     rows, examples = tuple(row for row, _ in results.values()), _examples(before, results[shown][1])
     seconds = time.perf_counter() - start
     return DemoReport(seed, steps, TEST_ROWS, before.accuracy, rows, examples, adapter, reloaded, seconds)

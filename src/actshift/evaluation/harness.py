@@ -94,7 +94,7 @@ def run_harness(
     # A chat template writes the start token, if the model has one: another one would differ from training.
     form = {"chat_template_args": dict(template_kwargs or {}), "add_bos_token": False} if chat else {}
     try:
-        with _quiet_logging(), evaluation_mode(model):
+        with _quiet_libraries(), evaluation_mode(model):
             checked = _harness_model(model, tokenizer, batch_size, long_prompts, **form)
             results = lm_eval.simple_evaluate(model=checked, tasks=list(tasks), task_manager=manager, **settings)
             return HarnessReport(results)
@@ -120,7 +120,7 @@ def find_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
         raise ActshiftError(f"There is no folder {folder}. Give the folder that contains your tasks' YAML files.")
     if not names:
         raise ActshiftError("No task of the harness is named. Give some of lm-eval's, such as hellaswag.")
-    with _quiet_logging():
+    with _quiet_libraries():
         if folder is not None:
             manager = manager_class(include_path=folder, include_defaults=False)
             if set(names) <= set(manager.all_subtasks):  # avoids reading lm-eval's own 14,000 files
@@ -169,11 +169,18 @@ def _check_lengths(lengths: Iterable[int], room: int, context: int, long_prompts
 
 
 @contextmanager
-def _quiet_logging() -> Generator[None, None, None]:
-    """Suppress log messages up to warnings; lm-eval raises an exception for every real problem."""
-    before = logging.root.manager.disable
+def _quiet_libraries() -> Generator[None, None, None]:
+    """Suppress log messages up to warnings, and the count of datasets' loads, which would also report local files.
+
+    lm-eval raises an exception for every real problem.
+    """
+    from datasets import config
+
+    before, counts = logging.root.manager.disable, config.HF_UPDATE_DOWNLOAD_COUNTS
     logging.disable(logging.WARNING)
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     finally:
         logging.disable(before)
+        config.HF_UPDATE_DOWNLOAD_COUNTS = counts

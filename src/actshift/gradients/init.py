@@ -84,7 +84,7 @@ def _fresh_adapters(model: nn.Module, adapter_name: str) -> list[tuple[SteeringL
 def _steered_tokens(layer: SteeringLayer, adapter_name: str, x: Tensor) -> Tensor | None:
     """Return the mask of the tokens of x, the activations at a site, that the adapter steers."""
     positions = layer.positions[adapter_name]
-    return layer.prompts.mask_for(positions, x) if positions != EVERYWHERE and layer.prompts else None
+    return layer.mask_for(positions, x) if positions != EVERYWHERE and layer.prompts else None
 
 
 def _directions(tap: Tap, shift: Any, shares: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from actshift.errors import ActshiftError, check_choice, check_fields, is_number
+from actshift.errors import ActshiftError, check_choice, check_fields, is_number, show
 
 Side = Literal["read", "write", "both"]
 
@@ -42,14 +42,16 @@ class Orthogonality:
 
     def __post_init__(self) -> None:
         check_choice("side", self.side, get_args(Side))
-        if self.every != "epoch" and (type(self.every) is not int or self.every < 1):
-            raise ActshiftError(f"every must be a number of optimiser steps from 1 up, or 'epoch'; got {self.every!r}.")
+        if self.every != "epoch" and (type(self.every) is not int or not 1 <= self.every < 2**31):
+            raise ActshiftError(
+                f"every must be a number of optimiser steps from 1 up, or 'epoch'; got {show(self.every)}."
+            )
         if self.penalty is None:
             return
         if not is_number(self.penalty) or self.penalty <= 0:
-            raise ActshiftError(f"penalty must be finite and above 0, or None to project; got {self.penalty!r}.")
+            raise ActshiftError(f"penalty must be finite and above 0, or None to project; got {show(self.penalty)}.")
         if self.every != 1:
-            raise ActshiftError(f"A penalty acts at every step and cannot be combined with every={self.every!r}.")
+            raise ActshiftError(f"A penalty acts at every step and cannot be combined with every={show(self.every)}.")
 
     @property
     def reads(self) -> bool:

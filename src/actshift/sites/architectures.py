@@ -128,3 +128,9 @@ _PARTS = {
 
 BRANCHES = {model_type: branches for model_types, branches in _PARTS.items() for model_type in model_types.split()}
 """The parts of a block by the `model_type` of the config nearest to it."""
+
+TOKEN_AXES = {"xlnet": (1, 0), "fsmt": (1, 0), "gemma3n_text": (1, 2)}
+"""The axes of batch and sequence in a block's hidden states by `model_type`. In other models they are 0 and 1.
+
+XLNet and FSMT are time-major. The first axis of Gemma-3n is that of its residual streams, which are all steered.
+"""

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from actshift.errors import ActshiftError, check_choice, check_fields
+from actshift.errors import ActshiftError, check_choice, check_fields, show
 
 Where = Literal["all", "prompt", "generated", "ends"]
 
@@ -42,8 +42,8 @@ class Positions:
     def __post_init__(self) -> None:
         check_choice("positions", self.where, get_args(Where))
         for name, count in (("first", self.first), ("last", self.last)):
-            if type(count) is not int or count < 0:
-                raise ActshiftError(f"{name} must be a whole number of prompt tokens, from 0 up, got {count!r}.")
+            if type(count) is not int or not 0 <= count < 2**31:
+                raise ActshiftError(f"{name} must be a whole number of prompt tokens, from 0 up, got {show(count)}.")
         if (self.where == "ends") != (self.first + self.last > 0):
             problem = "steers no token" if self.where == "ends" else "has counts, which only 'ends' takes"
             raise ActshiftError(f"{self!r} {problem}: give first or last, as in Positions.ends(first=7, last=7).")
@@ -81,7 +81,7 @@ class Positions:
         Positions(where='ends', first=2, last=0)
         """
         if not isinstance(values, dict) or "where" not in values:
-            raise ActshiftError(f"Positions are stored as a dict such as {{'where': 'prompt'}}, got {values!r}.")
+            raise ActshiftError(f"Positions are stored as a dict such as {{'where': 'prompt'}}, got {show(values)}.")
         check_fields("positions", values, ("where", "first", "last"))
         return cls(**values)
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from actshift.errors import ActshiftError, check_choice
-from actshift.sites.architectures import BRANCHES, SITES, Branches, Names, as_tuple
+from actshift.errors import ActshiftError, check_choice, show
+from actshift.sites.architectures import BRANCHES, SITES, TOKEN_AXES, Branches, Names, as_tuple
 from actshift.sites.blocks import NamedModule, find_blocks, text_config, unwrap
 
 _FIX = "Leave out the feature that needs it"
@@ -18,12 +18,14 @@ class Host:
     """A module at which one block is steered.
 
     Its output is steered: hidden states `[batch, seq, width]`, or a tuple that starts with them. OPT's `post_mlp` is
-    flat, `[batch * seq, width]`. At `attention_heads` its input is steered instead, the concatenated vectors of the
+    flat, `[batch * seq, width]`. If a block has several residual streams, as in Gemma-3n and DeepSeek-V4, every stream
+    is steered. At `attention_heads` its input is steered instead, the concatenated vectors of the
     heads, `[batch, seq, width]` with width = heads · d_head. Elsewhere `heads` is None.
 
     Attributes:
         layer: the index of the block from 0 in forward order (the encoder's blocks, then the decoder's).
         name: the qualified name of the module in the model without its PEFT wrapper.
+        axes: the axes of batch and sequence in the hidden states; None if they are not known before a forward pass.
     """
 
     site: str
@@ -32,6 +34,7 @@ class Host:
     module: nn.Module
     width: int
     heads: int | None = None
+    axes: tuple[int, int] | None = (0, 1)
 
     @property
     def at_input(self) -> bool:
@@ -85,7 +88,7 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
         return list(range(count))
     allowed = f"{model_class} has {count} block{'s' if count > 1 else ''}, 0 to {count - 1} (or {-count} to -1)"
     if not isinstance(layers, Sequence) or any(type(layer) is not int for layer in layers) or not layers:
-        raise ActshiftError(f"layers={layers!r} is not a list of block indices such as [0, -1]: {allowed}.")
+        raise ActshiftError(f"layers={show(layers)} is not a list of block indices such as [0, -1]: {allowed}.")
     indices: list[int] = []
     for layer in layers:
         if not -count <= layer < count:
@@ -97,12 +100,14 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
 
 
 def hidden_of(output: Any) -> Any:
-    """Return the hidden states in a module's output, which is a tensor or a tuple that starts with it."""
-    return output[0] if isinstance(output, tuple) else output
+    """Return the hidden states in a module's output, which is a tensor, or a tuple or list that starts with it."""
+    return output[0] if isinstance(output, tuple | list) and output else output
 
 
 def with_hidden(output: Any, hidden: Any) -> Any:
-    """Return a module's output with its hidden states replaced, as a tensor or a tuple like the original."""
+    """Return a module's output with its hidden states replaced, as a tensor, tuple or list like the original."""
+    if isinstance(output, list):  # the first GPT
+        return [hidden, *output[1:]]
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
@@ -241,15 +246,23 @@ def mlp_entry(model: nn.Module, layer: int, blocks: str | None = None) -> nn.Mod
 def _resolve_block(model: nn.Module, site: str, layer: int, blocks: Sequence[NamedModule]) -> Host:
     name, block = blocks[layer]
     config, field, at_heads = config_around(model, name), SITES[site].part, SITES[site].at_heads
+    axes = _token_axes(config, block)
     if field is None:
-        return Host(site, layer, name, block, width_of(config, name))
+        return Host(site, layer, name, block, width_of(config, name), axes=axes)
     branches = BRANCHES.get(getattr(config, "model_type", ""))
     if at_heads and branches and not find_parts(block, branches.heads):
         raise ActshiftError(_no_heads_message(name, block, branches, blocks))
     fix = "Use site='post_block', which works with any model"
     part = required_parts(config, name, block, field, f"Site {site!r}", fix)[0]
     width, heads = _heads_of(name, part, config) if at_heads else (width_of(config, name), None)
-    return Host(site, layer, name + part.suffix, part.module, width, heads)
+    return Host(site, layer, name + part.suffix, part.module, width, heads, axes)
+
+
+def _token_axes(config: Any, block: nn.Module) -> tuple[int, int] | None:
+    """Return the axes of batch and sequence in the hidden states of a block; None outside of transformers."""
+    if not any(cls.__module__.startswith("transformers.") for cls in type(block).__mro__):
+        return None
+    return TOKEN_AXES.get(getattr(config, "model_type", ""), (0, 1))
 
 
 def _heads_of(block: str, projection: BlockPart, config: Any) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import MAPPING_SUFFIXES
+from actshift.mappings import MAPPING_SUFFIXES
 from actshift.tasks.custom import read_task
 from actshift.tasks.scorers import Scorer, get_scorer, instances_in
 from actshift.tasks.task import Task

@@ -7,7 +7,7 @@ from typing import Any
 
 from actshift.data.rows import Row
 from actshift.errors import ActshiftError, check_choice, did_you_mean, is_number
-from actshift.files import read_mapping
+from actshift.mappings import read_mapping
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import SHARES, SPLITS, Files, Hub, Source, SplitSlice, split_by_hash
 from actshift.tasks.task import Example, Task

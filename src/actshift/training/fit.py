@@ -5,25 +5,28 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import ActshiftError, require
+from actshift.errors import ActshiftError, DivergedError, first_line, require
 from actshift.model_head import labels_of
 from actshift.training.data import Inputs, infer_objective
 from actshift.training.objectives import OBJECTIVES, Examples, Objective
 from actshift.training.result import FitResult
-from actshift.training.run_folder import COMPLETE, RunFolder, read_json
+from actshift.training.rewards import RewardError
+from actshift.training.run_folder import RunFolder
 from actshift.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+    from actshift.training.trainer import Checkpoints
 
 LOGS = 100  # about how often a run logs its loss
 CHECKPOINTS = 10  # about how often a run saves its state (and evaluates) by default
@@ -52,8 +55,8 @@ def fit(
         resume: continue from the newest checkpoint in `out`; on a CPU, as if the run had not been interrupted.
 
     Raises:
-        ActshiftError: trl is not installed, no parameter requires gradients, every row is too long, the loss is not
-            finite, the disk is full, or `out` contains a run with other settings or rows.
+        ActshiftError: trl is not installed, no parameter requires gradients, every row is too long, the run diverges,
+            the disk is full, or `out` contains a run with other settings or rows, or is in use by another process.
 
     Example:
         >>> from actshift.demo import load_base
@@ -68,8 +71,9 @@ def fit(
     with TemporaryDirectory() as scratch:
         folder = RunFolder(Path(out or scratch))
         run = TrainingRun(folder, objective, examples, settings, resume, keep=out is not None, title=title)
-        run.start(model)
-        return run.train(model)
+        with folder.locked():
+            run.start(model)
+            return run.train(model)
 
 
 @dataclass(frozen=True)
@@ -108,30 +112,35 @@ class TrainingRun:
         self.folder.start(self.settings, self.examples.digest, self.resume)
 
     def train(self, model: Any) -> FitResult:
-        """Train the parameters of `model` after `start`; raises ActshiftError on a non-finite loss or full disk."""
+        """Train the parameters of `model` after `start`; raises ActshiftError if it diverges or the disk is full."""
         from actshift.training import prefix_cache
         from actshift.training import trainer as loop
 
         trainable, parameters = parameter_counts(model)
         latest = self.folder.latest(self.steps) if self.resume else None
-        clock = loop.Checkpoints(self.folder, seconds_before=read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
+        clock, stop = loop.Checkpoints(self.folder, latest), loop.StopAtNan()
         warn_of_unknown_end(model, self.examples.tokenizer)
         progress = loop.ProgressBar(self.title)
         with progress.bar, ExitStack() as stack:
             stack.enter_context(loop.quiet_libraries())
             stack.enter_context(loop.restore_model_after(model))
             stack.enter_context(self.folder.explain_full_disk(trainable))
-            callbacks = [loop.StopAtNan(), loop.EnforceEachEpoch(), clock, progress]
+            callbacks = [stop, loop.EnforceEachEpoch(), clock, progress]
             trainer = self.objective.build_trainer(model, self.examples, self.settings, self.arguments(), callbacks)
             if self.settings.cache_prefix != "off":
                 stack.enter_context(prefix_cache.cached_prefix(model, self.settings, self.folder.checkpoints))
-            trainer.train(resume_from_checkpoint=str(latest) if latest else None)
-        loop.finalize_adapters(model.eval())
+            with self._explained_errors(clock):
+                trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+                loop.finalize_adapters(model.eval())
         history, best = trainer.state.log_history, trainer.state.best_global_step or self.steps
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        eval_loss = min((entry["eval_loss"] for entry in history if "eval_loss" in entry), default=None)
+        stop.check_weights(model, self.steps, self.settings.rate)
+        self._check_finished(model, losses[0], eval_loss)
         return FitResult(
             steps=self.steps,
-            train_loss=[entry["loss"] for entry in history if "loss" in entry][-1],
-            eval_loss=min((entry["eval_loss"] for entry in history if "eval_loss" in entry), default=None),
+            train_loss=losses[-1],
+            eval_loss=eval_loss,
             best_step=best,
             rows=len(self.examples.train.examples),
             left_out=self.examples.train.left_out,
@@ -140,6 +149,39 @@ class TrainingRun:
             seconds=clock.seconds,
             figures=_logged_metrics(self.objective.metrics, history, best),
         )
+
+    @contextmanager
+    def _explained_errors(self, clock: Checkpoints) -> Generator[None, None, None]:
+        """Convert errors of a failed reward, of a diverged run and of a checkpoint that cannot be loaded."""
+        from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
+
+        from actshift.training.trainer import diverged
+
+        try:
+            yield
+        except RewardError:
+            self.folder.forget_rewards()
+            raise
+        except (DivergedError, LinAlgError) as error:  # of an adapter's own step, before the weights are checked
+            raise diverged(f"The run diverged ({first_line(error)})", self.settings.rate) from error
+        except Exception as error:
+            if clock.latest is None or clock.running or isinstance(error, ActshiftError):
+                raise
+            problem = f"The checkpoint {clock.latest} cannot be loaded ({first_line(error).partition('. ')[0]})"
+            raise ActshiftError(f"{problem}; remove it to continue from an older one.") from error
+
+    def _check_finished(self, model: Any, start_loss: float, eval_loss: float | None) -> None:
+        """Raise ActshiftError if the loss of the finished model is not finite, or beyond reason.
+
+        Without an evaluation loss, the loss is computed on a few short training rows.
+        """
+        from actshift.training.trainer import MAX_LOSS, diverged, final_loss
+
+        if (loss := eval_loss) is None:
+            rows = self.objective.model_inputs(self.examples.train, self.examples.tokenizer)
+            loss = final_loss(model, rows, self.examples.tokenizer, language=self.objective.task_type == "CAUSAL_LM")
+        if not loss <= max(MAX_LOSS, 10 * start_loss):
+            raise diverged(f"The run diverged: the loss of the finished model is {loss:.3g}", self.settings.rate)
 
     def arguments(self) -> TrainingArguments:
         """Return the trainer's arguments, or raise ActshiftError if several GPUs are visible, which TRL cannot use."""

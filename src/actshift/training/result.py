@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 from actshift.model_head import CAUSAL, Head
+from actshift.training.record import as_json
 from actshift.training.run_folder import METRICS, RunFolder, read_json
 from actshift.training.settings import TrainSettings, require_setting
 
@@ -142,8 +144,12 @@ class TrainResult:
 
 
 def read_result(folder: Path) -> TrainResult:
-    """Return the result in the metrics.json of a finished run."""
-    return TrainResult.from_dict(read_json(folder / METRICS))
+    """Return the result in the metrics.json of a finished run, or raise ActshiftError if actshift did not write it."""
+    values = read_json(folder / METRICS)
+    try:
+        return TrainResult.from_dict(values)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ActshiftError(f"{folder / METRICS} is damaged, or is not of an actshift run.") from error
 
 
 def recorded_chat(source: str) -> ChatRecord | None:
@@ -159,11 +165,26 @@ def recorded_chat(source: str) -> ChatRecord | None:
         return None
 
 
-def stored_settings(out: str | Path) -> dict[str, Any]:
+def stored_settings(out: str | Path, given: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings of the finished or unfinished run in the folder `out`.
 
+    Settings that run code (custom rewards, and the code of a model) count only in the folder where the run started.
+    Elsewhere they must be `given` again, since the folder may come from a stranger.
+
     Raises:
-        ActshiftError: the folder contains no run.
+        ActshiftError: the folder contains no run, or a setting that runs code must be given.
     """
     run = RunFolder(Path(out))
-    return read_json(run.path / METRICS)["settings"] if run.finished else run.settings()
+    if run.finished:
+        return {**as_json(read_result(run.path).settings), "trust_remote_code": False}
+    settings = run.settings()
+    runs_code = {
+        "trust_remote_code": settings.get("trust_remote_code"),
+        "reward": any(":" in str(name) for name in settings.get("reward") or ()),
+    }
+    for name, runs in runs_code.items():
+        if runs and name not in given and not run.started_here:
+            flag = f"--{name.replace('_', '-')}"
+            problem = f"The run in {out} was copied here, and its setting {name} runs code"
+            raise ActshiftError(f"{problem}; repeat {flag} if you trust its author.")
+    return settings

@@ -9,15 +9,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from actshift.errors import ActshiftError, did_you_mean, first_line
+from actshift.fingerprint import hash_files
 from actshift.tasks import Scorer, get_scorer, get_task
 from actshift.training.settings import TrainSettings
 
 ANSWER_MARK = "####"  # the text before the answer in GSM8K and in data of the same format
 REWARDS: dict[str, Callable[[Scorer], Reward]] = {}  # by name; filled by `register_reward`
+
+
+class RewardError(ActshiftError):
+    """A reward function failed. Its source may be corrected before the run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Reward:
     each completion; None means that the completion is not judged.
 
     Raises:
-        ActshiftError: when called, if the function raises or returns anything else; the message names the step.
+        RewardError: when called, if the function raises or returns anything else; the message names the step.
 
     Example:
         >>> reward = Reward("short", lambda completions, **columns: [-len(text) for text in completions])
@@ -51,9 +57,9 @@ class Reward:
         try:
             values = self.function(completions=completions, **columns)
         except Exception as error:  # user code may raise anything
-            raise ActshiftError(f"The reward {self.name} raised {_summary(error)}{step}.") from error
+            raise RewardError(f"The reward {self.name} raised {_summary(error)}{step}.") from error
         if problem := _problem(values, len(completions)):
-            raise ActshiftError(f"The reward {self.name} {problem}{step}.")
+            raise RewardError(f"The reward {self.name} {problem}{step}.")
         return [None if value is None else float(value) for value in values]
 
 
@@ -157,6 +163,35 @@ def custom_reward(name: str) -> Reward:
         fix = f"define it as {function_name}(completions, **columns)"
         raise ActshiftError(f"The reward {name} cannot be called as TRL calls it; {fix}.")
     return Reward(name, function)
+
+
+def hash_reward(name: str) -> str:
+    """Return a hash of the files that define the reward `module:function`, also those that its module imports.
+
+    Only files next to the module, or in folders there, count. Installed packages have a version instead.
+
+    Raises:
+        ActshiftError: `custom_reward` raises, or a file cannot be read.
+    """
+    function = inspect.unwrap(custom_reward(name).function)
+    modules = [sys.modules[name.partition(":")[0]], sys.modules.get(getattr(function, "__module__", "") or "")]
+    root = next((file.parent for module in modules if (file := _source_of(module))), None)
+    files: set[Path] = set()
+    for module in modules:  # grows while it is read
+        file = _source_of(module)
+        if file and root and file.is_relative_to(root) and "site-packages" not in file.parts and file not in files:
+            files.add(file)
+            values = list(vars(module).values())
+            names = (
+                value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) for value in values
+            )
+            modules += [sys.modules[other] for other in names if isinstance(other, str) and other in sys.modules]
+    return hash_files(sorted(files))
+
+
+def _source_of(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
 
 
 def _import_user_module(name: str) -> ModuleType:

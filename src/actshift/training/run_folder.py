@@ -2,21 +2,25 @@
 
 import json
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import write_atomically
+from actshift.files import LOADABLE, PRIVATE, locked, move_into, write_atomically
+from actshift.fingerprint import sha256
+from actshift.training.record import PARTS, PATHS, as_json, check_fingerprints, differing, fingerprints, place
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
 METRICS = "metrics.json"
-RESULTS = ("adapter_config.json", "config.json")  # they make a folder loadable, so they are moved into place last
-CHECKPOINTS_KEPT = 3  # the newest, the best, and at the end of a run the one before the newest
+LOCK = ".lock"
+CHECKPOINTS_KEPT = 3  # the newest, the one before it, and the best
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """True if the folder contains a result."""
-        return any((self.path / name).is_file() for name in RESULTS) and (self.path / METRICS).is_file()
+        return any((self.path / name).is_file() for name in LOADABLE) and (self.path / METRICS).is_file()
 
     @property
     def unfinished(self) -> bool:
@@ -48,20 +52,43 @@ class RunFolder:
     def _existing(self) -> Path:
         return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
 
+    @contextmanager
+    def locked(self) -> Generator[None, None, None]:
+        """Keep other processes out of the folder inside a `with` block, and leave no trace of a run without a record.
+
+        Raises:
+            ActshiftError: another process trains in the folder.
+        """
+        new = [folder for folder in (self.checkpoints, *self.checkpoints.parents) if not folder.exists()]
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        lock = self.checkpoints / LOCK
+        with locked(lock, f"Another process trains in {self.path}; wait for it, or write to another folder."):
+            try:
+                yield
+            finally:
+                if not self._record.is_file():
+                    lock.unlink(missing_ok=True)
+                    with suppress(OSError):  # a folder with other files stays
+                        for folder in new:
+                            folder.rmdir()
+
     def check(self, settings: TrainSettings, resume: bool) -> None:
-        """Raise ActshiftError unless the folder is writable, and empty or (to resume) has a run with `settings`."""
+        """Raise ActshiftError unless the folder is writable, and empty or (to resume) has a run with `settings`.
+
+        A resumed run also needs the same base model, rewards and files. Warns if package versions have changed.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
         if resume:
-            stored = self.settings()
-            for name, value in json.loads(json.dumps(asdict(settings))).items():
-                if value != stored.get(name):
-                    problem = f"The run in {self.path} started with {name} {stored.get(name)!r}, not {value!r}"
-                    raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
+            self._check_same(settings)
         elif self.unfinished:
             raise ActshiftError(f"{self.path} contains an unfinished run; continue it with --resume, or remove it.")
-        # A run that was killed while it started leaves its folder of checkpoints and a draft of its record.
-        elif set(self.path.rglob("*")) - {self.checkpoints, *self.checkpoints.glob(f".{self._record.name}.*")}:
+        # A run that was killed while it started leaves its folder of checkpoints, a lock and a draft of its record.
+        elif any(
+            file not in (self.checkpoints, self.path / LOCK, self.checkpoints / LOCK)
+            and PRIVATE not in str(file.relative_to(self.path))
+            for file in self.path.rglob("*")
+        ):
             raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
         if not os.access(self._existing, os.W_OK):
             raise ActshiftError(f"There is no permission to write to {self._existing}.")
@@ -69,39 +96,60 @@ class RunFolder:
     def start(self, settings: TrainSettings, digest: str, resume: bool) -> None:
         """Record the settings and the rows' digest, or raise ActshiftError as `check` does or if the rows changed."""
         self.check(settings, resume)
-        if resume and read_json(self._record)["rows"] != digest:
+        if resume and self._read_record()["rows"] != digest:
             raise ActshiftError(f"The rows of {settings.data} have changed since the run in {self.path} started.")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._record, json.dumps({"settings": asdict(settings), "rows": digest}))
+        self._write_record({"settings": asdict(settings), "rows": digest, "fingerprints": fingerprints(settings)})
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the unfinished run in this folder, or raise ActshiftError if there is none."""
+        """Return the settings of the unfinished run in this folder, or raise ActshiftError if there is none.
+
+        Relative paths of a run that was started in another working directory become absolute.
+        """
         if not self.unfinished:
             raise ActshiftError(f"There is no unfinished run in {self.path} to resume; leave --resume out.")
-        return read_json(self._record)["settings"]
+        record = self._read_record()
+        settings, folder = record["settings"], str(record.get("cwd", "."))
+        if folder not in (".", os.getcwd()):
+            settings |= {name: place(settings.get(name), folder) for name in PATHS}
+        return settings
 
-    def latest(self, steps: int) -> Path | None:
-        """Return the newest complete checkpoint before step `steps`, and remove incomplete and later ones.
+    @property
+    def started_here(self) -> bool:
+        """False if the record of the unfinished run was copied to this folder, perhaps from a stranger's machine."""
+        return self._read_record().get("inode") == self.checkpoints.stat().st_ino
 
-        From the checkpoint of the last step the trainer would continue beyond it, so that one cannot be used.
-        """
-        every = self._all_checkpoints()
-        usable = [folder for step, folder in every if step < steps and (folder / COMPLETE).is_file()]
-        self.remove_all_but(*usable)
-        return usable[-1] if usable else None
+    def forget_rewards(self) -> None:
+        """Allow other source code of the rewards on resume, after one of them failed."""
+        record = self._read_record()
+        if record.get("fingerprints"):
+            record["fingerprints"]["rewards"] = {}
+            self._write_record(record)
 
-    def remove_all_but(self, *kept: str | Path | None) -> None:
-        """Remove all checkpoints except `kept`."""
-        for _, folder in self._all_checkpoints():
-            if folder not in map(Path, filter(None, kept)):
-                shutil.rmtree(folder)
+    def _check_same(self, settings: TrainSettings) -> None:
+        stored, before, now = self.settings(), self._read_record().get("fingerprints"), fingerprints(settings)
+        for name, old, new in differing({**stored, "fingerprints": before}, {**as_json(settings), "fingerprints": now}):
+            problem = f"The run in {self.path} started with {name} {old!r}, not {new!r}"
+            raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
+        check_fingerprints(before, now, f"the run in {self.path} started")
+
+    def _read_record(self) -> dict[str, Any]:
+        record = read_json(self._record)
+        parts = [record.get("settings")]
+        if "fingerprints" in record:  # older versions wrote none
+            prints = record["fingerprints"]
+            parts += [prints.get(part) for part in PARTS] if isinstance(prints, dict) else [prints]
+        if not all(isinstance(part, dict) for part in parts) or "rows" not in record:
+            raise ActshiftError(f"{self._record} is damaged; remove {self.path}, and start again.")
+        return record
+
+    def _write_record(self, record: dict[str, Any]) -> None:
+        here = {"cwd": os.getcwd(), "inode": self.checkpoints.stat().st_ino}
+        write_atomically(self._record, json.dumps({**record, **here}))
 
     def finish(self, result: Path) -> None:
-        """Move the files of `result`, a folder on the same disk, here (`RESULTS` last), and remove the checkpoints."""
-        mode = (result / METRICS).stat().st_mode  # follows the umask; safetensors makes its files private
-        for file in sorted(result.iterdir(), key=lambda file: file.name in RESULTS):
-            file.chmod(mode)
-            os.replace(file, self.path / file.name)
+        """Move the files of `result`, a folder on the same disk, here, and remove the checkpoints."""
+        move_into(self.path, result)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def check_space(self, trainable: int) -> None:
@@ -123,8 +171,93 @@ class RunFolder:
             fix = "free some space and continue with --resume"
             raise ActshiftError(f"No space is left on the disk of {self.path}; {fix}.") from error
 
+    def complete(self, checkpoint: Path, seconds: float, best: int | None) -> None:
+        """Write all files of a checkpoint to the disk, and mark it as complete with their sizes and hashes.
+
+        Args:
+            seconds: the duration of the run so far.
+            best: the step of the best checkpoint so far, without which this one cannot be resumed.
+        """
+        files: dict[str, tuple[int, str]] = {}
+        for name, file in _files(checkpoint).items():
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())  # some file systems report a full disk only here
+            files[name] = (file.stat().st_size, sha256(file))
+        _sync_folder(checkpoint)
+        write_atomically(checkpoint / COMPLETE, json.dumps({"seconds": seconds, "best": best, "files": files}))
+        _sync_folder(checkpoint)
+        _sync_folder(self.checkpoints)
+
+    def latest(self, steps: int) -> Path | None:
+        """Return the newest whole checkpoint before step `steps`, and remove incomplete, damaged and later ones.
+
+        From the checkpoint of the last step the trainer would continue beyond it, so that one cannot be used. Warns if
+        a checkpoint is damaged: the run then continues from an older one, or starts from the beginning.
+        """
+        usable, skipped = [path for step, path in self._all_checkpoints() if step < steps], list[str]()
+        while usable and (problem := self._damage(usable[-1])):
+            skipped.append(f"{usable.pop().name} is damaged ({problem})")
+        if skipped:
+            then = f"continues from {usable[-1].name}" if usable else "starts again, since no older one is whole"
+            warnings.warn(f"In {self.checkpoints}, {', and '.join(skipped)}. The run {then}.", stacklevel=2)
+        self.remove_all_but(*usable)
+        return usable[-1] if usable else None
+
+    def remove_all_but(self, *kept: str | Path | None) -> None:
+        """Remove all checkpoints except `kept`."""
+        for _, folder in self._all_checkpoints():
+            if folder in map(Path, filter(None, kept)):
+                continue
+            if folder.is_symlink() or not folder.is_dir():
+                folder.unlink()
+            else:
+                (folder / COMPLETE).unlink(missing_ok=True)  # first, so that no half of it counts as complete
+                shutil.rmtree(folder)
+
+    def _damage(self, checkpoint: Path, with_best: bool = True) -> str | None:
+        """Return what is wrong with a checkpoint, or None."""
+        if not (checkpoint / COMPLETE).is_file():
+            return "it was not written to the end"
+        try:
+            record, present = read_json(checkpoint / COMPLETE), _files(checkpoint)
+            float(record["seconds"])
+            if "files" not in record:
+                warnings.warn(f"{checkpoint} is of an older actshift, and cannot be checked for damage.", stacklevel=3)
+                return None
+            files, best = record["files"], record["best"]
+            for name in sorted(files.keys() ^ present.keys()):
+                return f"{name} {'is missing' if name in files else 'does not belong to it'}"
+            for name, (size, digest) in files.items():
+                if (found := present[name].stat().st_size) != size:
+                    return f"{name} has {found:,} of {size:,} bytes"
+                if sha256(present[name]) != digest:
+                    return f"the content of {name} has changed"
+            if best is None or not with_best or checkpoint.name == f"checkpoint-{best}":
+                return None
+            problem = self._damage(self.checkpoints / f"checkpoint-{best}", with_best=False)
+            return problem and f"it needs checkpoint-{best}, in which {problem}"
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return "a file cannot be read"
+
     def _all_checkpoints(self) -> list[tuple[int, Path]]:
-        return sorted((int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*"))
+        names = ((re.fullmatch(r"checkpoint-([0-9]{1,9})", path.name), path) for path in self.checkpoints.glob("c*"))
+        return sorted((int(match[1]), path) for match, path in names if match)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the files of a checkpoint by name; hidden ones, which some systems create, are never read."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path for path in paths if path != folder / COMPLETE}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power failure, if the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def checkpoint_bytes(trainable: int) -> int:
@@ -133,5 +266,15 @@ def checkpoint_bytes(trainable: int) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the JSON object in a file.
+
+    Raises:
+        ActshiftError: the file contains anything else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ActshiftError(f"{path} is damaged: it does not contain a JSON object. Restore it, or remove its folder.")
+    return values

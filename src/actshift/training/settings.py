@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actshift.errors import ActshiftError, did_you_mean
-from actshift.files import read_mapping
+from actshift.mappings import read_mapping
 from actshift.training.setting_fields import convert_fields, names_in_source, setting
 
 WHAT, SHIFT, WEIGHTS = "Model and data", "Steering adapter", "LoRA and joint training"

@@ -29,7 +29,8 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
 
     Raises:
         ActshiftError: before anything is written, if a setting is wrong, the model or the rows cannot be read, the
-            adapter does not fit, or `out` is not empty. Later, if the loss is not finite, or the disk is full.
+            adapter does not fit, `out` is not empty, or another process trains in it. Later, if the run diverges, or
+            the disk is full.
 
     Example:
         >>> train(TrainSettings(model="gpt2", data="rows.jsonl", out="run"))  # doctest: +SKIP
@@ -40,6 +41,11 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
         warnings.warn(f"The run in {folder.path} is already finished; there is nothing to resume.", stacklevel=2)
         return read_result(folder.path)
     folder.check(settings, resume)
+    with folder.locked():
+        return _train(settings, folder, resume)
+
+
+def _train(settings: TrainSettings, folder: RunFolder, resume: bool) -> TrainResult:
     spec = AdapterSpec.from_settings(settings)
     inputs = read_inputs(settings)
     model, tokenizer = load_base(settings, inputs.head, inputs.config)

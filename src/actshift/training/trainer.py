@@ -1,6 +1,5 @@
 """The trainer of a run: batches, optimiser, callbacks, and clean-up after training. Imports torch and transformers."""
 
-import json
 import math
 import sys
 import time
@@ -20,10 +19,11 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from actshift.data.collate import pad_batch
+from actshift.data.encode import IGNORE_INDEX
 from actshift.errors import ActshiftError
-from actshift.files import write_atomically
 from actshift.sites.blocks import unwrap
-from actshift.training.run_folder import COMPLETE, RunFolder
+from actshift.training.run_folder import COMPLETE, RunFolder, read_json
 from actshift.training.settings import TrainSettings
 from actshift.tuner import enforce, parameter_groups, steering_layers
 
@@ -35,6 +35,10 @@ SHOWN_METRICS = {
     "eval_loss": "eval loss {:.4f}",
     "eval_reward": "eval reward {:.3f}",
 }  # the trainer's log entries in the progress bar, with their form there
+
+MAX_WEIGHT = 65504.0  # the largest number of float16; larger weights could not be saved or merged in half precision
+MAX_LOSS = 100.0  # nats; a uniform guess among 256,000 tokens has a loss of 12.5
+CHECKED_ROWS = 4
 
 
 class TrainerMixin(Trainer):
@@ -74,6 +78,9 @@ class TrainerMixin(Trainer):
             rates = {group["name"]: group["lr"] for group in cast(Optimizer, self.optimizer).param_groups}
             logs |= {"learning_rate": rates["activations"], "lora_learning_rate": rates["weights"]}
         super().log(logs, *args, **kwargs)
+
+    def _send_telemetry(self) -> None:
+        """Do nothing: TRL sends usage statistics to the hub, and training contacts no network."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `train` writes one model card with the result."""
@@ -120,36 +127,117 @@ def lengths_of(examples: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 class StopAtNan(TrainerCallback):
-    """Stop a run if its loss is not finite, before such a state is saved."""
+    """Stop a run that diverges, before such a state is saved."""
+
+    def __init__(self) -> None:
+        self.limit = MAX_WEIGHT
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Raise the limit for a base model with large weights of its own."""
+        self.limit = max(MAX_WEIGHT, *(10 * size for size in _magnitudes(_trained(kwargs["model"])).values()))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log the loss before each checkpoint; `on_log` checks it."""
+        """Check weights and optimiser before each checkpoint and at the end, and log the loss for `on_log`."""
         control.should_log |= control.should_save
+        if control.should_save or state.global_step >= state.max_steps:
+            self.check_weights(kwargs["model"], state.global_step, args.learning_rate, args.bf16)
+            for moments in cast(Optimizer, kwargs["optimizer"]).state.values():
+                for name, size in _magnitudes(moments.items()).items():
+                    if not math.isfinite(size):
+                        problem = f"The run diverged: the optimiser's {name} is {size} after step {state.global_step}"
+                        raise diverged(problem, args.learning_rate, args.bf16)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Raise ActshiftError if the loss is infinite or NaN."""
-        if not math.isfinite(loss := kwargs["logs"].get("loss", 0.0)):
-            fix = f"a lower learning_rate (it was {args.learning_rate:g}){' or precision fp32' if args.bf16 else ''}"
-            raise ActshiftError(f"The loss became {loss} at step {state.global_step}; restart with {fix}.")
+        """Raise ActshiftError if the loss in training or in an evaluation is infinite or NaN."""
+        for key, name in (("loss", "loss"), (args.metric_for_best_model, "evaluation loss")):
+            value = kwargs["logs"].get(key, 0.0) if key in ("loss", "eval_loss") else 0.0
+            if not math.isfinite(value):
+                problem = f"The {name} became {value} at step {state.global_step}"
+                raise diverged(problem, args.learning_rate, args.bf16)
+
+    def check_weights(self, model: nn.Module, step: int, rate: float, bf16: bool = False) -> None:
+        """Raise ActshiftError if a trained weight is not finite, or is too large for half precision."""
+        for name, size in _magnitudes(_trained(model)).items():
+            if not size <= self.limit:
+                problem = f"The run diverged: the largest weight of {name} is {size:.3g} after step {step}"
+                raise diverged(problem, rate, bf16)
+
+
+def diverged(problem: str, rate: float, bf16: bool = False) -> ActshiftError:
+    """Return the error of a run that diverged at a learning rate."""
+    precision = " or precision fp32" if bf16 else ""
+    return ActshiftError(
+        f"{problem}; restart with a lower learning_rate (it was {rate:g}){precision} in another folder."
+    )
+
+
+def final_loss(model: nn.Module, rows: Sequence[Mapping[str, Any]], tokenizer: Any, language: bool) -> float:
+    """Return the largest loss of a model on a few of the shortest rows, and NaN if an output is NaN.
+
+    Long rows may not fit into memory, since this is a plain forward pass. A `language` model without labels has the
+    loss of writing the whole row. Other models without labels have the loss 0.
+    """
+    device, losses = next(model.parameters()).device, [0.0]
+    for row in sorted(rows, key=lambda row: len(row["input_ids"])):
+        if language:
+            row = {"labels": row["input_ids"], **row}
+            if all(label == IGNORE_INDEX for label in row["labels"][1:]):  # the first token is never predicted
+                continue
+        with torch.no_grad():
+            output = model(**{name: value.to(device) for name, value in pad_batch([row], tokenizer).items()})
+        outputs = output.logits if "logits" in output else output.last_hidden_state
+        losses.append(math.nan if outputs.isnan().any() else float(output.loss) if "labels" in row else 0.0)
+        if len(losses) > CHECKED_ROWS:
+            break
+    return math.nan if any(map(math.isnan, losses)) else max(losses)
+
+
+def _trained(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    return ((name, parameter.detach()) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _magnitudes(tensors: Iterable[tuple[str, Any]]) -> dict[str, float]:
+    """Return the largest absolute value of each floating-point tensor, NaN if it contains NaN; makes no copies."""
+    values = ((name, tensor) for name, tensor in tensors if torch.is_tensor(tensor) and tensor.numel())
+    ends = {name: torch.stack(tensor.aminmax()) for name, tensor in values if tensor.is_floating_point()}
+    return {name: float(end.abs().max()) for name, end in ends.items()}
 
 
 class Checkpoints(TrainerCallback):
-    """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run."""
+    """Mark each checkpoint as complete after it is written, remove old ones, and measure the time of the run.
 
-    def __init__(self, run: RunFolder, seconds_before: float = 0.0) -> None:
-        self.run, self.start = run, time.monotonic() - seconds_before
+    Attributes:
+        latest: the newest complete checkpoint; at first the one from which the run is resumed, if any.
+        running: True after the first step has begun, when a checkpoint has been loaded.
+    """
+
+    def __init__(self, run: RunFolder, latest: Path | None = None) -> None:
+        self.run, self.latest, self.running = run, latest, False
+        self.start = time.monotonic() - (read_json(latest / COMPLETE)["seconds"] if latest else 0.0)
 
     @property
     def seconds(self) -> float:
         """The duration of the run in seconds, including the sessions before a resume."""
         return time.monotonic() - self.start
 
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Find the best checkpoint again if the folder was moved, or is called by another name."""
+        if state.best_global_step is not None:
+            state.best_model_checkpoint = str(self.run.checkpoints / f"checkpoint-{state.best_global_step}")
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Note that the run has begun."""
+        self.running = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Before each save, keep only the latest checkpoint and the best one."""
+        if control.should_save:
+            self.run.remove_all_but(self.latest, state.best_model_checkpoint)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the new checkpoint. Keep it and the best one, and after the last step the previous one too."""
-        latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
-        write_atomically(latest / COMPLETE, json.dumps({"seconds": self.seconds}))
-        if state.global_step < state.max_steps:
-            self.run.remove_all_but(latest, state.best_model_checkpoint)
+        """Mark the new checkpoint as complete."""
+        self.latest = Path(args.output_dir or "", f"checkpoint-{state.global_step}")
+        self.run.complete(self.latest, self.seconds, state.best_global_step)
 
 
 class EnforceEachEpoch(TrainerCallback):

@@ -1,22 +1,27 @@
 """Files of a saved adapter: find them, read the config, and check tensor names and shapes without loading values."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from sys import intern
 from typing import Any, cast
 
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from actshift.errors import ActshiftError, first_line
 
 PEFT_PREFIX = "base_model.model."
 Shape = tuple[int, ...]
+DTYPES = ("F64", "F32", "F16", "BF16")  # in the words of safetensors
+COUNTER = ("I64", ())  # the dtype and shape of JoLA's step, and of similar buffers
+MAX_CONFIG = 8 * 2**20  # bytes of adapter_config.json
+MAX_HEADER = 32 * 2**20  # bytes of the names, dtypes and shapes in a tensor file; PEFT's largest have about 10
 
 
 @dataclass(frozen=True)
@@ -26,26 +31,36 @@ class Checkpoint:
     path: str
     shapes: Mapping[str, Shape]
 
-    def check_fits(self, expected: Mapping[str, Shape], also_allowed: Iterable[str]) -> None:
-        """Check that the file contains the `expected` tensors and no others.
-
-        `also_allowed` are parameters and modules that PEFT may save too (resized embeddings, `modules_to_save`).
+    def check_fits(self, required: Mapping[str, Shape], foreign: Collection[str]) -> None:
+        """Check that the file has the `required` tensors. It must not hold the `foreign` ones.
 
         Raises:
-            ActshiftError: for a missing tensor, one that is not allowed, or one of another shape.
+            ActshiftError: for a missing or foreign tensor, or one of another shape.
         """
-        allowed = {*expected, *also_allowed}
-        missing = [name for name in expected if name not in self.shapes]
-        foreign = [name for name in self.shapes if allowed.isdisjoint(accumulate(name.split("."), "{}.{}".format))]
-        for names, problem in ((missing, "lacks"), (foreign, "holds the foreign")):
+        missing = [name for name in required if name not in self.shapes]
+        for names, problem in ((missing, "lacks"), (sorted(foreign), "holds the foreign")):
             if names:
                 unfit = f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}"
                 fix = "use the base model and the adapter_config.json it was trained with"
                 raise ActshiftError(f"{unfit} ({len(names)} in all); {fix}.")
-        for name, shape in expected.items():
+        for name, shape in required.items():
             if self.shapes[name] != shape:
                 stored = f"tensor {name!r} has shape {list(self.shapes[name])}, and the model needs {list(shape)}"
                 raise ActshiftError(f"{self.path} does not fit this model: {stored}; use the base model it is for.")
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors of the file with their names in the bare model, one at a time.
+
+        Raises:
+            ActshiftError: for a tensor with values that are not finite.
+        """
+        with safe_open(self.path, framework="pt") as file:
+            for name in self.shapes:
+                tensor = file.get_tensor(PEFT_PREFIX + name)
+                if not torch.isfinite(tensor).all():
+                    problem = f"{self.path} holds values that are not finite, in {name!r}"
+                    raise ActshiftError(f"{problem}: its training diverged. Train again with a lower learning rate.")
+                yield name, tensor
 
 
 def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Checkpoint:
@@ -58,12 +73,28 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
     """
     path = adapter_file(source, SAFETENSORS_WEIGHTS_NAME, subfolder, **hub)
     try:
+        _check_header_size(path)
         with safe_open(path, framework="pt") as tensors:
-            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            shapes = {name: tuple(stored.get_shape()) for name, stored in slices.items()}
+            dtypes = {name: str(stored.get_dtype()) for name, stored in slices.items()}
     except (SafetensorError, OSError) as error:
         raise ActshiftError(f"{path} is damaged ({error}); copy or train the adapter again.") from error
+    for name, dtype in dtypes.items():
+        if not name.startswith(PEFT_PREFIX):
+            raise ActshiftError(f"{path} holds the foreign tensor {name!r}: names in it begin with {PEFT_PREFIX!r}.")
+        if dtype not in DTYPES and (dtype, shapes[name]) != COUNTER:
+            names = ", ".join(DTYPES)
+            raise ActshiftError(f"{path} holds the tensor {name!r} of dtype {dtype}; an adapter has only {names}.")
     # Thousands of adapters have the same tensor names; interned, each is kept in memory once.
     return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
+
+
+def _check_header_size(path: str) -> None:
+    with Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER and size <= Path(path).stat().st_size:  # else the file is damaged
+        raise ActshiftError(f"{path} has a header of {size:,} bytes; at most {MAX_HEADER:,} are read.")
 
 
 def read_adapter_json(source: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
@@ -74,9 +105,15 @@ def read_adapter_json(source: str, subfolder: str | None = None, **hub: Any) -> 
     """
     path = adapter_file(source, CONFIG_NAME, subfolder, **hub)
     try:
+        if (size := Path(path).stat().st_size) > MAX_CONFIG:
+            raise ActshiftError(f"{path} has {size:,} bytes, and the config of an adapter has at most {MAX_CONFIG:,}.")
         values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ActshiftError:
+        raise
     except (ValueError, OSError) as error:
         raise ActshiftError(f"{path} is damaged: it is not valid JSON ({error}).") from error
+    except RecursionError as error:
+        raise ActshiftError(f"{path} is damaged: its values are nested too deeply.") from error
     if not isinstance(values, dict) or "peft_type" not in values:
         raise ActshiftError(f"{path} is not the config of an adapter: it has no peft_type.")
     return cast(dict[str, Any], values)

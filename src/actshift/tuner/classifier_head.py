@@ -32,7 +32,7 @@ def train_whole_head(model: nn.Module, config: LoraConfig) -> None:
     """
     if config.task_type not in CLASSIFIERS:
         return
-    head = _head_modules(model)
+    head = head_modules(model)
     config.modules_to_save = list(dict.fromkeys([*(config.modules_to_save or ()), *head]))
     if config.target_modules == "all-linear":
         linear = [name for name, module in unwrap(model).named_modules() if isinstance(module, nn.Linear | Conv1D)]
@@ -62,7 +62,7 @@ def copy_head(model: nn.Module, other: nn.Module) -> None:
         raise ActshiftError(f"The models have different heads, {head} and {other_head}; load both with the same head.")
     if head not in CLASSIFIERS:
         return
-    for name in _head_modules(model):
+    for name in head_modules(model):
         try:
             unwrap(model).get_submodule(name).load_state_dict(unwrap(other).get_submodule(name).state_dict())
         except RuntimeError as error:
@@ -107,7 +107,7 @@ def save_class_names(folder: Path, model: nn.Module) -> None:
         write_atomically(folder / METRICS, json.dumps({"head": asdict(head)}) + "\n")
 
 
-def _head_modules(model: nn.Module) -> list[str]:
+def head_modules(model: nn.Module) -> list[str]:
     """Return the names of the children that have parameters, except the body of the model."""
     bare = unwrap(model)
     body = getattr(bare, "base_model_prefix", "")

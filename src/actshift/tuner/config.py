@@ -10,10 +10,11 @@ from peft import LoraConfig, PeftConfig
 from peft.utils.peft_types import PeftType
 
 from actshift.adapters import Adapter, LowRank
-from actshift.errors import ActshiftError, check_fields
+from actshift.errors import ActshiftError, check_fields, first_line, show
 from actshift.orthogonality import Orthogonality
 from actshift.sites import Positions
 from actshift.tuner.checkpoint import Checkpoint
+from actshift.tuner.fields import check_field_values
 from actshift.tuner.intervention import Intervention, interventions_from
 
 PEFT_TYPE = "ACTSHIFT"  # transformers finds an adapter's tensors by this word in their names ("actshift")
@@ -68,7 +69,7 @@ class SteeringConfig(LoraConfig):
     d_model: int | None = None
     num_blocks: int | None = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> SteeringConfig:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> SteeringConfig:
         """Refuse unknown fields, of which PEFT would only warn. A file with the field `steering` is a JointConfig."""
         if cls is SteeringConfig and "steering" in kwargs:
             cls = JointConfig
@@ -80,14 +81,23 @@ class SteeringConfig(LoraConfig):
         return object.__new__(cls)
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
-            newer = f"This adapter has format {self.format!r} and this actshift reads format {FORMAT}"
+        if type(self.format) is not int or self.format != FORMAT:
+            newer = f"This adapter has format {show(self.format)} and this actshift reads format {FORMAT}"
             raise ActshiftError(f"{newer}. A newer actshift wrote it: pip install -U actshift.")
-        super().__post_init__()  # sets LoRA's peft_type
+        check_field_values(vars(self), self.own_fields)
+        self._convert_fields()
+        try:
+            super().__post_init__()  # sets LoRA's peft_type
+        except ValueError as error:  # two fields of LoRA contradict each other
+            raise ActshiftError(first_line(error)) from error
         self.peft_type = PeftType(PEFT_TYPE)
         self.all_interventions: tuple[Intervention, ...] = ()
         self._set_interventions()
         self.stored: Checkpoint | None = None  # the tensors in the folder that the config was read from
+
+    def _convert_fields(self) -> None:
+        if self.modules_to_save is not None:
+            self.modules_to_save = list(dict.fromkeys(self.modules_to_save))  # PEFT extends the list of a classifier
 
     def _set_interventions(self) -> None:
         names = (*SHORTHAND, "rank", "init")
@@ -105,6 +115,13 @@ class SteeringConfig(LoraConfig):
             setattr(self, name, getattr(single, name, None))
         self.layers = None if self.layers is None else list(self.layers)
         self.rank, self.init = getattr(self.adapter, "rank", None), getattr(self.adapter, "init", None)
+
+    def meaning(self) -> dict[str, Any]:
+        """Return the fields that give an adapter's tensors their meaning, which the init of fresh ones does not."""
+        steering = [intervention.to_dict() for intervention in self.all_interventions]
+        for intervention in steering:
+            intervention["adapter"].pop("init", None)
+        return {"steering": steering}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of adapter_config.json: the fields of PEFT and actshift, without LoRA's."""
@@ -146,20 +163,22 @@ class JointConfig(SteeringConfig):
     steering: SteeringConfig | dict[str, Any] | None = None
     orthogonality: Orthogonality | dict[str, Any] | None = field(default_factory=Orthogonality)
 
-    def __post_init__(self) -> None:
+    def _convert_fields(self) -> None:
+        super()._convert_fields()
         steering: Any = SteeringConfig() if self.steering is None else self.steering
         self.steering = steering = SteeringConfig(**steering) if isinstance(steering, dict) else steering
         if not isinstance(steering, SteeringConfig) or isinstance(steering, JointConfig):
-            raise ActshiftError(f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {steering!r}.")
+            raise ActshiftError(
+                f"steering must be a SteeringConfig such as SteeringConfig(rank=8), got {show(steering)}."
+            )
         if isinstance(self.orthogonality, dict):
             self.orthogonality = Orthogonality.from_dict(self.orthogonality)
         if not isinstance(cast(Any, self.orthogonality), Orthogonality | None):
-            raise ActshiftError(f"orthogonality must be Orthogonality(…) or None, got {self.orthogonality!r}.")
+            raise ActshiftError(f"orthogonality must be Orthogonality(…) or None, got {show(self.orthogonality)}.")
         if not self.target_modules and not self.target_parameters:
             allowed = '"all-linear" (the default) or a list of names. For steering alone, use SteeringConfig'
             raise ActshiftError(f"JointConfig needs target_modules for its LoRA half: {allowed}.")
         self.blocks = self.blocks or steering.blocks
-        super().__post_init__()
 
     @property
     def rule(self) -> Orthogonality | None:
@@ -176,6 +195,11 @@ class JointConfig(SteeringConfig):
         values["target_modules"] = targets if targets is None or isinstance(targets, str) else sorted(targets)
         steering = cast(SteeringConfig, self.steering).steering_dict()
         return {**values, "steering": steering, "orthogonality": self.rule.to_dict() if self.rule else None}
+
+    def meaning(self) -> dict[str, Any]:
+        """Return the fields that give an adapter's tensors their meaning."""
+        names = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
+        return super().meaning() | {name: getattr(self, name) for name in names}
 
     def weights_config(self) -> LoraConfig:
         """Return the LoRA half as PEFT's own config, which does not need actshift."""
@@ -195,5 +219,5 @@ def _with_shorthand(adapter: Any, low_rank: dict[str, Any]) -> Any:
     for name, value in low_rank.items():
         if value != (adapter.get(name) if isinstance(adapter, dict) else getattr(adapter, name, None)):
             shorthand = f"{name} is shorthand for LowRank({name}=…); pass it in one place."
-            raise ActshiftError(f"{name}={value!r} contradicts adapter={adapter!r}. {shorthand}")
+            raise ActshiftError(f"{name}={show(value)} contradicts adapter={adapter!r}. {shorthand}")
     return adapter

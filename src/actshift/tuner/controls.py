@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from actshift.errors import ActshiftError, check_choice, is_number
-from actshift.files import check_new_folder
+from actshift.files import atomic_folder
 from actshift.tuner.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
+from actshift.tuner.run_state import override, overrides
 
 HALVES = ("weights", "activations", "both")
 
@@ -25,7 +26,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     """Set the run-time strength s of h + s·Δ(h): 1 is as trained, and 0 is bit-identical to the base model.
 
     Strength is not saved with the adapter. `model` is a PeftModel, or a transformers model with native adapters.
-    `adapter_name` None is all adapters.
+    `adapter_name` None is all adapters. The strength holds in all threads, except inside their `with strength(...)`.
 
     Raises:
         ActshiftError: for a strength that is not a finite number, a model without steering, or an unknown adapter.
@@ -35,33 +36,40 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> set_strength(model, 0.5)
     """
-    if not is_number(strength):
-        raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
-    layers = steering_layers(model).values()
-    names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
-    for layer in layers:
-        layer.strength.update(dict.fromkeys(names & layer.strength.keys(), float(strength)))
+    for layer, names in _steered(model, strength, adapter_name):
+        layer.strength.update(dict.fromkeys(names, float(strength)))
 
 
 @contextmanager
 def strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> Generator[None]:
-    """Set the run-time strength inside a `with` block, and restore the previous strengths after it.
+    """Set the run-time strength inside a `with` block, in this thread or async task only.
 
-    It takes the arguments of `set_strength` and raises its errors.
+    It takes the arguments of `set_strength` and raises its errors. A thread that is started inside the block has the
+    strength of `set_strength`, unless it runs in a copy of the context: `Thread(target=copy_context().run, args=...)`
+    with `contextvars.copy_context`. A full graph of torch.compile (`fullgraph=True`) needs `set_strength`.
 
+    >>> import torch
     >>> from actshift import SteeringConfig, attach
     >>> from actshift.demo import load_base
     >>> model = attach(load_base()[0], SteeringConfig(rank=2))
     >>> with strength(model, 0.5):
-    ...     halfway = next(iter(steering_layers(model).values())).strength["default"]
-    >>> halfway
-    0.5
+    ...     logits = model(torch.tensor([[5, 6, 7]])).logits
     """
-    with ExitStack() as stack:
-        for layer in steering_layers(model).values():
-            stack.callback(layer.strength.update, dict(layer.strength))
-        set_strength(model, strength, adapter_name)
+    own = overrides()
+    strengths: dict[Any, Any] = dict(own.strengths) if own else {}
+    for layer, names in _steered(model, strength, adapter_name):
+        strengths[layer] = {**strengths.get(layer, layer.strength), **dict.fromkeys(names, float(strength))}
+    with override(strengths=strengths):
         yield
+
+
+def _steered(model: nn.Module, strength: float, adapter_name: str | None) -> list[tuple[SteeringLayer, set[str]]]:
+    """Return the layers to set this strength at, with the names of their adapters; raise for wrong arguments."""
+    if not is_number(strength):
+        raise ActshiftError(f"strength must be a finite number such as 0.5, got {strength!r}.")
+    layers = steering_layers(model).values()
+    names = _select(model, {name for layer in layers for name in layer.strength}, adapter_name, "steering")
+    return [(layer, names & layer.strength.keys()) for layer in layers]
 
 
 def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) -> None:
@@ -69,6 +77,7 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
 
     An inactive half is not computed, so the result is bit-identical to the other half alone. The choice is not saved,
     and activating an adapter (`set_adapter`) activates both halves again. `adapter_name` None is all joint adapters.
+    Like `set_adapter` and `disable_adapter` of PEFT, this changes the model for all threads.
 
     Raises:
         ActshiftError: for another word, a model without a joint adapter, or an unknown adapter.
@@ -92,7 +101,7 @@ def set_halves(model: nn.Module, which: str, adapter_name: str | None = None) ->
 
 @contextmanager
 def halves(model: nn.Module, which: str, adapter_name: str | None = None) -> Generator[None]:
-    """Activate one half of joint adapters inside a `with` block, and restore the active adapters after it.
+    """Activate one half of joint adapters inside a `with` block, for all threads, and restore the active ones after it.
 
     It takes the arguments of `set_halves` and raises its errors.
 
@@ -126,17 +135,15 @@ def save_half(model: PeftModel, which: str, folder: str | Path, adapter_name: st
     if not isinstance(config, JointConfig):
         raise ActshiftError(f"The adapter {adapter_name!r} is not a joint one, so it has no halves to save.")
     check_choice("half", which, HALVES[:2])
-    folder = Path(folder)
-    check_new_folder(folder)
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     steers = which == "activations"
     names = [name for name in state if ".lora_" not in name or (CONTAINER in name) == steers]  # both get a head
     tensors = {name: state[name].contiguous() for name in names}
     half_config = config.activations_config() if steers else config.weights_config()
     half_config.inference_mode = True
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(folder / SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
-    half_config.save_pretrained(str(folder))  # last: a folder without a config is not an adapter to any library
+    with atomic_folder(folder) as new:
+        save_file(tensors, str(new / SAFETENSORS_WEIGHTS_NAME), metadata={"format": "pt"})
+        half_config.save_pretrained(str(new))
 
 
 def joint_layers(model: nn.Module) -> dict[str, list[BaseTunerLayer]]:

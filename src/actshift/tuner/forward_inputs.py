@@ -11,6 +11,7 @@ from actshift.data.encode import IGNORE_INDEX
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
 from actshift.sites.positions import steered_tokens, token_index
+from actshift.tuner.token_axes import FLAT, token_axes, token_shape, wrong_shape
 
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq_params")
 
@@ -29,11 +30,11 @@ class TokenPositions:
     trains: bool = False
     masks: dict[Positions, Tensor] = field(default_factory=dict[Positions, Tensor])
 
-    def mask(self, positions: Positions, x: Tensor) -> Tensor:
-        """Return a bool mask `[..., 1]` of the steered tokens of `x [batch, seq, d]` or `[batch * seq, d]`.
+    def mask(self, positions: Positions, x: Tensor, layer: Any) -> Tensor:
+        """Return a bool mask of the tokens of `x` that are steered, which broadcasts to `x [..., d]`.
 
         Raises:
-            ActshiftError: if `x` has another shape, or training would steer no token because no row has a prompt.
+            ActshiftError: if the axes of `x` are unknown, or training would steer no token as no row has a prompt.
         """
         if positions not in self.masks:
             if self.trains and positions.where in ("prompt", "ends") and not bool((self.length > 0).any()):
@@ -41,12 +42,13 @@ class TokenPositions:
                 raise unknown_prompt(problem, f"Give prompt tokens the label {IGNORE_INDEX}")
             self.masks[positions] = steered_tokens(positions, self.index, self.length)
         mask = self.masks[positions].to(x.device)
-        if x.shape[:-1] == mask.shape:
-            return mask[..., None]
-        if x.ndim == 2 and x.shape[0] == mask.numel():  # OPT flattens batch and sequence before its MLP
+        axes = token_axes(x, (mask.shape[0], mask.shape[1]), layer)
+        if axes == FLAT:
             return mask.reshape(-1, 1)
-        problem = f"the model was called with {list(mask.shape)} tokens and passes {list(x.shape)} to the adapter"
-        raise unknown_prompt(problem, "Choose another site")
+        if x.shape[axes[1]] != mask.shape[1]:
+            raise wrong_shape(x, (mask.shape[0], mask.shape[1]), layer)
+        sizes = [x.shape[axis] if axis in axes else 1 for axis in range(x.ndim)]
+        return (mask if axes[0] < axes[1] else mask.T).reshape(sizes)
 
 
 @dataclass
@@ -99,37 +101,31 @@ class ForwardInputs:
     generate: GeneratePrompt | None  # the prompt of the running `generate` call
 
     def __post_init__(self) -> None:
-        ids, embeds = self.arguments.get("input_ids"), self.arguments.get("inputs_embeds")
-        tokens: Tensor | None = embeds if ids is None else ids
-        self.shape = None if tokens is None else (tokens.shape[0], tokens.shape[1])  # None for images and audio
+        self.given = token_shape(self.arguments)
+        batch, seq = self.given or (0, None)
+        self.shape = None if seq is None else (batch, seq)  # None for images and audio
         # The length of the KV cache is read before the forward pass extends it.
         cache = self.arguments.get("past_key_values", self.arguments.get("cache_params"))
         self.past: int | None = 0 if cache is None else None
         with suppress(AttributeError, ValueError):  # no cache, or the state of a recurrent model, which has no length
             self.past = int(cast(Any, cache).get_seq_length())
 
-    def tokens(self, x: Tensor) -> TokenPositions:
-        """Return the positions of the tokens; without input tokens, `x [batch, seq, d]` determines their shape.
+    def tokens(self, x: Tensor, layer: Any) -> TokenPositions:
+        """Return the positions of the tokens; without input tokens, the activations `x` of a layer show their shape.
 
         Raises:
             ActshiftError: if the end of the prompts is unknown.
         """
-        if self.shape is None:
-            # The attention mask of an audio model covers samples, not hidden states.
-            mask_shape = getattr(self.arguments.get("attention_mask"), "shape", x.shape[:2])
-            if x.ndim != 3 or mask_shape != x.shape[:2]:
-                problem = f"the model is called without input_ids and passes {list(x.shape)} to the adapter"
-                raise unknown_prompt(problem, "Choose another site")
-            self.shape = (x.shape[0], x.shape[1])
+        shape = self.shape or self._shape_of_images(x, layer)
         if self.past is None:
             raise unknown_prompt("the cache of this model has no number of tokens", "Set use_cache=False")
         if given := [name for name in PACKED if self.arguments.get(name) is not None]:
             raise _packed(f"{given[0]} is given")
-        batch, seq = self.shape
+        batch, seq = shape
         if self.generate is not None:
             index, length = self.generate.locate(self.arguments.get("input_ids"), self.past, batch, seq)
         else:
-            attended = self._attended(self.shape, self.past, x.device)
+            attended = self._attended(shape, self.past, x.device)
             index = token_index(attended)[:, self.past :]
             self._check_not_packed(index)
             length = self._prompt_length(index, attended)
@@ -138,6 +134,16 @@ class ForwardInputs:
                 raise ActshiftError(f"prompt_lengths gives {count} lengths for {batch} rows; give one for each row.")
             length = self.lengths.to(index.device).repeat_interleave(batch // count)[:, None]
         return TokenPositions(index, length, self.trains)
+
+    def _shape_of_images(self, x: Tensor, layer: Any) -> tuple[int, int]:
+        """Return the shape `(batch, seq)` of the tokens that a model without input tokens passes to a layer."""
+        axes = token_axes(x, self.given or (x.shape[0], None), layer)
+        # The attention mask of an audio model covers samples, not hidden states.
+        mask_shape = getattr(self.arguments.get("attention_mask"), "shape", None)
+        if axes == FLAT or (mask_shape is not None and mask_shape != (x.shape[axes[0]], x.shape[axes[1]])):
+            problem = f"the model is called without input_ids and passes {list(x.shape)} to the adapter"
+            raise unknown_prompt(problem, "Choose another site")
+        return x.shape[axes[0]], x.shape[axes[1]]
 
     def _attended(self, shape: tuple[int, int], past: int, device: torch.device) -> Tensor:
         """Return which tokens are attended, `[batch, past + seq]` bool."""

@@ -7,8 +7,10 @@ from typing import Any, cast
 from torch import nn
 
 from actshift.adapters import Adapter, LowRank, adapter_from_dict
-from actshift.errors import ActshiftError, check_fields
+from actshift.errors import ActshiftError, check_fields, is_longer, show
 from actshift.sites import Host, Positions, check_site, resolve
+
+MAX_INTERVENTIONS = MAX_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,14 @@ class Intervention:
             value = getattr(self, name)
             value = from_dict(value) if isinstance(value, dict) else value
             if not isinstance(value, typed):
-                raise ActshiftError(f"{name} must be {example}, got {value!r} of type {type(value).__name__}.")
+                raise ActshiftError(f"{name} must be {example}, got {show(value)} of type {type(value).__name__}.")
             object.__setattr__(self, name, value)
         check_site(self.site)
         if (layers := cast(Any, self.layers)) is not None:
-            if isinstance(layers, str) or not isinstance(layers, Sequence) or not all(type(i) is int for i in layers):
-                allowed = "a list or range of block indices such as [0, 1] or range(-4, 0), or None for all"
-                raise ActshiftError(f"layers must be {allowed}; got {layers!r}.")
+            is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
+            if not is_list or is_longer(layers, MAX_LAYERS) or not all(type(layer) is int for layer in layers):
+                allowed = f"a list or range of at most {MAX_LAYERS:,} block indices such as [0, 1] or range(-4, 0)"
+                raise ActshiftError(f"layers must be {allowed}, or None for all; got {show(layers)}.")
             object.__setattr__(self, "layers", tuple(layers))
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,13 +105,15 @@ def interventions_from(values: Any) -> tuple[Intervention, ...]:
     'post_mlp'
     """
     if not isinstance(values, list | tuple) or not values:
-        raise ActshiftError(f"interventions must be a list of at least one Intervention, got {values!r}.")
+        raise ActshiftError(f"interventions must be a list of at least one Intervention, got {show(values)}.")
+    if len(cast(Sequence[Any], values)) > MAX_INTERVENTIONS:
+        raise ActshiftError(f"interventions has {len(values):,} elements; at most {MAX_INTERVENTIONS:,} are allowed.")
     interventions: list[Intervention] = []
     for value in cast(Sequence[Any], values):
         if isinstance(value, dict):
             check_fields("an intervention", value, [item.name for item in fields(Intervention)])
             value = Intervention(**value)
         if not isinstance(value, Intervention):
-            raise ActshiftError(f"interventions holds {value!r}, which is not an Intervention.")
+            raise ActshiftError(f"interventions holds {show(value)}, which is not an Intervention.")
         interventions.append(value)
     return tuple(interventions)

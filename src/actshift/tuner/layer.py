@@ -14,17 +14,20 @@ from actshift.adapters import Shift
 from actshift.adapters.functional import add_shift, add_shift_memory_efficient
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
+from actshift.tuner import run_state
 from actshift.tuner.checkpoint import Shape
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
-from actshift.tuner.row_adapters import ActiveAdapter, RowAdapters, apply_shift, usable_factors
+from actshift.tuner.row_adapters import ActiveAdapter, apply_shift, usable_factors
+from actshift.tuner.run_state import Overrides, Strengths, backward_pass, overrides, replay, replayed
 from actshift.tuner.traversal import all_adapters, modules_around_adapters
 
 CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # a module can be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # in tensor names, between the layer and the adapter
 EVERYWHERE = Positions.all()
+ADAPTER_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 
@@ -32,6 +35,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     """Adds the shifts of the active adapters to an activation: x ← x + Σ s·Δ(x), at the positions of each adapter.
 
     The adapters are in one ModuleDict by name: tensors are called `<host>.actshift.lora_steer.<adapter>.down.weight`.
+    `strength` is the strength in all threads; `run_state.overrides` has those of one `with` block, and row adapters.
     """
 
     adapter_layer_names = ("lora_steer",)
@@ -40,13 +44,13 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     def __init__(self, host: Host) -> None:
         super().__init__()
         self.site, self.layer_index, self.width, self.at_input = host.site, host.layer, host.width, host.at_input
+        self.axes = host.axes  # of batch and sequence; None until an unambiguous shape shows them
         self.child = child_of(host)
         self.lora_steer = nn.ModuleDict()
         self.strength: dict[str, float] = {}
         self.positions: dict[str, Positions] = {}
         self.constraints: dict[str, Constraint] = {}
         self.trainable: set[str] = set()
-        self.row_adapters: RowAdapters | None = None
         self.prompts: Any = None  # a PromptScope or GeneratedScope, once an adapter steers only some tokens
         self.attach_to(host.module)
         watch(self)
@@ -80,47 +84,68 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         """Return the steered `x [..., d]` in the dtype of `x`, or `x` itself if no adapter is active."""
         if self._disable_adapters:
             return x
-        if self.row_adapters is not None:
-            return self.row_adapters.steer(x, self.prompts)
+        if run_state.in_use or run_state.replayed:
+            return self._steer_in_context(x, overrides() or Overrides())
+        return self._add_shifts(x, self.strength)
+
+    def _add_shifts(self, x: Tensor, strengths: Strengths) -> Tensor:
+        """Return `x` with the shifts of the active adapters at these strengths."""
         if self.site == "post_block" and len(self._active_adapter) == 1:
             # The next block keeps the sum for its backward pass, so the shift need not keep x. No module keeps the
             # output of a branch, and some models change it in place. Inlined: call overhead dominates a decoding step.
             [name] = self._active_adapter
             container: Any = self._modules["lora_steer"]
-            adapter, strength = all_adapters(container).get(name), self.strength.get(name, 0.0)
+            adapter, strength = all_adapters(container).get(name), strengths.get(name, 0.0)
             everywhere = adapter is not None and strength and self.positions[name].where == "all"
             factors = usable_factors(adapter) if everywhere else None
             if factors is not None and torch.is_grad_enabled():
                 return add_shift_memory_efficient(x, factors, strength)
             if factors is not None:
                 return add_shift(x, x, factors, strength)
-        adapters, host = self._active(), self._host[0]
+        adapters, host = self.adapters_at(strengths), self._host[0]
         if adapters and torch.is_grad_enabled() and host.training and getattr(host, "gradient_checkpointing", False):
             # transformers checkpoints a block's `forward`, and hooks run outside of it.
             return checkpoint(self._steer, x, adapters, use_reentrant=False)
         return self._steer(x, adapters)
+
+    def _steer_in_context(self, x: Tensor, own: Overrides) -> Tensor:
+        """Return the steered `x` with what this thread has changed, or what a checkpointed forward pass had."""
+        if own.rows is not None and (rows := own.rows.at(self)) is not None:
+            return rows.steer(x, self, own.rows.shape)
+        strengths = own.strengths.get(self)
+        strengths = replayed.get(backward_pass(), {}).get(self, strengths)
+        steered = self._add_shifts(x, self.strength if strengths is None else strengths)
+        if strengths is not None and self.training and steered.requires_grad and steered is not x:
+            steered.register_hook(replay(self, strengths))
+        return steered
 
     def _steer(self, x: Tensor, adapters: Sequence[ActiveAdapter]) -> Tensor:
         steered = x
         for adapter in adapters:
             shifted = apply_shift(steered, adapter.shift, x, adapter.strength)
             if adapter.positions.where != "all":
-                shifted = torch.where(self.prompts.mask_for(adapter.positions, x), shifted, steered)
+                shifted = torch.where(self.mask_for(adapter.positions, x), shifted, steered)
             steered = shifted
         return steered
 
-    def _active(self, names: Sequence[str] | None = None) -> list[ActiveAdapter]:
+    def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
+        """Return a bool mask of the tokens of `x [..., d]` that these positions steer, which broadcasts to `x`."""
+        return self.prompts.mask_for(positions, x, self)
+
+    def adapters_at(self, strengths: Strengths, names: Sequence[str] | None = None) -> list[ActiveAdapter]:
         """Return the adapters of these names (default: the active ones), without those of strength 0."""
         adapters = all_adapters(self.lora_steer)
         return [
-            ActiveAdapter(name, adapters[name], self.strength[name], self.positions[name])
+            ActiveAdapter(name, adapters[name], strengths[name], self.positions[name])
             for name in (self.active_adapters if names is None else names)
-            if name in adapters and self.strength[name] != 0
+            if name in adapters and strengths[name] != 0
         ]
 
-    def steer_rows(self, names: Sequence[str] | None) -> None:
-        """Steer each row of the following batches with the adapter of its name; None ends this."""
-        self.row_adapters = None if names is None else RowAdapters(names, self._active(list(dict.fromkeys(names))))
+    def _replicate_for_data_parallel(self) -> Any:
+        replica: Any = super()._replicate_for_data_parallel()
+        own = overrides()  # the threads of DataParallel do not have the context of their caller
+        replica.strength = own.strengths.get(self, self.strength) if own else self.strength
+        return replica
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Activate adapters and make them trainable; freeze only those that were trainable before."""
@@ -140,10 +165,15 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         modules = [module for _, module in modules_around_adapters(self._host[0])]
         own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
         device = device or (own[0].device if own else torch.device("cpu"))
-        # Quantised weights are integers, so the first floating-point parameter determines the dtype.
-        dtype = next((parameter.dtype for parameter in own if parameter.is_floating_point()), torch.float32)
+        # Quantised weights are integers or float8, to which the first weights of an adapter must not be rounded.
+        dtype = next((parameter.dtype for parameter in own if parameter.dtype in ADAPTER_DTYPES), torch.float32)
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device, dtype=dtype)
+
+    @property
+    def host(self) -> nn.Module:
+        """The module that is steered."""
+        return self._host[0]
 
     @property
     def weight(self) -> Tensor:

@@ -13,12 +13,17 @@ from transformers import PreTrainedModel
 from actshift.adapters import Adapter, LowRank
 from actshift.errors import ActshiftError, first_line
 from actshift.model_head import TaskType
-from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json
+from actshift.sites.blocks import unwrap
+from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json, read_checkpoint
 from actshift.tuner.classifier_head import check_head, train_whole_head
-from actshift.tuner.config import PEFT_TYPE, SteeringConfig
+from actshift.tuner.config import LORA_FIELDS, PEFT_FIELDS, PEFT_TYPE, SteeringConfig
+from actshift.tuner.fields import check_field_values
 from actshift.tuner.intervention import Intervention
+from actshift.tuner.patterns import check_patterns
+from actshift.tuner.stored_tensors import AnyModule, check_stored
 
 LORA = "LORA"  # PEFT's name
+UNSAFE_LORA_FIELDS = ("layer_replication", "megatron_config", "kasa_config", "arrow_config")
 
 
 def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "default") -> PeftModel:
@@ -34,6 +39,7 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
     True
     """
+    _check_new_name(model, adapter_name)
     train_whole_head(model, config)
     revision = getattr(model, "hub_revision", None)
     if isinstance(model, PeftModel):
@@ -87,6 +93,7 @@ def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", t
 
     >>> model = load_adapter(model, "run")  # doctest: +SKIP
     """
+    _check_new_name(model, adapter_name)
     read_config(source)
     return _load_with_peft(model, source, adapter_name, trainable)
 
@@ -104,13 +111,42 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
         raise ActshiftError(f"{source} is a {this}, which PEFT cannot load beside a {other}; load one of them.")
     if not is_lora:
         return load_adapter(model, source, adapter_name)
-    check_head(model, read_adapter_json(source).get("task_type"))
+    _check_new_name(model, adapter_name)
+    check_lora(model, source)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")  # else PEFT leaves them untrained
             return _load_with_peft(model, source, adapter_name, trainable=False)
-    except (ValueError, RuntimeError, UserWarning) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, UserWarning, ValueError) as error:
         raise ActshiftError(f"The LoRA {source} does not fit {type(model).__name__}: {first_line(error)}") from error
+
+
+def check_lora(model: nn.Module, source: str) -> None:
+    """Check that the LoRA in folder or hub repository `source` is safe to load: PEFT would trust its files.
+
+    Raises:
+        ActshiftError: for a field of the config that is invalid, takes too long to match or changes the base model, or
+            for a tensor that does not belong to the LoRA.
+    """
+    config = {name: value for name, value in read_adapter_json(source).items() if value not in (None, "")}
+    check_head(model, config.get("task_type"))
+    check_field_values(config, {*PEFT_FIELDS, *LORA_FIELDS} - {"peft_type"})
+    if unsafe := [name for name in UNSAFE_LORA_FIELDS if config.get(name)]:
+        problem = f"{source} sets {unsafe[0]}, which changes the base model or runs code"
+        raise ActshiftError(f"{problem}. Merge such an adapter with PEFT, and use the merged model.")
+    bare, stored = unwrap(model), read_checkpoint(source)
+    ranks = [config.get("r", 8), *config.get("rank_pattern", {}).values()]
+    largest = max((shape[0] for name, shape in stored.shapes.items() if "lora_" in name and shape), default=0)
+    if max(ranks) > max(largest, 256):
+        raise ActshiftError(f"{source} names a rank of {max(ranks):,}, and its tensors have at most {largest:,} rows.")
+    check_patterns(config, names=(name for name, _ in bare.named_modules()))
+    check_stored(bare, stored, {}, config.get("modules_to_save"), AnyModule())
+
+
+def _check_new_name(model: nn.Module, adapter_name: str) -> None:
+    if isinstance(model, PeftModel) and adapter_name in model.peft_config:
+        fix = "choose another name, or remove it first with model.delete_adapter"
+        raise ActshiftError(f"The model already has an adapter {adapter_name!r}; {fix}.")
 
 
 def _load_with_peft(model: nn.Module, source: str, adapter_name: str, trainable: bool) -> PeftModel:

@@ -9,25 +9,35 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
+from peft import PeftModel
 from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer, LoraModel
-from peft.tuners.lora.model import _adapter_names_pre_forward_hook
 from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, show
+from actshift.model_head import CLASSIFIERS, head_of
 from actshift.sites import find_blocks, resolve
+from actshift.sites.blocks import encoder_and_decoder
 from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
-from actshift.tuner.classifier_head import check_head
-from actshift.tuner.config import JointConfig, SteeringConfig
+from actshift.tuner.classifier_head import check_head, head_modules
+from actshift.tuner.config import PEFT_TYPE, JointConfig, SteeringConfig
 from actshift.tuner.controls import set_strength, strength
 from actshift.tuner.intervention import Target, resolve_targets
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
-from actshift.tuner.prompt_scope import install_prompt_scopes, remove_prompt_scopes
+from actshift.tuner.patterns import check_patterns
+from actshift.tuner.prompt_scope import install_prompt_scopes, named_arguments, remove_prompt_scopes
+from actshift.tuner.row_adapters import RowAdapters, RowCall
+from actshift.tuner.run_state import override, overrides
+from actshift.tuner.stored_tensors import check_saved_modules, check_stored, copy_new_rows
+from actshift.tuner.token_axes import token_shape
 from actshift.tuner.traversal import hide_other_adapters, modules_around_adapters
+
+SAVED = ".modules_to_save."  # in names of tensors of whole modules that an adapter trains
+INPUTS = ("input_ids", "inputs", "inputs_embeds", "pixel_values", "input_features", "input_values")
 
 
 class SteeringModel(LoraModel):
@@ -40,6 +50,10 @@ class SteeringModel(LoraModel):
     tuner_layer_cls = (LoraLayer, SteeringLayer)  # pyright: ignore[reportAssignmentType]  PEFT's isinstance takes a tuple
     set_strength = set_strength
     strength = strength
+
+    def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        _check_free(model, adapter_name)  # before PEFT replaces the config of an adapter of this name
+        super().__init__(model, peft_config, adapter_name, *args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Attach an adapter to the model; everything is resolved and checked first.
@@ -71,13 +85,20 @@ class SteeringModel(LoraModel):
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
         steered = resolve_targets(model, config.all_interventions, config.blocks)
         size = (len(find_blocks(model, config.blocks)), resolve(model, layers=[0], blocks=config.blocks)[0].width)
-        shapes, writers = tensor_shapes(steered), {}
+        shapes, writers, adapted = tensor_shapes(steered), {}, set[str]()
         if isinstance(config, JointConfig):
+            check_patterns(vars(config), names=(name for name, _ in modules_around_adapters(model)))
             tuners_utils._maybe_include_all_linear_layers(config, model)
             adapts = partial(self._adapts_weights, config)
             writers = find_writers(model, config, steered, adapts)
             shapes |= _lora_shapes(model, config, adapts)
-        _check_fits(model, adapter_name, config, shapes, size)
+            adapted = _adapted_modules(model, config, adapts)
+        _check_name(adapter_name, shapes)
+        check_saved_modules(config.modules_to_save, adapter_name, shapes)
+        if config.stored is not None:
+            check_head(model, config.task_type)
+            _check_size(model, config, size)
+            check_stored(model, config.stored, shapes, config.modules_to_save, adapted)
         config.num_blocks, config.d_model = size
         return steered, writers
 
@@ -134,7 +155,7 @@ class SteeringModel(LoraModel):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Generator[None]:
-        """Steer each row with its own adapter of `adapter_names`, until the block ends."""
+        """Steer each row with its own adapter of `adapter_names` in this thread, until the block ends."""
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
@@ -145,16 +166,28 @@ class SteeringModel(LoraModel):
         if unknown or not names:
             known = ", ".join([*self.peft_config, BASE_ROW])
             raise ActshiftError(f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of {known}.")
-        rows = [name for name in names for _ in range(kwargs.get("num_beams") or 1)]
-        select_adapters = partial(_adapter_names_pre_forward_hook, adapter_names=rows)
+        inputs = [*args[:1], *(kwargs[name] for name in INPUTS if isinstance(kwargs.get(name), Tensor))]
+        rows = self._row_call(names, len(inputs[0]) if inputs else None)
+        model: nn.Module = self.model
         with ExitStack() as stack:
-            for _, module in modules_around_adapters(self):
-                if isinstance(module, SteeringLayer):
-                    stack.callback(module.steer_rows, None)
-                    module.steer_rows(rows)
-                elif isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
-                    stack.callback(module.register_forward_pre_hook(select_adapters, with_kwargs=True).remove)
-            yield
+            for half in encoder_and_decoder(model) or (model,):
+                hook = partial(_store_token_shape, rows)
+                stack.callback(half.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            for _, module in modules_around_adapters(model):
+                if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
+                    hook = partial(_select_adapters, rows)
+                    stack.callback(cast(nn.Module, module).register_forward_pre_hook(hook, with_kwargs=True).remove)
+            with override(rows=rows):
+                yield
+
+    def _row_call(self, names: Sequence[str], inputs: int | None) -> RowCall:
+        own, adapters = overrides(), list(dict.fromkeys(names))
+        strengths = own.strengths if own else {}
+        layers = {
+            layer: RowAdapters(names, layer.adapters_at(strengths.get(layer, layer.strength), adapters))
+            for layer in steering_layers(self.model).values()
+        }
+        return RowCall(names, layers, inputs)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -166,16 +199,22 @@ class SteeringModel(LoraModel):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Rename saved tensors to the model's names; missing and foreign ones are errors, and PEFT would only warn."""
+        """Rename saved tensors to the model's names, and copy the embeddings of new tokens.
+
+        Missing and foreign tensors are errors. PEFT would only warn, and set weights of the base model.
+        """
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        present = {name.removeprefix(PEFT_PREFIX) for name in mapped}
-        known = {name.removeprefix(PEFT_PREFIX) for name in model.state_dict()}
-        own = {name for name in known if cls.prefix in name and f".{adapter_name}." in name}
-        for names, problem in ((own - present, "lack"), (present - known, "hold the foreign")):
+        named = {name.removeprefix(PEFT_PREFIX): name for name in mapped}
+        known = {name.removeprefix(PEFT_PREFIX): name for name in model.state_dict()}
+        own = {name for name in known if f".{adapter_name}." in name and (cls.prefix in name or SAVED in name)}
+        others = {name for name in named.keys() - own if name in known or SAVED not in name}  # PEFT saves SAVED twice
+        missing = {name for name in own - named.keys() if cls.prefix in name}
+        for names, problem in ((missing, "lack"), (others - known.keys(), "hold the foreign")):
             if names:
                 which = f"{problem} {min(names)!r} ({len(names)} in all)"
                 raise ActshiftError(f"The tensors for adapter {adapter_name!r} do not fit this model: they {which}.")
-        return mapped
+        copy_new_rows(model, {name: mapped[named[name]] for name in others})
+        return {known[bare]: mapped[name] for bare, name in named.items() if bare in own}
 
     def _check_merge_allowed(self) -> NoReturn:
         problem = "Steering adapters cannot be merged: no weight matrix produces what they add to the residual stream"
@@ -183,6 +222,10 @@ class SteeringModel(LoraModel):
         raise ActshiftError(f"{problem}. {fix}.")
 
     def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+        head = head_modules(self.model) if head_of(self.model) in CLASSIFIERS else []
+        for name, module in self.model.named_modules():
+            if isinstance(module, AuxiliaryTrainingWrapper) and name not in head:  # a trained head stays, as in PEFT
+                module.set_adapter([])
         model = cast(nn.Module, super()._unload_and_optionally_merge(merge, *args, **kwargs))
         remove_prompt_scopes(model)
         for layer in steering_layers(model).values():
@@ -195,39 +238,87 @@ class SteeringModel(LoraModel):
         raise ActshiftError(f"add_weighted_adapter cannot combine steering adapters; activate several: {several}.")
 
 
-def _check_fits(
-    model: nn.Module, adapter_name: str, config: SteeringConfig, shapes: Mapping[str, Shape], size: tuple[int, int]
-) -> None:
-    """Check that an adapter with tensors of these shapes fits a model of `size` (blocks, width)."""
+# Other threads run the hooks below too, also while they are removed, when torch passes them no keyword arguments.
+
+
+def _store_token_shape(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
+    """Forward pre-hook of a model: store the shape of its tokens."""
+    if kwargs is not None and (own := overrides()) and own.rows is rows:
+        rows.begin_forward(token_shape(named_arguments(module, args, kwargs)))
+
+
+def _select_adapters(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+    """Forward pre-hook of PEFT's layers: pass the adapter's name for each row, as PEFT's own hook does."""
+    if kwargs is not None and (own := overrides()) and own.rows is rows:
+        return args, kwargs | {"adapter_names": rows.names_for(args[0])}
+    return None
+
+
+def _check_free(model: nn.Module, adapter_name: str) -> None:
+    """Check that a model is no PeftModel, and has no adapter of this name yet."""
+    config = getattr(model, "peft_config", {})
+    if isinstance(model, PeftModel) or adapter_name in config:
+        types = {str(getattr(other.peft_type, "value", other.peft_type)) for other in config.values()}
+        if types <= {PEFT_TYPE}:
+            fix = (
+                "to add another, use model.add_adapter(name, config) with a new name, or remove it with model.unload()"
+            )
+        else:
+            fix = "merge it first with model.merge_and_unload(), or train both together with JointConfig"
+        names = ", ".join(f"{name!r}" for name in config)
+        raise ActshiftError(f"The model already has the adapter {names} ({', '.join(sorted(types))}); {fix}.")
+
+
+def _check_name(adapter_name: Any, shapes: Mapping[str, Shape]) -> None:
+    """Check that an adapter may have this name, which becomes the name of a module and of a folder."""
+    if not isinstance(adapter_name, str) or not adapter_name.isprintable() or not 0 < len(adapter_name) <= 100:
+        raise ActshiftError(f"An adapter cannot be called {show(adapter_name)}; use 1 to 100 printable characters.")
+    if set("./\\:") & set(adapter_name) or hasattr(nn.ModuleDict(), adapter_name) or adapter_name == BASE_ROW:
+        problem = "torch, PEFT or the file system cannot use that name"
+        raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {problem}; choose a simple word.")
     if adapter_name in {part for name in shapes for part in name.split(".")}:
         clash = "names of the model's tensors contain it; choose another name"
         raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {clash}.")
-    if config.stored is None:
-        return
-    check_head(model, config.task_type)
+
+
+def _check_size(model: nn.Module, config: SteeringConfig, size: tuple[int, int]) -> None:
+    """Check that a saved adapter is for a model of `size` (blocks, width)."""
     if None not in (config.num_blocks, config.d_model) and size != (config.num_blocks, config.d_model):
         trained = f"This adapter is for a model with {config.num_blocks} blocks of width {config.d_model}"
         present = f"{type(model).__name__} has {size[0]} of width {size[1]}"
         raise ActshiftError(
             f"{trained}, and {present}; load it on {config.base_model_name_or_path or 'its base model'}."
         )
-    saved = config.modules_to_save or ()
-    modules = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in saved]
-    experts = config.stored.shapes if config.target_parameters else ()  # `_lora_shapes` does not predict these
-    config.stored.check_fits(shapes, [*dict(model.named_parameters()), *modules, *experts])
+
+
+def _adapted_modules(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> set[str]:
+    """Return the modules to which LoRA adds tensors whose shapes `_lora_shapes` does not predict, such as experts."""
+    ends = tuple(config.target_parameters or ())
+    parameters = model.named_parameters() if ends else ()
+    experts = {name.rpartition(".")[0].replace(".base_layer", "") for name, _ in parameters if name.endswith(ends)}
+    predicted = nn.Linear | Conv1D | nn.Embedding
+    modules = [name for name, module in modules_around_adapters(model) if not isinstance(_bare(module), predicted)]
+    return experts | {name for name in modules if adapts(name)}
 
 
 def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
-    """Return shapes of the tensors that LoRA makes in linear maps, by name. Other modules are checked on loading."""
+    """Return shapes of the tensors that LoRA makes in linear maps and embeddings, by name."""
     shapes: dict[str, Shape] = {}
     ranks: dict[str, int] = config.rank_pattern or {}
     for name, module in model.named_modules():
         if not adapts(name) or CONTAINER in name or ".base_layer" in name:
             continue
-        layer = module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module
-        if isinstance(layer, nn.Linear | Conv1D):
-            rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
+        layer = _bare(module)
+        rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
+        if isinstance(layer, nn.Embedding):
+            shapes[f"{name}.lora_embedding_A"] = (rank, layer.num_embeddings)
+            shapes[f"{name}.lora_embedding_B"] = (layer.embedding_dim, rank)
+        elif isinstance(layer, nn.Linear | Conv1D):
             linear = isinstance(layer, nn.Linear)
             d_in, d_out = (layer.in_features, layer.out_features) if linear else (layer.nx, layer.nf)
             shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, d_in), (d_out, rank)
     return shapes
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    return module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module

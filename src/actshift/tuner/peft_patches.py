@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import peft
 from packaging.version import Version
-from peft.utils import register_peft_method
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, register_peft_method
 from peft.utils.peft_types import PeftType
 
 from actshift.errors import ActshiftError
@@ -88,16 +88,18 @@ def extend_peft_type(name: str) -> PeftType:
 
 def patch_config_from_pretrained() -> None:
     """Make every actshift config that PEFT reads remember the tensors in its folder, for the check before injection."""
-    from actshift.tuner.checkpoint import read_checkpoint
+    from actshift.tuner.checkpoint import read_adapter_json, read_checkpoint
     from actshift.tuner.config import SteeringConfig
 
     original = cast(Any, peft.PeftConfig.from_pretrained).__func__
 
     @wraps(original)
     def from_pretrained(cls: Any, source: str, subfolder: str | None = None, **kwargs: Any) -> Any:
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        if issubclass(cls, SteeringConfig):
+            read_adapter_json(source, subfolder, **hub)  # raises clear errors
         config = original(cls, source, subfolder=subfolder, **kwargs)
         if isinstance(config, SteeringConfig):
-            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             config.stored = read_checkpoint(source, subfolder, **hub)
         return config
 
@@ -105,7 +107,7 @@ def patch_config_from_pretrained() -> None:
 
 
 def patch_load_adapter() -> None:
-    """Hide all other steering adapters from `PeftModel.load_adapter` while it loads one."""
+    """Hide all other steering adapters from `PeftModel.load_adapter` while it loads one, and check a replacing file."""
     from actshift.tuner.traversal import hide_other_adapters
 
     original = peft.PeftModel.load_adapter
@@ -113,6 +115,7 @@ def patch_load_adapter() -> None:
     @wraps(original)
     def load_adapter(self: Any, model_id: Any, adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         training = self.training
+        check_same_adapter(self.peft_config.get(adapter_name), model_id, kwargs)
         with hide_other_adapters(self, adapter_name):
             result = original(self, model_id, adapter_name, *args, **kwargs)
         if self.training != training:
@@ -120,6 +123,28 @@ def patch_load_adapter() -> None:
         return result
 
     peft.PeftModel.load_adapter = load_adapter
+
+
+def check_same_adapter(config: Any, source: Any, kwargs: dict[str, Any]) -> None:
+    """Check a file whose tensors will replace those of an attached steering adapter: PEFT ignores its config.
+
+    Raises:
+        ActshiftError: if the file's adapter is of another kind or steers something else, or its values are not finite.
+    """
+    from actshift.tuner.checkpoint import adapter_file
+    from actshift.tuner.config import SteeringConfig
+
+    if not isinstance(config, SteeringConfig):
+        return
+    hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    file = adapter_file(str(source), SAFETENSORS_WEIGHTS_NAME, kwargs.get("subfolder"), **hub)
+    if config.stored is not None and config.stored.path == file:
+        return  # checked before the adapter was attached
+    saved: Any = SteeringConfig.from_pretrained(source, subfolder=kwargs.get("subfolder"), **hub)
+    if saved.meaning() != config.meaning():
+        raise ActshiftError(f"{source} holds another adapter than the attached one. Load it under another name.")
+    for _ in saved.stored.tensors():  # checks that they are finite
+        pass
 
 
 def register() -> None:

@@ -1,9 +1,12 @@
 """Track which tokens belong to the prompt and which were generated, for adapters that steer only some tokens."""
 
 import inspect
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -11,44 +14,60 @@ from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
+from actshift.sites.blocks import encoder_and_decoder
 from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPositions, unknown_prompt
 from actshift.tuner.layer import steering_layers
+from actshift.tuner.run_state import backward_pass, replay, replayed
 
 SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
 _eager: Any = torch.compiler.disable  # for values that change with each call and must not be compiled in
 
 
+@dataclass
+class Forward:
+    """A forward pass: its inputs while it runs, and the positions of its tokens once a layer has asked for them."""
+
+    inputs: ForwardInputs
+    tokens: TokenPositions | None = None
+
+
+# The state of each scope in this thread or async task.
+_forward: ContextVar[Mapping["PromptScope", Forward]] = ContextVar("actshift_forward", default=MappingProxyType({}))
+_generate: ContextVar[Mapping["PromptScope", GeneratePrompt]] = ContextVar(
+    "actshift_generate", default=MappingProxyType({})
+)
+_lengths: ContextVar[Mapping["PromptScope", Tensor]] = ContextVar("actshift_lengths", default=MappingProxyType({}))
+
+
 class PromptScope:
-    """State of the tokens in one forward pass, kept until the next one because checkpointed blocks run again."""
+    """Tells the steering layers of a model, or of an encoder, which tokens are prompt in the running forward pass.
+
+    Threads and async tasks may run forward passes of one model together: each has its own state.
+    """
 
     def __init__(self, generative: bool, encoder: bool) -> None:
         self.generative, self.encoder = generative, encoder
-        self.generate: GeneratePrompt | None = None  # the prompt of the running `generate` call
-        self.lengths: Tensor | None = None  # set by `prompt_lengths`
-        self.inputs: ForwardInputs | None = None
-        self.tokens: TokenPositions | None = None
-        self.running, self.handles = False, list[Any]()
+        self.handles = list[Any]()
 
     @_eager
-    def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
-        """Return a bool mask `[..., 1]` of the steered tokens of `x [batch, seq, d]` or `[batch * seq, d]`.
+    def mask_for(self, positions: Positions, x: Tensor, layer: Any) -> Tensor:
+        """Return a bool mask of the steered tokens of `x`, the activations of a layer, which broadcasts to `x`.
 
         Raises:
             ActshiftError: if the prompt is unknown.
         """
-        in_backward = torch._C._current_graph_task_id() != -1  # pyright: ignore[reportPrivateUsage]  no public test
-        if not self.running and not in_backward:
-            raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
-        if self.tokens is None:
-            assert self.inputs is not None
-            self.tokens = self.inputs.tokens(x)
-        return self.tokens.mask(positions, x)
+        tokens: TokenPositions | None = replayed.get(backward_pass(), {}).get(self)
+        if tokens is None:
+            if (forward := _forward.get().get(self)) is None:
+                raise unknown_prompt("the blocks run outside of a call of the whole model", "Call the adapted model")
+            tokens = forward.tokens = forward.tokens or forward.inputs.tokens(x, layer)
+        return tokens.mask(positions, x, layer)
 
 
 class GeneratedScope:
     """Scope of the decoder in an encoder-decoder model: every token is generated."""
 
-    def mask_for(self, positions: Positions, x: Tensor) -> Tensor:
+    def mask_for(self, positions: Positions, x: Tensor, layer: Any) -> Tensor:
         """Return a bool mask `[..., 1]` for `x [..., d]`, all True or all False."""
         return torch.full((*x.shape[:-1], 1), positions.where in ("all", "generated"), device=x.device)
 
@@ -59,10 +78,9 @@ def install_prompt_scopes(root: nn.Module) -> None:
     `root` is the model that a user calls, without its PEFT wrapper. Call again after adding layers.
     """
     layers = steering_layers(root).values()
-    if getattr(getattr(root, "config", None), "is_encoder_decoder", False) and hasattr(root, "get_encoder"):
-        encoder: nn.Module = cast(Any, root).get_encoder()
-        scope, generated = _scope_of(encoder, encoder=True), GeneratedScope()
-        prompt_layers = set(steering_layers(encoder).values())
+    if (halves := encoder_and_decoder(root)) is not None:
+        scope, generated = _scope_of(halves[0], encoder=True), GeneratedScope()
+        prompt_layers = set(steering_layers(halves[0]).values())
     else:
         can_generate: Any = getattr(root, "can_generate", lambda: False)
         scope, generated, prompt_layers = _scope_of(root, generative=bool(can_generate())), None, set(layers)
@@ -91,7 +109,8 @@ def remove_prompt_scopes(root: nn.Module) -> None:
 def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Generator[None]:
     """Set the prompt length of each row, for forward passes over prompt and completion without labels.
 
-    A custom loss on the logits needs this. Adapters that steer every token ignore it, and so do encoder-decoders.
+    A custom loss on the logits needs this. Adapters that steer every token ignore it, and so do encoder-decoders. Other
+    threads and async tasks are not affected.
     `lengths [batch]` are the numbers of attended prompt tokens. With a KV cache, count from the start of the row.
 
     Raises:
@@ -111,11 +130,12 @@ def prompt_lengths(model: nn.Module, lengths: Sequence[int] | Tensor) -> Generat
     if counts.ndim != 1 or counts.is_floating_point() or counts.dtype == torch.bool or bool((counts < 0).any()):
         raise ActshiftError(f"lengths must be a whole number from 0 up for each row, such as [5, 7], got {lengths!r}.")
     scopes = {layer.prompts for layer in layers if isinstance(layer.prompts, PromptScope)}
-    with ExitStack() as stack:
-        for scope in [scope for scope in scopes if not scope.encoder]:
-            stack.callback(setattr, scope, "lengths", scope.lengths)
-            scope.lengths = counts
+    previous = _lengths.get()
+    _lengths.set({**previous, **dict.fromkeys([scope for scope in scopes if not scope.encoder], counts)})
+    try:
         yield
+    finally:
+        _lengths.set(previous)
 
 
 @_eager
@@ -124,27 +144,31 @@ def begin_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     scope: PromptScope = module.__dict__[SCOPE]
     if getattr(module, "_is_replica", False):
         fix = "run one process for each GPU (accelerate launch), or make one GPU visible (CUDA_VISIBLE_DEVICES=0)"
-        raise ActshiftError(f"Positions do not work with torch.nn.DataParallel, whose threads share state; {fix}.")
-    if args:
-        kwargs = dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
+        raise ActshiftError(f"Positions do not work with torch.nn.DataParallel, which splits the batch; {fix}.")
+    kwargs = named_arguments(module, args, kwargs)
     trains = scope.generative and module.training and torch.is_grad_enabled()
-    scope.inputs = ForwardInputs(kwargs, scope.generative, trains, scope.lengths, scope.generate)
-    scope.tokens, scope.running = None, True
+    lengths, prompt = _lengths.get().get(scope), _generate.get().get(scope)
+    _forward.set({**_forward.get(), scope: Forward(ForwardInputs(kwargs, scope.generative, trains, lengths, prompt))})
 
 
 @_eager
 def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    """Forward hook: release the inputs, and make the backward pass restore the tokens of this forward pass."""
+    """Forward hook: forget the inputs, and make the backward pass restore the tokens of this forward pass."""
     scope: PromptScope = module.__dict__[SCOPE]
-    scope.inputs, scope.running = None, False
-    if module.training and torch.is_grad_enabled():
+    forwards = dict(_forward.get())
+    forward = forwards.pop(scope, None)
+    _forward.set(forwards)
+    if forward and forward.tokens and module.training and torch.is_grad_enabled():
         for tensor in _tensors_in(output):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                tensor.register_hook(partial(_restore_tokens, scope, scope.tokens))
+                tensor.register_hook(replay(scope, forward.tokens))
 
 
-def _restore_tokens(scope: PromptScope, tokens: TokenPositions | None, gradient: Tensor) -> None:
-    scope.tokens = tokens  # a second forward pass may have replaced the tokens of the first
+def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a module's `forward` by name."""
+    if not args:
+        return kwargs
+    return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
 
 
 def _scope_of(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:
@@ -169,16 +193,18 @@ def patch_generate(root: Any, scope: PromptScope) -> None:
     """Replace `generate` of this instance, for all its callers, with one that stores its prompt while it runs."""
     own = root.__dict__.get("generate")
     if not _is_patched(own):  # a partial, because a closure breaks pickle and a bound method breaks deepcopy
-        root.generate = partial(_generate, root, scope, own)
+        root.generate = partial(_generate_with_prompt, root, scope, own)
 
 
 def _is_patched(generate: Any) -> bool:
-    return getattr(generate, "func", None) is _generate
+    return getattr(generate, "func", None) is _generate_with_prompt
 
 
-def _generate(root: Any, scope: PromptScope, original: Any, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
-    generate = original or partial(type(root).generate, root)
-    if scope.generate is not None:  # in assisted generation the model drafts its own candidates with `generate`
+def _generate_with_prompt(
+    root: Any, scope: PromptScope, original: Any, inputs: Any = None, *args: Any, **kwargs: Any
+) -> Any:
+    generate, previous = original or partial(type(root).generate, root), _generate.get()
+    if scope in previous:  # in assisted generation the model drafts its own candidates with `generate`
         return generate(inputs, *args, **kwargs)
     ids = inputs if inputs is not None else kwargs.get("input_ids")
     mask = kwargs.get("attention_mask")
@@ -186,11 +212,11 @@ def _generate(root: Any, scope: PromptScope, original: Any, inputs: Any = None, 
         kwargs["attention_mask"] = mask
     if mask is None:
         mask = torch.ones((1, 1) if (embeds := kwargs.get("inputs_embeds")) is None else embeds.shape[:2])
-    scope.generate = GeneratePrompt(mask != 0, ids)
+    _generate.set({**previous, scope: GeneratePrompt(mask != 0, ids)})
     try:
         return generate(inputs, *args, **kwargs)
     finally:
-        scope.generate = None
+        _generate.set(previous)
 
 
 def _default_mask(root: Any, ids: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

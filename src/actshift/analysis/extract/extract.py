@@ -21,7 +21,7 @@ from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit
 from actshift.errors import ActshiftError
-from actshift.files import atomic_path, check_new_folder
+from actshift.files import atomic_path, check_new_folder, move_into, private_folder
 from actshift.gradients.backward import restored
 from actshift.model_head import head_of
 from actshift.sites import resolve
@@ -181,8 +181,11 @@ class FitStore:
 
     def finish(self, model: Any, finetuned: nn.Module) -> None:
         """Save the adapter, with the class names of a classifier, and delete the file."""
-        model.save_pretrained(str(self.folder), save_embedding_layers=False)
-        save_class_names(self.folder, finetuned)
+        with private_folder(self.folder) as private:
+            folder = private / "adapter"
+            model.save_pretrained(str(folder), save_embedding_layers=False)
+            save_class_names(folder, finetuned)
+            move_into(self.folder, folder)
         self.file.unlink(missing_ok=True)
 
     def _metadata(self) -> dict[str, Any]:
