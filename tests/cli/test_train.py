@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actshift.training import TrainSettings
+from tests.cli.conftest import override
 
 ROWS = [{"prompt": f"w{i} w{i}", "completion": f"w{i + 1}"} for i in range(20)]
 
@@ -54,7 +55,7 @@ def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, basics, tm
     _, out, _ = actshift("train", *basics, "--dry-run", "--json")
     assert json.loads(out)["steps"] == 4
     cached = ("--cache-prefix", "memory", "--group-by-length", "--layers", "1:")
-    _, out, err = actshift("train", *basics, *cached, "--max-steps", 8, "--dry-run")
+    _, out, err = actshift(*override(["train", *basics], *cached, "--max-steps", 8, "--dry-run"))
     assert "cached prefix, about" in out, err
 
 
@@ -114,7 +115,7 @@ def test_invalid_settings_fail_with_one_line_and_write_nothing(refused, basics, 
         (["--model", tmp_path / "nowhere"], "nowhere"),
         (["--out", tmp_path], "is not empty"),
     ]:
-        assert message in refused("train", *basics, *more)
+        assert message in refused(*override(["train", *basics], *more))
         assert not (tmp_path / "run").exists(), more
 
 

@@ -17,6 +17,7 @@ def equivalence(
     updated: Annotated[str | None, Option(help="Fine-tuned model or LoRA: a folder or a Hugging Face id.")] = None,
     adapter: options.Adapter = None,
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     split: options.Split = None,
@@ -48,7 +49,7 @@ def equivalence(
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
     check_outputs(figure=figure)
     base = resolve_pair_base(model, updated, revision)
-    rows = rows_for(base, data, task, data_dir, split, limit)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
     plain, twin, tokenizer = load_model_pair(base, updated, trust_remote_code)
 
     from actshift.analysis import equivalence as analysis

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -64,7 +65,7 @@ def evaluate(
     load = partial(load_steered, model, adapters, strength, trust_remote_code, half, revision=revision)
     if harness is not None:
         own_rows = {"--data": data, "--task": task, "--data-dir": data_dir, "--split": split, "--scorer": scorer}
-        excluded = {**own_rows, "--max-new-tokens": max_new_tokens}
+        excluded = {**own_rows, "--map": columns, "--max-new-tokens": max_new_tokens}
         if unused := [option for option, value in excluded.items() if value is not None]:
             raise ActshiftError(f"The tasks of --harness have rows and scorers of their own. Leave out {unused[0]}.")
         settings = {"num_fewshot": num_fewshot, "limit": limit, "batch_size": batch_size, "long_prompts": long_prompts}
@@ -81,7 +82,10 @@ def evaluate(
     mode = choose_chat(chat, system, adapters or [model])
     # Rows are read before the model, which takes longer.
     kinds = (*LABELLED, *LANGUAGE)
-    rows = chosen.load(split or "test", data_dir, limit) if chosen else load_rows(data or "", split, limit, kinds)
+    if chosen:
+        rows = chosen.load(split or "test", data_dir, limit)
+    else:
+        rows = load_rows(data or "", split, limit, kinds, columns)
     loaded, tokenizer, _ = load()
     are_chats = is_chat(rows)
     if chosen:

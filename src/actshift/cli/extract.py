@@ -17,6 +17,7 @@ def extract(
     finetuned: Annotated[str, Option(help="Fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")],
     out: options.AdapterFolder,
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -44,7 +45,7 @@ def extract(
         check_new_folder(out)
     check_outputs(figure=figure)
     base = resolve_pair_base(model, finetuned, revision)
-    rows = rows_for(base, data, task, data_dir, split, limit)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
     plain, twin, tokenizer = load_model_pair(base, finetuned, trust_remote_code)
 
     from actshift.analysis import extract as analysis

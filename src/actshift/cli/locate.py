@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def locate(
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -50,7 +51,7 @@ def locate(
     check_outputs(out, figure=figure)
     adapters = [adapter] if adapter else []
     base = resolve_base(model, adapters, revision)
-    rows = rows_for(base, data, task, data_dir, split, limit)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
     head = head_for_rows(base, task, rows)
     loaded, tokenizer, _ = load_steered(
         base.source, adapters, 1.0, trust_remote_code, head=head, revision=base.revision

@@ -18,7 +18,10 @@ Strength = Annotated[float, Option(help="Factor on the adapter's shift: 1 as tra
 Half = Annotated[str, Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the Python code that comes with the model.")]
 
-Data = Annotated[str | None, Option(help="Rows: a .jsonl, .json, .csv or .parquet file, or a dataset id.")]
+Data = Annotated[str | None, Option(help="Rows: a .jsonl, .json, .csv, .tsv or .parquet file, or a dataset id.")]
+Columns = Annotated[
+    list[str] | None, Option("--map", help="Column to read under another name: prompt=question (repeatable).")
+]
 Task = Annotated[str | None, Option(help="Task: a name that 'actshift tasks' lists, or your own .yaml file.")]
 DataDir = Annotated[str | None, Option(help="Folder with the task's files. Default: download from the hub.")]
 Split = Annotated[str | None, Option(help="Split of a task or a hub dataset. Default: train.")]
@@ -69,7 +72,7 @@ def _option(field: Field[Any], hint: Any) -> inspect.Parameter:
 
 def _flag_type(hint: Any) -> Any:
     if get_origin(hint) in (Union, UnionType):
-        [hint] = [option for option in get_args(hint) if option is not type(None)]
+        hint = [option for option in get_args(hint) if option is not type(None)][-1]  # the list of "one or several"
     if get_origin(hint) is tuple:
         return list[str]
     return hint if hint in (int, float, bool) else str  # the settings class checks choices and suggests the nearest

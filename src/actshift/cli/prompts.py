@@ -64,8 +64,9 @@ class ChatMode:
     def chats(self, rows: Dataset) -> Dataset:
         """Return rows to evaluate as messages with the system prompt, if this mode renders; else as they are."""
         from actshift.data import is_chat
-        from actshift.data.rows import TEMPLATE
-        from actshift.data.table import to_dataset
+        from actshift.data.arrow import to_dataset
+        from actshift.data.layouts import TEMPLATE
+        from actshift.data.values import LISTS
 
         if not self.rendered:
             if is_chat(rows):
@@ -88,7 +89,8 @@ class ChatMode:
             messages = self.messages(turns, f"Row {number}")
             converted.append({**values, "messages": messages, "chat_template_kwargs": kwargs})
         columns = list(converted[0])
-        return to_dataset(converted, columns, [name for name in ("messages", *TEMPLATE) if name in columns])
+        nested, lists = ([name for name in columns if name in names] for names in (("messages", *TEMPLATE), LISTS))
+        return to_dataset(converted, columns, nested, lists)
 
 
 def choose_chat(chat: bool | None, system: str | None, sources: Sequence[str | None]) -> ChatMode:

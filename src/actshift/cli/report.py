@@ -18,6 +18,7 @@ def report(
     context: typer.Context,
     out: Annotated[Path, Option(help="HTML file to write.")],
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -45,7 +46,7 @@ def report(
         raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
     check_outputs(out, folder / "figure.png" if folder.is_dir() else folder)
     chosen, updated, steering, joint = _resolve_subject(model, finetuned, adapter, revision)
-    rows = rows_for(chosen, data, task, data_dir, split, limit)
+    rows = rows_for(chosen, data, task, data_dir, split, limit, columns)
     twin = None
     if updated:
         base, twin, tokenizer = load_model_pair(chosen, updated, trust_remote_code)
@@ -103,6 +104,7 @@ def _provenance(context: typer.Context) -> dict[str, Any]:
         source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
             value = context.params[option.name or ""]
-            words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for item in values for word in (option.opts[0], *([] if item is True else [str(item)]))]
     made = provenance(shlex.join(words))
     return {**made, "versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items())}

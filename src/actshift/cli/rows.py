@@ -22,14 +22,22 @@ def check_source(data: str | None, task: str | None, data_dir: str | None) -> No
 
 
 def rows_for(
-    base: Base, data: str | None, task: str | None, data_dir: str | None, split: str | None, limit: int
+    base: Base,
+    data: str | None,
+    task: str | None,
+    data_dir: str | None,
+    split: str | None,
+    limit: int,
+    columns: list[str] | None = None,
 ) -> Dataset:
-    """Return at most `limit` rows, read as `actshift train` would read them for a base model."""
+    """Return at most `limit` rows, read as `actshift train` would read them for a base model; `columns` is --map."""
     from actshift.training import TrainSettings
     from actshift.training.data import explicit_objective, read_rows
 
     check_source(data, task, data_dir)
-    settings = TrainSettings(model=base.source, revision=base.revision, task=task, data_dir=data_dir)
+    settings = TrainSettings(
+        model=base.source, revision=base.revision, task=task, data_dir=data_dir, map=tuple(columns or ()) or None
+    )
     rows = read_rows(settings, split or "train", data, explicit_objective(settings))
     return rows.select(range(min(limit, len(rows))))
 

@@ -25,6 +25,7 @@ def vector(
     method: Annotated[str, Option(help="Direction: mean (difference of means) or pca (of row differences).")] = "mean",
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
+    columns: options.Columns = None,
     limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
@@ -44,7 +45,7 @@ def vector(
     check_outputs(figure=figure)
     if model is None:
         raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
-    positive_rows, negative_rows = (load_rows(source, split, limit) for source in (positive, negative))
+    positive_rows, negative_rows = (load_rows(source, split, limit, renames=columns) for source in (positive, negative))
     loaded, tokenizer, _ = load_steered(model, [], 1.0, trust_remote_code, head=CAUSAL, revision=revision)
 
     from actshift.analysis import contrast as analysis

@@ -10,7 +10,7 @@ from inspect import signature
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from actshift.data.rows import TEMPLATE
+from actshift.data.layouts import TEMPLATE
 from actshift.errors import ActshiftError, did_you_mean, first_line, require
 
 if TYPE_CHECKING:

@@ -67,13 +67,18 @@ class Layout:
             _check_meaning(values, self.kind)
         return values
 
+    def column(self, name: str) -> str | None:
+        """Return the column of the rows that is read as `name`, or None if it is read under another name."""
+        return self.renamed.get(name, None if name in self.renamed.values() else name)
+
     def description(self, dropped: Sequence[str] = ()) -> str:
         """Return the layout in a few words. `dropped` are optional columns that some rows lack.
 
         >>> find_layout(["instruction", "output", "id"], [("prompt", "completion")], "rows.json").description()
         'instruction and output (Alpaca); not used: id'
         """
-        names = [f"{self.renamed[name]} as {name}" if name in self.renamed else name for name in self.found]
+        columns = {name: self.renamed.get(name, name) for name in self.found}
+        names = [name if name == column else f"{column} as {name}" for name, column in columns.items()]
         origin = {"instruction": " (Alpaca)", "conversations": " (ShareGPT)"}.get(self.found[0], "")
         unused = ", ".join((*self.unused, *dropped))
         return join(names) + origin + (f"; not used: {unused}" if unused else "")
@@ -189,6 +194,8 @@ def _message(turn: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _lift(row: dict[str, Any], kind: Columns) -> None:
     """Write each part of a chat as messages in place, and a system text as their first."""
+    if "completion" in kind and isinstance(row.get("completion"), list) and isinstance(row.get("prompt"), str):
+        row["prompt"] = [{"role": "user", "content": row["prompt"]}]
     prompt = row.get("prompt")
     for name in ("completion", "chosen", "rejected"):
         if name in kind and isinstance(prompt, list) and isinstance(row.get(name), str):

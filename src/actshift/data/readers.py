@@ -219,7 +219,7 @@ def _read_csv(path: Path, delimiter: str = ",") -> Generator[Row, None, None]:
                 if has_index and not fields.pop(0).isdecimal():
                     _check_header(["", *header], path)
                 if len(fields) != len(header):
-                    counts = f"{len(fields)} of the {len(header)} fields that the header names"
+                    counts = f"{len(fields)} field{'s' * (len(fields) != 1)}, but the header has {len(header)}"
                     fix = "Put fields with commas or line breaks in double quotes"
                     raise ActshiftError(f"Row {number} of {path} (line {reader.line_num}) has {counts}. {fix}.")
                 yield dict(zip(header, fields, strict=True))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actshift import __version__
+from actshift.data.rows import parse_sources
 from actshift.model_head import Head
 from actshift.training.configs import interventions_of
 from actshift.training.result import TrainResult
@@ -24,7 +25,7 @@ CARD = """\
 
 ## Training
 
-Base model {base}, data `{settings.data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
+Base model {base}, data `{data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
 
 | | |
 |---|---|
@@ -96,6 +97,7 @@ def model_card(result: TrainResult) -> str:
         summary=" ".join(_summary(settings, head)),
         use=use,
         settings=settings,
+        data=", ".join(_sources(settings)) or None,
         base=f"`{settings.model}`" + (f" at the revision `{settings.revision}`" if settings.revision else ""),
         fit=fit,
         version=__version__,
@@ -136,5 +138,10 @@ def _header(settings: TrainSettings, head: Head) -> list[str]:
     tags = {"full": "actshift", "lora": "actshift, lora"}.get(settings.method, "actshift, steering")
     lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{tags}]"]
     # The hub accepts only ids here; the text names local folders and files.
-    base, data = ([name] if name and not Path(name).exists() else [] for name in (settings.model, settings.data))
-    return [*(f"base_model: {name}" for name in base), *lines, *(f"datasets: [{name}]" for name in data)]
+    named = ([settings.model], _sources(settings))
+    base, data = ([name for name in names if name and not Path(name).exists()] for names in named)
+    return [*(f"base_model: {name}" for name in base), *lines, *([f"datasets: [{', '.join(data)}]"] if data else [])]
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    return list(parse_sources(settings.data)) if settings.data else []
