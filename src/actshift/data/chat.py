@@ -181,7 +181,7 @@ class _Template:
         if any(isinstance(text, str) and text.strip() not in chat for text in texts):
             unused.append("results of tools")
         if unused:
-            hint = did_you_mean(unused[0], words - {unused[0]})
+            hint = did_you_mean(unused[0], words - {unused[0]}) if unused[0] in self.options else ""
             problem = f"The chat template does not use the {unused[0]} of {self.place}{hint}"
             raise ActshiftError(f"{problem}. Leave them out, or use a model whose template does.")
 
