@@ -149,7 +149,7 @@ def test_tools_template_arguments_and_calls_reach_the_template() -> None:
         (FULL, {"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, "does not use the chat_template of row 1"),
         (FULL, {"chat_template_kwargs": {"padding": True}}, "does not use the padding of row 1"),
         (FULL.replace(CALLS, ""), {"messages": CHATS}, "does not use the tool_calls of row 1"),
-        (FULL.replace("in messages", "in messages if m.role != 'tool'"), {"messages": CHATS}, "the results of tools of"),
+        (FULL.replace("in messages", "in messages if m.role != 'tool'"), {"messages": CHATS}, "the results of tools"),
         (FULL, {"messages": [user("q"), assistant("", tool_calls=[BAD_CALL]), *CHATS]}, "'f' in row 1 are not valid"),
         ("{{ raise_exception('no') }}", {}, "rejects the messages of row 1: no."),
         ("{{ messages[7].content.x }}", {}, "rejects the messages of row 1: .*has no"),

@@ -230,7 +230,7 @@ class _Template:
             dropped = _dropped_start(content.strip(), shown.strip())
             if rest is not None and not dropped and not doubles:
                 return rest
-            lead, opened = _compare_starts(prompt, opening, self._render(history))
+            lead, opened = _compare_starts(prompt, opening, self._render(history), _text_of(history[-1]))
             restorable = not lead and _CLOSING_TAG.search(dropped) and not _CLOSING_TAG.search(opened)
             if lead is not None and (not dropped or restorable):
                 body = dropped + shown.lstrip() if dropped else shown
@@ -316,25 +316,34 @@ def _function(call: Any) -> Any:
     return inner if isinstance(inner, Mapping) else call if isinstance(call, Mapping) else {}
 
 
-def _compare_starts(prompt: str, opening: str, history: str) -> tuple[str | None, str]:
+def _compare_starts(prompt: str, opening: str, history: str, last: str) -> tuple[str | None, str]:
     """Compare the start of an answer in a generation prompt and in a finished chat (`opening`), ignoring white space.
+
+    `history` is the chat before the answer, and `last` the content of its last turn.
 
     Returns:
         The text that only the finished chat has there, or None if both have different ones; and the text that only the
         prompt has, such as an opened thinking tag.
 
-    >>> _compare_starts("<u>hi<a><think>", "<u>hi<a>", "<u>hi")
+    >>> _compare_starts("<u>hi<a><think>", "<u>hi<a>", "<u>hi", "hi")
     ('', '<think>')
-    >>> _compare_starts("<u>hi<a>", "<u>hi<b>", "<u>hi")
+    >>> _compare_starts("<u>hi<a>", "<u>hi<b>", "<u>hi", "hi")
     (None, '')
     """
     common = _common_length(prompt, opening)
-    if common < _common_length(prompt, history):
-        return None, ""
+    if common < _common_length(prompt, history):  # Mistral's templates write the system prompt only before generation
+        if not last or last not in prompt or last not in opening:
+            return None, ""
+        prompt, opening = prompt.rpartition(last)[2], opening.rpartition(last)[2]
+        common = _common_length(prompt, opening)
     only_prompt, only_chat = prompt[common:], opening[common:]
     if (rest := _after(only_prompt, only_chat)) is not None:
         return "", rest
     return _after(only_chat, only_prompt), ""
+
+
+def _text_of(turn: Message) -> str:
+    return content.strip() if isinstance(content := turn.get("content"), str) else ""
 
 
 def _common_length(text: str, other: str) -> int:
