@@ -8,7 +8,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, load_steered, resolve_pair_base
 from actshift.cli.output import check_outputs, print_report, progress_bar
-from actshift.cli.rows import rows_for
+from actshift.cli.rows import limit_length, rows_for
 from actshift.errors import ActshiftError
 
 
@@ -55,7 +55,7 @@ def equivalence(
     from actshift.analysis import equivalence as analysis
     from actshift.analysis.batches import token_batches
 
-    batches = token_batches(rows, tokenizer, batch_size, max_length)
+    batches = token_batches(rows, tokenizer, batch_size, limit_length(max_length, plain, tokenizer))
     with progress_bar() as update:
         on_batch = partial(update, "Batches", total=len(batches))
         report = analysis.equivalence(plain, twin, batches, sorted({1, rank}), on_batch=on_batch)

@@ -8,7 +8,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, resolve_pair_base
 from actshift.cli.output import check_outputs, print_report, progress_bar
-from actshift.cli.rows import rows_for
+from actshift.cli.rows import limit_length, rows_for
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
 
@@ -51,7 +51,7 @@ def extract(
     from actshift.analysis import extract as analysis
     from actshift.analysis.batches import token_batches
 
-    batches = token_batches(rows, tokenizer, batch_size, max_length)
+    batches = token_batches(rows, tokenizer, batch_size, limit_length(max_length, plain, tokenizer))
     fitting = (rank, budget, distill_steps, learning_rate, linear)
     try:
         with progress_bar() as update:

@@ -32,6 +32,10 @@ MaxLength = Annotated[int, Option(min=2, help="Maximum tokens per row.")]
 LongPrompts = Annotated[
     Literal["refuse", "truncate"], Option(help="Prompts beyond the context: stop with an error, or keep only the ends.")
 ]
+Chat = Annotated[
+    bool | None, Option("--chat/--no-chat", help="Render the chat template. Default: as in training, if recorded.")
+]
+System = Annotated[str | None, Option(help="System prompt: the first turn of every chat.")]
 Temperature = Annotated[float, Option(min=0, help="Sampling temperature; 0 decodes greedily.")]
 
 Figure = Annotated[Path | None, Option(help="Save the figure to this .png or .svg file.")]

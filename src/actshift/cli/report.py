@@ -10,7 +10,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import Base, load_model_pair, load_steered, resolve_base, resolve_pair_base
 from actshift.cli.output import check_outputs, print_json, progress_bar
-from actshift.cli.rows import limit_batch_size, rows_for
+from actshift.cli.rows import limit_batch_size, limit_length, rows_for
 from actshift.errors import ActshiftError, require
 
 
@@ -56,7 +56,8 @@ def report(
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, run_analyses
 
-    batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
+    size, length = limit_batch_size(batch_size, len(rows)), limit_length(max_length, base, tokenizer)
+    batches = token_batches(rows, tokenizer, size, length)
     with progress_bar() as update:
         findings = run_analyses(base, batches, rank, twin, joint, on_progress=update)
     row_count = sum(len(batch["input_ids"]) for batch in batches)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
     from actshift.cli.models import Base
     from actshift.model_head import Head
@@ -49,6 +50,13 @@ def head_for_rows(base: Base, task: str | None, rows: Dataset) -> Head:
 
     settings = TrainSettings(model=base.source, revision=base.revision, task=task)
     return choose_head(settings, explicit_objective(settings) or infer_objective(rows), rows)
+
+
+def limit_length(max_length: int, model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the maximum tokens of a row, reduced to the context of the model."""
+    from actshift.loading import context_length
+
+    return min(max_length, context_length(model.config, tokenizer))
 
 
 def limit_batch_size(batch_size: int, rows: int) -> int:

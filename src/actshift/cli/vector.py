@@ -8,6 +8,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_steered
 from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.rows import limit_length
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
 from actshift.model_head import CAUSAL
@@ -54,7 +55,7 @@ def vector(
 
     chosen = layer_indices(layers, len(find_blocks(loaded))) if layers else None
     resolve(loaded, layers=chosen)  # reject a block that does not exist before the rows are processed
-    how = (method, token, batch_size, max_length)
+    how = (method, token, batch_size, limit_length(max_length, loaded, tokenizer))
     with progress_bar() as update:
         contrast = analysis.contrast(loaded, tokenizer, positive_rows, negative_rows, *how, on_progress=update)
     steered = contrast.attach(loaded, chosen)

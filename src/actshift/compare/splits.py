@@ -107,7 +107,8 @@ def _read_lines(
     rows = read_rows(run, split, source, objective)
     if rows.column_names == ["text"]:
         raise ActshiftError(f"{source} has text only. Exact match needs prompt and completion, or messages.")
-    return [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]
+    # The keys inside a value keep their order, because chat templates write tools in it.
+    return [json.dumps(dict(sorted(row.items())), ensure_ascii=False) for row in rows]
 
 
 def _cut(rows: Sequence[str], names: Sequence[str], source: str | Sequence[str]) -> dict[str, list[str]]:
@@ -132,4 +133,4 @@ def _cut(rows: Sequence[str], names: Sequence[str], source: str | Sequence[str])
 def _question(line: str) -> str:
     row = json.loads(line)
     chat = row.get("messages") or (row.get("chosen") if "prompt" not in row else None)
-    return json.dumps(chat[:-1] if chat else [row.get(name) for name in INPUT_COLUMNS])
+    return json.dumps(chat[:-1] if chat else [row.get(name) for name in INPUT_COLUMNS], sort_keys=True)

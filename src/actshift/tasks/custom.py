@@ -19,7 +19,7 @@ KEYS: dict[str, Any] = {
 }  # fmt: skip
 """The keys of a task file, with the types of their values."""
 SETTINGS = (
-    "method objective chat adapter site layers positions first_tokens last_tokens rank activation bias init l0 l1 "
+    "method objective chat adapter site layers positions first_tokens last_tokens rank activation bias init l0 l1 loss "
     "lofit_heads lofit_share lofit_steps lora_r lora_alpha lora_dropout lora_targets lora_learning_rate orthogonality "
     "orthogonality_every orthogonality_penalty scorer beta generations max_new_tokens temperature learning_rate epochs "
     "max_steps batch_size gradient_accumulation warmup weight_decay schedule max_length group_by_length seed "
