@@ -76,7 +76,8 @@ def evaluate(
         return
     if include_path is not None or num_fewshot is not None:
         raise ActshiftError("--include-path and --num-fewshot need --harness.")
-    chosen, judge = _resolve_task(data, task, data_dir, scorer)
+    check_source(data, task, data_dir, columns)
+    chosen, judge = _resolve_task(task, scorer)
     from actshift.data import LABELLED, LANGUAGE, check_template, is_chat, load_rows
 
     mode = choose_chat(chat, system, adapters or [model])
@@ -119,13 +120,10 @@ def _run_harness(load: Callable[[], Any], harness: str, include_path: Path | Non
     return run_harness(model, tokenizer, names, manager=manager, **settings)
 
 
-def _resolve_task(
-    data: str | None, task: str | None, data_dir: str | None, scorer: str | None
-) -> tuple[Task | None, Scorer | None]:
+def _resolve_task(task: str | None, scorer: str | None) -> tuple[Task | None, Scorer | None]:
     """Return the task named by --task, if any, and the scorer; None for exact match."""
     from actshift.tasks import get_scorer, get_task
 
-    check_source(data, task, data_dir)
     if task is None:
         return None, get_scorer(scorer) if scorer is not None else None
     if scorer is not None:

@@ -108,7 +108,7 @@ def check_rows(
     unused = [name for name in optional if layout.column(name) in names and name not in columns]
     description = f"{source}: {layout.description(unused)}"
     if unused or layout.unused or layout.found != layout.kind:
-        warnings.warn(f"The rows of {description}.", stacklevel=2)
+        warnings.warn(f"Layout of {description}.", stacklevel=2)
     dataset.info.description = description
     return dataset
 
