@@ -43,7 +43,7 @@ class RowProblem(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of some rows: those that `convert` reads, by `renamed` names, and the kind that it returns."""
+    """A layout of rows: the columns `found` that `convert` reads, and the columns `kind` that it returns."""
 
     kind: Columns
     found: Columns
@@ -98,7 +98,7 @@ def find_layout(
     Args:
         names: the columns of the rows.
         kinds: the allowed kinds of rows. `text` alone is used only if nothing else fits.
-        renames: the columns to read under other names, as {name: column}. Where several layouts fit, they choose one.
+        renames: the columns to read under other names, as {name: column}. If several layouts fit, they choose one.
 
     Raises:
         ActshiftError: no layout fits, or several do.
@@ -238,7 +238,7 @@ def _preference_prompt(row: Row, prompt: Any) -> list[Any]:
 
 
 def _check_meaning(row: Row, kind: Columns) -> None:
-    """Raise RowProblem for a value that the row's layout cannot use, although it changes what the row means."""
+    """Raise RowProblem for a value that changes the meaning of the row, but that its layout cannot use."""
     has_messages = any(isinstance(row.get(name), list) for name in kind)
     for name in _MEANING:
         value = row.get(name)
