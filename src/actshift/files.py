@@ -13,6 +13,7 @@ from actshift.errors import ActshiftError
 
 LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
 PRIVATE, SUFFIX = ".actshift-", ".part"  # of the names of temporary folders
+LOCK = f"{PRIVATE}lock"
 
 
 @contextmanager
@@ -69,10 +70,10 @@ def atomic_path(path: str | Path) -> Generator[Path, None, None]:
         if stream:
             _send(temporary, path)
             return
-        _sync(temporary)
+        sync_file(temporary)
         temporary.chmod(mode)  # safetensors makes its files private
         temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -121,7 +122,7 @@ def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
             _settle(new)
             top = private / path.relative_to(existing).parts[0]
             top.rename(existing / top.name)
-    _sync_folder(existing)
+    sync_folder(existing)
 
 
 def move_into(target: Path, source: Path) -> None:
@@ -129,7 +130,7 @@ def move_into(target: Path, source: Path) -> None:
     _settle(source)
     for file in sorted(source.iterdir(), key=lambda file: (file.name in LOADABLE, file.name)):
         os.replace(file, target / file.name)
-    _sync_folder(target)
+    sync_folder(target)
 
 
 @contextmanager
@@ -148,6 +149,26 @@ def locked(path: str | Path, busy: str) -> Generator[None, None, None]:
             yield
     except Timeout:
         raise ActshiftError(busy) from None
+
+
+@contextmanager
+def locked_folder(path: str | Path, busy: str) -> Generator[None, None, None]:
+    """Lock a folder as `locked` does, and create it first if it is missing. A new folder that stays empty is removed.
+
+    Raises:
+        ActshiftError: another process has the lock; `busy` is the message.
+    """
+    path = Path(path)
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path / LOCK, busy):
+        try:
+            yield
+        finally:
+            (path / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # a folder with files stays
+                for folder in new:
+                    folder.rmdir()
 
 
 def check_writable(path: str | Path) -> None:
@@ -215,17 +236,18 @@ def _settle(folder: Path) -> None:
     mode = folder.stat().st_mode & 0o666
     for directory, _, files in os.walk(folder):
         for name in files:
-            _sync(Path(directory, name))
+            sync_file(Path(directory, name))
             os.chmod(Path(directory, name), mode)
-        _sync_folder(Path(directory))
+        sync_folder(Path(directory))
 
 
-def _sync(file: Path) -> None:
+def sync_file(file: Path) -> None:
+    """Write a file to the disk; raises OSError if the disk is full."""
     with file.open("r+b") as opened:
         os.fsync(opened.fileno())  # some file systems report a full disk only here
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power failure, if the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

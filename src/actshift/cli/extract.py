@@ -10,7 +10,7 @@ from actshift.cli.models import load_model_pair, resolve_pair_base
 from actshift.cli.output import check_outputs, print_report, progress_bar
 from actshift.cli.rows import limit_length, rows_for
 from actshift.errors import ActshiftError
-from actshift.files import check_new_folder
+from actshift.files import check_new_folder, locked_folder
 
 
 def extract(
@@ -54,7 +54,8 @@ def extract(
     batches = token_batches(rows, tokenizer, batch_size, limit_length(max_length, plain, tokenizer))
     fitting = (rank, budget, distill_steps, learning_rate, linear)
     try:
-        with progress_bar() as update:
+        busy = f"Another process extracts to {out}. Wait for it, or write to another folder."
+        with locked_folder(out, busy), progress_bar() as update:
             extraction = analysis.extract(plain, twin, batches, *fitting, folder=out, resume=resume, on_progress=update)
     except KeyboardInterrupt:
         message = f"Interrupted. Run the same command with --resume to continue from the layers in {out}."

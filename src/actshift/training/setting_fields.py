@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -44,10 +45,14 @@ def setting(
 
 
 def convert_fields(settings: Any) -> None:
-    """Convert frozen settings to their declared types in place, or raise ActshiftError for a wrong type or range."""
+    """Convert frozen settings to their declared types in place, and ~/ to the home folder.
+
+    Raises:
+        ActshiftError: a value has the wrong type, or is out of its range.
+    """
     hints = _type_hints(type(settings))
     for item in fields(settings):
-        value = _converted(item.name, getattr(settings, item.name), hints[item.name])
+        value = _with_home(_converted(item.name, getattr(settings, item.name), hints[item.name]))
         if value is not None:
             _check_choice(item.name, value, item.metadata.get("choices") or [value])
             _check_limits(item.name, value, item.metadata)
@@ -90,6 +95,13 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     elif (converted := _scalar(value, hint)) is not None:
         return converted
     raise ActshiftError(f"{name} must be {NOUNS[hint]}, got {value!r}.")
+
+
+def _with_home(value: Any) -> Any:
+    """Return a text, or a tuple of texts, with ~/ replaced by the home folder, as shells do for most arguments."""
+    if isinstance(value, tuple):
+        return tuple(map(_with_home, cast("tuple[Any, ...]", value)))
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _scalar(value: Any, hint: type) -> Any:

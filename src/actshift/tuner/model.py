@@ -29,7 +29,7 @@ from actshift.tuner.intervention import Target, resolve_targets
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
 from actshift.tuner.patterns import check_patterns
-from actshift.tuner.prompt_scope import install_prompt_scopes, named_arguments, remove_prompt_scopes
+from actshift.tuner.prompt_scope import check_halves, install_prompt_scopes, named_arguments, remove_prompt_scopes
 from actshift.tuner.row_adapters import RowAdapters, RowCall
 from actshift.tuner.run_state import override, overrides
 from actshift.tuner.stored_tensors import check_saved_modules, check_stored, copy_new_rows
@@ -78,12 +78,14 @@ class SteeringModel(LoraModel):
             if isinstance(config, JointConfig):
                 wrapped = resolve_targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
-            if any(intervention.positions.where != "all" for intervention in config.all_interventions):
+            if _has_positions(config):
                 install_prompt_scopes(model)
 
     def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
         steered = resolve_targets(model, config.all_interventions, config.blocks)
+        if _has_positions(config):
+            check_halves(model)
         size = (len(find_blocks(model, config.blocks)), resolve(model, layers=[0], blocks=config.blocks)[0].width)
         shapes, writers, adapted = tensor_shapes(steered), {}, set[str]()
         if isinstance(config, JointConfig):
@@ -181,10 +183,9 @@ class SteeringModel(LoraModel):
                 yield
 
     def _row_call(self, names: Sequence[str], inputs: int | None) -> RowCall:
-        own, adapters = overrides(), list(dict.fromkeys(names))
-        strengths = own.strengths if own else {}
+        adapters = list(dict.fromkeys(names))
         layers = {
-            layer: RowAdapters(names, layer.adapters_at(strengths.get(layer, layer.strength), adapters))
+            layer: RowAdapters(names, layer.adapters_at(layer.strengths, adapters))
             for layer in steering_layers(self.model).values()
         }
         return RowCall(names, layers, inputs)
@@ -236,6 +237,10 @@ class SteeringModel(LoraModel):
         """Raise ActshiftError, because a weighted sum of steering adapters is not a steering adapter."""
         several = "model.base_model.set_adapter([...]) and model.set_strength(s, adapter_name=...)"
         raise ActshiftError(f"add_weighted_adapter cannot combine steering adapters; activate several: {several}.")
+
+
+def _has_positions(config: SteeringConfig) -> bool:
+    return any(intervention.positions.where != "all" for intervention in config.all_interventions)
 
 
 # Other threads run the hooks below too, also while they are removed, when torch passes them no keyword arguments.
