@@ -85,6 +85,7 @@ def hide_library_warnings() -> None:
 
 def _explain_usage(error: BaseException) -> str:
     sentence = error.format_message()  # type: ignore[attr-defined]
+    sentence = sentence.replace("Got unexpected extra", "There is no use for the extra")
     if near := getattr(error, "possibilities", None):  # sorted by similarity; click's own message sorts them by name
         sentence = f"{error.message}. Did you mean {near[0]!r}?"  # type: ignore[attr-defined]
     path = getattr(getattr(error, "ctx", None), "command_path", "actshift")

@@ -7,7 +7,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, resolve_pair_base
 from actshift.cli.output import check_outputs, echo, print_report, progress_bar
-from actshift.cli.rows import rows_for
+from actshift.cli.rows import limit_length, rows_for
 from actshift.errors import ActshiftError
 from actshift.files import locked_folder
 
@@ -16,6 +16,7 @@ def extract(
     finetuned: Annotated[str, Option(help="Fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")],
     out: options.AdapterFolder,
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -48,12 +49,12 @@ def extract(
     analysis.check_folder(out, resume)
     check_outputs(figure=figure)
     base = resolve_pair_base(model, finetuned, revision)
-    rows = rows_for(base, data, task, data_dir, split, limit)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
     plain, twin, tokenizer = load_model_pair(base, finetuned, trust_remote_code)
 
     from actshift.analysis.batches import token_batches
 
-    batches = token_batches(rows, tokenizer, batch_size, max_length)
+    batches = token_batches(rows, tokenizer, batch_size, limit_length(max_length, plain, tokenizer))
     fitting = (rank, budget, distill_steps, learning_rate, linear)
     try:
         busy = f"Another process extracts to {out}. Wait for it, or write to another folder."

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -15,6 +16,7 @@ from rich.table import Column, Table
 from typer.core import TyperCommand, TyperGroup
 
 from actshift.cli.errors import hide_library_warnings, open_closed_streams, report
+from actshift.errors import ActshiftError
 
 VERBS = {
     "demo": ("demo", "Teach a small bundled model a new answer format, by steering and by full fine-tuning."),
@@ -64,6 +66,18 @@ class LazyGroup(TyperGroup):
             console.print(Panel(table, title=title, title_align="left", border_style="dim"))
 
 
+class VerbCommand(TyperCommand):
+    """A command that refuses a repeated flag, unless it takes several values. Click would use the last one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the verb."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for parameter, count in Counter(order).items():
+            if count > 1 and parameter.param_type_name == "option" and not parameter.multiple:
+                raise ActshiftError(f"{'/'.join(parameter.opts)} is given {count} times; give it once.")
+        return super().parse_args(ctx, args)
+
+
 def load_verb(name: str) -> TyperCommand:
     """Import a verb and return its command.
 
@@ -72,7 +86,7 @@ def load_verb(name: str) -> TyperCommand:
     """
     function = getattr(import_module(f"actshift.cli.{name}"), VERBS[name][0])
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(function)
+    single.command(name, cls=VerbCommand)(function)
     command = typer.main.get_command(single)
     assert isinstance(command, TyperCommand)
     paragraphs = (command.help or "").split("\n\n")  # typer would keep the line breaks of the docstring

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from actshift.data import to_prompt_completion
+from actshift.data import is_chat, to_prompt_completion
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import generate_completions
 from actshift.evaluation.labelled import evaluate_labelled, labelled_columns
@@ -52,8 +52,7 @@ def evaluate(
     """
     if labelled_columns(rows):
         return evaluate_labelled(model, tokenizer, rows, batch_size, show_progress)
-    rendered = "messages" in getattr(rows, "column_names", ())
-    if rendered:
+    if rendered := hasattr(rows, "column_names") and is_chat(cast("Dataset", rows)):
         rows = to_prompt_completion(cast("Dataset", rows), tokenizer)
     checked = [_check_row(row, number, tokenizer, scorer) for number, row in enumerate(rows, start=1)]
     if not checked:

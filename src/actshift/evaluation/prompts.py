@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from actshift.data import token_ids
+from actshift.data.chat import check_characters
 from actshift.errors import ActshiftError, check_choice
 from actshift.loading import context_length
 
@@ -28,10 +29,12 @@ def encode_prompts(
     Arguments are those of `generate_completions`.
 
     Raises:
-        ActshiftError: A prompt has no token, a prompt is too long and `long_prompts` is "refuse", the context has no
-            room for any prompt, or `long_prompts` is unknown.
+        ActshiftError: A prompt is not valid text or has no token, a prompt is too long and `long_prompts` is "refuse",
+            the context has no room for any prompt, or `long_prompts` is unknown.
     """
     check_choice("long_prompts", long_prompts, LONG_PROMPTS)
+    for number, prompt in enumerate(prompts, start=1):
+        check_characters(prompt, f"Prompt {number}")
     encoded = token_ids(tokenizer, prompts, add_special_tokens) if prompts else []
     if [] in encoded:
         raise ActshiftError(f"Prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")

@@ -80,7 +80,12 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) in (UnionType, Union):
         if value is None:
             return None
-        [hint] = [option for option in get_args(hint) if option is not NoneType]
+        options = [option for option in get_args(hint) if option is not NoneType]
+        hint = options[-1]
+        if len(options) > 1 and isinstance(value, list | tuple) and len(value) == 1:  # one name is not a list of names
+            return _converted(name, value[0], options[0])
+        if len(options) > 1 and not isinstance(value, list | tuple):
+            hint = options[0]
     if get_origin(hint) is Literal:
         return _check_choice(name, value, get_args(hint))
     if get_origin(hint) is tuple:
