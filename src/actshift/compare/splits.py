@@ -6,9 +6,9 @@ import hashlib
 import json
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from actshift.compare.settings import CompareSettings
 from actshift.data import LABELLED, LANGUAGE, PREFERENCES, PROMPTS, check_rows
@@ -108,7 +108,8 @@ def _read_lines(
     if rows.column_names == ["text"]:
         raise ActshiftError(f"{source} has text only. Exact match needs prompt and completion, or messages.")
     # The keys inside a value keep their order, because chat templates write tools in it.
-    return [json.dumps(dict(sorted(row.items())), ensure_ascii=False) for row in rows]
+    every = cast("Iterable[dict[str, Any]]", rows)
+    return [json.dumps(dict(sorted(row.items())), ensure_ascii=False) for row in every]
 
 
 def _cut(rows: Sequence[str], names: Sequence[str], source: str | Sequence[str]) -> dict[str, list[str]]:
