@@ -46,7 +46,7 @@ def test_every_failure_is_one_line_and_exit_code_2(
 
     monkeypatch.setattr("actshift.analysis.describe", fail)
     assert refused("inspect", "x").startswith(f"actshift: {expected}")
-    assert explain(error).replace("\n   ", " ").replace("\n", " ").startswith(expected)
+    assert " ".join(explain(error).split()).startswith(expected)
 
 
 def test_the_traceback_is_shown_if_requested(actshift: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_verbs_read_the_tokenizer_and_config_of_the_revision(
 
 def test_inspect_shows_an_adapter_whose_base_has_moved(actshift: Run, adapter: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
-    for base in ("../moved", "/gone/base", "a/b/c", "spaces in it", "..", "x" * 300, "a" * 5000, "no\tid\n", "é/è"):
+    for base in ("../moved", "/gone/base", "a/b/c", "spaces in it", "..", "x" * 300, "a" * 4000, "é/è"):
         (adapter / "adapter_config.json").write_text(
             json.dumps({**config, "base_model_name_or_path": base, "revision": None})
         )

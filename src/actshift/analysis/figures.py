@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import ActshiftError, require
+from actshift.errors import ActshiftError, printable, require
 from actshift.files import atomic_path, check_writable, is_stream
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ def new_figure(width: float, height: float) -> Figure:
     figure = require("matplotlib.figure", "plot").Figure(figsize=(width, height), dpi=150, layout="constrained")
     require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     return figure
+
+
+def figure_text(text: str) -> str:
+    """Return a text that matplotlib shows as it is: without formulas between dollar signs, or control characters."""
+    return printable(text).replace("$", r"\$")
 
 
 def check_figure(path: Path) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
+from actshift.cli.output import echo
 from actshift.cli.prompts import ChatMode, choose_chat
 from actshift.errors import ActshiftError, did_you_mean
 
@@ -47,24 +47,24 @@ def chat(
     elif chat_template is None:
         mode = replace(mode, rendered=bool(tokenizer.chat_template))
     conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength, mode)
-    typer.echo(COMMANDS, err=True)
+    echo(COMMANDS, err=True)
     if not mode.rendered:
         reason = "The chat template is off" if tokenizer.chat_template else "This model has no chat template"
-        typer.echo(f"{reason}: it continues each line by itself.", err=True)
+        echo(f"{reason}: it continues each line by itself.", err=True)
     while True:
         try:
             line = input("> ").strip()
             if line == "/exit":
                 return
             if line.startswith("/"):
-                typer.echo(conversation.command(line), err=True)
+                echo(conversation.command(line), err=True)
             elif line:
                 conversation.answer(line)
         except (EOFError, KeyboardInterrupt):  # Ctrl-D and Ctrl-C end a chat normally
-            typer.echo()
+            echo()
             return
         except ActshiftError as error:
-            typer.echo(f"actshift: {error}", err=True)
+            echo(f"actshift: {error}", err=True)
 
 
 @dataclass
@@ -108,9 +108,9 @@ class Conversation:
         messages = [*self.messages, {"role": "user", "content": line}]
         rendered = self.mode.rendered
         text = self.mode.render(messages if rendered else line, self.tokenizer, "The conversation")
-        write, how = partial(print, end="", flush=True), (self.max_new_tokens, self.temperature, not rendered)
+        write, how = partial(echo, nl=False), (self.max_new_tokens, self.temperature, not rendered)
         with self.model.disable_adapter() if self.adapter_off else nullcontext():
             answer = stream_completion(self.model, self.tokenizer, text, write, *how)
-        typer.echo()
+        echo()
         if rendered:
             self.messages = [*messages, {"role": "assistant", "content": answer}]

@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, printable
 
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
@@ -28,7 +28,8 @@ def report(error: BaseException) -> int:
     elif isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        print(f"actshift: {' '.join(explain(error).split())}", file=sys.stderr)
+        line = ActshiftError(" ".join(explain(error).split()))  # escapes control characters, and is of limited length
+        print(f"actshift: {line}", file=sys.stderr)
     return 2
 
 
@@ -62,7 +63,7 @@ def hide_library_warnings() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
-    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _explain_usage(error: BaseException) -> str:

@@ -9,13 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-from rich.console import Console
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs
+from actshift.cli.output import PlainConsole, check_outputs, echo, to_json
 from actshift.cli.prompts import ChatMode, choose_chat
 from actshift.cli.rows import check_source
 from actshift.errors import ActshiftError
@@ -105,7 +103,7 @@ def evaluate(
     how = (completion_length(max_new_tokens, task), batch_size, True)
     report = evaluation.evaluate(loaded, tokenizer, rows, *how, scorer=judge, long_prompts=long_prompts)
     figures = report.to_dict()
-    predictions = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in figures.pop("predictions"))
+    predictions = "".join(to_json(row) + "\n" for row in figures.pop("predictions"))
     _show(str(report), json.dumps(figures) + "\n", predictions, as_json, out)
 
 
@@ -148,8 +146,8 @@ def _show(report: HarnessReport | str, figures: str, content: str, as_json: bool
     if out is not None:
         write_atomically(out, content)
     if as_json:
-        typer.echo(figures, nl=False)
+        echo(figures, nl=False)
         return
-    Console(highlight=False).print(report, markup=False)
+    PlainConsole().print(report)
     if out is not None:
-        typer.echo(f"written   {out}")
+        echo(f"written   {out}")

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, resolve_pair_base
-from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar
 from actshift.cli.rows import limit_length, rows_for
 from actshift.errors import ActshiftError
 from actshift.files import check_new_folder
@@ -61,4 +60,4 @@ def extract(
         raise ActshiftError(message) from None
     print_report(extraction.report, as_json, figure)
     if not as_json:
-        typer.echo(f"written   {out}")
+        echo(f"written   {out}")

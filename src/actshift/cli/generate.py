@@ -3,16 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import BASE, active_adapter, load_steered
-from actshift.cli.output import print_json
+from actshift.cli.output import echo, print_json, print_tables
 from actshift.cli.prompts import choose_chat, read_prompts
 from actshift.errors import ActshiftError
 
@@ -63,13 +60,13 @@ def generate(
         pairs = zip(given, rows, strict=True)
         print_json([{"prompt": text, "base": row.pop(BASE, None), "adapters": row} for text, row in pairs])
     elif len(texts) == len(name_of) == 1:
-        typer.echo(completions[0][0])  # plain text, for other programs to read
+        echo(completions[0][0])  # plain text, for other programs to read
     else:
         short = [Path(source).name for source in sources]
         titles = short if len({*short}) == len(short) else sources
         base = ["base"] if BASE in name_of else []
-        table = Table("prompt", *base, *map(escape, titles), show_lines=True)
+        table = Table("prompt", *base, *titles, show_lines=True)
         shown = [each if isinstance(each, str) else text for each, text in zip(given, texts, strict=True)]
         for row in zip(shown, *completions, strict=True):
             table.add_row(*map(Text, row))
-        Console().print(table)
+        print_tables(table)

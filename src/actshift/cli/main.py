@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -118,6 +119,9 @@ def start(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `actshift` on `argv` (default: the process's arguments) and return the exit code: 0, or 2 for a failure."""
     hide_library_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # characters that the terminal's encoding lacks
     try:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
         if code == 130:  # typer returns it instead of raising KeyboardInterrupt

@@ -9,7 +9,7 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import Base, load_model_pair, load_steered, resolve_base, resolve_pair_base
-from actshift.cli.output import check_outputs, print_json, progress_bar
+from actshift.cli.output import check_outputs, echo, print_json, progress_bar
 from actshift.cli.rows import limit_batch_size, limit_length, rows_for
 from actshift.errors import ActshiftError, require
 
@@ -70,8 +70,8 @@ def report(
         print_json(page.to_dict())
         return
     for section in page.sections:
-        typer.echo(f"{section.title}: {section.advice}")
-    typer.echo(f"written   {out}\nfigures   {folder}")
+        echo(f"{section.title}: {section.advice}")
+    echo(f"written   {out}\nfigures   {folder}")
 
 
 def _resolve_subject(

@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
 from rich.table import Table
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json, print_tables
+from actshift.cli.output import PlainConsole, number_columns, print_json, print_tables
 from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, check_code, read_config_file
 
@@ -47,7 +46,7 @@ def train(
     from actshift.training import train as run
 
     try:
-        with Console(stderr=True).status("Loading the libraries …"):
+        with PlainConsole(stderr=True).status("Loading the libraries …"):
             require("trl.trainer.sft_trainer", "train")
         result = run(settings, resume)
     except KeyboardInterrupt:
@@ -147,7 +146,7 @@ def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]
     if settings.method != "joint":
         return {}, []
     try:
-        with Console(stderr=True).status("Measuring both halves …"):
+        with PlainConsole(stderr=True).status("Measuring both halves …"):
             violation, measured, held_out = _redundancy(settings)
     except ActshiftError as error:  # only a warning: a finished run stays valid if its rows are gone
         warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar
 from actshift.cli.rows import limit_length
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
@@ -66,4 +65,4 @@ def vector(
         (folder / "README.md").write_text(card, encoding="utf-8")
     print_report(contrast.report, as_json, figure)
     if not as_json:
-        typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
+        echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
