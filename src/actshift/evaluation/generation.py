@@ -11,6 +11,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
+from actshift.data.chat import Message
 from actshift.data.collate import pad_batch
 from actshift.errors import ActshiftError
 from actshift.evaluation.prompts import encode_prompts, pad_left
@@ -21,7 +22,7 @@ from actshift.model_head import head_of
 def generate_completions(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[Message]],
     max_new_tokens: int = 64,
     batch_size: int = 16,
     *,
@@ -36,6 +37,7 @@ def generate_completions(
     Batches of any size have the same completions as single prompts.
 
     Args:
+        prompts: Texts, or lists of messages, which the chat template renders.
         temperature: 0 decodes greedily; a positive number samples at this temperature.
         long_prompts: "refuse" raises an error for a prompt that exceeds the model's context less `max_new_tokens`;
             "truncate" keeps its end and warns.
@@ -73,7 +75,7 @@ def generate_completions(
 def stream_completion(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    prompt: str | Sequence[Message],
     write: Callable[[str], object],
     max_new_tokens: int = 256,
     temperature: float = 0.0,

@@ -102,7 +102,7 @@ def model_card(result: TrainResult) -> str:
         use=use,
         settings=settings,
         base=" at the revision ".join(markdown_code(name) for name in (settings.model, settings.revision) if name),
-        data=", ".join(map(markdown_code, _sources(settings))) or markdown_code(settings.task),
+        data=", ".join(map(markdown_code, _sources(settings) or [str(settings.task)])),
         fit=fit,
         version=__version__,
         metrics="\n".join(f"| {markdown_text(name)} | {value} |" for name, value in _metrics(result).items()),
