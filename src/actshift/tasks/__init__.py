@@ -32,7 +32,7 @@ def get_task(name: str | Path) -> Task:
     >>> get_task("boolq").labels
     ('no', 'yes')
     """
-    if not isinstance(name, str | Path):
+    if not isinstance(name, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]  values of files
         raise ActshiftError(f"A task must be a name or a file, got {show(name)}.")
     if Path(name).suffix.lower() in MAPPING_SUFFIXES:
         return read_task(name)
