@@ -23,7 +23,7 @@ class ActshiftError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = printable(super().__str__().replace("\n", " "))
+        text = printable(" ".join(line.strip() for line in super().__str__().splitlines()))
         half = MAX_MESSAGE // 2
         return text if len(text) <= MAX_MESSAGE else f"{text[:half]} … {text[-half:]}"
 

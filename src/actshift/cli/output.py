@@ -80,7 +80,7 @@ def print_tables(*tables: Any) -> None:
     PlainConsole().print(*tables, sep="\n")
 
 
-def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
+def print_report(report: Any, as_json: bool, figure: Path | None = None) -> None:
     """Save the figure of an analysis's report to a path, if any, and print the report as tables or JSON."""
     save_report_figure(report, figure)
     if as_json:

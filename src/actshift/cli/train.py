@@ -92,6 +92,7 @@ def _plan_tables(plan: Plan) -> list[Table]:
     figures = {
         "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
         "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+        "layout": plan.layout,
         "evaluation rows": f"{plan.eval_rows:,}",
         "steps": f"{plan.steps:,}",
         "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actshift import __version__
+from actshift.data.rows import parse_sources
 from actshift.files import markdown_block, markdown_code, markdown_text
 from actshift.model_head import Head
 from actshift.training.configs import interventions_of
@@ -101,7 +102,7 @@ def model_card(result: TrainResult) -> str:
         use=use,
         settings=settings,
         base=" at the revision ".join(markdown_code(name) for name in (settings.model, settings.revision) if name),
-        data=markdown_code(settings.data or settings.task),
+        data=", ".join(map(markdown_code, _sources(settings) or [str(settings.task)])),
         fit=fit,
         version=__version__,
         metrics="\n".join(f"| {markdown_text(name)} | {value} |" for name, value in _metrics(result).items()),
@@ -141,6 +142,12 @@ def _header(settings: TrainSettings, head: Head) -> list[str]:
     tags = {"full": "actshift", "lora": "actshift, lora"}.get(settings.method, "actshift, steering")
     lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{tags}]"]
     # The hub accepts only ids here; the text names local folders and files.
-    names = (settings.model, settings.data)
-    base, data = ([name] if name and HUB_ID.fullmatch(name) and not Path(name).exists() else [] for name in names)
-    return [*(f"base_model: {name}" for name in base), *lines, *(f"datasets: [{name}]" for name in data)]
+    named = ([settings.model], _sources(settings))
+    base, data = (
+        [name for name in names if name and HUB_ID.fullmatch(name) and not Path(name).exists()] for names in named
+    )
+    return [*(f"base_model: {name}" for name in base), *lines, *([f"datasets: [{', '.join(data)}]"] if data else [])]
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    return list(parse_sources(settings.data)) if settings.data else []

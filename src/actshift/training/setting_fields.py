@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -46,10 +47,14 @@ def setting(
 
 
 def convert_fields(settings: Any) -> None:
-    """Convert frozen settings to their declared types in place, or raise ActshiftError for a wrong type or range."""
+    """Convert frozen settings to their declared types in place, and ~/ to the home folder.
+
+    Raises:
+        ActshiftError: a value has the wrong type, or is out of its range.
+    """
     hints = _type_hints(type(settings))
     for item in fields(settings):
-        value = _converted(item.name, getattr(settings, item.name), hints[item.name])
+        value = _with_home(_converted(item.name, getattr(settings, item.name), hints[item.name]))
         if value is not None:
             _check_choice(item.name, value, item.metadata.get("choices") or [value])
             _check_limits(item.name, value, item.metadata)
@@ -75,7 +80,12 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) in (UnionType, Union):
         if value is None:
             return None
-        [hint] = [option for option in get_args(hint) if option is not NoneType]
+        options = [option for option in get_args(hint) if option is not NoneType]
+        hint = options[-1]
+        if len(options) > 1 and isinstance(value, list | tuple) and len(value) == 1:  # one name is not a list of names
+            return _converted(name, value[0], options[0])
+        if len(options) > 1 and not isinstance(value, list | tuple):
+            hint = options[0]
     if get_origin(hint) is Literal:
         return _check_choice(name, value, get_args(hint))
     if get_origin(hint) is tuple:
@@ -89,6 +99,13 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     elif (converted := _scalar(value, hint)) is not None:
         return converted
     raise ActshiftError(f"{name} must be {NOUNS[hint]}, got {show(value)}.")
+
+
+def _with_home(value: Any) -> Any:
+    """Return a text, or a tuple of texts, with ~/ replaced by the home folder, as shells do for most arguments."""
+    if isinstance(value, tuple):
+        return tuple(map(_with_home, cast("tuple[Any, ...]", value)))
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _scalar(value: Any, hint: type) -> Any:
