@@ -23,7 +23,7 @@ class ActshiftError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = printable(super().__str__().replace("\n", " "))
+        text = printable(" ".join(line.strip() for line in super().__str__().splitlines()))
         half = MAX_MESSAGE // 2
         return text if len(text) <= MAX_MESSAGE else f"{text[:half]} … {text[-half:]}"
 
@@ -64,7 +64,8 @@ def did_you_mean(name: object, allowed: Iterable[object]) -> str:
     >>> did_you_mean("post_blok", ["post_block", "post_mlp"])
     " (did you mean 'post_block'?)"
     """
-    near = get_close_matches(str(name), [str(other) for other in allowed], n=1) if len(show(name)) < 100 else ()
+    text = name if isinstance(name, str) else show(name)
+    near = get_close_matches(text, [str(other) for other in allowed], n=1) if len(text) < 100 else ()
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

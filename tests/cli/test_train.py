@@ -174,3 +174,19 @@ def test_lofit_prints_the_heads_that_it_chose(actshift, basics):
     code, out, err = actshift("train", *basics, "--adapter", "lofit", "--lofit-heads", 2)
     assert code == 0 and "2 heads (block" in out
     assert "LoFiT 1 of 2, selecting heads 2/2" in err and "LoFiT 2 of 2, training shifts 2/2" in err
+
+
+def test_data_is_repeatable_and_columns_are_mapped(actshift, refused, basics, tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"prompt": "w1", "completion": "w2"}\n' * 5)
+    _, out, err = actshift("train", *basics, "--data", more, "--dry-run", "--json")
+    assert json.loads(out)["rows"] == 25, err
+    weighted = override(["train", *basics], "--data", f"{basics[3]}=0.5", "--data", f"{more}=0.5")
+    _, out, _ = actshift(*weighted, "--dry-run", "--json")
+    assert json.loads(out)["rows"] > 25
+    assert "eval_share would hold out rows that weights repeat" in refused(*weighted, "--eval-share", 0.5)
+    more.write_text('{"question": "w1", "answer": "w2"}\n' * 5)
+    mapped = override(["train", *basics], "--data", more, "--map", "prompt=question", "--map", "completion=answer")
+    _, out, _ = actshift(*mapped, "--dry-run", "--json")
+    assert json.loads(out)["layout"].endswith("question as prompt and answer as completion")
+    assert "must be name=column" in refused(*override(mapped, "--map", "x"))

@@ -36,8 +36,7 @@ def figure_text(text: str) -> str:
 
 def check_figure(path: Path) -> None:
     """Raise ActshiftError unless a figure can be saved at `path`. Call it before a long computation."""
-    known = sorted(require("matplotlib.backend_bases", "plot").FigureCanvasBase.filetypes)
-    if path.suffix[1:].lower() not in known and not is_stream(path):
+    if _format(path) is None and not is_stream(path):
         raise ActshiftError(f"A figure cannot be saved as {path.name}. End the name in .png, .svg or .pdf.")
     check_writable(path)
 
@@ -45,7 +44,12 @@ def check_figure(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Save a figure atomically in the format of the name's suffix; without one, as to /dev/stdout, as PNG."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower() or "png")
+        figure.savefig(temporary, format=_format(path) or "png")
+
+
+def _format(path: Path) -> str | None:
+    suffix = path.suffix[1:].lower()
+    return suffix if suffix in require("matplotlib.backend_bases", "plot").FigureCanvasBase.filetypes else None
 
 
 def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:

@@ -22,7 +22,8 @@ def chat(
     strength: options.Strength = 1.0,
     half: options.Half = "both",
     max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
+        int | None,
+        Option(min=1, max=options.LARGEST, help="Maximum tokens per answer. Default: half the context, at most 512."),
     ] = None,
     temperature: options.Temperature = 0.0,
     chat_template: options.Chat = None,

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 def demo(
     methods: Annotated[str, Option(help=f"Methods, separated by commas: {', '.join(METHODS)}.")] = ",".join(DEFAULT),
-    seed: Annotated[int, Option(min=0, help="Seed of the rows, their order and the initial weights.")] = 0,
-    steps: Annotated[int | None, Option(min=1, help="Training steps per method.")] = None,
+    seed: Annotated[
+        int, Option(min=0, max=options.LARGEST, help="Seed of the rows, their order and the initial weights.")
+    ] = 0,
+    steps: Annotated[int | None, Option(min=1, max=options.LARGEST, help="Training steps per method.")] = None,
     out: Annotated[Path | None, Option(help="New folder for the adapters. Default: a temporary folder.")] = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -22,7 +22,9 @@ def equivalence(
     data_dir: options.DataDir = None,
     split: options.Split = None,
     limit: options.Limit = 64,
-    rank: Annotated[int, Option(min=1, help="Rank of the shifts that post-MLP and post-block may use.")] = 8,
+    rank: Annotated[
+        int, Option(min=1, max=options.LARGEST, help="Rank of the shifts that post-MLP and post-block may use.")
+    ] = 8,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
@@ -43,7 +45,7 @@ def equivalence(
         from actshift.analysis.folding import weight_updates
 
         steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code, revision=revision)
-        print_report(weight_updates(steered), as_json, None)
+        print_report(weight_updates(steered), as_json)
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")

@@ -39,11 +39,15 @@ def evaluate(
     harness: Annotated[str | None, Option(help="Tasks of lm-eval-harness, separated by commas.")] = None,
     include_path: Annotated[Path | None, Option(help="Folder with your own --harness tasks, as YAML files.")] = None,
     num_fewshot: Annotated[
-        int | None, Option(min=0, help="Solved examples per harness prompt. Default: the task's.")
+        int | None, Option(min=0, max=options.LARGEST, help="Solved examples per harness prompt. Default: the task's.")
     ] = None,
-    limit: Annotated[int | None, Option(min=1, help="Use only this many rows, from the first.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Use only this many rows, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 16,
-    max_new_tokens: Annotated[int | None, Option(min=1, help="Maximum new tokens. Default: the task's, or 64.")] = None,
+    max_new_tokens: Annotated[
+        int | None, Option(min=1, max=options.LARGEST, help="Maximum new tokens. Default: the task's, or 64.")
+    ] = None,
     long_prompts: options.LongPrompts = "refuse",
     strength: options.Strength = 1.0,
     half: options.Half = "both",
@@ -74,7 +78,8 @@ def evaluate(
         return
     if include_path is not None or num_fewshot is not None:
         raise ActshiftError("--include-path and --num-fewshot need --harness.")
-    chosen, judge = _resolve_task(data, task, data_dir, scorer)
+    check_source(data, task, data_dir, columns)
+    chosen, judge = _resolve_task(task, scorer)
     from actshift.data import LABELLED, LANGUAGE, check_template, is_chat, load_rows
 
     mode = choose_chat(chat, system, adapters or [model])
@@ -117,13 +122,10 @@ def _run_harness(load: Callable[[], Any], harness: str, include_path: Path | Non
     return run_harness(model, tokenizer, names, manager=manager, **settings)
 
 
-def _resolve_task(
-    data: str | None, task: str | None, data_dir: str | None, scorer: str | None
-) -> tuple[Task | None, Scorer | None]:
+def _resolve_task(task: str | None, scorer: str | None) -> tuple[Task | None, Scorer | None]:
     """Return the task named by --task, if any, and the scorer; None for exact match."""
     from actshift.tasks import get_scorer, get_task
 
-    check_source(data, task, data_dir)
     if task is None:
         return None, get_scorer(scorer) if scorer is not None else None
     if scorer is not None:

@@ -23,7 +23,7 @@ def generate(
     ] = None,
     strength: options.Strength = 1.0,
     half: options.Half = "both",
-    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per completion.")] = 64,
+    max_new_tokens: Annotated[int, Option(min=1, max=options.LARGEST, help="Maximum tokens per completion.")] = 64,
     temperature: options.Temperature = 0.0,
     long_prompts: options.LongPrompts = "refuse",
     chat: options.Chat = None,

@@ -31,7 +31,9 @@ def locate(
     split: options.Split = None,
     limit: options.Limit = 256,
     site: Annotated[list[str] | None, Option(help="Site to measure (repeatable). Default: residual sites.")] = None,
-    rank: Annotated[int, Option(min=1, help="Largest rank to measure, and to spend a budget on.")] = 8,
+    rank: Annotated[
+        int, Option(min=1, max=options.LARGEST, help="Largest rank to measure, and to spend a budget on.")
+    ] = 8,
     weights: Annotated[bool, Option(help="Also measure LoRA on each linear map.")] = True,
     budget: Annotated[float | None, Option(help="Parameters to spend; below 1, a share of the model.")] = None,
     out: Annotated[Path | None, Option(help="JSON file for what the budget buys, for train --interventions.")] = None,

@@ -1,5 +1,6 @@
 """Command-line entry point: list the verbs, import the one that is run, and report failures in one line."""
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from typer.core import TyperCommand, TyperGroup
 
-from actshift.cli.errors import hide_library_warnings, report
+from actshift.cli.errors import hide_library_warnings, open_closed_streams, report
 from actshift.errors import ActshiftError
 
 VERBS = {
@@ -117,7 +118,11 @@ def start(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `actshift` on `argv` (default: the process's arguments) and return the exit code: 0, or 2 for a failure."""
+    """Run `actshift` on `argv` (default: the process's arguments) and return the exit code.
+
+    It is 0, or 2 for a failure, or 1 if the reader of the output closed its pipe.
+    """
+    open_closed_streams()
     hide_library_warnings()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -127,6 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code == 130:  # typer returns it instead of raising KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()  # a closed pipe or a full disk raises only here
+    except SystemExit as closed_pipe:  # of click and rich
+        code = closed_pipe.code
     except (Exception, KeyboardInterrupt) as error:
+        if argv is None:  # the process ends now, so a second Ctrl-C need not raise another error
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         return report(error)
     return code if isinstance(code, int) else 0

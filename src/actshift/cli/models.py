@@ -101,7 +101,7 @@ def resolve_base(model: str | None, adapters: Sequence[str] = (), revision: str 
     from actshift.tuner.loading import base_model_of
 
     named = [base_model_of(adapter) for adapter in adapters]
-    source = model or (named[0][0] if named else None)
+    source = model if model is not None else (named[0][0] if named else None)
     if source is None:
         if not adapters:
             raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")

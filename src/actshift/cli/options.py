@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from typer import Option
 
+LARGEST = 2**32 - 1  # of whole numbers; C code of libraries takes no larger ones
+
 Model = Annotated[str | None, Option(help="Model: a folder or a Hugging Face id. Default: the adapter's base.")]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of the base on the hub. Default: the adapter's.")]
 Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
@@ -25,9 +27,9 @@ Columns = Annotated[
 Task = Annotated[str | None, Option(help="Task: a name that 'actshift tasks' lists, or your own .yaml file.")]
 DataDir = Annotated[str | None, Option(help="Folder with the task's files. Default: download from the hub.")]
 Split = Annotated[str | None, Option(help="Split of a task or a hub dataset. Default: train.")]
-Limit = Annotated[int, Option(min=1, help="Use only this many rows, from the first.")]
-BatchSize = Annotated[int, Option(min=1, help="Rows per batch.")]
-MaxLength = Annotated[int, Option(min=2, help="Maximum tokens per row.")]
+Limit = Annotated[int, Option(min=1, max=LARGEST, help="Use only this many rows, from the first.")]
+BatchSize = Annotated[int, Option(min=1, max=LARGEST, help="Rows per batch.")]
+MaxLength = Annotated[int, Option(min=2, max=LARGEST, help="Maximum tokens per row.")]
 
 LongPrompts = Annotated[
     Literal["refuse", "truncate"], Option(help="Prompts beyond the context: stop with an error, or keep only the ends.")

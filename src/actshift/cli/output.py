@@ -27,11 +27,16 @@ def check_outputs(*paths: Path | None, figure: Path | None = None) -> None:
         check_figure(figure)
 
 
+NARROWEST = 40  # columns of a table
+
+
 class PlainConsole(Console):
     """A console that shows text as it is: without markup, and with control characters as escapes."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if self.width < NARROWEST:  # COLUMNS=0 would print nothing
+            self.width = NARROWEST
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the segments of a renderable."""
@@ -75,7 +80,7 @@ def print_tables(*tables: Any) -> None:
     PlainConsole().print(*tables, sep="\n")
 
 
-def print_report(report: Any, as_json: bool, figure: Path | None) -> None:
+def print_report(report: Any, as_json: bool, figure: Path | None = None) -> None:
     """Save the figure of an analysis's report to a path, if any, and print the report as tables or JSON."""
     save_report_figure(report, figure)
     if as_json:

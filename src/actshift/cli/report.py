@@ -27,7 +27,7 @@ def report(
     figures: Annotated[Path | None, Option(help="Folder for PNG and SVG figures. Default: next to --out.")] = None,
     split: options.Split = None,
     limit: options.Limit = 128,
-    rank: Annotated[int, Option(min=1, help="Rank of the shifts to measure.")] = 8,
+    rank: Annotated[int, Option(min=1, max=options.LARGEST, help="Rank of the shifts to measure.")] = 8,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
     as_json: options.AsJson = False,
@@ -41,10 +41,11 @@ def report(
     The page can be read offline.
     """
     require("matplotlib", "plot")
+    check_outputs(out)
     folder = figures or out.with_name(f"{out.stem}-figures")
     if folder.is_file():
         raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
-    check_outputs(out, folder / "figure.png" if folder.is_dir() else folder)
+    check_outputs(folder / "figure.png" if folder.is_dir() else folder)
     chosen, updated, steering, joint = _resolve_subject(model, finetuned, adapter, revision)
     rows = rows_for(chosen, data, task, data_dir, split, limit, columns)
     twin = None

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from actshift.model_head import Head
 
 
-def check_source(data: str | None, task: str | None, data_dir: str | None) -> None:
-    """Raise ActshiftError unless either `data` or `task` is set, and `data_dir` only with `task`."""
+def check_source(data: str | None, task: str | None, data_dir: str | None, columns: list[str] | None = None) -> None:
+    """Raise ActshiftError unless either `data` or `task` is set, `data_dir` only with `task`, and --map with `data`."""
     if (data is None) == (task is None):
         raise ActshiftError("Give either --data with rows or --task with the name of a task.")
     if data_dir is not None and task is None:
         raise ActshiftError("--data-dir is the folder of a task's files. Add --task, or leave --data-dir out.")
+    if columns and task is not None:
+        raise ActshiftError("--map renames the columns of --data, and a task has its own. Leave --map out.")
 
 
 def rows_for(
@@ -35,7 +37,7 @@ def rows_for(
     from actshift.training import TrainSettings
     from actshift.training.data import explicit_objective, read_rows
 
-    check_source(data, task, data_dir)
+    check_source(data, task, data_dir, columns)
     settings = TrainSettings(
         model=base.source, revision=base.revision, task=task, data_dir=data_dir, map=tuple(columns or ()) or None
     )

@@ -58,8 +58,8 @@ def train(
 
 def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
     """Return the settings of the run: flags override the config file, and both override a stored run."""
-    stored = read_config_file(config) if config else {}
-    if config:
+    stored = read_config_file(config) if config is not None else {}
+    if config is not None:
         check_code(f"The config file {config}", stored, flags)
     values = {**stored, **flags}
     if resume and values.get("out"):

@@ -6,7 +6,7 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs, echo, print_report, progress_bar
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar, save_report_figure
 from actshift.cli.rows import limit_length
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
@@ -26,7 +26,9 @@ def vector(
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
     columns: options.Columns = None,
-    limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
+    limit: Annotated[
+        int | None, Option(min=2, max=options.LARGEST, help="Use only this many rows of each, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     figure: options.Figure = None,
@@ -60,9 +62,10 @@ def vector(
     steered = contrast.attach(loaded, chosen)
     blocks = steered.peft_config["default"].layers
     card = analysis.card(contrast.report, blocks, positive, negative)
+    save_report_figure(contrast.report, figure)
     with atomic_folder(out) as folder:
         steered.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").write_text(card, encoding="utf-8")
-    print_report(contrast.report, as_json, figure)
+    print_report(contrast.report, as_json)
     if not as_json:
         echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")

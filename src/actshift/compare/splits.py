@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from actshift.compare.settings import CompareSettings
 from actshift.data import LABELLED, LANGUAGE, PREFERENCES, PROMPTS, check_rows
+from actshift.data.rows import parse_sources
 from actshift.errors import ActshiftError
 from actshift.files import write_atomically
 from actshift.training import TrainSettings
@@ -71,6 +72,9 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
     missing = cut_names(settings)
     sources = {"train": settings.data, "validation": settings.eval_data, "test": settings.test_data}
     lines = {name: _read_lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
+    if missing and settings.data and any(parse_sources(settings.data).values()):
+        problem = "Weights of data would repeat rows in the splits that are cut"
+        raise ActshiftError(f"{problem}; give eval_data and test_data, or leave the weights out.")
     if missing:
         lines |= _cut(lines["train"], missing, settings.required("data"))
     splits = Splits(**{name: tuple(rows) for name, rows in lines.items()})
@@ -108,8 +112,8 @@ def _read_lines(
     if rows.column_names == ["text"]:
         raise ActshiftError(f"{source} has text only. Exact match needs prompt and completion, or messages.")
     # The keys inside a value keep their order, because chat templates write tools in it.
-    every = cast("Iterable[dict[str, Any]]", rows)
-    return [json.dumps(dict(sorted(row.items())), ensure_ascii=False) for row in every]
+    values = cast("Iterable[dict[str, Any]]", rows)
+    return [json.dumps(dict(sorted(row.items())), ensure_ascii=False) for row in values]
 
 
 def _cut(rows: Sequence[str], names: Sequence[str], source: str | Sequence[str]) -> dict[str, list[str]]:

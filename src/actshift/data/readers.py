@@ -24,7 +24,7 @@ Row = Mapping[str, Any]  # values by column name
 
 MAX_ROW = 16 * 2**20  # characters of one row
 MAX_RATIO = 200  # of a compressed file's characters to its bytes; text has 3 to 20, and the largest possible is 1,030
-_FREE = 4 * 2**20  # characters of a compressed file that are read whatever their ratio
+_FREE = 4 * 2**20  # characters of a compressed file that are read without a check of the ratio
 _MB = MAX_ROW // 2**20
 
 
@@ -151,7 +151,7 @@ def _check_encoding(text: str, place: str) -> None:
 
 
 def _kind_of(path: Path) -> str | None:
-    """Return "file", or another kind of object at a path in words, or None if there is nothing."""
+    """Return "file", or a description of another kind of object, or None if the path does not exist."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: the name has a NUL character

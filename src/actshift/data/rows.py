@@ -108,7 +108,7 @@ def check_rows(
     unused = [name for name in optional if layout.column(name) in names and name not in columns]
     description = f"{source}: {layout.description(unused)}"
     if unused or layout.unused or layout.found != layout.kind:
-        warnings.warn(f"The rows of {description}.", stacklevel=2)
+        warnings.warn(f"Layout of {description}.", stacklevel=2)
     dataset.info.description = description
     return dataset
 
@@ -117,7 +117,7 @@ def parse_sources(source: str | Sequence[str]) -> dict[str, float | None]:
     """Return the weight of each source of rows, or None without weights. The name of a file that exists has none.
 
     Raises:
-        ActshiftError: a source is given twice, or only some have weights.
+        ActshiftError: a source is repeated, or only some sources have weights.
 
     >>> parse_sources(["a.jsonl=0.7", "b.jsonl=0.3"])
     {'a.jsonl': 0.7, 'b.jsonl': 0.3}
@@ -182,7 +182,7 @@ def _open(source: str, split: str | None) -> Iterable[Row]:
 
 
 def _mix(parts: Sequence[Dataset], weights: Mapping[str, float | None], seed: int) -> Dataset:
-    """Join datasets, or mix them by weights: none of their rows is left out, and those of the others are repeated."""
+    """Join datasets, or mix them by weights. Every row is used, and mixing repeats rows where it needs more."""
     from actshift.data.arrow import ExactJson
 
     datasets = require("datasets", "train")

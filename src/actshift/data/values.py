@@ -9,7 +9,7 @@ from typing import Any
 from actshift.data.json_text import parse_json
 from actshift.data.layouts import CHATS, Columns, RowProblem, find_text_problem
 from actshift.data.readers import Row
-from actshift.errors import is_number
+from actshift.errors import is_number, show
 
 LISTS = ("tokens", "tags", "choices")  # columns of lists of texts
 _DEPTH = 100  # of lists and objects in messages
@@ -70,7 +70,7 @@ def _find_problem(row: Row, column: str) -> str | None:
         return None if is_valid else "has tags that are not a list with one for each of its tokens"
     if column == "label":
         is_valid = isinstance(value, str | int) and str(value).strip()
-        return None if is_valid else f"has the label {value!r:.60}, which is not a class name"
+        return None if is_valid else f"has the label {show(value):.60}, which is not a class name"
     return find_text_problem(value, column)
 
 
@@ -107,7 +107,7 @@ def _find_turn_problem(turn: Mapping[str, Any], is_last: bool) -> str | None:
         return "is empty"
     for key in ("weight", "train"):
         if key in turn and turn[key] not in (1, None):
-            return f"has {key} {turn[key]!r:.20}, which is not supported; remove the turn, or the key"
+            return f"has {key} {show(turn[key]):.20}, which is not supported; remove the turn, or the key"
     return None
 
 

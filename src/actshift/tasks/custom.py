@@ -110,6 +110,8 @@ def _source(path: Path, values: Mapping[str, Any]) -> Source:
             problem = f"is one file without a split {named[0]!r}; use shares such as 0.1"
             raise ActshiftError(f"The data of the task file {path} {problem}.")
         return Files({WHOLE: path.parent / data}, slices=slices)
+    if not data:
+        raise ActshiftError(f"In the task file {path}, data names no file.")
     if "splits" in values:
         raise ActshiftError(f"In the task file {path}, data already names a file for each split; leave out splits.")
     paths = {split: path.parent / str(name) for split, name in data.items()}

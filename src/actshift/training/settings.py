@@ -139,7 +139,7 @@ class TrainSettings:
     learning_rate: float | None = _train(
         None, f"Peak learning rate of AdamW; by default {_RATES}. For dpo and grpo, a 20th of it.", above=0
     )
-    epochs: float = _train(1.0, "Passes over the data.", above=0)
+    epochs: float = _train(1.0, "Passes over the data.", above=0, most=1e6)
     max_steps: int | None = _train(None, "Optimiser steps; overrides epochs.", least=1)
     batch_size: int = _train(8, "Rows per forward pass.", least=1)
     gradient_accumulation: int = _train(2, "Forward passes per optimiser step.", least=1)

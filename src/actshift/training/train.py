@@ -37,9 +37,10 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
     """
     folder = RunFolder(Path(require_setting(settings, "out")))
     if resume and folder.finished:
+        result = read_result(folder.path)
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         warnings.warn(f"The run in {folder.path} is already finished; there is nothing to resume.", stacklevel=2)
-        return read_result(folder.path)
+        return replace(result, settings=replace(result.settings, out=settings.out))  # the folder may have been moved
     folder.check(settings, resume)
     with folder.locked():
         return _train(settings, folder, resume)
