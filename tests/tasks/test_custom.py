@@ -143,7 +143,7 @@ def test_a_task_sets_every_training_setting_but_code_models_and_files(describe) 
     assert {*SETTINGS} <= {item.name for item in fields(TrainSettings)}
     assert refused == {
         *("model", "revision", "data", "task", "data_dir", "out", "eval_data", "start", "interventions"),
-        *("reward", "trust_remote_code", "cache_prefix", "cache_limit"),
+        *("reward", "trust_remote_code", "cache_prefix", "cache_limit", "map"),
     }
     for name in [*refused, "__class__", "learning-rate", "config", "resume"]:
         with pytest.raises(ActshiftError, match=f"cannot set {name!r}.*Use a flag of the command"):
