@@ -7,7 +7,8 @@ from datasets import Dataset
 
 from actshift import ActshiftError
 from actshift.data import check_rows, to_prompt_completion, token_ids
-from actshift.data.chat import Turn, render_turns
+from actshift.data.chat import render_turns
+from actshift.data.template import Turn
 from tests.characters import char_tokenizer
 
 CHAT = {"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]}

@@ -11,8 +11,8 @@ from rich.progress import track
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
-from actshift.data.chat import Message
 from actshift.data.collate import pad_batch
+from actshift.data.template import Message
 from actshift.errors import ActshiftError
 from actshift.evaluation.prompts import encode_prompts, pad_left
 from actshift.loading import check_vocabulary

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from actshift.data import render_prompt, token_ids
-from actshift.data.chat import Message, check_characters
+from actshift.data.chat import check_characters
+from actshift.data.template import Message
 from actshift.errors import ActshiftError, check_choice
 from actshift.loading import context_length
 
