@@ -25,7 +25,7 @@ WHOLE = 64 * 2**20  # bytes; larger files of weights are sampled
 SAMPLE = 1024  # bytes of each sample
 
 
-def fingerprint_model(source: str | Path) -> dict[str, str]:
+def fingerprint_model(source: str | Path, revision: str | None = None) -> dict[str, str]:
     """Return a fingerprint of each part of a model in a folder, or the commit of a cached model of the hub.
 
     Files of weights above 64 MiB are sampled: the header, and three kilobytes of each tensor. That takes less than a
@@ -43,7 +43,7 @@ def fingerprint_model(source: str | Path) -> dict[str, str]:
         from huggingface_hub import try_to_load_from_cache
 
         with suppress(ValueError):  # no id of the hub
-            if isinstance(cached := try_to_load_from_cache(str(source), "config.json"), str):
+            if isinstance(cached := try_to_load_from_cache(str(source), "config.json", revision=revision), str):
                 return {"commit": Path(cached).parent.name}
         return {}
     digests: dict[str, str] = {}

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from actshift import LowRank, load_adapter
+from actshift.files import locked_folder
 from tests.cli.conftest import TEXTS, Run
 from tests.tiny import save_model, word_tokenizer
 
@@ -51,3 +52,10 @@ def test_invalid_options_fail_with_one_line_and_write_nothing(
     assert "32" in refused(*start, "--finetuned", finetuned, "--rank", 33)
     assert "no unfinished extraction" in refused(*start, "--finetuned", finetuned, "--resume")
     assert not out.exists()
+
+
+def test_a_second_process_in_the_folder_is_refused(refused, model: Path, finetuned: Path, text: Path, tmp_path) -> None:
+    start = ("extract", "--model", model, "--finetuned", finetuned, "--data", text, "--out", tmp_path / "out")
+    with locked_folder(tmp_path / "out", ""):
+        assert "Another process extracts to" in refused(*start)
+    assert not (tmp_path / "out").exists()

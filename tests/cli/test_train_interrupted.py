@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from actshift.training.rewards import RewardError
 from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
 from tests.cli.conftest import Run, start_process, wait_for_file
+from tests.training.helpers import Killed
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"]
 
@@ -137,3 +141,75 @@ def test_a_run_killed_at_any_moment_ends_bit_identical(actshift: Run, command, t
     assert actshift(*start).code == 0
     assert names(run) == FILES
     assert weights(run) == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_from_elsewhere_by_another_name(actshift: Run, command, tmp_path: Path) -> None:
+    """Started with relative paths; resumed with a slash at the end, from another working directory, and moved."""
+    long = ("--max-steps", 60, "--save-steps", 5)
+    assert actshift(*command(*long, out=tmp_path / "whole")).code == 0
+    words = [word.replace(f"{tmp_path}/", "") for word in command(*long, out=tmp_path / "run")]
+    process = start_process(*words, cwd=tmp_path)
+    wait_for_file(process, tmp_path / "run", "checkpoints/checkpoint-*/complete.json")
+    process.kill()
+    process.communicate()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    process = start_process("train", "--out", "../moved/", "--resume", "--json", cwd=tmp_path / "elsewhere")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and json.loads(out)["settings"]["out"] == "../moved/", err
+    assert weights(tmp_path / "moved") == weights(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_runs_in_one_folder_are_refused_while_the_first_one_lives(refused, command, tmp_path: Path) -> None:
+    words = command("--max-steps", 100_000, "--save-steps", 5, out=tmp_path / "run")
+    process = start_process(*words)
+    wait_for_file(process, tmp_path / "run", "checkpoints/run.json")
+    for again in (words, ["train", "--out", tmp_path / "run", "--resume"]):
+        assert "Another process trains in" in refused(*again)
+    process.kill()
+    process.communicate()
+    assert "contains an unfinished run; continue it with --resume" in refused(*words)
+
+
+def test_a_finished_run_that_was_moved_is_reported(actshift: Run, command, tmp_path: Path) -> None:
+    assert actshift(*command(out=tmp_path / "run")).code == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    code, out, err = actshift("train", "--out", tmp_path / "moved", "--resume")
+    assert code == 0 and "size on disk" in out and "already finished" in err
+
+
+@pytest.mark.slow
+def test_a_changed_reward_is_refused_until_it_is_restored(
+    actshift: Run, refused, command, tmp_path: Path, monkeypatch
+) -> None:
+    """A reward that failed may be corrected, as its error says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    reward, run = tmp_path / "own_reward.py", tmp_path / "run"
+    lines = "def f(completions, **columns):\n    return [float(len(text)) for text in completions]\n"
+    reward.write_text(lines)
+    grpo = ("--objective", "grpo", "--reward", "own_reward:f", "--generations", 4, "--max-new-tokens", 4)
+
+    def die(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpoints, "on_step_begin", die)
+        actshift(*command(*grpo, out=run))
+    reward.write_text(lines.replace("float(", "-float("))
+    assert "The reward has changed since the run in" in refused("train", "--out", run, "--resume")
+    reward.write_text(lines)
+
+    def fail(self, **columns):
+        raise RewardError("it failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actshift.training.objectives.grpo.try_rewards", lambda *args: None)
+        patch.setattr("actshift.training.rewards.Reward.__call__", fail)
+        assert "it failed" in actshift("train", "--out", run, "--resume").err
+    reward.write_text(lines.replace("float(", "-float("))
+    code, _, err = actshift("train", "--out", run, "--resume")
+    assert code == 0, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,3 +176,35 @@ def test_prompt_beyond_the_context_is_rejected_before_training(settings, run, tm
     with pytest.raises(ActshiftError, match="In the test rows: 1 of 1 prompts exceed"):
         run(replace(settings, test_data=long), engine)
     assert engine.trained == []
+
+
+def test_records_of_a_changed_base_are_rejected(settings, run, tmp_path: Path) -> None:
+    base = shutil.copytree(settings.model, tmp_path / "base")
+    settings = replace(settings, model=str(base))
+    run(settings, FakeEngine(steady))
+    run(replace(settings, model=f"{base}/"), FakeEngine(steady))  # the same folder
+    base.rename(tmp_path / "moved")
+    settings = replace(settings, model=str(tmp_path / "moved"))
+    assert run(settings, again := FakeEngine(steady)) and again.trained == []
+    config = tmp_path / "moved" / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-0', '"rms_norm_eps": 2e-0'))
+    with pytest.raises(ActshiftError, match=r"base model has changed since .*table was made \(config\); restore it"):
+        run(settings, FakeEngine(steady))
+
+
+def test_records_of_other_versions_warn(settings, run) -> None:
+    run(settings, FakeEngine(steady))
+
+    def edit(change) -> None:
+        for file in Path(settings.out).glob("cells/**/record.json"):
+            record = json.loads(file.read_text())
+            change(record["made_with"])
+            file.write_text(json.dumps(record))
+
+    edit(lambda made: made["fingerprints"]["versions"].update(torch="2.0.1"))
+    with pytest.warns(UserWarning, match=r"table was made with torch 2\.0\.1 \(now 2\."):
+        run(settings, FakeEngine(steady))
+    edit(lambda made: made.pop("fingerprints"))  # as an older version wrote it
+    with pytest.warns(UserWarning, match="An older actshift recorded no fingerprints"):
+        run(settings, again := FakeEngine(steady))
+    assert again.trained == []

@@ -155,7 +155,7 @@ class TrainingRun:
         """Convert errors of a failed reward, of a diverged run and of a checkpoint that cannot be loaded."""
         from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
-        from actshift.training.trainer import diverged
+        from actshift.training.divergence import diverged
 
         try:
             yield
@@ -175,7 +175,7 @@ class TrainingRun:
 
         Without an evaluation loss, the loss is computed on a few short training rows.
         """
-        from actshift.training.trainer import MAX_LOSS, diverged, final_loss
+        from actshift.training.divergence import MAX_LOSS, diverged, final_loss
 
         if (loss := eval_loss) is None:
             rows = self.objective.model_inputs(self.examples.train, self.examples.tokenizer)

@@ -29,7 +29,7 @@ def fingerprints(settings: TrainSettings) -> dict[str, Any]:
     from actshift.training.rewards import hash_reward
 
     return {
-        "model": fingerprint_model(settings.model) if settings.model else {},
+        "model": fingerprint_model(settings.model, settings.revision) if settings.model else {},
         "rewards": {name: hash_reward(name) for name in settings.reward or () if ":" in name},
         "files": {name: digest for name in FILES if (digest := hash_source(getattr(settings, name)))},
         "versions": versions(),

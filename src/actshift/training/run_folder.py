@@ -6,20 +6,19 @@ import re
 import shutil
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import LOADABLE, PRIVATE, locked, move_into, write_atomically
+from actshift.files import LOADABLE, PRIVATE, locked_folder, move_into, sync_file, sync_folder, write_atomically
 from actshift.fingerprint import sha256
 from actshift.training.record import PARTS, PATHS, as_json, check_fingerprints, differing, fingerprints, place
 from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
 METRICS = "metrics.json"
-LOCK = ".lock"
 CHECKPOINTS_KEPT = 3  # the newest, the one before it, and the best
 
 
@@ -52,25 +51,10 @@ class RunFolder:
     def _existing(self) -> Path:
         return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
 
-    @contextmanager
-    def locked(self) -> Generator[None, None, None]:
-        """Keep other processes out of the folder inside a `with` block, and leave no trace of a run without a record.
-
-        Raises:
-            ActshiftError: another process trains in the folder.
-        """
-        new = [folder for folder in (self.checkpoints, *self.checkpoints.parents) if not folder.exists()]
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        lock = self.checkpoints / LOCK
-        with locked(lock, f"Another process trains in {self.path}; wait for it, or write to another folder."):
-            try:
-                yield
-            finally:
-                if not self._record.is_file():
-                    lock.unlink(missing_ok=True)
-                    with suppress(OSError):  # a folder with other files stays
-                        for folder in new:
-                            folder.rmdir()
+    def locked(self) -> AbstractContextManager[None]:
+        """Return a context manager that keeps other processes out, or raises ActshiftError if one trains here."""
+        busy = f"Another process trains in {self.path}; wait for it, or write to another folder."
+        return locked_folder(self.checkpoints, busy)
 
     def check(self, settings: TrainSettings, resume: bool) -> None:
         """Raise ActshiftError unless the folder is writable, and empty or (to resume) has a run with `settings`.
@@ -82,11 +66,12 @@ class RunFolder:
         if resume:
             self._check_same(settings)
         elif self.unfinished:
+            with self.locked():  # otherwise the run is still going on, and the error says so
+                pass
             raise ActshiftError(f"{self.path} contains an unfinished run; continue it with --resume, or remove it.")
         # A run that was killed while it started leaves its folder of checkpoints, a lock and a draft of its record.
         elif any(
-            file not in (self.checkpoints, self.path / LOCK, self.checkpoints / LOCK)
-            and PRIVATE not in str(file.relative_to(self.path))
+            file != self.checkpoints and PRIVATE not in str(file.relative_to(self.path))
             for file in self.path.rglob("*")
         ):
             raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
@@ -180,13 +165,11 @@ class RunFolder:
         """
         files: dict[str, tuple[int, str]] = {}
         for name, file in _files(checkpoint).items():
-            with file.open("r+b") as opened:
-                os.fsync(opened.fileno())  # some file systems report a full disk only here
+            sync_file(file)
             files[name] = (file.stat().st_size, sha256(file))
-        _sync_folder(checkpoint)
+        sync_folder(checkpoint)
         write_atomically(checkpoint / COMPLETE, json.dumps({"seconds": seconds, "best": best, "files": files}))
-        _sync_folder(checkpoint)
-        _sync_folder(self.checkpoints)
+        sync_folder(self.checkpoints)
 
     def latest(self, steps: int) -> Path | None:
         """Return the newest whole checkpoint before step `steps`, and remove incomplete, damaged and later ones.
@@ -246,18 +229,8 @@ class RunFolder:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Return the files of a checkpoint by name; hidden ones, which some systems create, are never read."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): path for path in paths if path != folder / COMPLETE}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power failure, if the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path for name, path in files.items() if name != COMPLETE and not re.match(r"(.*/)?\.", name)}
 
 
 def checkpoint_bytes(trainable: int) -> int:

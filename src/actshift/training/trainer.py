@@ -19,10 +19,9 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from actshift.data.collate import pad_batch
-from actshift.data.encode import IGNORE_INDEX
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
+from actshift.training.divergence import MAX_WEIGHT, diverged, magnitudes, trained_parameters
 from actshift.training.run_folder import COMPLETE, RunFolder, read_json
 from actshift.training.settings import TrainSettings
 from actshift.tuner import enforce, parameter_groups, steering_layers
@@ -35,10 +34,6 @@ SHOWN_METRICS = {
     "eval_loss": "eval loss {:.4f}",
     "eval_reward": "eval reward {:.3f}",
 }  # the trainer's log entries in the progress bar, with their form there
-
-MAX_WEIGHT = 65504.0  # the largest number of float16; larger weights could not be saved or merged in half precision
-MAX_LOSS = 100.0  # nats; a uniform guess among 256,000 tokens has a loss of 12.5
-CHECKED_ROWS = 4
 
 
 class TrainerMixin(Trainer):
@@ -134,7 +129,8 @@ class StopAtNan(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Raise the limit for a base model with large weights of its own."""
-        self.limit = max(MAX_WEIGHT, *(10 * size for size in _magnitudes(_trained(kwargs["model"])).values()))
+        sizes = magnitudes(trained_parameters(kwargs["model"])).values()
+        self.limit = max([MAX_WEIGHT, *(10 * size for size in sizes if math.isfinite(size))])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Check weights and optimiser before each checkpoint and at the end, and log the loss for `on_log`."""
@@ -142,7 +138,7 @@ class StopAtNan(TrainerCallback):
         if control.should_save or state.global_step >= state.max_steps:
             self.check_weights(kwargs["model"], state.global_step, args.learning_rate, args.bf16)
             for moments in cast(Optimizer, kwargs["optimizer"]).state.values():
-                for name, size in _magnitudes(moments.items()).items():
+                for name, size in magnitudes(moments.items()).items():
                     if not math.isfinite(size):
                         problem = f"The run diverged: the optimiser's {name} is {size} after step {state.global_step}"
                         raise diverged(problem, args.learning_rate, args.bf16)
@@ -157,50 +153,10 @@ class StopAtNan(TrainerCallback):
 
     def check_weights(self, model: nn.Module, step: int, rate: float, bf16: bool = False) -> None:
         """Raise ActshiftError if a trained weight is not finite, or is too large for half precision."""
-        for name, size in _magnitudes(_trained(model)).items():
+        for name, size in magnitudes(trained_parameters(model)).items():
             if not size <= self.limit:
                 problem = f"The run diverged: the largest weight of {name} is {size:.3g} after step {step}"
                 raise diverged(problem, rate, bf16)
-
-
-def diverged(problem: str, rate: float, bf16: bool = False) -> ActshiftError:
-    """Return the error of a run that diverged at a learning rate."""
-    precision = " or precision fp32" if bf16 else ""
-    return ActshiftError(
-        f"{problem}; restart with a lower learning_rate (it was {rate:g}){precision} in another folder."
-    )
-
-
-def final_loss(model: nn.Module, rows: Sequence[Mapping[str, Any]], tokenizer: Any, language: bool) -> float:
-    """Return the largest loss of a model on a few of the shortest rows, and NaN if an output is NaN.
-
-    Long rows may not fit into memory, since this is a plain forward pass. A `language` model without labels has the
-    loss of writing the whole row. Other models without labels have the loss 0.
-    """
-    device, losses = next(model.parameters()).device, [0.0]
-    for row in sorted(rows, key=lambda row: len(row["input_ids"])):
-        if language:
-            row = {"labels": row["input_ids"], **row}
-            if all(label == IGNORE_INDEX for label in row["labels"][1:]):  # the first token is never predicted
-                continue
-        with torch.no_grad():
-            output = model(**{name: value.to(device) for name, value in pad_batch([row], tokenizer).items()})
-        outputs = output.logits if "logits" in output else output.last_hidden_state
-        losses.append(math.nan if outputs.isnan().any() else float(output.loss) if "labels" in row else 0.0)
-        if len(losses) > CHECKED_ROWS:
-            break
-    return math.nan if any(map(math.isnan, losses)) else max(losses)
-
-
-def _trained(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    return ((name, parameter.detach()) for name, parameter in model.named_parameters() if parameter.requires_grad)
-
-
-def _magnitudes(tensors: Iterable[tuple[str, Any]]) -> dict[str, float]:
-    """Return the largest absolute value of each floating-point tensor, NaN if it contains NaN; makes no copies."""
-    values = ((name, tensor) for name, tensor in tensors if torch.is_tensor(tensor) and tensor.numel())
-    ends = {name: torch.stack(tensor.aminmax()) for name, tensor in values if tensor.is_floating_point()}
-    return {name: float(end.abs().max()) for name, end in ends.items()}
 
 
 class Checkpoints(TrainerCallback):

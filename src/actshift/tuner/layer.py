@@ -15,7 +15,7 @@ from actshift.adapters.functional import add_shift, add_shift_memory_efficient
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner import run_state
-from actshift.tuner.checkpoint import Shape
+from actshift.tuner.checkpoint import TORCH_DTYPES, Shape
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
@@ -27,7 +27,6 @@ CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name w
 CHILD_AT_INPUT = "actshift_input"  # a module can be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # in tensor names, between the layer and the adapter
 EVERYWHERE = Positions.all()
-ADAPTER_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 
@@ -161,7 +160,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
         device = device or (own[0].device if own else torch.device("cpu"))
         # Quantised weights are integers or float8, to which the first weights of an adapter must not be rounded.
-        dtype = next((parameter.dtype for parameter in own if parameter.dtype in ADAPTER_DTYPES), torch.float32)
+        dtype = next((parameter.dtype for parameter in own if parameter.dtype in TORCH_DTYPES), torch.float32)
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device, dtype=dtype)
 

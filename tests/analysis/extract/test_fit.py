@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from actshift import ActshiftError, SteeringConfig, attach
 from actshift.analysis.extract import LayerFit, ModelPair, distill, extract
-from actshift.analysis.extract.fit import config_for, fit_layers, ranks_within, validation_kl
+from actshift.analysis.extract.fit import check_rate, config_for, fit_layers, ranks_within, validation_kl
 from actshift.tuner import steering_layers
 from tests.analysis.extract.conftest import FAST, TEXT, with_changed_blocks, with_changed_later_blocks
 from tests.zoo import WIDTH
@@ -72,3 +73,15 @@ def test_a_distillation_that_diverges_is_reported() -> None:
         next(iter(steering_layers(pair.base).values())).lora_steer["default"].up.weight.fill_(float("nan"))
     with pytest.raises(ActshiftError, match="diverged; use a lower learning rate"):
         distill(pair, TEXT, steps=1)
+
+
+def test_a_distillation_that_diverges_in_its_last_step_is_reported() -> None:
+    pair = _steered_pair()
+    with pytest.raises(ActshiftError, match=r"diverged; use a lower learning rate \(it was 1e\+38\)"):
+        distill(pair, TEXT, steps=1, learning_rate=1e38)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf, 1e39])
+def test_learning_rates_without_a_meaning_are_refused(rate: float) -> None:
+    with pytest.raises(ActshiftError, match="learning rate must be above 0"):
+        check_rate(rate)

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from actshift.adapters.base import check_rank
 from actshift.analysis.capture import Batches, ProgressCallback, model_name, progress_counter, require_tokens
-from actshift.analysis.extract.fit import Ranks, config_for, distill, fit_layers, ranks_within, validation_kl
+from actshift.analysis.extract.fit import (
+    Ranks,
+    check_rate,
+    config_for,
+    distill,
+    fit_layers,
+    ranks_within,
+    validation_kl,
+)
 from actshift.analysis.extract.model_pair import ModelPair
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS, oracle
 from actshift.analysis.extract.report import ExtractReport, LayerFit
@@ -96,12 +104,13 @@ def extract(
     True
     """
     require_tokens(batches, 4, "the extraction")
+    check_rate(learning_rate)
     copy_head(base, finetuned)
     pair = ModelPair.of(base, finetuned)
     width, layers = resolve(base, layers=[0])[0].width, range(len(pair.blocks))
     check_rank(rank, width)
     # The keys are part of the hash that an unfinished extraction is recognised by.
-    settings = {"rank": rank, "budget": budget, "twins": [model_name(base), model_name(finetuned)], "width": width}
+    settings = {"rank": rank, "budget": budget, "twins": [_weights(base), _weights(finetuned)], "width": width}
     store = FitStore(folder, batches, settings, resume) if folder is not None else None
     ranks = [r for r in ranks if r <= width]
     passes = nonlinear_steps + (2 if nonlinear_steps else 1) * len(batches)
@@ -154,11 +163,8 @@ class FitStore:
         for batch in batches:
             digest.update(batch["input_ids"].cpu().numpy().tobytes())
         self.folder, self.file, self.key = Path(folder), Path(folder, UNFINISHED), digest.hexdigest()
-        if not resume:
-            check_new_folder(self.folder)
-        elif not self.file.is_file():
-            raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
-        elif self._metadata()["key"] != self.key:
+        check_folder(folder, resume)
+        if resume and self._metadata()["key"] != self.key:
             other = f"{folder} holds an extraction with other models, text or ranks"
             raise ActshiftError(f"{other}; use the same ones, or another folder.")
 
@@ -194,6 +200,26 @@ class FitStore:
                 return json.loads(stored.metadata()["about"])
         except Exception as error:
             raise ActshiftError(f"{self.file} is damaged; delete it and start again.") from error
+
+
+def _weights(model: nn.Module) -> str:
+    """Return a hash of the name, the type and about 64 values of each parameter."""
+    digest = hashlib.sha256(model_name(model).encode())
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)].double()
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + values.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_folder(folder: str | Path, resume: bool) -> None:
+    """Raise ActshiftError unless a folder is new or empty, or with `resume`, contains an unfinished extraction."""
+    unfinished = Path(folder, UNFINISHED).is_file()
+    if unfinished and not resume:
+        raise ActshiftError(f"{folder} holds an unfinished extraction; continue it with --resume, or remove it.")
+    if resume and not unfinished:
+        raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
+    if not resume:
+        check_new_folder(folder)
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def distill(
     Every third row is for validation. The adapters end in the state with the least KL on these rows, out of the initial
     state and one state every 50 steps, and this KL is returned, in nats per token. The learning rate follows a cosine
     after 10 warm-up steps.
-    Raises ActshiftError if the loss is not finite.
+    Raises ActshiftError if the loss is not finite, or the KL after the last step.
     """
     parameters = [p for layer in steering_layers(pair.base).values() for p in layer.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
@@ -126,17 +126,27 @@ def distill(
                 parameter.requires_grad_(True)
             for step in range(steps):
                 index = step % len(batches)
-                _step(pair, batches[index], masks[index], optimizer)
+                if not _step(pair, batches[index], masks[index], optimizer):
+                    raise _diverged(learning_rate)
                 schedule.step()
                 on_step()
-                due = (step + 1) % CHECK_EVERY == 0 or step + 1 == steps
-                if due and (kl := validation_kl(pair, batches)) < best:
+                if (step + 1) % CHECK_EVERY and step + 1 < steps:
+                    continue
+                if not math.isfinite(kl := validation_kl(pair, batches)):
+                    raise _diverged(learning_rate)
+                if kl < best:
                     best, best_state = kl, [p.detach().clone() for p in parameters]
         finally:
             for parameter, value in zip(parameters, best_state, strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
     return best
+
+
+def check_rate(learning_rate: float) -> None:
+    """Raise ActshiftError unless a learning rate is above 0 and a number of float32."""
+    if not 0 < learning_rate <= torch.finfo(torch.float32).max:
+        raise ActshiftError(f"The learning rate must be above 0 and below 3.4e38, got {learning_rate:g}.")
 
 
 def validation_kl(pair: ModelPair, batches: Batches) -> float:
@@ -148,15 +158,22 @@ def validation_kl(pair: ModelPair, batches: Batches) -> float:
     return torch.cat(divergences).mean().item()
 
 
-def _step(pair: ModelPair, batch: Batch, mask: Batch, optimizer: torch.optim.Optimizer) -> None:
+def _step(pair: ModelPair, batch: Batch, mask: Batch, optimizer: torch.optim.Optimizer) -> bool:
+    """Take one step on a batch; return False instead if the loss is not finite."""
     reference = logits(pair.finetuned, batch)
     if not mask["attention_mask"].any():
-        return
+        return True
     with torch.enable_grad():
         loss = divergence(reference, logits(pair.base, batch), mask).mean()
     if not loss.isfinite():
-        raise ActshiftError("The distillation diverged; use a lower learning rate, or no distillation.")
+        return False
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
     optimizer.step()
+    return True
+
+
+def _diverged(rate: float) -> ActshiftError:
+    fix = f"use a lower learning rate (it was {rate:g}), or no distillation"
+    return ActshiftError(f"The distillation diverged; {fix}.")
