@@ -3,7 +3,7 @@
 # PEFT's tuners are extended through protected methods.
 # pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from actshift.errors import ActshiftError, first_line
 from actshift.model_head import CLASSIFIERS, head_of
 from actshift.sites import find_blocks, resolve
-from actshift.sites.blocks import encoder_and_decoder
 from actshift.tuner.adapter_names import check_name, check_not_adapted
 from actshift.tuner.checkpoint import PEFT_PREFIX, check_tensor
 from actshift.tuner.classifier_head import check_head, head_modules
@@ -28,11 +27,10 @@ from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
 from actshift.tuner.lora_shapes import adapted_modules, lora_shapes
 from actshift.tuner.patterns import check_patterns
-from actshift.tuner.prompt_scope import check_halves, install_prompt_scopes, named_arguments, remove_prompt_scopes
-from actshift.tuner.row_adapters import RowAdapters, RowCall
-from actshift.tuner.run_state import override, overrides
+from actshift.tuner.prompt_scope import check_halves, install_prompt_scopes, remove_prompt_scopes
+from actshift.tuner.row_adapters import RowCall, row_hooks
+from actshift.tuner.run_state import override
 from actshift.tuner.stored_tensors import check_saved_modules, check_stored, copy_new_rows
-from actshift.tuner.token_axes import token_shape
 from actshift.tuner.traversal import hide_other_adapters, modules_around_adapters
 
 SAVED = ".modules_to_save."  # in names of tensors of whole modules that an adapter trains
@@ -183,26 +181,9 @@ class SteeringModel(LoraModel):
             known = ", ".join([*self.peft_config, BASE_ROW])
             raise ActshiftError(f"adapter_names holds {', '.join(unknown) or 'no name'}; give each row one of {known}.")
         inputs = [*args[:1], *(kwargs[name] for name in INPUTS if isinstance(kwargs.get(name), Tensor))]
-        rows = self._row_call(names, len(inputs[0]) if inputs else None)
-        model: nn.Module = self.model
-        with ExitStack() as stack:
-            for half in encoder_and_decoder(model) or (model,):
-                hook = partial(_store_token_shape, rows)
-                stack.callback(half.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            for _, module in modules_around_adapters(model):
-                if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
-                    hook = partial(_select_adapters, rows)
-                    stack.callback(cast(nn.Module, module).register_forward_pre_hook(hook, with_kwargs=True).remove)
-            with override(rows=rows):
-                yield
-
-    def _row_call(self, names: Sequence[str], inputs: int | None) -> RowCall:
-        adapters = list(dict.fromkeys(names))
-        layers = {
-            layer: RowAdapters(names, layer.adapters_at(layer.strengths, adapters))
-            for layer in steering_layers(self.model).values()
-        }
-        return RowCall(names, layers, inputs)
+        rows = RowCall(names, steering_layers(self.model).values(), len(inputs[0]) if inputs else None)
+        with row_hooks(self.model, rows), override(rows=rows):
+            yield
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -257,22 +238,6 @@ class SteeringModel(LoraModel):
 
 def _has_positions(config: SteeringConfig) -> bool:
     return any(intervention.positions.where != "all" for intervention in config.all_interventions)
-
-
-# Other threads run the hooks below too, also while they are removed, when torch passes them no keyword arguments.
-
-
-def _store_token_shape(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
-    """Forward pre-hook of a model: store the shape of its tokens."""
-    if kwargs is not None and (own := overrides()) and own.rows is rows:
-        rows.begin_forward(token_shape(named_arguments(module, args, kwargs)))
-
-
-def _select_adapters(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
-    """Forward pre-hook of PEFT's layers: pass the adapter's name for each row, as PEFT's own hook does."""
-    if kwargs is not None and (own := overrides()) and own.rows is rows:
-        return args, kwargs | {"adapter_names": rows.names_for(args[0])}
-    return None
 
 
 def _check_size(model: nn.Module, config: SteeringConfig, size: tuple[int, int]) -> None:

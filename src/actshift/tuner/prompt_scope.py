@@ -1,6 +1,5 @@
 """Track which tokens belong to the prompt and which were generated, for adapters that steer only some tokens."""
 
-import inspect
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from actshift.sites.blocks import encoder_and_decoder
 from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPositions, unknown_prompt
 from actshift.tuner.layer import steering_layers
 from actshift.tuner.run_state import backward_pass, replay_after, replayed
+from actshift.tuner.token_axes import named_arguments
 
 SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
 _eager: Any = torch.compiler.disable  # for values that change with each call and must not be compiled in
@@ -169,13 +169,6 @@ def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     _forward.set(forwards)
     if forward and forward.tokens and module.training:
         replay_after(output, scope, forward.tokens)
-
-
-def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a module's `forward` by name."""
-    if not args:
-        return kwargs
-    return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
 
 
 def _scope_of(module: nn.Module, generative: bool = False, encoder: bool = False) -> PromptScope:

@@ -1,17 +1,24 @@
 """Batches in which each row has its own adapter, computed as one batched product."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import groupby
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from peft.tuners.lora import LoraLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from actshift.adapters.functional import Factors, add_shift, stack_shifts
 from actshift.errors import ActshiftError
 from actshift.sites import Positions
-from actshift.tuner.token_axes import TokenShape, token_axes
+from actshift.sites.blocks import encoder_and_decoder
+from actshift.tuner.run_state import overrides
+from actshift.tuner.token_axes import TokenShape, named_arguments, token_axes, token_shape
+from actshift.tuner.traversal import modules_around_adapters
 
 
 class ActiveAdapter(NamedTuple):
@@ -30,8 +37,10 @@ class RowCall:
     `inputs` is the number of rows that the user passes, if it is known before the model runs.
     """
 
-    def __init__(self, names: Sequence[str], layers: Mapping[Any, "RowAdapters"], inputs: int | None) -> None:
-        self.names, self.layers = names, layers
+    def __init__(self, names: Sequence[str], layers: Iterable[Any], inputs: int | None) -> None:
+        adapters = list(dict.fromkeys(names))
+        self.names = names
+        self.layers = {layer: RowAdapters(names, layer.adapters_at(layer.strengths, adapters)) for layer in layers}
         self.shape: TokenShape | None = None
         self.expands = False
         if inputs is not None:
@@ -113,6 +122,36 @@ class RowAdapters:
                 shift = torch.where(where[index], shift, torch.zeros_like(shift))
             steered = steered.index_add(0, index, shift)
         return steered.reshape(by_row.shape) if axis in (0, -1) else steered.reshape(by_row.shape).movedim(0, axis)
+
+
+@contextmanager
+def row_hooks(model: nn.Module, rows: RowCall) -> Generator[None]:
+    """Hook a model, so that a call knows the shape of its tokens and passes their adapters' names to layers of PEFT."""
+    with ExitStack() as stack:
+        for half in encoder_and_decoder(model) or (model,):
+            hook = partial(_store_token_shape, rows)
+            stack.callback(half.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        for _, module in modules_around_adapters(model):
+            if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper):
+                hook = partial(_select_adapters, rows)
+                stack.callback(cast(nn.Module, module).register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+# Other threads run the hooks below too, also while they are removed, when torch passes them no keyword arguments.
+
+
+def _store_token_shape(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
+    """Forward pre-hook of a model: store the shape of its tokens."""
+    if kwargs is not None and (own := overrides()) and own.rows is rows:
+        rows.begin_forward(token_shape(named_arguments(module, args, kwargs)))
+
+
+def _select_adapters(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> Any:
+    """Forward pre-hook of PEFT's layers: pass the adapter's name for each row, as PEFT's own hook does."""
+    if kwargs is not None and (own := overrides()) and own.rows is rows:
+        return args, kwargs | {"adapter_names": rows.names_for(args[0])}
+    return None
 
 
 def apply_shift(base: Tensor, shift: nn.Module, x: Tensor, strength: float) -> Tensor:

@@ -4,16 +4,24 @@ Most models pass `[batch, seq, d]`. XLNet and FSMT pass `[seq, batch, d]`, Gemma
 passes `[batch * seq, d]` inside its blocks. The shape of the model's tokens shows which it is, unless sizes are equal.
 """
 
+import inspect
 from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
 
 TokenShape = tuple[int, int | None]  # batch and sequence; the sequence of images and audio is unknown
 FLAT = (-1, -1)  # batch and sequence are one axis
+
+
+def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a module's `forward` by name."""
+    if not args:
+        return kwargs
+    return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
 
 
 def token_shape(arguments: Mapping[str, Any]) -> TokenShape | None:
