@@ -82,7 +82,7 @@ def load_verb(name: str) -> TyperCommand:
     """Import a verb and return its command.
 
     >>> [parameter.name for parameter in load_verb("inspect").params]
-    ['source', 'as_json']
+    ['source', 'as_json', 'revision']
     """
     function = getattr(import_module(f"actshift.cli.{name}"), VERBS[name][0])
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
