@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
-from actshift import ActshiftError
-from actshift.loading import load_model
+from actshift import ActshiftError, SteeringConfig, attach
+from actshift.evaluation import generate_completions
+from actshift.loading import context_length, load_model
+from actshift.training import TrainSettings, fit
 from tests.tiny import save_adapter, save_model, word_tokenizer
-from tests.zoo import ARCHITECTURES
+from tests.zoo import ARCHITECTURES, MORE
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,70 @@ def test_a_model_that_generates_no_text_is_rejected(tmp_path: Path) -> None:
     word_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ActshiftError, match="is not a causal language model"):
         load_model(tmp_path)
+
+
+HUGE = word_tokenizer()  # without a limit of its own
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        *[
+            (name, 65)
+            for name in ("roberta", "xlm-roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "esm")
+        ],
+        *[(name, 66) for name in ("bert", "ernie", "electra", "deberta-v2", "biogpt")],
+        *[(name, 64) for name in ("gpt2", "gptj", "gpt_neo", "opt", "mpt", "llama")],
+        *[(name, int(HUGE.model_max_length)) for name in ("t5", "bloom")],
+    ],
+)
+def test_the_context_is_the_longest_input_of_a_model(name: str, context: int) -> None:
+    model = (ARCHITECTURES | MORE)[name]()
+    assert context_length(model.config, HUGE) == context
+    if context < 1000:
+        model(input_ids=torch.full((1, context), 5))
+    if context in (65, 66) or name in ("gpt2", "opt", "mpt"):
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, context + 1), 5))
+
+
+def test_limits_of_config_and_tokenizer_that_mean_none_are_ignored() -> None:
+    config = ARCHITECTURES["llama"]().config
+    for limit, context in ((-1, HUGE.model_max_length), (0, HUGE.model_max_length), (8, 8)):
+        config.max_position_embeddings = limit
+        assert context_length(config, HUGE) == context
+    assert context_length(config, word_tokenizer(model_max_length=5)) == 5
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokenizer has one token more than its embedding has rows."""
+    folder = save_model(tmp_path_factory.mktemp("larger"))
+    tokenizer = word_tokenizer()
+    tokenizer.add_tokens(["<x1>"])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_token_without_an_embedding_is_refused_with_its_name(larger: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model(larger, device="cpu")
+    message = r"needs the token '<x1>' \(id 96\), and the model has embeddings for only 96 tokens"
+    assert len(generate_completions(model, tokenizer, ["w1", "w2 w3"], 2)) == 2
+    with pytest.raises(ActshiftError, match=f"Prompt 2 {message}"):
+        generate_completions(model, tokenizer, ["w1", "w2 <x1>"], 2)
+    with pytest.raises(ActshiftError, match=f"A text {message}"):  # any other use, as in locate
+        model(**tokenizer(["w2 <x1>"], return_tensors="pt"))
+    rows = Dataset.from_list([{"prompt": "w1", "completion": "w2"}, {"prompt": "<x1>", "completion": "w2"}])
+    with pytest.raises(ActshiftError, match=f"Row 2 {message}"):
+        fit(attach(model, SteeringConfig(rank=1)), tokenizer, rows, TrainSettings(max_steps=1))
+    model.resize_token_embeddings(97)
+    assert generate_completions(model, tokenizer, ["w2 <x1>"], 2)
+
+
+def test_a_padding_token_without_an_embedding_is_refused_before_training() -> None:
+    tokenizer = word_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    rows = Dataset.from_list([{"prompt": "w1", "completion": "w2"}])
+    assert len(generate_completions(ARCHITECTURES["llama"](), tokenizer, ["w1", "w2 w3"], 2)) == 2
+    with pytest.raises(ActshiftError, match=r"Padding needs the token '\[PAD\]' \(id 96\)"):
+        fit(attach(ARCHITECTURES["llama"](), SteeringConfig(rank=1)), tokenizer, rows, TrainSettings(max_steps=1))

@@ -1,5 +1,6 @@
 """The base class of all errors, and checks and hints that their messages share."""
 
+import re
 from collections.abc import Iterable, Sequence, Sized
 from difflib import get_close_matches
 from importlib import import_module
@@ -8,6 +9,8 @@ from reprlib import Repr
 from types import ModuleType
 
 MAX_MESSAGE = 2000  # characters of an error message
+# Control characters except tab and line breaks, line separators, reversed text, and halves of surrogate pairs.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 
 
 class ActshiftError(ValueError):
@@ -20,18 +23,18 @@ class ActshiftError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = printable(super().__str__().replace("\n", " "))
+        text = printable(" ".join(line.strip() for line in super().__str__().splitlines()))
         half = MAX_MESSAGE // 2
         return text if len(text) <= MAX_MESSAGE else f"{text[:half]} … {text[-half:]}"
 
 
 def printable(text: str) -> str:
-    """Return text with every character that a terminal would not print replaced by its escape sequence.
+    r"""Return a text with control characters as escapes, so that no terminal obeys them. Line breaks and tabs stay.
 
-    >>> printable("name\x1b]0;")
-    'name\\x1b]0;'
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\n'
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def show(value: object) -> str:
@@ -61,7 +64,8 @@ def did_you_mean(name: object, allowed: Iterable[object]) -> str:
     >>> did_you_mean("post_blok", ["post_block", "post_mlp"])
     " (did you mean 'post_block'?)"
     """
-    near = get_close_matches(str(name), [str(other) for other in allowed], n=1) if len(show(name)) < 100 else ()
+    text = name if isinstance(name, str) else show(name)
+    near = get_close_matches(text, [str(other) for other in allowed], n=1) if len(text) < 100 else ()
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

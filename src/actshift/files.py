@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -9,10 +10,10 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, printable
 
 LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
-PRIVATE, SUFFIX = ".actshift-", ".part"  # of the names of temporary folders
+PRIVATE = ".actshift-"  # prefix of the names of temporary folders
 LOCK = f"{PRIVATE}lock"
 
 
@@ -20,14 +21,11 @@ LOCK = f"{PRIVATE}lock"
 def private_folder(parent: str | Path) -> Generator[Path, None, None]:
     """Yield a new hidden folder in `parent`, on the same disk, and remove it at the end.
 
-    Only its owner can enter it, so nobody can plant a link in it. It stays locked while this process lives. Folders of
-    processes that were killed are removed first.
+    Only its owner can enter it, so other users cannot plant a link in it. It stays locked while this process lives.
+    Folders of killed processes are removed first.
     """
     remove_abandoned(parent)
-    new = tempfile.mkdtemp(prefix=PRIVATE, dir=parent)
-    lock = _lock(new)
-    private = Path(new + SUFFIX)
-    os.rename(new, private)  # `remove_abandoned` only sees this name, so it never meets a folder without its lock
+    private, lock = _new_private(parent)
     try:
         yield private
     finally:
@@ -38,7 +36,7 @@ def private_folder(parent: str | Path) -> Generator[Path, None, None]:
 
 def remove_abandoned(parent: str | Path) -> None:
     """Remove the private folders in `parent` whose processes were killed."""
-    for private in Path(parent).glob(f"{PRIVATE}*{SUFFIX}"):
+    for private in Path(parent).glob(f"{PRIVATE}*"):
         if (lock := _lock(private)) is not None:
             shutil.rmtree(private, ignore_errors=True)
             os.close(lock)
@@ -95,8 +93,8 @@ def write_atomically(path: str | Path, text: str) -> None:
 def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
     """Yield a temporary folder, and move it to `path`, a new or empty folder, at the end; remove it on an error.
 
-    A new folder appears in one step. Into an empty one, which may be a disk of its own, the files are moved one by
-    one, with those that make it loadable last.
+    A new folder appears in one step. Into an empty one, which may be another disk, the files are moved one by
+    one, and the config is moved last.
 
     Raises:
         ActshiftError: `path` is a file, or a folder that is not empty or not writable.
@@ -110,7 +108,7 @@ def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
     """
     check_new_folder(path)
     path = Path(os.path.realpath(path))  # a link to an empty folder is followed
-    existing = _existing(path)
+    existing = existing_folder(path)
     with _errors_name(path), private_folder(existing) as private:
         new = private / (path.relative_to(existing) if path != existing else "content")
         new.mkdir(parents=True)
@@ -126,7 +124,7 @@ def atomic_folder(path: str | Path) -> Generator[Path, None, None]:
 
 
 def move_into(target: Path, source: Path) -> None:
-    """Move the files of `source` into the folder `target` on the same disk, those that make it loadable last."""
+    """Move the files of `source` into the folder `target` on the same disk, and the config last."""
     _settle(source)
     for file in sorted(source.iterdir(), key=lambda file: (file.name in LOADABLE, file.name)):
         os.replace(file, target / file.name)
@@ -190,10 +188,16 @@ def check_new_folder(path: str | Path) -> None:
             raise ActshiftError(f"{path} exists and is not empty. Give a new or empty folder.")
     elif os.path.lexists(path):
         raise ActshiftError(f"{path} exists and is no folder. Give a new or empty folder.")
-    if not (existing := _existing(path)).is_dir():
+    if not (existing := existing_folder(path)).is_dir():
         raise ActshiftError(f"{path} cannot be created, because {existing} is no folder. Give another one.")
     if not os.access(existing, os.W_OK):
         raise ActshiftError(f"The folder {existing} is not writable. Choose another one for {path.name}.")
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above `path` that exists, or `path` itself."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def is_stream(path: Path) -> bool:
@@ -207,10 +211,16 @@ def is_stream(path: Path) -> bool:
     return path.exists() and not (path.is_symlink() or path.is_file() or path.is_dir())
 
 
-def _existing(path: Path) -> Path:
-    """Return the nearest folder above `path` that exists, or `path` itself."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+def _new_private(parent: str | Path) -> tuple[Path, int | None]:
+    """Create a private folder and lock it."""
+    for _ in range(3):
+        private = Path(tempfile.mkdtemp(prefix=PRIVATE, dir=parent))
+        if (lock := _lock(private)) is not None:
+            if private.exists():
+                return private, lock
+            os.close(lock)  # another process removed it as abandoned before it was locked
+        shutil.rmtree(private, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=PRIVATE, dir=parent)), None  # the file system has no locks
 
 
 def _lock(folder: str | Path) -> int | None:
@@ -269,7 +279,7 @@ def _errors_name(path: Path) -> Generator[None, None, None]:
 
 
 def _send(source: Path, stream: Path) -> None:
-    """Copy a file to a pipe or device. Our own stdout continues after what was printed before."""
+    """Copy a file to a pipe or device. If it is stdout, the content follows what was printed before."""
     target: Path | int = stream
     for output, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
         with suppress(OSError):
@@ -278,3 +288,33 @@ def _send(source: Path, stream: Path) -> None:
                 target = descriptor
     with source.open("rb") as content, open(target, "wb", closefd=target is stream) as opened:
         shutil.copyfileobj(content, opened)
+
+
+def markdown_text(text: object) -> str:
+    """Return a text as one line of Markdown without markup, also in a table.
+
+    >>> print(markdown_text("<b> a|b"))
+    \\<b\\> a\\|b
+    """
+    return re.sub(r"[\\`<>\[\]|]", r"\\\g<0>", printable(" ".join(str(text).split())))
+
+
+def markdown_code(text: object) -> str:
+    """Return a text as one line of code in Markdown.
+
+    >>> markdown_code("a`b")
+    '``a`b``'
+    """
+    line = printable(" ".join(str(text).split()))
+    ticks, space = _ticks(line, 1), " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
+
+
+def markdown_block(text: str) -> str:
+    """Return a text as a block of code in Markdown."""
+    ticks = _ticks(text, 3)
+    return f"{ticks}\n{printable(text)}\n{ticks}"
+
+
+def _ticks(text: str, least: int) -> str:
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

@@ -133,7 +133,9 @@ def check_vocabulary(
 ) -> None:
     """Raise ActshiftError if the token ids of a place, such as "Row 3", exceed the rows of the model's embedding."""
     size = getattr(config.get_text_config(), "vocab_size", None)
-    for place, ids in places if isinstance(size, int) else ():
+    if not isinstance(size, int):
+        return
+    for place, ids in places:
         if (largest := max(ids, default=0)) >= size:
             raise _unknown_token(place, largest, size, tokenizer)
 
@@ -148,7 +150,7 @@ def _refuse_unknown_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenize
     """Make the embedding of a model raise ActshiftError for tokens without a row, if the tokenizer has such tokens."""
 
     def check(module: Any, args: tuple[Any, ...]) -> None:
-        largest, size = int(args[0].max()) if args[0].numel() else 0, module.weight.shape[0]
+        largest, size = int(args[0].max()) if args[0].numel() else 0, int(module.weight.shape[0])
         if largest >= size:
             raise _unknown_token("A text", largest, size, tokenizer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from actshift import ActshiftError
@@ -99,3 +100,14 @@ def test_too_little_text_is_rejected_with_the_least_amount():
         require_tokens([BATCH], 15, "the analysis")
     with pytest.raises(ActshiftError, match="there are no rows"):
         require_tokens([], 4, "the analysis")
+
+
+def test_activations_that_are_not_one_vector_for_each_token_are_refused():
+    config = transformers.XLNetConfig(vocab_size=96, d_model=32, n_layer=2, n_head=4, d_inner=32)
+    model = transformers.XLNetModel(config)
+    with pytest.raises(ActshiftError, match=r"XLNetModel are not of shape \[batch, seq, d\]"), inference(model):
+        pass
+    mask = torch.ones(2, 3)
+    for shape in ((3, 2, 8), (2, 4, 8), (2, 3, 4, 8)):
+        with pytest.raises(ActshiftError, match="one vector for each token"):
+            unmasked(torch.zeros(shape), {"attention_mask": mask})

@@ -36,6 +36,13 @@ class Outcome(NamedTuple):
 Run = Callable[..., Outcome]
 
 
+def override(argv: Sequence[object], *more: object) -> list[object]:
+    """Return a command with more flags, without the flags and values that they replace: each may be given once."""
+    given, words = {str(word) for word in more if str(word).startswith("--")}, list(argv)
+    replaced = {index for index, word in enumerate(words) if str(word) in given}
+    return [word for index, word in enumerate(words) if not {index, index - 1} & replaced] + list(more)
+
+
 @pytest.fixture
 def actshift(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process."""

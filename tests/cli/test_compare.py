@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.characters import sums, write_rows
-from tests.cli.conftest import Run, start_process, wait_for_file
+from tests.cli.conftest import Run, override, start_process, wait_for_file
 
 METHODS = """
 common: {save_steps: 2}
@@ -58,7 +58,7 @@ def table(out: Path) -> dict:
 def test_invalid_settings_are_refused_before_anything_is_written(
     refused, command, tmp_path: Path, more, message
 ) -> None:
-    assert message in refused(*command(*more, out=tmp_path / "table"))
+    assert message in refused(*override(command(out=tmp_path / "table"), *more))
     assert not (tmp_path / "table").exists()
 
 

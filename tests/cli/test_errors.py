@@ -6,12 +6,14 @@ import errno
 import os
 import signal
 import subprocess
+import sys
+import time
 import warnings
 
 import pytest
 import typer
 
-from actshift import ActshiftError
+from actshift import ActshiftError, __version__
 from actshift.cli.errors import explain
 from tests.cli.conftest import Run, start_process
 
@@ -33,6 +35,9 @@ def _caused_by(error: Exception, cause: Exception) -> Exception:
         (OSError(errno.ENOSPC, "No space left on device", "c"), "No space is left on the device c. Free some, or"),
         (_caused_by(RuntimeError("x"), OSError(errno.ENOSPC, "No space left on device")), "No space is left on the"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files."),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "d"), "No space is left on the device d."),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "No space is left"),
+        (RuntimeError("I/O error: Read-only file system (os error 30)"), "The file system is read-only."),
         (MemoryError(), "Out of memory"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "The GPU is out of memory"),
         (ZeroDivisionError("division\nby zero"), "Unexpected ZeroDivisionError: division by zero (ACTSHIFT_DEBUG=1"),
@@ -46,7 +51,7 @@ def test_every_failure_is_one_line_and_exit_code_2(
 
     monkeypatch.setattr("actshift.analysis.describe", fail)
     assert refused("inspect", "x").startswith(f"actshift: {expected}")
-    assert explain(error).replace("\n   ", " ").replace("\n", " ").startswith(expected)
+    assert " ".join(explain(error).split()).startswith(expected)
 
 
 def test_the_traceback_is_shown_if_requested(actshift: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +87,41 @@ def test_ctrl_c_ends_a_run_with_one_line(tmp_path) -> None:
     assert (process.returncode, err) == (2, "actshift: Interrupted.\n")
 
 
-def test_a_closed_pipe_is_not_reported() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    process = start_process("--help", stdout=write, stderr=subprocess.PIPE)
-    os.close(write)
-    assert process.communicate(timeout=30)[1] == ""
+@pytest.mark.slow
+def test_a_second_ctrl_c_shows_no_traceback(tmp_path) -> None:
+    pipe = tmp_path / "rows.jsonl"
+    os.mkfifo(pipe)
+    for pause in (0, 0.001, 0.01, 0.05):
+        process = start_process("generate", "--model", "x", "--prompts", str(pipe))
+        with pipe.open("w"):
+            process.send_signal(signal.SIGINT)
+            time.sleep(pause)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) in [(2, "actshift: Interrupted.\n"), *((-2, line) for line in ("", err[:23]))]
+
+
+FULL = "actshift: No space is left on the device. Free some, or write elsewhere.\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "out", "err"),
+    [
+        ("{} --help | true; exit ${{PIPESTATUS[0]}}", 1, "", ""),
+        ("{} --help >&-", 0, "", ""),
+        ("{} --version 2>&-", 0, f"actshift {__version__}\n", ""),
+        ("{} evall >&- 2>&- <&-", 2, "", ""),
+        ("{} evall 2> /dev/full", 2, "", ""),
+        ("{} --version > /dev/full", 2, "", FULL),
+    ],
+)
+def test_closed_and_full_streams_are_one_line_or_silence(command: str, code: int, out: str, err: str) -> None:
+    start = f"{sys.executable} -u -c 'import sys; from actshift.cli.main import main; sys.exit(main())'"
+    ended = subprocess.run(["bash", "-c", command.format(start)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, out, err)
+
+
+def test_a_file_that_is_opened_does_not_get_the_number_of_a_closed_stream(tmp_path) -> None:
+    code = "import os; from actshift.cli.errors import open_closed_streams as run; run(); print(os.open('.', 0) > 2)"
+    command = f'{sys.executable} -c "{code}" <&- 2>&-'
+    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == "True\n"

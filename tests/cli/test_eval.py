@@ -120,7 +120,7 @@ def test_long_prompts_are_refused_or_truncated(actshift: Run, refused, model: Pa
         (["--task", "gsm8k", "--scorer", "number"], "has a scorer of its own"),
         (["--data", "rows.jsonl", "--scorer", "numbr"], "did you mean 'number'"),
         (["--data", "rows.jsonl", "--data-dir", "{}"], "--data-dir is the folder of a task's files. Add --task"),
-        (["--data", "rows.jsonl", "--chat"], "go with --task"),
+        (["--task", "gsm8k", "--no-chat", "--system", "Be brief."], "--system is a turn of a chat"),
         (["--task", "gsm8k", "--num-fewshot", 2], "need --harness"),
         (["--task", "gsm8k", "--long-prompts", "cut"], "is not one of 'refuse', 'truncate'"),
     ],

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -43,6 +44,18 @@ def test_every_verb_has_help(verb: str, actshift: Run) -> None:
     code, out, err = actshift(verb, "--help")
     assert (code, err) == (0, "")
     assert f"actshift {verb}" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_flag_with_one_value_is_refused_if_it_is_repeated(verb: str, refused: Callable[..., str]) -> None:
+    for option in load_verb(verb).params:
+        if option.param_type_name == "option" and not option.multiple and option.name != "help":
+            words = [option.opts[0]] if option.is_flag else [option.opts[0], "1"]
+            assert f"{option.opts[0]} is given 2 times; give it once." in refused(verb, *words, *words)
+
+
+def test_an_argument_without_use_is_named(refused: Callable[..., str]) -> None:
+    assert "There is no use for the extra argument(s) (foo)" in refused("train", "foo")
 
 
 def test_help_is_quick_and_imports_no_verb() -> None:
@@ -89,7 +102,7 @@ def test_version_and_bare_call(actshift: Run) -> None:
         (["eval", "--dta", "x"], ["--dta. Did you mean '--data'? See `actshift eval --help`."]),
         (["extract"], ["Missing option '--finetuned'. See `actshift extract --help`."]),
         (["inspect"], ["Missing argument 'ADAPTER_OR_MODEL'. See `actshift inspect --help`."]),
-        (["inspect", "a", "b"], ["unexpected extra argument", "b", "See `actshift inspect --help`."]),
+        (["inspect", "a", "b"], ["no use for the extra argument", "b", "See `actshift inspect --help`."]),
         (["generate", "--strength", "high"], ["'--strength'", "valid", "See `actshift generate --help`."]),
         (["eval", "--data", "x", "--limit", "0"], ["'--limit'", "1", "See `actshift eval --help`."]),
     ],

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from actshift import JointConfig, LowRank, SteeringConfig, attach
-from tests.cli.conftest import PAIRS, Run
+from tests.cli.conftest import PAIRS, Run, override
 from tests.contract.cases import randomise
 from tests.tiny import save_model
 
@@ -92,11 +92,11 @@ def test_invalid_options_fail_with_one_line_and_write_nothing(
     write_rows,
 ) -> None:
     start = [*argv, "--model", model]
-    assert "There is no folder" in refused(*start, "--out", tmp_path / "none" / "report.html")
+    assert "There is no folder" in refused(*override(start, "--out", tmp_path / "none" / "report.html"))
     assert "There is no folder" in refused(*start, "--figures", tmp_path / "none" / "figures")
     (tmp_path / "taken").write_text("")
     assert "is a file, and the figures need a folder" in refused(*start, "--figures", tmp_path / "taken")
-    assert "rank 33 is above" in refused(*start, "--rank", 33)
+    assert "rank 33 is above" in refused(*override(start, "--rank", 33))
     assert "is a LoRA, which is analysed as a fine-tuned model. Leave out --adapter or --finetuned." in refused(
         *start, "--finetuned", finetuned, "--adapter", lora
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actshift.training import TrainSettings
+from tests.cli.conftest import override
 
 ROWS = [{"prompt": f"w{i} w{i}", "completion": f"w{i + 1}"} for i in range(20)]
 
@@ -54,7 +55,7 @@ def test_a_dry_run_shows_sites_and_sizes_and_writes_nothing(actshift, basics, tm
     _, out, _ = actshift("train", *basics, "--dry-run", "--json")
     assert json.loads(out)["steps"] == 4
     cached = ("--cache-prefix", "memory", "--group-by-length", "--layers", "1:")
-    _, out, err = actshift("train", *basics, *cached, "--max-steps", 8, "--dry-run")
+    _, out, err = actshift(*override(["train", *basics], *cached, "--max-steps", 8, "--dry-run"))
     assert "cached prefix, about" in out, err
 
 
@@ -114,7 +115,7 @@ def test_invalid_settings_fail_with_one_line_and_write_nothing(refused, basics, 
         (["--model", tmp_path / "nowhere"], "nowhere"),
         (["--out", tmp_path], "is not empty"),
     ]:
-        assert message in refused("train", *basics, *more)
+        assert message in refused(*override(["train", *basics], *more))
         assert not (tmp_path / "run").exists(), more
 
 
@@ -173,3 +174,19 @@ def test_lofit_prints_the_heads_that_it_chose(actshift, basics):
     code, out, err = actshift("train", *basics, "--adapter", "lofit", "--lofit-heads", 2)
     assert code == 0 and "2 heads (block" in out
     assert "LoFiT 1 of 2, selecting heads 2/2" in err and "LoFiT 2 of 2, training shifts 2/2" in err
+
+
+def test_data_is_repeatable_and_columns_are_mapped(actshift, refused, basics, tmp_path):
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"prompt": "w1", "completion": "w2"}\n' * 5)
+    _, out, err = actshift("train", *basics, "--data", more, "--dry-run", "--json")
+    assert json.loads(out)["rows"] == 25, err
+    weighted = override(["train", *basics], "--data", f"{basics[3]}=0.5", "--data", f"{more}=0.5")
+    _, out, _ = actshift(*weighted, "--dry-run", "--json")
+    assert json.loads(out)["rows"] > 25
+    assert "eval_share would hold out rows that weights repeat" in refused(*weighted, "--eval-share", 0.5)
+    more.write_text('{"question": "w1", "answer": "w2"}\n' * 5)
+    mapped = override(["train", *basics], "--data", more, "--map", "prompt=question", "--map", "completion=answer")
+    _, out, _ = actshift(*mapped, "--dry-run", "--json")
+    assert json.loads(out)["layout"].endswith("question as prompt and answer as completion")
+    assert "must be name=column" in refused(*override(mapped, "--map", "x"))

@@ -58,3 +58,21 @@ def test_rows_without_answers_and_too_few_rows_are_rejected(tmp_path: Path, rows
     data = write_rows(tmp_path / "rows.jsonl", rows)
     with pytest.raises(ActshiftError, match=message):
         read_splits(CompareSettings(model="m", data=data, out="t"), COMMON)
+
+
+def test_splits_are_cut_from_several_files_with_columns_of_other_names(tmp_path: Path) -> None:
+    rows = [{"question": row["prompt"], "completion": row["completion"]} for row in questions(0, 40)]
+    files = tuple(write_rows(tmp_path / f"{n}.jsonl", rows[20 * n : 20 * n + 20]) for n in range(2))
+    settings = CompareSettings(model="m", data=files, map=("prompt=question",), out="t")
+    splits = read_splits(settings, COMMON)
+    assert splits.sizes == {"train": 32, "validation": 4, "test": 4}
+    assert splits.dataset("train", 1)[0].keys() == {"prompt", "completion"}
+    with pytest.raises(ActshiftError, match="Weights of data would repeat rows"):
+        read_splits(replace(settings, data=tuple(f"{file}=1" for file in files)), COMMON)
+
+
+def test_preferences_of_whole_chats_are_cut_by_their_questions(tmp_path: Path) -> None:
+    chats = [[{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}] for n in range(20)]
+    data = write_rows(tmp_path / "rows.jsonl", [{"chosen": chat, "rejected": chat} for chat in chats])
+    splits = read_splits(CompareSettings(model="m", data=data, out="t"), {**COMMON, "objective": "dpo"})
+    assert splits.sizes == {"train": 16, "validation": 2, "test": 2}

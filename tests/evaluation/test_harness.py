@@ -11,9 +11,12 @@ import torch
 
 from actshift import SteeringConfig, Vector, attach
 from actshift.cli.main import main
+from actshift.data import token_ids
 from actshift.demo import BASE_DIR, load_base
 from actshift.errors import ActshiftError
-from actshift.evaluation.harness import run_harness
+from actshift.evaluation.harness import _harness_model, run_harness
+from tests.characters import char_tokenizer
+from tests.zoo import ARCHITECTURES
 
 ROWS = [
     {"question": "what is the largest of three and four ?", "choices": ["four .", "two ."], "answer": 0},
@@ -128,3 +131,13 @@ def test_an_unknown_task_is_refused_with_the_nearest_name(tasks: Path) -> None:
         run_harness(model, tokenizer, ["tiny_write"], include_path=tasks)
     with pytest.raises(ActshiftError, match="There is no folder"):
         run_harness(model, tokenizer, ["tiny_writes"], include_path=tasks / "nowhere")
+
+
+@pytest.mark.slow
+def test_a_rendered_prompt_has_the_token_ids_of_training() -> None:
+    tokenizer, text = char_tokenizer(), "<u>1+1<a>"
+    rendered = {"chat_template_args": {}, "add_bos_token": False}
+    for prompt in (text, f"<s>{text}"):  # a chat template may write the start token, or leave it out
+        model = _harness_model(ARCHITECTURES["llama"](), tokenizer, 1, "refuse", **rendered)
+        [expected] = token_ids(tokenizer, [prompt], add_special_tokens=False)
+        assert model.tok_encode(prompt) == expected == model.tok_batch_encode([prompt])[0][0].tolist()

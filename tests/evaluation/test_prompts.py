@@ -54,3 +54,17 @@ def test_a_start_token_is_added_only_once() -> None:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     plain, rendered = encode_prompts(fresh_model("llama").config, tokenizer, ["w0", "<bos> w0"], 4)
     assert plain == rendered == [1, 3]
+
+
+def test_prompts_that_are_messages_are_rendered() -> None:
+    model, messages = fresh_model("llama"), [{"role": "user", "content": "w1 w2"}]
+    tokenizer = word_tokenizer(chat_template="{{ bos_token }} w7 {{ messages[0].content }} w8")
+    rendered = generate_completions(model, tokenizer, ["<bos> w7 w1 w2 w8"], 4, add_special_tokens=False)
+    assert generate_completions(model, tokenizer, [messages, "w1 w2"], 4)[:1] == rendered
+    assert stream_completion(model, tokenizer, messages, lambda piece: None, 4) == rendered[0]
+    rows = [{"messages": [*messages, {"role": "assistant", "content": rendered[0]}]}]
+    assert evaluate(model, tokenizer, rows, max_new_tokens=4).accuracy == 1
+    with pytest.raises(ActshiftError, match="The messages of prompt 1 must end with a turn to answer"):
+        generate_completions(model, tokenizer, [rows[0]["messages"]], 4)
+    with pytest.raises(ActshiftError, match="has no chat template to render messages with"):
+        generate_completions(model, TOKENIZER, [messages], 4)

@@ -211,3 +211,13 @@ def test_lists_of_lists_are_flattened():
     with torch.device("meta"):
         model = transformers.FunnelModel(transformers.FunnelConfig(block_sizes=[2, 2]))
     assert names(model, "encoder.blocks") == [f"encoder.blocks.{i}.{j}" for i in (0, 1) for j in (0, 1)]
+
+
+def test_a_custom_encoder_decoder_that_declares_one_half_has_both():
+    model = nn.Module()
+    model.config = transformers.PretrainedConfig(is_encoder_decoder=True)
+    model._no_split_modules = ["Linear"]
+    model.embed = nn.Embedding(9, 4)
+    model.readers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+    model.writers = nn.ModuleList(nn.Bilinear(4, 4, 4) for _ in range(2))
+    assert names(model) == [*(f"readers.{layer}" for layer in range(3)), "writers.0", "writers.1"]

@@ -178,7 +178,7 @@ def test_a_value_that_no_task_can_have_is_refused(describe, changes: dict[str, A
         ({"data": "/etc/passwd"}, "passwd"),
         ({"data": "../../../../../../etc/passwd"}, "passwd"),
         ({"data": "https://host/rows.jsonl"}, "rows.jsonl"),
-        ({"data": "."}, "There is no file"),
+        ({"data": "."}, "is a folder"),
         ({"prompt": "{missing}"}, "Row 1 of .* has no missing"),
         ({"prompt": "{nothing}"}, "Row 1 of .* has no nothing"),
         ({"prompt": "{nested}"}, "Row 1 of .* has a value in the column nested that is neither text nor a number"),

@@ -126,6 +126,15 @@ def test_unknown_prompts_are_errors_that_name_the_fix():
     model.eval()(**batch)
 
 
+def test_positions_need_the_halves_of_an_encoder_decoder(monkeypatch):
+    model = fresh_model("t5")
+    monkeypatch.setattr(type(model), "get_encoder", lambda self, modality=None: self)
+    attach(model, SteeringConfig(rank=2)).unload()
+    with pytest.raises(ActshiftError, match=r"get_encoder\(\) and get_decoder\(\) of T5For.* do not return the halves"):
+        attach(model, SteeringConfig(rank=2, positions=Positions.prompt()))
+    assert not steering_layers(model)
+
+
 @each_position
 def test_native_adapter_generates_as_a_peft_model(base, positions):
     model = steered("llama", positions)

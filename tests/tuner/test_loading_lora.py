@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
-from actshift import ActshiftError
+from actshift import ActshiftError, JointConfig
 from actshift.tuner.loading import base_model_of, load_any_adapter, lora_model
-from tests.contract.cases import randomise
+from tests.contract.cases import fresh_model, randomise
 from tests.tiny import save_adapter
 from tests.zoo import ARCHITECTURES
 
@@ -70,3 +71,47 @@ def test_lora_that_does_not_fit_is_refused(lora: Path) -> None:
     (lora / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ActshiftError, match=r"The LoRA .* does not fit LlamaForCausalLM"):
         load_any_adapter(ARCHITECTURES["llama"](), str(lora))
+
+
+STOCK = {
+    "dora": {"use_dora": True},
+    "bias of LoRA-B": {"lora_bias": True},
+    "patterns": {"target_modules": r".*\.(q|v)_proj", "rank_pattern": {"q_proj": 3}},
+    "new tokens": {"trainable_token_indices": [1, 2]},
+    "saved modules": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
+}
+
+
+@pytest.mark.parametrize("fields", STOCK.values(), ids=STOCK)
+def test_what_peft_saves_and_loads_is_loaded(fields, tmp_path: Path) -> None:
+    model = get_peft_model(fresh_model("llama"), LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **fields}))
+    randomise(model)
+    expected = model.eval()(IDS).logits
+    model.save_pretrained(str(tmp_path), save_embedding_layers=True)
+    loaded = load_any_adapter(load_any_adapter(fresh_model("llama"), str(tmp_path)), str(tmp_path), "second")
+    for name in ("default", "second"):
+        loaded.set_adapter(name)
+        assert torch.equal(loaded.eval()(IDS).logits, expected)
+
+
+def test_a_joint_adapter_with_lora_on_experts_is_loaded_twice(tmp_path: Path) -> None:
+    experts = ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]
+    config = JointConfig(r=2, target_modules=["q_proj"], target_parameters=experts, orthogonality=None)
+    model = get_peft_model(fresh_model("mixtral"), config)
+    randomise(model)
+    expected = model.eval()(IDS).logits
+    model.save_pretrained(str(tmp_path))
+    loaded = load_any_adapter(load_any_adapter(fresh_model("mixtral"), str(tmp_path)), str(tmp_path), "second")
+    loaded.set_adapter("second")
+    torch.testing.assert_close(loaded.eval()(IDS).logits, expected)
+
+
+def test_a_lora_that_peft_cannot_load_leaves_the_model_unchanged(lora: Path) -> None:
+    config = json.loads((lora / "adapter_config.json").read_text())
+    (lora / "adapter_config.json").write_text(json.dumps({**config, "trainable_token_indices": [1], "use_dora": True}))
+    base = ARCHITECTURES["llama"]()
+    before = base.state_dict()
+    with pytest.raises(ActshiftError, match=r"The LoRA .* does not fit LlamaForCausalLM"):
+        load_any_adapter(base, str(lora))
+    assert list(base.state_dict()) == list(before) and not hasattr(base, "peft_config")

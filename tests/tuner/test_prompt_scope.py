@@ -205,3 +205,16 @@ def test_classifier_reads_the_last_prompt_token_with_either_padding():
 def test_guidance_that_runs_over_other_tokens_is_refused(settings):
     with pytest.raises(ActshiftError, match="guidance_scale"):
         generate(steered("llama", Positions.prompt()), batch_of(PROMPTS), **settings)
+
+
+def test_a_recurrent_state_that_does_not_count_tokens_is_refused():
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    from actshift import SteeringConfig, attach
+
+    config = RwkvConfig(vocab_size=96, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, eos_token_id=None)
+    model = attach(RwkvForCausalLM(config), SteeringConfig(rank=2, positions=Positions.generated())).eval()
+    batch = batch_of(PROMPTS[:1])
+    with pytest.raises(ActshiftError, match=r"no number of tokens\. Set use_cache=False"):
+        generate(model, batch)
+    generate(model, batch, use_cache=False)

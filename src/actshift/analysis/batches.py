@@ -63,8 +63,8 @@ def _dataset(rows: Any) -> Dataset:
         raise ActshiftError("There are no rows; give at least one text, or one row of prompt and completion.")
     if hasattr(rows, "column_names"):
         return rows
-    if isinstance(rows[0], Mapping) and find_columns(list(rows[0]), LABELLED):
-        return check_rows(rows, "the given rows", LABELLED)
+    if isinstance(rows[0], Mapping) and (find_columns(list(rows[0]), LABELLED) or "messages" in rows[0]):
+        return check_rows(rows, "the given rows", (*LABELLED, ("messages",)))
     if all(isinstance(row, str) for row in rows):
         rows = [{"text": row} for row in rows]
     if all(isinstance(row, Mapping) for row in rows):

@@ -14,6 +14,8 @@ from actshift.data.pairs import split_pair
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import model_inputs, restored
 from actshift.sites import find_blocks, hidden_of, with_hidden
+from actshift.sites.architectures import TOKEN_AXES
+from actshift.sites.blocks import text_config, unwrap
 from actshift.tuner import halves
 
 Batch = Mapping[str, Tensor]
@@ -79,12 +81,22 @@ def hidden_states(module: nn.Module, output: Any) -> Tensor:
     hidden = hidden_of(output)
     if not isinstance(hidden, Tensor):
         raise ActshiftError(f"{type(module).__name__} returns a {type(output).__name__} without hidden states.")
+    if hidden.ndim > 3:  # several residual streams
+        problem = f"{type(module).__name__} returns {list(hidden.shape)}, not one vector for each token"
+        raise ActshiftError(f"{problem}; analyse another model.")
     return hidden
 
 
 @contextmanager
 def inference(*models: nn.Module) -> Generator[None]:
-    """Run models in evaluation mode and without gradients, and restore their modes at the end."""
+    """Run models in evaluation mode and without gradients, and restore their modes at the end.
+
+    Raises ActshiftError for a model whose activations are not `[batch, seq, d]`, as no analysis could find its tokens.
+    """
+    for model in models:
+        if getattr(text_config(unwrap(model)), "model_type", "") in TOKEN_AXES:
+            problem = f"The activations of {type(unwrap(model)).__name__} are not of shape [batch, seq, d]"
+            raise ActshiftError(f"{problem}, which every analysis needs; analyse another model.")
     with restored(chain.from_iterable(model.modules() for model in models), "training"), torch.no_grad():
         for model in models:
             model.eval()
@@ -92,9 +104,15 @@ def inference(*models: nn.Module) -> Generator[None]:
 
 
 def unmasked(hidden: Tensor, batch: Batch) -> Tensor:
-    """Return the hidden states of the tokens in the attention mask, `[tokens, d]`."""
+    """Return the hidden states of the tokens in the attention mask, `[tokens, d]`.
+
+    Raises ActshiftError if `hidden` does not have one vector for each token of the mask `[batch, seq]`.
+    """
     flat = hidden.reshape(-1, hidden.shape[-1])
     mask = batch.get("attention_mask")
+    if mask is not None and hidden.shape[:-1] not in (mask.shape, (mask.numel(),)):
+        shapes = f"{list(hidden.shape)} for a mask of {list(mask.shape)}"
+        raise ActshiftError(f"The activations need one vector for each token, and are {shapes}; analyse another model.")
     return flat if mask is None else flat[mask.to(flat.device).flatten().bool()]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.errors import ActshiftError, require
+from actshift.errors import ActshiftError, printable, require
 from actshift.files import atomic_path, check_writable, is_stream
 
 if TYPE_CHECKING:
@@ -29,10 +29,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def figure_text(text: str) -> str:
+    """Return a text that matplotlib shows as it is: without formulas between dollar signs, or control characters."""
+    return printable(text).replace("$", r"\$")
+
+
 def check_figure(path: Path) -> None:
     """Raise ActshiftError unless a figure can be saved at `path`. Call it before a long computation."""
-    known = sorted(require("matplotlib.backend_bases", "plot").FigureCanvasBase.filetypes)
-    if path.suffix[1:].lower() not in known and not is_stream(path):
+    if _format(path) is None and not is_stream(path):
         raise ActshiftError(f"A figure cannot be saved as {path.name}. End the name in .png, .svg or .pdf.")
     check_writable(path)
 
@@ -40,7 +44,12 @@ def check_figure(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Save a figure atomically in the format of the name's suffix; without one, as to /dev/stdout, as PNG."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:].lower() or "png")
+        figure.savefig(temporary, format=_format(path) or "png")
+
+
+def _format(path: Path) -> str | None:
+    suffix = path.suffix[1:].lower()
+    return suffix if suffix in require("matplotlib.backend_bases", "plot").FigureCanvasBase.filetypes else None
 
 
 def panels(width: float, height: float, *plots: Plot, ratios: Sequence[float] | None = None) -> Figure:

@@ -5,12 +5,12 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from functools import cache
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 
 from actshift.analysis.figures import EDGE, ELSEWHERE, INK, ON_COLOUR, OTHER, POST_BLOCK, WEIGHTS
 from actshift.analysis.sections import Section
-from actshift.errors import require
+from actshift.errors import printable, require
 
 # The CSS variable of the page that replaces each colour of a figure.
 _NEUTRAL = {INK: "ink", "#000000": "ink", EDGE: "edge", ON_COLOUR: "on-colour"}
@@ -31,6 +31,11 @@ def to_html(title: str, about: Mapping[str, str], sections: Sequence[Section], m
         sections="\n".join(map(_section, sections)),
         footer="<br/>".join(f"{escape(name)}: {escape(fact)}" for name, fact in made.items()),
     )
+
+
+def escape(text: str) -> str:
+    """Escape a text for HTML and XML, which allow no control characters."""
+    return escape_html(printable(text))
 
 
 @cache
@@ -88,7 +93,7 @@ def _svg(section: Section) -> str:
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", **labels}
     for tag, suffix, text in (("desc", "alt", section.alt), ("title", "title", section.title)):
         label = ET.Element(tag, {"id": f"{section.key}-{suffix}"})
-        label.text = text
+        label.text = printable(text)
         root.insert(0, label)
     return ET.tostring(root, encoding="unicode")
 

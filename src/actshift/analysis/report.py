@@ -12,12 +12,11 @@ from actshift.analysis.capture import Batches, ProgressCallback, progress_counte
 from actshift.analysis.equivalence import EquivalenceReport, equivalence
 from actshift.analysis.extract import ModelPair, OracleReport, oracle
 from actshift.analysis.extract.oracle import NONLINEAR_STEPS, RANKS
-from actshift.analysis.figures import save_figure
 from actshift.analysis.html import to_html
 from actshift.analysis.locate import LocateReport, locate
 from actshift.analysis.redundancy import Redundancy, redundancy
 from actshift.analysis.sections import Section, listed
-from actshift.files import write_atomically
+from actshift.files import atomic_path, existing_folder, move_into, private_folder, write_atomically
 from actshift.sites import resolve
 from actshift.tuner.loading import load_any_adapter
 
@@ -117,14 +116,22 @@ class Report:
         return to_html(self.title, self.about, self.sections, self.made)
 
     def write(self, out: str | Path, figures: str | Path | None = None) -> None:
-        """Write each figure as PNG and SVG to the folder `figures`, which is created, and last the page to `out`.
+        """Write the page to `out`, and each figure as PNG and SVG to the folder `figures`, which is created.
+
+        Nothing changes before all of them are on the disk, and the page appears last.
 
         Raises ActshiftError if matplotlib is not installed.
         """
-        if figures is not None:
-            Path(figures).mkdir(parents=True, exist_ok=True)
+        if figures is None:
+            write_atomically(out, self.html())
+            return
+        figures = Path(figures)
+        with atomic_path(out) as page, private_folder(existing_folder(figures)) as private:
+            page.write_text(self.html(), encoding="utf-8")
+            (drawn := private / "figures").mkdir()
             for section in self.sections:
                 figure = section.draw()
                 for image_format in ("png", "svg"):
-                    save_figure(figure, Path(figures, f"{section.key}.{image_format}"))
-        write_atomically(out, self.html())
+                    figure.savefig(drawn / f"{section.key}.{image_format}", format=image_format)
+            figures.mkdir(parents=True, exist_ok=True)
+            move_into(figures, drawn)

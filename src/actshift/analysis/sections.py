@@ -100,7 +100,7 @@ class Printable:
     """Mixin that converts a report with `__rich__` to plain text, without colours and 160 columns wide."""
 
     def __str__(self) -> str:
-        console = Console(width=160, no_color=True, highlight=False)
+        console = Console(width=160, no_color=True, highlight=False, markup=False, emoji=False)
         with console.capture() as capture:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())

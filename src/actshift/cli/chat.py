@@ -1,15 +1,16 @@
 """`actshift chat`: a conversation with a model whose adapter can be switched on, off or in between."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
+from actshift.cli.output import echo
+from actshift.cli.prompts import ChatMode, choose_chat
 from actshift.errors import ActshiftError, did_you_mean
 
 COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /exit ends the chat."
@@ -21,39 +22,50 @@ def chat(
     strength: options.Strength = 1.0,
     half: options.Half = "both",
     max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum tokens per answer. Default: half the context, at most 512.")
+        int | None,
+        Option(min=1, max=options.LARGEST, help="Maximum tokens per answer. Default: half the context, at most 512."),
     ] = None,
     temperature: options.Temperature = 0.0,
+    chat_template: options.Chat = None,
+    system: options.System = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Chat with a model, and switch its adapter on and off during the conversation.
 
-    Answers appear while they are generated. Without a chat template, the model continues each line separately.
+    Answers appear while they are generated. Without a chat template, or with --no-chat, the model continues each line
+    separately.
     """
     adapters = [adapter] if adapter else []
+    mode = choose_chat(chat_template, system, adapters or [model])
     loaded, tokenizer, _ = load_steered(model, adapters, strength, trust_remote_code, half, revision=revision)
+    from actshift.data import check_template
     from actshift.loading import context_length
 
     max_new_tokens = max_new_tokens or min(512, context_length(loaded.config, tokenizer) // 2)
-    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength)
-    typer.echo(COMMANDS, err=True)
-    if not tokenizer.chat_template:
-        typer.echo("This model has no chat template: it continues each line by itself.", err=True)
+    if mode.rendered:
+        check_template(tokenizer)
+    elif chat_template is None:
+        mode = replace(mode, rendered=bool(tokenizer.chat_template))
+    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength, mode)
+    echo(COMMANDS, err=True)
+    if not mode.rendered:
+        reason = "The chat template is off" if tokenizer.chat_template else "This model has no chat template"
+        echo(f"{reason}: it continues each line by itself.", err=True)
     while True:
         try:
             line = input("> ").strip()
             if line == "/exit":
                 return
             if line.startswith("/"):
-                typer.echo(conversation.command(line), err=True)
+                echo(conversation.command(line), err=True)
             elif line:
                 conversation.answer(line)
         except (EOFError, KeyboardInterrupt):  # Ctrl-D and Ctrl-C end a chat normally
-            typer.echo()
+            echo()
             return
         except ActshiftError as error:
-            typer.echo(f"actshift: {error}", err=True)
+            echo(f"actshift: {error}", err=True)
 
 
 @dataclass
@@ -65,6 +77,7 @@ class Conversation:
     max_new_tokens: int
     temperature: float
     strength: float
+    mode: ChatMode
     adapter_off: bool = False
     messages: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
@@ -90,15 +103,15 @@ class Conversation:
         return "The base model answers." if self.adapter_off else f"The adapter acts at strength {self.strength:g}."
 
     def answer(self, line: str) -> None:
-        """Print the model's answer while it is generated, and remember it if the model has a chat template."""
+        """Print the model's answer while it is generated, and remember it if the chat template renders it."""
         from actshift.evaluation import stream_completion
 
         messages = [*self.messages, {"role": "user", "content": line}]
-        if has_template := bool(self.tokenizer.chat_template):
-            line = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        write, how = partial(print, end="", flush=True), (self.max_new_tokens, self.temperature, not has_template)
+        rendered = self.mode.rendered
+        text = self.mode.render(messages if rendered else line, self.tokenizer, "The conversation")
+        write, how = partial(echo, nl=False), (self.max_new_tokens, self.temperature, not rendered)
         with self.model.disable_adapter() if self.adapter_off else nullcontext():
-            text = stream_completion(self.model, self.tokenizer, line, write, *how)
-        typer.echo()
-        if has_template:
-            self.messages = [*messages, {"role": "assistant", "content": text}]
+            answer = stream_completion(self.model, self.tokenizer, text, write, *how)
+        echo()
+        if rendered:
+            self.messages = [*messages, {"role": "assistant", "content": answer}]

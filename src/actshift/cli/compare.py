@@ -7,16 +7,15 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json, print_tables
+from actshift.cli.output import PlainConsole, echo, number_columns, print_json, print_tables
 from actshift.compare.settings import CompareSettings
 from actshift.errors import ActshiftError
 
@@ -41,7 +40,7 @@ def compare(
     if dry_run:
         _estimate(settings, json)
         return
-    with Console(stderr=True).status("Loading the libraries …"):
+    with PlainConsole(stderr=True).status("Loading the libraries …"):
         from actshift.compare import compare as run
         from actshift.compare.report import rich_table
 
@@ -58,15 +57,15 @@ def compare(
         return
     print_tables(rich_table(report))
     for failure in report.failures:
-        typer.echo(f"Failed: {failure}")
-    typer.echo(f"Written to {settings.out}: table.md, table.json, table.png")
+        echo(f"Failed: {failure}")
+    echo(f"Written to {settings.out}: table.md, table.json, table.png")
 
 
 class ProgressDisplay:
     """The progress of a comparison on stderr: a live table on a terminal, else one line per event."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = PlainConsole(stderr=True)
         self.last: Progress | None = None
         self.started: dict[Any, float] = {}
         self.live = Live(console=self.console, get_renderable=self._table, transient=True, refresh_per_second=2)
@@ -76,7 +75,7 @@ class ProgressDisplay:
         self.last = progress
         self.started = {cell: self.started.get(cell, time.monotonic()) for cell in progress.running}
         if progress.news and not self.console.is_terminal:
-            typer.echo(f"{progress.done} of {progress.cells} cells: {progress.news}", err=True)
+            echo(f"{progress.done} of {progress.cells} cells: {progress.news}", err=True)
 
     def _table(self) -> Group | Text:
         from actshift.compare.report import rich_table
@@ -90,7 +89,7 @@ class ProgressDisplay:
 
 
 def _estimate(settings: CompareSettings, json: bool) -> None:
-    with Console(stderr=True).status("Counting parameters, and timing a few steps …"):
+    with PlainConsole(stderr=True).status("Counting parameters, and timing a few steps …"):
         from actshift.compare.estimate import estimate
         from actshift.compare.report import short_rate
 

@@ -6,14 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json, print_tables
+from actshift.cli.output import PlainConsole, echo, number_columns, print_json, print_tables
 from actshift.demo import DEFAULT, METHODS, check_methods
 from actshift.errors import require
 from actshift.files import check_new_folder
@@ -24,8 +22,10 @@ if TYPE_CHECKING:
 
 def demo(
     methods: Annotated[str, Option(help=f"Methods, separated by commas: {', '.join(METHODS)}.")] = ",".join(DEFAULT),
-    seed: Annotated[int, Option(min=0, help="Seed of the rows, their order and the initial weights.")] = 0,
-    steps: Annotated[int | None, Option(min=1, help="Training steps per method.")] = None,
+    seed: Annotated[
+        int, Option(min=0, max=options.LARGEST, help="Seed of the rows, their order and the initial weights.")
+    ] = 0,
+    steps: Annotated[int | None, Option(min=1, max=options.LARGEST, help="Training steps per method.")] = None,
     out: Annotated[Path | None, Option(help="New folder for the adapters. Default: a temporary folder.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -39,7 +39,7 @@ def demo(
     require("trl", "train")
     folder = out or Path(tempfile.mkdtemp(prefix="actshift-demo-"), "adapters")
     check_new_folder(folder)
-    notes = Console(stderr=True, highlight=False)
+    notes = PlainConsole(stderr=True)
     notes.print("• Loading the libraries.")
 
     from actshift.demo.run import STEPS, run_demo
@@ -54,9 +54,9 @@ def demo(
         same = trained == reloaded
         verdict = " again, the same accuracy" if same else f", which is NOT the {trained:.1%} from before"
         prompt = report.examples[0].prompt
-        typer.echo(f"Saved in {report.adapter}\nand loaded into a fresh model: {reloaded:.1%}{verdict}.")
-        typer.echo(f"Try it: actshift generate --adapter {report.adapter} --compare --prompt {prompt!r}")
-    typer.echo(f"{report.seconds:.0f} s in all, seed {report.seed}.")
+        echo(f"Saved in {report.adapter}\nand loaded into a fresh model: {reloaded:.1%}{verdict}.")
+        echo(f"Try it: actshift generate --adapter {report.adapter} --compare --prompt {prompt!r}")
+    echo(f"{report.seconds:.0f} s in all, seed {report.seed}.")
 
 
 def _methods_table(report: DemoReport) -> Table:
@@ -65,7 +65,7 @@ def _methods_table(report: DemoReport) -> Table:
     table = Table(*columns, title=title, title_justify="left")
     for row in report.rows:
         size = (f"{row.trainable:,}", f"{row.trainable_share:.2%}")
-        accuracies = (f"{row.base_accuracy:.1%}", f"[bold]{row.accuracy:.1%}[/bold]")
+        accuracies = (f"{row.base_accuracy:.1%}", Text(f"{row.accuracy:.1%}", "bold"))
         table.add_row(row.label, *size, *accuracies, f"{row.seconds:.0f} s", f"{row.size / 1e3:,.0f} kB")
     return table
 
@@ -74,6 +74,6 @@ def _examples_table(report: DemoReport) -> Table:
     table = Table("prompt", "before", "after", title="Answers", title_justify="left", show_lines=True)
     for example in report.examples:
         correct = example.after.strip() == example.reference.strip()
-        after = escape(example.after.strip()) + (" ✓" if correct else f" ✗ ({escape(example.reference.strip())})")
-        table.add_row(escape(example.prompt), escape(example.before.strip()), after)
+        after = example.after.strip() + (" ✓" if correct else f" ✗ ({example.reference.strip()})")
+        table.add_row(example.prompt, example.before.strip(), after)
     return table

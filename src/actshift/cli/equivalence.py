@@ -8,7 +8,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_model_pair, load_steered, resolve_pair_base
 from actshift.cli.output import check_outputs, print_report, progress_bar
-from actshift.cli.rows import rows_for
+from actshift.cli.rows import limit_length, rows_for
 from actshift.errors import ActshiftError
 
 
@@ -17,11 +17,14 @@ def equivalence(
     updated: Annotated[str | None, Option(help="Fine-tuned model or LoRA: a folder or a Hugging Face id.")] = None,
     adapter: options.Adapter = None,
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     split: options.Split = None,
     limit: options.Limit = 64,
-    rank: Annotated[int, Option(min=1, help="Rank of the shifts that post-MLP and post-block may use.")] = 8,
+    rank: Annotated[
+        int, Option(min=1, max=options.LARGEST, help="Rank of the shifts that post-MLP and post-block may use.")
+    ] = 8,
     strength: options.Strength = 1.0,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
@@ -42,19 +45,19 @@ def equivalence(
         from actshift.analysis.folding import weight_updates
 
         steered, _, _ = load_steered(model, [adapter], strength, trust_remote_code, revision=revision)
-        print_report(weight_updates(steered), as_json, None)
+        print_report(weight_updates(steered), as_json)
         return
     if updated is None or adapter is not None:
         raise ActshiftError("Give either --updated, a fine-tuned model or a LoRA, or --adapter, a steering adapter.")
     check_outputs(figure=figure)
     base = resolve_pair_base(model, updated, revision)
-    rows = rows_for(base, data, task, data_dir, split, limit)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
     plain, twin, tokenizer = load_model_pair(base, updated, trust_remote_code)
 
     from actshift.analysis import equivalence as analysis
     from actshift.analysis.batches import token_batches
 
-    batches = token_batches(rows, tokenizer, batch_size, max_length)
+    batches = token_batches(rows, tokenizer, batch_size, limit_length(max_length, plain, tokenizer))
     with progress_bar() as update:
         on_batch = partial(update, "Batches", total=len(batches))
         report = analysis.equivalence(plain, twin, batches, sorted({1, rank}), on_batch=on_batch)

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 
 import typer
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, printable
 
+_NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")  # in errors of torch
 _OS_ERRORS = {
     errno.ENOENT: "There is no file",
     errno.EACCES: "Permission denied for",
@@ -19,16 +22,20 @@ _OS_ERRORS = {
     errno.ENOTDIR: "A folder is expected, but this is a file:",
     errno.EEXIST: "There is already a file",
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, or the largest file that a process may write
 
 
 def report(error: BaseException) -> int:
-    """Print one line about the error to stderr, or its traceback if ACTSHIFT_DEBUG is set; return the exit code, 2."""
+    """Print one line about the error to stderr, or its traceback if ACTSHIFT_DEBUG is set; return the exit code."""
     if os.environ.get("ACTSHIFT_DEBUG"):
         traceback.print_exception(error)
-    elif isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
+        return 2
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `actshift inspect x | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    else:
-        print(f"actshift: {' '.join(explain(error).split())}", file=sys.stderr)
+        return 1
+    line = ActshiftError(" ".join(explain(error).split()))  # escapes control characters, and is of limited length
+    with suppress(OSError):  # stderr may be closed or full, too
+        print(f"actshift: {line}", file=sys.stderr)
     return 2
 
 
@@ -45,15 +52,26 @@ def explain(error: BaseException) -> str:
         return "Interrupted."
     if hasattr(error, "format_message"):  # a usage error of click, whose class typer does not export
         return _explain_usage(error)
-    if _disk_is_full(error):
-        return f"No space is left on the device{file}. Free some, or write elsewhere."
-    if isinstance(error, OSError) and error.errno:
-        return f"{_OS_ERRORS.get(error.errno, os.strerror(error.errno))}{file}."
+    if number := _system_error(error):
+        if number in _FULL:
+            return f"No space is left on the device{file}. Free some, or write elsewhere."
+        return f"{_OS_ERRORS.get(number, os.strerror(number))}{file}".rstrip(":") + "."
     if type(error).__name__ == "OutOfMemoryError":  # matched by name, because importing torch is slow
         return "The GPU is out of memory. Use a smaller batch, shorter texts or a smaller model."
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _NO_MEMORY):
         return "Out of memory. Use a smaller batch or a smaller model."
     return f"Unexpected {type(error).__name__}: {str(error)[:300]} (ACTSHIFT_DEBUG=1 shows the traceback)"
+
+
+def open_closed_streams() -> None:
+    """Open /dev/null in place of closed standard streams. Otherwise the next files would get their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or open(number, "w" if number else "r", closefd=False)  # noqa: SIM115  open until the process ends
+        for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr))
+    )
 
 
 def hide_library_warnings() -> None:
@@ -62,17 +80,26 @@ def hide_library_warnings() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl sends usage statistics otherwise
     warnings.filterwarnings("ignore", module=r"(?!actshift)")
-    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"actshift: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _explain_usage(error: BaseException) -> str:
     sentence = error.format_message()  # type: ignore[attr-defined]
+    sentence = sentence.replace("Got unexpected extra", "There is no use for the extra")
     if near := getattr(error, "possibilities", None):  # sorted by similarity; click's own message sorts them by name
         sentence = f"{error.message}. Did you mean {near[0]!r}?"  # type: ignore[attr-defined]
     path = getattr(getattr(error, "ctx", None), "command_path", "actshift")
     return f"{sentence}{'' if sentence.endswith(('.', '?')) else '.'} See `{path} --help`."
 
 
-def _disk_is_full(error: BaseException) -> bool:
+def _system_error(error: BaseException) -> int | None:
+    """Return the number of a system error, which safetensors hides in a text, or of a full disk behind an error."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(found[1])
+    if os.strerror(errno.ENOSPC) in str(error):
+        return errno.ENOSPC
     cause = error.__cause__ or error.__context__
-    return "No space left on device" in str(error) or (cause is not None and _disk_is_full(cause))
+    number = cause and _system_error(cause)
+    return number if number in _FULL else None

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
+from actshift.cli.output import echo
 from actshift.errors import ActshiftError, did_you_mean
 from actshift.files import atomic_folder, check_new_folder
 
@@ -36,7 +36,7 @@ def export(
         from actshift.tuner import save_half
 
         save_half(loaded, half, out, name)
-        typer.echo(f"written   {out}")
+        echo(f"written   {out}")
         return
 
     from actshift.analysis.folding import merged
@@ -46,4 +46,4 @@ def export(
     with quiet_libraries(), atomic_folder(out) as folder:
         plain.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
-    typer.echo(f"written   {out}, an ordinary {type(plain).__name__}")
+    echo(f"written   {out}, an ordinary {type(plain).__name__}")

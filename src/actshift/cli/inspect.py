@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from actshift.cli import options
@@ -81,7 +80,7 @@ def _print_model(model: ModelDescription) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for site in model.sites:
         figures = () if site.problem else (f"{site.parameters:,}", _percent(site.share))
-        table.add_row(site.site, escape(site.problem) if site.problem else _host_range(site.hosts), *figures)
+        table.add_row(site.site, site.problem or _host_range(site.hosts), *figures)
     print_facts(facts)
     print_tables("", table)
 

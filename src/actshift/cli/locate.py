@@ -12,7 +12,7 @@ from typer import Option
 from actshift.cli import options
 from actshift.cli.models import load_steered, resolve_base
 from actshift.cli.output import check_outputs, print_json, print_tables, progress_bar, save_report_figure
-from actshift.cli.rows import head_for_rows, limit_batch_size, rows_for
+from actshift.cli.rows import head_for_rows, limit_batch_size, limit_length, rows_for
 from actshift.errors import ActshiftError
 from actshift.files import write_atomically
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def locate(
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -30,7 +31,9 @@ def locate(
     split: options.Split = None,
     limit: options.Limit = 256,
     site: Annotated[list[str] | None, Option(help="Site to measure (repeatable). Default: residual sites.")] = None,
-    rank: Annotated[int, Option(min=1, help="Largest rank to measure, and to spend a budget on.")] = 8,
+    rank: Annotated[
+        int, Option(min=1, max=options.LARGEST, help="Largest rank to measure, and to spend a budget on.")
+    ] = 8,
     weights: Annotated[bool, Option(help="Also measure LoRA on each linear map.")] = True,
     budget: Annotated[float | None, Option(help="Parameters to spend; below 1, a share of the model.")] = None,
     out: Annotated[Path | None, Option(help="JSON file for what the budget buys, for train --interventions.")] = None,
@@ -50,7 +53,7 @@ def locate(
     check_outputs(out, figure=figure)
     adapters = [adapter] if adapter else []
     base = resolve_base(model, adapters, revision)
-    rows = rows_for(base, data, task, data_dir, split, limit)
+    rows = rows_for(base, data, task, data_dir, split, limit, columns)
     head = head_for_rows(base, task, rows)
     loaded, tokenizer, _ = load_steered(
         base.source, adapters, 1.0, trust_remote_code, head=head, revision=base.revision
@@ -61,7 +64,9 @@ def locate(
     from actshift.model_head import head_of, labels_of
 
     size = limit_batch_size(batch_size, len(rows))
-    batches = token_batches(rows, tokenizer, size, max_length, labels_of(loaded.config))
+    batches = token_batches(
+        rows, tokenizer, size, limit_length(max_length, loaded, tokenizer), labels_of(loaded.config)
+    )
     with progress_bar() as update:
         on_batch = partial(update, "Backward passes", total=len(batches))
         report = analysis.locate(loaded, batches, sites=site or None, rank=rank, weights=weights, on_batch=on_batch)

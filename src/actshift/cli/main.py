@@ -1,8 +1,11 @@
 """Command-line entry point: list the verbs, import the one that is run, and report failures in one line."""
 
+import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +15,8 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from typer.core import TyperCommand, TyperGroup
 
-from actshift.cli.errors import hide_library_warnings, report
+from actshift.cli.errors import hide_library_warnings, open_closed_streams, report
+from actshift.errors import ActshiftError
 
 VERBS = {
     "demo": ("demo", "Teach a small bundled model a new answer format, by steering and by full fine-tuning."),
@@ -62,6 +66,18 @@ class LazyGroup(TyperGroup):
             console.print(Panel(table, title=title, title_align="left", border_style="dim"))
 
 
+class VerbCommand(TyperCommand):
+    """A command that refuses a repeated flag, unless it takes several values. Click would use the last one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the verb."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for parameter, count in Counter(order).items():
+            if count > 1 and parameter.param_type_name == "option" and not parameter.multiple:
+                raise ActshiftError(f"{'/'.join(parameter.opts)} is given {count} times; give it once.")
+        return super().parse_args(ctx, args)
+
+
 def load_verb(name: str) -> TyperCommand:
     """Import a verb and return its command.
 
@@ -70,7 +86,7 @@ def load_verb(name: str) -> TyperCommand:
     """
     function = getattr(import_module(f"actshift.cli.{name}"), VERBS[name][0])
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name)(function)
+    single.command(name, cls=VerbCommand)(function)
     command = typer.main.get_command(single)
     assert isinstance(command, TyperCommand)
     paragraphs = (command.help or "").split("\n\n")  # typer would keep the line breaks of the docstring
@@ -102,13 +118,24 @@ def start(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `actshift` on `argv` (default: the process's arguments) and return the exit code: 0, or 2 for a failure."""
+    """Run `actshift` on `argv` (default: the process's arguments) and return the exit code.
+
+    It is 0, or 2 for a failure, or 1 if the reader of the output closed its pipe.
+    """
+    open_closed_streams()
     hide_library_warnings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # characters that the terminal's encoding lacks
     try:
         code = app(None if argv is None else list(argv), prog_name="actshift", standalone_mode=False)
         if code == 130:  # typer returns it instead of raising KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()  # a closed pipe or a full disk raises only here
+    except SystemExit as closed_pipe:  # of click and rich
+        code = closed_pipe.code
     except (Exception, KeyboardInterrupt) as error:
+        if argv is None:  # the process ends now, so a second Ctrl-C need not raise another error
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         return report(error)
     return code if isinstance(code, int) else 0

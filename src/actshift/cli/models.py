@@ -8,8 +8,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
+from rich.text import Text
 
+from actshift.cli.output import PlainConsole
 from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ def load_steered(
     Raises:
         ActshiftError: Model and adapter are both missing or cannot be loaded, or there is no strength or half to set.
     """
-    with Console(stderr=True).status("Loading the libraries …") as status:
+    with PlainConsole(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
         from actshift.tuner import set_halves, set_strength
         from actshift.tuner.loading import load_any_adapter
 
         base = resolve_base(model, adapters, revision)
-        status.update("Loading the model …")
+        status.update(Text(f"Loading {base.source} …"))
         try:
             head = head_to_load(base, adapters, trust_remote_code, head)
             how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "head": head}
@@ -100,7 +101,7 @@ def resolve_base(model: str | None, adapters: Sequence[str] = (), revision: str 
     from actshift.tuner.loading import base_model_of
 
     named = [base_model_of(adapter) for adapter in adapters]
-    source = model or (named[0][0] if named else None)
+    source = model if model is not None else (named[0][0] if named else None)
     if source is None:
         if not adapters:
             raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")
@@ -136,7 +137,7 @@ def head_to_load(base: Base, adapters: Sequence[str], trusted: bool = False, req
 
 def load_model_pair(model: Base, updated: str, trust_remote_code: bool) -> tuple[Any, Any, PreTrainedTokenizerBase]:
     """Return a base model, the model that a fine-tuning or a merged LoRA made of it, and their tokenizer."""
-    with Console(stderr=True).status("Loading both models …"):
+    with PlainConsole(stderr=True).status("Loading both models …"):
         from actshift.analysis.extract import check_same_tokenizer
         from actshift.loading import load_model
         from actshift.tuner.loading import load_any_adapter

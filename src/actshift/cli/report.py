@@ -9,8 +9,8 @@ from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import Base, load_model_pair, load_steered, resolve_base, resolve_pair_base
-from actshift.cli.output import check_outputs, print_json, progress_bar
-from actshift.cli.rows import limit_batch_size, rows_for
+from actshift.cli.output import check_outputs, echo, print_json, progress_bar
+from actshift.cli.rows import limit_batch_size, limit_length, rows_for
 from actshift.errors import ActshiftError, require
 
 
@@ -18,6 +18,7 @@ def report(
     context: typer.Context,
     out: Annotated[Path, Option(help="HTML file to write.")],
     data: options.Data = None,
+    columns: options.Columns = None,
     task: options.Task = None,
     data_dir: options.DataDir = None,
     model: options.Model = None,
@@ -26,7 +27,7 @@ def report(
     figures: Annotated[Path | None, Option(help="Folder for PNG and SVG figures. Default: next to --out.")] = None,
     split: options.Split = None,
     limit: options.Limit = 128,
-    rank: Annotated[int, Option(min=1, help="Rank of the shifts to measure.")] = 8,
+    rank: Annotated[int, Option(min=1, max=options.LARGEST, help="Rank of the shifts to measure.")] = 8,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
     as_json: options.AsJson = False,
@@ -40,12 +41,13 @@ def report(
     The page can be read offline.
     """
     require("matplotlib", "plot")
+    check_outputs(out)
     folder = figures or out.with_name(f"{out.stem}-figures")
     if folder.is_file():
         raise ActshiftError(f"{folder} is a file, and the figures need a folder. Give another name to --figures.")
-    check_outputs(out, folder / "figure.png" if folder.is_dir() else folder)
+    check_outputs(folder / "figure.png" if folder.is_dir() else folder)
     chosen, updated, steering, joint = _resolve_subject(model, finetuned, adapter, revision)
-    rows = rows_for(chosen, data, task, data_dir, split, limit)
+    rows = rows_for(chosen, data, task, data_dir, split, limit, columns)
     twin = None
     if updated:
         base, twin, tokenizer = load_model_pair(chosen, updated, trust_remote_code)
@@ -55,7 +57,8 @@ def report(
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, run_analyses
 
-    batches = token_batches(rows, tokenizer, limit_batch_size(batch_size, len(rows)), max_length)
+    size, length = limit_batch_size(batch_size, len(rows)), limit_length(max_length, base, tokenizer)
+    batches = token_batches(rows, tokenizer, size, length)
     with progress_bar() as update:
         findings = run_analyses(base, batches, rank, twin, joint, on_progress=update)
     row_count = sum(len(batch["input_ids"]) for batch in batches)
@@ -68,8 +71,8 @@ def report(
         print_json(page.to_dict())
         return
     for section in page.sections:
-        typer.echo(f"{section.title}: {section.advice}")
-    typer.echo(f"written   {out}\nfigures   {folder}")
+        echo(f"{section.title}: {section.advice}")
+    echo(f"written   {out}\nfigures   {folder}")
 
 
 def _resolve_subject(
@@ -103,6 +106,7 @@ def _provenance(context: typer.Context) -> dict[str, Any]:
         source = context.get_parameter_source(option.name or "")
         if source is not None and source.name == "COMMANDLINE":
             value = context.params[option.name or ""]
-            words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for item in values for word in (option.opts[0], *([] if item is True else [str(item)]))]
     made = provenance(shlex.join(words))
     return {**made, "versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items())}

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.console import Console
 from rich.table import Column, Table
 from typer import Argument, Option
 
 from actshift.cli import options
-from actshift.cli.output import check_outputs, number_columns, print_facts, print_json, print_tables
+from actshift.cli.output import PlainConsole, check_outputs, echo, number_columns, print_facts, print_json, print_tables
 from actshift.errors import ActshiftError
 from actshift.files import write_atomically
 
@@ -35,7 +33,7 @@ def tasks(
     if data_dir is not None and not data_dir.is_dir():
         raise ActshiftError(f"There is no folder {data_dir} to read tasks from.")
     check_outputs(out)
-    with Console(stderr=True).status("Counting rows …"):
+    with PlainConsole(stderr=True).status("Counting rows …"):
         if name is not None:
             entries = [describe_task(get_task(name), data_dir)]
         else:  # a folder need not have the files of every task
@@ -76,4 +74,4 @@ def _print_task(entry: Entry) -> None:
         "example": "a training row" if entry.counted else "made up, in the hub's layout",
     }
     print_facts(facts)
-    typer.echo(f"\nprompt:\n{entry.example.prompt}\n\ncompletion:\n" + entry.example.completion.strip("\n"))
+    echo(f"\nprompt:\n{entry.example.prompt}\n\ncompletion:\n" + entry.example.completion.strip("\n"))

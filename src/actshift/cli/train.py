@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
 from rich.table import Table
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import number_columns, print_json, print_tables
+from actshift.cli.output import PlainConsole, number_columns, print_json, print_tables
 from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, check_code, read_config_file
 
@@ -47,7 +46,7 @@ def train(
     from actshift.training import train as run
 
     try:
-        with Console(stderr=True).status("Loading the libraries …"):
+        with PlainConsole(stderr=True).status("Loading the libraries …"):
             require("trl.trainer.sft_trainer", "train")
         result = run(settings, resume)
     except KeyboardInterrupt:
@@ -59,8 +58,8 @@ def train(
 
 def _settings(config: str | None, flags: dict[str, Any], resume: bool) -> TrainSettings:
     """Return the settings of the run: flags override the config file, and both override a stored run."""
-    stored = read_config_file(config) if config else {}
-    if config:
+    stored = read_config_file(config) if config is not None else {}
+    if config is not None:
         check_code(f"The config file {config}", stored, flags)
     values = {**stored, **flags}
     if resume and values.get("out"):
@@ -93,6 +92,7 @@ def _plan_tables(plan: Plan) -> list[Table]:
     figures = {
         "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
         "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+        "layout": plan.layout,
         "evaluation rows": f"{plan.eval_rows:,}",
         "steps": f"{plan.steps:,}",
         "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
@@ -146,7 +146,7 @@ def _measure_halves(settings: TrainSettings) -> tuple[dict[str, Any], list[str]]
     if settings.method != "joint":
         return {}, []
     try:
-        with Console(stderr=True).status("Measuring both halves …"):
+        with PlainConsole(stderr=True).status("Measuring both halves …"):
             violation, measured, held_out = _redundancy(settings)
     except ActshiftError as error:  # only a warning: a finished run stays valid if its rows are gone
         warnings.warn(f"The halves of the adapter could not be measured: {error}", stacklevel=2)

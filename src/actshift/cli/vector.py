@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from actshift.cli import options
 from actshift.cli.models import load_steered
-from actshift.cli.output import check_outputs, print_report, progress_bar
+from actshift.cli.output import check_outputs, echo, print_report, progress_bar, save_report_figure
+from actshift.cli.rows import limit_length
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
 from actshift.model_head import CAUSAL
@@ -25,7 +25,10 @@ def vector(
     method: Annotated[str, Option(help="Direction: mean (difference of means) or pca (of row differences).")] = "mean",
     token: Annotated[str, Option(help="Hidden state of a row: last (of the last token) or mean (of all).")] = "last",
     split: options.Split = None,
-    limit: Annotated[int | None, Option(min=2, help="Use only this many rows of each, from the first.")] = None,
+    columns: options.Columns = None,
+    limit: Annotated[
+        int | None, Option(min=2, max=options.LARGEST, help="Use only this many rows of each, from the first.")
+    ] = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 512,
     figure: options.Figure = None,
@@ -44,7 +47,7 @@ def vector(
     check_outputs(figure=figure)
     if model is None:
         raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
-    positive_rows, negative_rows = (load_rows(source, split, limit) for source in (positive, negative))
+    positive_rows, negative_rows = (load_rows(source, split, limit, renames=columns) for source in (positive, negative))
     loaded, tokenizer, _ = load_steered(model, [], 1.0, trust_remote_code, head=CAUSAL, revision=revision)
 
     from actshift.analysis import contrast as analysis
@@ -53,15 +56,16 @@ def vector(
 
     chosen = layer_indices(layers, len(find_blocks(loaded))) if layers else None
     resolve(loaded, layers=chosen)  # reject a block that does not exist before the rows are processed
-    how = (method, token, batch_size, max_length)
+    how = (method, token, batch_size, limit_length(max_length, loaded, tokenizer))
     with progress_bar() as update:
         contrast = analysis.contrast(loaded, tokenizer, positive_rows, negative_rows, *how, on_progress=update)
     steered = contrast.attach(loaded, chosen)
     blocks = steered.peft_config["default"].layers
     card = analysis.card(contrast.report, blocks, positive, negative)
+    save_report_figure(contrast.report, figure)
     with atomic_folder(out) as folder:
         steered.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").write_text(card, encoding="utf-8")
-    print_report(contrast.report, as_json, figure)
+    print_report(contrast.report, as_json)
     if not as_json:
-        typer.echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")
+        echo(f"written   {out}, which steers after block {', '.join(map(str, blocks))}")

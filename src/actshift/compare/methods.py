@@ -17,6 +17,7 @@ SET_PER_CELL = (
     "task",
     "data_dir",
     "data",
+    "map",
     "out",
     "eval_data",
     "eval_share",

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, new_figure, save_figure
+from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, figure_text, new_figure, save_figure
 from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
+from actshift.files import markdown_code, markdown_text
 
 COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}
 LABEL_OFFSETS = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right in (9, -9)]
@@ -19,8 +20,8 @@ def markdown(report: CompareReport) -> str:
     seeds = ((row.label, ", ".join(map(percent, row.test)) or NONE) for row in rows)
     rates = ((row.label, _sweep_text(row)) for row in rows)
     blocks = [
-        f"# Comparison on `{report.title}`",
-        f"`{made['command']}`, {made['date']}, {made['machine']}; {versions}.",
+        f"# Comparison on {markdown_code(report.title)}",
+        f"{markdown_code(made['command'])}, {made['date']}, {made['machine']}; {versions}.",
         _table(COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *table_cells(report)),
         notes(report),
         "![accuracy against trainable parameters](table.png)",
@@ -31,7 +32,7 @@ def markdown(report: CompareReport) -> str:
         _table(("method", "rate: validation accuracy"), ("---", "---"), *rates),
     ]
     if report.failures:
-        blocks += ["## Failed", "\n".join(f"- {failure}" for failure in report.failures)]
+        blocks += ["## Failed", "\n".join(f"- {markdown_text(failure)}" for failure in report.failures)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -41,7 +42,11 @@ def _table(*rows: Sequence[str]) -> str:
 
 def markdown_line(texts: Sequence[str]) -> str:
     """Return a row of a Markdown table."""
-    return f"| {' | '.join(texts)} |"
+    return f"| {' | '.join(map(_cell, texts))} |"
+
+
+def _cell(text: str) -> str:
+    return text if set(text) <= {*"-:"} else markdown_text(text)
 
 
 def _sweep_text(row: ReportRow) -> str:
@@ -69,7 +74,7 @@ def draw(report: CompareReport, path: Path) -> None:
         style = {"ha": "right", "va": "bottom", "fontsize": 8, "color": "#6b7280"}
         axes.annotate(f"untouched base {base:.1f}", (0.995, base), xycoords=("axes fraction", "data"), **style)
     axes.set(xlabel="trainable parameters", ylabel=f"{report.measure.lower()} on the test rows, %")
-    axes.set_title(f"{report.title}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
+    axes.set_title(f"{figure_text(report.title)}, {report.protocol['seeds']} seeds", loc="left", fontsize=10)
     axes.margins(x=0.18, y=0.12)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -2), min(high, 104))
@@ -99,7 +104,9 @@ def _draw_labels(figure: Any, axes: Any, points: list[tuple[ReportRow, tuple[flo
         for right, up in LABEL_OFFSETS:
             arrow = {"arrowstyle": "-", "color": "#d1d5db", "linewidth": 0.6} if up else None
             side = "left" if right > 0 else "right"
-            label = axes.annotate(row.label, position, xytext=(right, up), ha=side, arrowprops=arrow, **style)
+            label = axes.annotate(
+                figure_text(row.label), position, xytext=(right, up), ha=side, arrowprops=arrow, **style
+            )
             box = label.get_window_extent(renderer)
             is_free = not any(map(box.overlaps, taken)) and not any(box.contains(*centre) for centre in centres)
             if is_free or (right, up) == LABEL_OFFSETS[-1]:

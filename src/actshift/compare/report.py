@@ -118,7 +118,7 @@ class CompareReport:
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=120, color_system=None).print(rich_table(self))
+        Console(file=text, width=120, color_system=None, markup=False, emoji=False).print(rich_table(self))
         return text.getvalue().rstrip()
 
 

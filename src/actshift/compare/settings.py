@@ -5,7 +5,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.training.setting_fields import convert_fields, setting
-from actshift.training.settings import MACHINE, WHAT, TrainSettings, command_line
+from actshift.training.settings import MACHINE, SOURCES, WHAT, TrainSettings, command_line
 
 SCORING = "Scoring"
 
@@ -34,7 +34,8 @@ class CompareSettings:
 
     model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
     revision: str | None = field(default=None, metadata=_metadata("revision"))
-    data: str | None = setting(WHAT, None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a dataset id.")
+    data: str | tuple[str, ...] | None = setting(WHAT, None, f"Training rows: {SOURCES}")
+    map: tuple[str, ...] | None = field(default=None, metadata=_metadata("map"))
     task: str | None = field(default=None, metadata=_metadata("task"))
     data_dir: str | None = field(default=None, metadata=_metadata("data_dir"))
     eval_data: str | None = setting(
@@ -99,7 +100,7 @@ class CompareSettings:
         """
         return command_line("actshift compare", self)
 
-    def required(self, name: str) -> str:
+    def required(self, name: str) -> Any:
         """Return the setting `name` (model, data or out); raise ActshiftError if it is missing."""
         if value := getattr(self, name):
             return value

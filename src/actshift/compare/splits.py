@@ -6,11 +6,13 @@ import hashlib
 import json
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from actshift.compare.settings import CompareSettings
+from actshift.data import LABELLED, LANGUAGE, PREFERENCES, PROMPTS, check_rows
+from actshift.data.rows import parse_sources
 from actshift.errors import ActshiftError
 from actshift.files import write_atomically
 from actshift.training import TrainSettings
@@ -49,9 +51,8 @@ class Splits(NamedTuple):
 
     def dataset(self, name: str, limit: int | None = None) -> Dataset:
         """Return a split, or its first `limit` rows, in the form that `load_rows` returns."""
-        from datasets import Dataset
-
-        return Dataset.from_list([json.loads(row) for row in getattr(self, name)[:limit]])
+        rows = [json.loads(row) for row in getattr(self, name)[:limit]]
+        return check_rows(rows, f"the {name} split", (*PREFERENCES, *LABELLED, *LANGUAGE, *PROMPTS))
 
 
 def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
@@ -65,11 +66,15 @@ def read_splits(settings: CompareSettings, common: Mapping[str, Any]) -> Splits:
         ActshiftError: if rows cannot be read or scored, if they are too few to cut, or if all rows of a split are in
             an earlier one.
     """
-    run = TrainSettings.from_mapping({**common, "task": settings.task, "data_dir": settings.data_dir})
+    own = {name: getattr(settings, name) for name in ("task", "data_dir", "map")}
+    run = TrainSettings.from_mapping({**common, **own})
     objective = explicit_objective(run)
     missing = cut_names(settings)
     sources = {"train": settings.data, "validation": settings.eval_data, "test": settings.test_data}
     lines = {name: _read_lines(run, source, name, objective) for name, source in sources.items() if name not in missing}
+    if missing and settings.data and any(parse_sources(settings.data).values()):
+        problem = "Weights of data would repeat rows in the splits that are cut"
+        raise ActshiftError(f"{problem}; give eval_data and test_data, or leave the weights out.")
     if missing:
         lines |= _cut(lines["train"], missing, settings.required("data"))
     splits = Splits(**{name: tuple(rows) for name, rows in lines.items()})
@@ -100,14 +105,18 @@ def cut_names(settings: CompareSettings) -> list[str]:
     return [name for name, source in sources.items() if not source and not settings.task]
 
 
-def _read_lines(run: TrainSettings, source: str | None, split: str, objective: Objective | None) -> list[str]:
+def _read_lines(
+    run: TrainSettings, source: str | Sequence[str] | None, split: str, objective: Objective | None
+) -> list[str]:
     rows = read_rows(run, split, source, objective)
     if rows.column_names == ["text"]:
         raise ActshiftError(f"{source} has text only. Exact match needs prompt and completion, or messages.")
-    return [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]
+    # The keys inside a value keep their order, because chat templates write tools in it.
+    values = cast("Iterable[dict[str, Any]]", rows)
+    return [json.dumps(dict(sorted(row.items())), ensure_ascii=False) for row in values]
 
 
-def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> dict[str, list[str]]:
+def _cut(rows: Sequence[str], names: Sequence[str], source: str | Sequence[str]) -> dict[str, list[str]]:
     """Return the remaining rows as `train`, and the rows of each split in `names`."""
     groups: dict[str, list[str]] = {}
     for row in rows:
@@ -128,4 +137,5 @@ def _cut(rows: Sequence[str], names: Sequence[str], source: str) -> dict[str, li
 
 def _question(line: str) -> str:
     row = json.loads(line)
-    return json.dumps(row["messages"][:-1] if "messages" in row else [row.get(name) for name in INPUT_COLUMNS])
+    chat = row.get("messages") or (row.get("chosen") if "prompt" not in row else None)
+    return json.dumps(chat[:-1] if chat else [row.get(name) for name in INPUT_COLUMNS], sort_keys=True)

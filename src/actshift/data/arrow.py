@@ -25,9 +25,9 @@ _MEMORY = 64 * 2**20  # bytes of rows that are kept in memory; beyond it they ar
 
 @dataclass
 class ExactJson(Json):
-    """A column of nested values, such as chat messages. Arrow would give each object the keys of all the others.
+    """A column of nested values, such as chat messages. Arrow would add the keys of all objects to each of them.
 
-    Values come back as they were, unlike those of `datasets.Json`, which changes -0.0 and integers above 64 bits.
+    Values are restored exactly. `datasets.Json` changes -0.0 and integers above 64 bits.
     """
 
     _type: str = field(default="ExactJson", init=False, repr=False)
@@ -43,7 +43,7 @@ class ExactJson(Json):
 
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the function says that it is experimental
+    warnings.simplefilter("ignore")  # `register_feature` is experimental
     register_feature(ExactJson, "ExactJson")
 
 
@@ -107,7 +107,7 @@ def read_parquet(path: Path) -> Generator[Mapping[str, Any], None, None]:
 def arrow_rows(batches: Iterable[Any]) -> Generator[Mapping[str, Any], None, None]:
     """Yield the rows of Arrow tables or batches as Python values.
 
-    Arrow gives the objects in a list the keys of all the others, with null. Keys with null are therefore left out of
+    Arrow adds the keys of all objects in a list to each of them, with null. Keys with null are therefore removed from
     such objects, as by TRL's `remove_none_values`, except `content`. JSON columns of `datasets` are decoded.
     """
     for batch in batches:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from inspect import signature
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from actshift.data.rows import TEMPLATE
+from actshift.data.layouts import TEMPLATE
 from actshift.errors import ActshiftError, did_you_mean, first_line, require
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # with `role`, `content`, and what else a chat template reads, such as `tool_calls`
 _CLOSING_TAG = re.compile(r"</\w+>|\[/\w+\]")
 _OPEN_TAG = re.compile(r"[<\[]\|?[\w:]*(?:think|thought|reason)\w*\|?[>\]]\s*\Z", re.IGNORECASE)
+_NO_TEMPLATE = " to render messages with; use rows with prompt and completion, or a chat model"
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -29,9 +32,9 @@ class Turn(NamedTuple):
 
 
 def is_chat(rows: Dataset) -> bool:
-    """Return whether rows have messages, or a prompt that is a list of messages."""
-    names = rows.column_names
-    return "messages" in names or ("prompt" in names and len(rows) > 0 and isinstance(rows[0]["prompt"], list))
+    """Return whether rows have messages, or a prompt or a preferred completion that is a list of messages."""
+    first = rows[0] if len(rows) else {}
+    return "messages" in rows.column_names or any(isinstance(first.get(name), list) for name in ("prompt", "chosen"))
 
 
 def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -47,30 +50,32 @@ def to_prompt_completion(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> D
     if not is_chat(rows):
         return rows
     rendered: list[dict[str, Any]] = []
-    for row, turns in zip(
-        cast("Iterable[dict[str, Any]]", rows), render_turns(rows, tokenizer, every=False), strict=True
-    ):
+    chats = render_turns(rows, tokenizer, every=False, learned=False)
+    for row, turns in zip(cast("Iterable[dict[str, Any]]", rows), chats, strict=True):
         kept = {name: value for name, value in row.items() if name not in ("messages", *TEMPLATE)}
         answered = "messages" in row or "completion" in row
         rendered.append({**kept, **(turns[-1]._asdict() if answered else {"prompt": turns[-1].prompt})})
     return require("datasets", "train").Dataset.from_list(rendered)
 
 
-def render_turns(rows: Dataset, tokenizer: PreTrainedTokenizerBase, every: bool) -> list[list[Turn]]:
+def render_turns(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, every: bool, learned: bool = True
+) -> list[list[Turn]]:
     """Return the assistant's turns of each chat: all of them but one that opens the chat, or only the last one.
 
     The turns of a prompt and a completion that are lists of messages are those in the completion. A prompt without a
-    completion gives one turn with an empty completion.
+    completion gives one turn with an empty completion. If the template does not write an answer at all, its content is
+    the completion, unless it is to be `learned`.
 
     Raises:
         ActshiftError: the tokenizer has no chat template, the template rejects a row or does not use all of it, or the
             completion cannot be found in it. The message names the row, counted from 1.
     """
-    check_template(tokenizer)
+    check_template(tokenizer, _NO_TEMPLATE)
     chats: list[list[Turn]] = []
     checked: set[str] = set()  # the features of rows that the template is known to use
     for number, row in enumerate(cast("Iterable[dict[str, Any]]", rows), start=1):
-        template, (history, answers) = _Template(tokenizer, row, f"row {number}"), _split_chat(row, number)
+        template, (history, answers) = _Template(tokenizer, row, f"row {number}", learned), _split_chat(row, number)
         messages = [*history, *answers]
         if (features := template.features(messages)) - checked:
             template.check_used(messages, features)
@@ -97,7 +102,7 @@ def render_prompt(
     Raises:
         ActshiftError: there is no chat template, it rejects the messages, or they end with an answer.
     """
-    check_template(tokenizer)
+    check_template(tokenizer, _NO_TEMPLATE)
     if not messages or messages[-1].get("role") == "assistant":
         raise ActshiftError(f"The messages of {place} must end with a turn to answer, such as a user's.")
     template = _Template(tokenizer, options, place)
@@ -105,11 +110,10 @@ def render_prompt(
     return template.prompt(messages)
 
 
-def check_template(tokenizer: PreTrainedTokenizerBase, fix: str = "use rows with prompt and completion") -> None:
+def check_template(tokenizer: PreTrainedTokenizerBase, fix: str = "; leave out --chat, or add --no-chat") -> None:
     """Raise ActshiftError if a tokenizer has no chat template."""
     if not tokenizer.chat_template:
-        problem = f"The tokenizer of {tokenizer.name_or_path} has no chat template to render messages with"
-        raise ActshiftError(f"{problem}; {fix}, or a chat model.")
+        raise ActshiftError(f"The tokenizer of {tokenizer.name_or_path} has no chat template{fix}.")
 
 
 def token_ids(
@@ -139,15 +143,17 @@ def check_characters(text: str, name: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        problem = f"{name} contains half of a character (U+{ord(text[error.start]):04X}) after {error.start} others"
-        raise ActshiftError(f"{problem}, which is not valid text. Save or type it again as UTF-8.") from None
+        problem = f"{name} contains U+{ord(text[error.start]):04X} after {error.start} characters"
+        raise ActshiftError(f"{problem}, which is half of a character or a byte that is not UTF-8.") from None
 
 
 class _Template:
     """The chat template of a tokenizer with the tools and chat_template_kwargs of one chat, called `place`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], place: str) -> None:
-        self.tokenizer, self.place = tokenizer, place
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], place: str, learned: bool = True
+    ) -> None:
+        self.tokenizer, self.place, self.learned = tokenizer, place, learned
         tools = row.get("tools")
         self.tools: Any = (json.loads(tools) if isinstance(tools, str) else tools) or None  # [] writes an empty frame
         self.options: dict[str, Any] = row.get("chat_template_kwargs") or {}
@@ -163,18 +169,20 @@ class _Template:
     def check_used(self, messages: Sequence[Message], features: set[str]) -> None:
         """Raise ActshiftError if the template ignores one of the chat's features."""
         chat = self._render(messages)
-        words = set(re.findall(r"\w+", cast(str, self.tokenizer.get_chat_template(tools=self.tools))))
+        words = set(re.findall(r"\w+", self.tokenizer.get_chat_template(tools=self.tools)))
         without = [{name: value for name, value in turn.items() if name != "tool_calls"} for turn in messages]
         texts = [turn.get("content") for turn in messages if turn.get("role") == "tool"]
-        unused = [name for name in self.options if name not in words]
-        if "tools" in features and chat == self._render(messages, tools=None):
-            unused.append("tools")
-        if "tool_calls" in features and chat == self._render(without):
-            unused.append("tool_calls")
+        reserved = {"messages", *signature(self.tokenizer.apply_chat_template).parameters} - {"documents"}
+        unused = [name for name in self.options if name not in words or name in reserved]
+        for name, rendering in (("tools", (messages, None)), ("tool_calls", (without, self.tools))):
+            with suppress(ActshiftError):  # a template that refuses to go without does use it
+                if name in features and chat == self._render(rendering[0], tools=rendering[1]):
+                    unused.append(name)
         if any(isinstance(text, str) and text.strip() not in chat for text in texts):
             unused.append("results of tools")
         if unused:
-            problem = f"The chat template does not use the {unused[0]} of {self.place}{did_you_mean(unused[0], words)}"
+            hint = did_you_mean(unused[0], words - {unused[0]}) if unused[0] in self.options else ""
+            problem = f"The chat template does not use the {unused[0]} of {self.place}{hint}"
             raise ActshiftError(f"{problem}. Leave them out, or use a model whose template does.")
 
     def prompt(self, messages: Sequence[Message]) -> str:
@@ -204,6 +212,8 @@ class _Template:
         rest = chat[len(prompt) :] if chat.startswith(prompt) else None
         if not isinstance(content, str):
             content = ""
+        if rest == "" and not self.learned:
+            return content
         tag = thinking.group() if (thinking := _OPEN_TAG.search(prompt)) else ""
         doubles = bool(tag) and content.lstrip().startswith(tag.strip())
         if (
@@ -213,18 +223,18 @@ class _Template:
         ):
             return rest  # a short answer may be a part of the template's own words
         frame = self._frame(history, answer, chat)
+        if frame is None and rest is not None:
+            return rest
         if frame is not None:
             opening, shown, closing = frame
             dropped = _dropped_start(content.strip(), shown.strip())
             if rest is not None and not dropped and not doubles:
                 return rest
-            lead, opened = _compare_starts(prompt, opening, self._render(history))
+            lead, opened = _compare_starts(prompt, opening, self._render(history), _text_of(history[-1]))
             restorable = not lead and _CLOSING_TAG.search(dropped) and not _CLOSING_TAG.search(opened)
             if lead is not None and (not dropped or restorable):
                 body = dropped + shown.lstrip() if dropped else shown
                 return _without_tag(body, tag) + closing if doubles else lead + body + closing
-        elif rest is not None:
-            return rest
         raise self._refusal("does not continue its own prompt with the answer", "Change the answer")
 
     def _frame(self, history: Sequence[Message], answer: Message, chat: str) -> tuple[str, str, str] | None:
@@ -306,25 +316,34 @@ def _function(call: Any) -> Any:
     return inner if isinstance(inner, Mapping) else call if isinstance(call, Mapping) else {}
 
 
-def _compare_starts(prompt: str, opening: str, history: str) -> tuple[str | None, str]:
+def _compare_starts(prompt: str, opening: str, history: str, last: str) -> tuple[str | None, str]:
     """Compare the start of an answer in a generation prompt and in a finished chat (`opening`), ignoring white space.
+
+    `history` is the chat before the answer, and `last` the content of its last turn.
 
     Returns:
         The text that only the finished chat has there, or None if both have different ones; and the text that only the
         prompt has, such as an opened thinking tag.
 
-    >>> _compare_starts("<u>hi<a><think>", "<u>hi<a>", "<u>hi")
+    >>> _compare_starts("<u>hi<a><think>", "<u>hi<a>", "<u>hi", "hi")
     ('', '<think>')
-    >>> _compare_starts("<u>hi<a>", "<u>hi<b>", "<u>hi")
+    >>> _compare_starts("<u>hi<a>", "<u>hi<b>", "<u>hi", "hi")
     (None, '')
     """
     common = _common_length(prompt, opening)
-    if common < _common_length(prompt, history):
-        return None, ""
+    if common < _common_length(prompt, history):  # Mistral's templates write the system prompt only before generation
+        if not last or last not in prompt or last not in opening:
+            return None, ""
+        prompt, opening = prompt.rpartition(last)[2], opening.rpartition(last)[2]
+        common = _common_length(prompt, opening)
     only_prompt, only_chat = prompt[common:], opening[common:]
     if (rest := _after(only_prompt, only_chat)) is not None:
         return "", rest
     return _after(only_chat, only_prompt), ""
+
+
+def _text_of(turn: Message) -> str:
+    return content.strip() if isinstance(content := turn.get("content"), str) else ""
 
 
 def _common_length(text: str, other: str) -> int:

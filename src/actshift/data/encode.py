@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+_BATCH = 1_000  # rows to tokenize at a time
 IGNORE_INDEX = -100  # the label of a token that does not count in the loss
 EncodedExample = dict[str, Any]
 """A tokenized row: `input_ids` [seq], `labels` ([seq] or one class index), and other inputs of the model."""
@@ -193,15 +194,27 @@ def _shared_end(
 def _encode_completions(
     prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase, is_rendered: bool = False
 ) -> list[EncodedExample]:
+    """Encode a thousand rows at a time, because a tokenizer's output takes several times the memory of its ids."""
+    examples: list[EncodedExample] = []
+    same: dict[int, int] = {}  # one object for all equal ids, which are most of the memory otherwise
+    for start in range(0, len(prompts), _BATCH):
+        batch = slice(start, start + _BATCH)
+        for prompt, target in _completion_ids(prompts[batch], completions[batch], tokenizer, is_rendered):
+            prompt, target = ([same.setdefault(token, token) for token in ids] for ids in (prompt, target))
+            examples.append({"input_ids": prompt + target, "labels": [IGNORE_INDEX] * len(prompt) + target})
+    return examples
+
+
+def _completion_ids(
+    prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase, is_rendered: bool
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the ids of each prompt and of its completion, which ends with the end-of-text token."""
     prompt_ids = token_ids(tokenizer, prompts, add_special_tokens=not is_rendered)
     texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     text_ids = token_ids(tokenizer, texts, add_special_tokens=not is_rendered)
-    examples: list[EncodedExample] = []
     for prompt, text, completion in zip(prompt_ids, text_ids, _continuation_ids(completions, tokenizer), strict=True):
         # If a token spans the boundary, the prompt must keep the ids that it has in generation.
-        target = _append_end(text[len(prompt) :] if text[: len(prompt)] == prompt else completion, tokenizer)
-        examples.append({"input_ids": prompt + target, "labels": [IGNORE_INDEX] * len(prompt) + target})
-    return examples
+        yield prompt, _append_end(text[len(prompt) :] if text[: len(prompt)] == prompt else completion, tokenizer)
 
 
 def _continuation_ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

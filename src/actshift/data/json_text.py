@@ -77,7 +77,7 @@ class JsonStream:
                 size = min(2 * size, self.most)
 
     def _read_on(self, size: int) -> bool:
-        """Read on, and forget what is before the position. Return False at the end."""
+        """Read more text, and drop the text before the position. Return False at the end."""
         text = self.read(size)
         self.text, self.position = self.text[self.position :] + text, 0
         return bool(text)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from actshift.data.json_text import parse_json
 from actshift.data.readers import Row
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, did_you_mean, printable, show
 
 Columns = tuple[str, ...]  # the columns that one kind of row needs
 
@@ -28,6 +28,7 @@ _CONVERTED: dict[Columns, tuple[Columns, ...]] = {  # the columns of our kinds i
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _MEANING = ("system", "history", "functions", *TEMPLATE, *_MEDIA)
 """Columns that change what a row means to a language model: a row is refused if its layout does not use them."""
+_SHOWN = 20  # columns in a message
 _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "model": "assistant", "assistant": "assistant", "function_call": "assistant", "system": "system",
@@ -42,7 +43,7 @@ class RowProblem(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of some rows: those that `convert` reads, by `renamed` names, and the kind that it returns."""
+    """A layout of rows: the columns `found` that `convert` reads, and the columns `kind` that it returns."""
 
     kind: Columns
     found: Columns
@@ -67,15 +68,20 @@ class Layout:
             _check_meaning(values, self.kind)
         return values
 
+    def column(self, name: str) -> str | None:
+        """Return the column of the rows that is read as `name`, or None if it is read under another name."""
+        return self.renamed.get(name, None if name in self.renamed.values() else name)
+
     def description(self, dropped: Sequence[str] = ()) -> str:
         """Return the layout in a few words. `dropped` are optional columns that some rows lack.
 
         >>> find_layout(["instruction", "output", "id"], [("prompt", "completion")], "rows.json").description()
         'instruction and output (Alpaca); not used: id'
         """
-        names = [f"{self.renamed[name]} as {name}" if name in self.renamed else name for name in self.found]
+        columns = {name: self.renamed.get(name, name) for name in self.found}
+        names = [name if name == column else f"{column} as {name}" for name, column in columns.items()]
         origin = {"instruction": " (Alpaca)", "conversations": " (ShareGPT)"}.get(self.found[0], "")
-        unused = ", ".join((*self.unused, *dropped))
+        unused = _list((*self.unused, *dropped))
         return join(names) + origin + (f"; not used: {unused}" if unused else "")
 
 
@@ -92,7 +98,7 @@ def find_layout(
     Args:
         names: the columns of the rows.
         kinds: the allowed kinds of rows. `text` alone is used only if nothing else fits.
-        renames: the columns to read under other names, as {name: column}. Where several layouts fit, they choose one.
+        renames: the columns to read under other names, as {name: column}. If several layouts fit, they choose one.
 
     Raises:
         ActshiftError: no layout fits, or several do.
@@ -101,7 +107,7 @@ def find_layout(
     for name, column in renames.items():
         if column not in names:
             hint = did_you_mean(column, names)
-            raise ActshiftError(f"{source} has no column {column!r}{hint} for {name}; it has {', '.join(names)}.")
+            raise ActshiftError(f"{source} has no column {show(column)}{hint} for {name}; it has {_list(names)}.")
     available = {*names} - {*renames.values()} | {*renames}
     fitting = [(kind, found) for kind in kinds for found in (kind, *_CONVERTED.get(kind, ())) if available >= {*found}]
     chosen = [(kind, found) for kind, found in fitting if {*found} & {*renames}] or fitting
@@ -111,7 +117,7 @@ def find_layout(
     if not chosen:
         needed = ", or ".join(map(join, kinds))
         hint = " Name other columns by --map, as in --map prompt=question." if names else ""
-        raise ActshiftError(f"{source} has the columns {', '.join(names) or '(none)'}; a row needs {needed}.{hint}")
+        raise ActshiftError(f"{source} has the columns {_list(names) or '(none)'}; a row needs {needed}.{hint}")
     if len(chosen) > 1:
         several = ", and also ".join(join(found) for _, found in chosen)
         fix = f"choose by --map, as in --map {chosen[0][1][-1]}={chosen[0][1][-1]}, or remove columns"
@@ -131,6 +137,12 @@ def join(names: Sequence[str]) -> str:
     return " and ".join(", ".join(names).rsplit(", ", maxsplit=1))
 
 
+def _list(names: Sequence[str]) -> str:
+    """Return names from a file for a message: the first ones, and no more than the start of each."""
+    shown = [printable(name if len(name) <= 60 else f"{name[:57]}...") for name in names[:_SHOWN]]
+    return ", ".join([*shown, *([f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else [])])
+
+
 def alpaca_prompt(instruction: str, context: str) -> str:
     """Return the prompt of an Alpaca row: the second half of the template of Taori et al., without its introduction.
 
@@ -144,7 +156,7 @@ def alpaca_prompt(instruction: str, context: str) -> str:
 def _alpaca_prompt(row: Row) -> str:
     context = row.get("input")
     if not isinstance(context, str | None):
-        raise RowProblem(f"has an input of type {type(context).__name__}; it must be text: {context!r:.60}")
+        raise RowProblem(f"has an input of type {type(context).__name__}; it must be text: {show(context):.60}")
     return alpaca_prompt(_text(row, "instruction"), context or "")
 
 
@@ -159,7 +171,7 @@ def find_text_problem(value: Any, name: str) -> str | None:
     if value is None:
         return f"has no {name}"
     if not isinstance(value, str):
-        return f"has a {name} of type {type(value).__name__}; it must be text: {value!r:.60}"
+        return f"has a {name} of type {type(value).__name__}; it must be text: {show(value):.60}"
     return None if value.strip() else f"has an empty {name}"
 
 
@@ -174,7 +186,7 @@ def _message(turn: dict[str, Any], name: str) -> dict[str, Any]:
     if "role" in turn or "content" in turn:
         raise RowProblem(f"has {name} with a turn that has both from and role, or value and content")
     if not isinstance(role, str) or role not in _ROLES:
-        raise RowProblem(f"has {name} from {role!r:.40}; use one of {', '.join(_ROLES)}")
+        raise RowProblem(f"has {name} from {show(role):.60}; use one of {', '.join(_ROLES)}")
     rest = {key: item for key, item in turn.items() if key not in ("from", "value")}
     if role == "function_call":
         try:
@@ -189,6 +201,8 @@ def _message(turn: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _lift(row: dict[str, Any], kind: Columns) -> None:
     """Write each part of a chat as messages in place, and a system text as their first."""
+    if "completion" in kind and isinstance(row.get("completion"), list) and isinstance(row.get("prompt"), str):
+        row["prompt"] = [{"role": "user", "content": row["prompt"]}]
     prompt = row.get("prompt")
     for name in ("completion", "chosen", "rejected"):
         if name in kind and isinstance(prompt, list) and isinstance(row.get(name), str):
@@ -224,7 +238,7 @@ def _preference_prompt(row: Row, prompt: Any) -> list[Any]:
 
 
 def _check_meaning(row: Row, kind: Columns) -> None:
-    """Raise RowProblem for a value that the row's layout cannot use, although it changes what the row means."""
+    """Raise RowProblem for a value that changes the meaning of the row, but that its layout cannot use."""
     has_messages = any(isinstance(row.get(name), list) for name in kind)
     for name in _MEANING:
         value = row.get(name)

@@ -24,7 +24,7 @@ Row = Mapping[str, Any]  # values by column name
 
 MAX_ROW = 16 * 2**20  # characters of one row
 MAX_RATIO = 200  # of a compressed file's characters to its bytes; text has 3 to 20, and the largest possible is 1,030
-_FREE = 4 * 2**20  # characters of a compressed file that are read whatever their ratio
+_FREE = 4 * 2**20  # characters of a compressed file that are read without a check of the ratio
 _MB = MAX_ROW // 2**20
 
 
@@ -151,7 +151,7 @@ def _check_encoding(text: str, place: str) -> None:
 
 
 def _kind_of(path: Path) -> str | None:
-    """Return "file", or another kind of object at a path in words, or None if there is nothing."""
+    """Return "file", or a description of another kind of object, or None if the path does not exist."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: the name has a NUL character
@@ -219,7 +219,7 @@ def _read_csv(path: Path, delimiter: str = ",") -> Generator[Row, None, None]:
                 if has_index and not fields.pop(0).isdecimal():
                     _check_header(["", *header], path)
                 if len(fields) != len(header):
-                    counts = f"{len(fields)} of the {len(header)} fields that the header names"
+                    counts = f"{len(fields)} field{'s' * (len(fields) != 1)}, but the header has {len(header)}"
                     fix = "Put fields with commas or line breaks in double quotes"
                     raise ActshiftError(f"Row {number} of {path} (line {reader.line_num}) has {counts}. {fix}.")
                 yield dict(zip(header, fields, strict=True))

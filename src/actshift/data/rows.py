@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import islice
@@ -27,6 +28,9 @@ PREFERENCES: tuple[Columns, ...] = (("prompt", "chosen", "rejected"), ("chosen",
 """Rows with a chosen and a rejected completion, as text after a prompt or as two whole chats."""
 PROMPTS: tuple[Columns, ...] = (("prompt",),)
 """Rows with a prompt that the model completes for a reward."""
+
+
+_WEIGHT = re.compile(r"(.+)=([-+]?[\d.]+(?:[eE][-+]?\d+)?|nan|inf)")
 
 
 def load_rows(
@@ -82,7 +86,7 @@ def check_rows(
     from actshift.data.arrow import to_dataset
 
     names: Counter[str] = Counter()  # the rows that have each column
-    usable: Counter[str] = Counter()  # those with a value that an optional column may have
+    usable: Counter[str | None] = Counter()  # those with a value that an optional column may have
     count = 0
     for row in islice(rows, limit):
         count += 1
@@ -95,14 +99,17 @@ def check_rows(
     columns = tuple(name for name in layout.kind if name in first)
     nested = tuple(name for name in columns if isinstance(first[name], list) and name in CHATS)
     optional = dict.fromkeys(name for column in columns for name in OPTIONAL.get(column, ()) if name not in columns)
-    columns += tuple(name for name in optional if usable[layout.renamed.get(name, name)] == count)
+    columns += tuple(name for name in optional if usable[layout.column(name)] == count)
     if nested:
-        template = tuple(name for name in TEMPLATE if usable[layout.renamed.get(name, name)])
+        template = tuple(name for name in TEMPLATE if usable[layout.column(name)])
         nested, columns = nested + template, columns + template
     checked = _checked(islice(rows, limit), layout, source, columns, nested)
     dataset = to_dataset(checked, columns, nested, [name for name in LISTS if name in columns])
-    unused = [name for name in optional if name in names and name not in columns]
-    dataset.info.description = f"{source}: {layout.description(unused)}"
+    unused = [name for name in optional if layout.column(name) in names and name not in columns]
+    description = f"{source}: {layout.description(unused)}"
+    if unused or layout.unused or layout.found != layout.kind:
+        warnings.warn(f"Layout of {description}.", stacklevel=2)
+    dataset.info.description = description
     return dataset
 
 
@@ -110,20 +117,27 @@ def parse_sources(source: str | Sequence[str]) -> dict[str, float | None]:
     """Return the weight of each source of rows, or None without weights. The name of a file that exists has none.
 
     Raises:
-        ActshiftError: a source is given twice, or only some have weights.
+        ActshiftError: a source is repeated, or only some sources have weights.
 
     >>> parse_sources(["a.jsonl=0.7", "b.jsonl=0.3"])
     {'a.jsonl': 0.7, 'b.jsonl': 0.3}
     """
     weights: dict[str, float | None] = {}
     for given in [source] if isinstance(source, str) else source:
-        found = None if os.path.lexists(given.replace("\0", "")) else re.fullmatch(r"(.+)=(\d*\.?\d+)", given)
-        name, weight = (found[1], float(found[2])) if found else (given, None)
+        found = None if os.path.lexists(given.replace("\0", "")) else _WEIGHT.fullmatch(given)
+        try:
+            name, weight = (found[1], float(found[2])) if found else (given, None)
+        except ValueError:  # 1.2.3
+            name, weight = given, None
         if name in weights:
             raise ActshiftError(f"The rows {name} are given twice; give each source once, or with a weight, {name}=2.")
         if weight is not None and not 0 < weight < math.inf:
             raise ActshiftError(f"The weight of {name} must be a number above 0, got {found and found[2]}.")
         weights[name] = weight
+    if not weights:
+        raise ActshiftError("No rows are given; name a file or a dataset.")
+    if len(weights) == 1 and None not in weights.values():
+        raise ActshiftError(f"The weight of {', '.join(weights)} has no effect without other rows; leave it out.")
     if len({weight is None for weight in weights.values()}) > 1:
         raise ActshiftError(f"Give all of {', '.join(weights)} a weight, as in {next(iter(weights))}=0.5, or none.")
     return weights
@@ -168,7 +182,7 @@ def _open(source: str, split: str | None) -> Iterable[Row]:
 
 
 def _mix(parts: Sequence[Dataset], weights: Mapping[str, float | None], seed: int) -> Dataset:
-    """Join datasets, or mix them by weights: none of their rows is left out, and those of the others are repeated."""
+    """Join datasets, or mix them by weights. Every row is used, and mixing repeats rows where it needs more."""
     from actshift.data.arrow import ExactJson
 
     datasets = require("datasets", "train")
@@ -181,7 +195,7 @@ def _mix(parts: Sequence[Dataset], weights: Mapping[str, float | None], seed: in
                 if len(features) < len(parts) and name in GOLD:
                     part = part.remove_columns(name)
             elif name in TEMPLATE:
-                part = part.add_column(name, [None] * len(part), feature=ExactJson())
+                part = part.add_column(name, [None] * len(part), feature=ExactJson())  # pyright: ignore[reportArgumentType]
             elif name not in GOLD:
                 kinds = "; ".join(str(part.info.description) for part in parts)
                 raise ActshiftError(

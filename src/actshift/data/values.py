@@ -9,7 +9,7 @@ from typing import Any
 from actshift.data.json_text import parse_json
 from actshift.data.layouts import CHATS, Columns, RowProblem, find_text_problem
 from actshift.data.readers import Row
-from actshift.errors import is_number
+from actshift.errors import is_number, show
 
 LISTS = ("tokens", "tags", "choices")  # columns of lists of texts
 _DEPTH = 100  # of lists and objects in messages
@@ -70,7 +70,7 @@ def _find_problem(row: Row, column: str) -> str | None:
         return None if is_valid else "has tags that are not a list with one for each of its tokens"
     if column == "label":
         is_valid = isinstance(value, str | int) and str(value).strip()
-        return None if is_valid else f"has the label {value!r:.60}, which is not a class name"
+        return None if is_valid else f"has the label {show(value):.60}, which is not a class name"
     return find_text_problem(value, column)
 
 
@@ -86,7 +86,7 @@ def _find_messages_problem(messages: Any, column: str) -> str | None:
         return f"has {column} that do not end with an assistant's turn after another turn"
     for number, turn in enumerate(turns, start=1):
         if problem := _find_turn_problem(turn, is_last=turn is last):
-            return f"has {column} with a turn without text, or with an empty last turn (turn {number} {problem})"
+            return f"has {column} whose turn {number} {problem}"
     return None
 
 
@@ -95,15 +95,19 @@ def _find_turn_problem(turn: Mapping[str, Any], is_last: bool) -> str | None:
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
         return "has tool_calls that are not a list of objects"
     if isinstance(content, list):
-        is_text = len(content) == 1 and isinstance(content[0], dict) and isinstance(content[0].get("text"), str)
-        return None if is_text and content[0].get("type", "text") == "text" else "has parts other than one text"
-    if not isinstance(content, str) and not (content is None and calls):
-        return f"has a content of type {type(content).__name__}"
+        part = content[0] if len(content) == 1 and isinstance(content[0], dict) else {}
+        content = part.get("text")
+        if not isinstance(content, str) or part.get("type", "text") != "text":
+            return "has parts other than one text; join the texts, and leave out images"
+    if content is None and not calls:
+        return "has no content"
+    if not isinstance(content, str | None):
+        return f"has a content of type {type(content).__name__}; it must be text"
     if is_last and not (content and content.strip()) and not calls:
         return "is empty"
     for key in ("weight", "train"):
         if key in turn and turn[key] not in (1, None):
-            return f"has {key} {turn[key]!r:.20}, which is not supported; remove the turn, or the key"
+            return f"has {key} {show(turn[key]):.20}, which is not supported; remove the turn, or the key"
     return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from actshift.data import to_prompt_completion
+from actshift.data import check_rows, is_chat, to_prompt_completion
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import generate_completions
 from actshift.evaluation.labelled import evaluate_labelled, labelled_columns
@@ -37,7 +37,7 @@ def evaluate(
     the corresponding head.
 
     Args:
-        rows: Rows with `prompt` and `completion`, or a dataset with `messages`, whose last turn is the completion.
+        rows: Rows with `prompt` and `completion`, or with `messages`, whose last turn is the completion.
         scorer: Judges a completion by the row's `answer`, which is extracted from its `completion` if absent. None
             for exact match.
 
@@ -52,8 +52,9 @@ def evaluate(
     """
     if labelled_columns(rows):
         return evaluate_labelled(model, tokenizer, rows, batch_size, show_progress)
-    rendered = "messages" in getattr(rows, "column_names", ())
-    if rendered:
+    if not hasattr(rows, "column_names") and len(rows) and any(isinstance(value, list) for value in rows[0].values()):
+        rows = check_rows(rows, "what was given")
+    if rendered := hasattr(rows, "column_names") and is_chat(cast("Dataset", rows)):
         rows = to_prompt_completion(cast("Dataset", rows), tokenizer)
     checked = [_check_row(row, number, tokenizer, scorer) for number, row in enumerate(rows, start=1)]
     if not checked:

@@ -1,5 +1,6 @@
 """Generate completions in batches, stream one completion, and run a model over batches of examples."""
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,16 +11,18 @@ from rich.progress import track
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
 
+from actshift.data.chat import Message
 from actshift.data.collate import pad_batch
 from actshift.errors import ActshiftError
 from actshift.evaluation.prompts import encode_prompts, pad_left
+from actshift.loading import check_vocabulary
 from actshift.model_head import head_of
 
 
 def generate_completions(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[Message]],
     max_new_tokens: int = 64,
     batch_size: int = 16,
     *,
@@ -34,6 +37,7 @@ def generate_completions(
     Batches of any size have the same completions as single prompts.
 
     Args:
+        prompts: Texts, or lists of messages, which the chat template renders.
         temperature: 0 decodes greedily; a positive number samples at this temperature.
         long_prompts: "refuse" raises an error for a prompt that exceeds the model's context less `max_new_tokens`;
             "truncate" keeps its end and warns.
@@ -55,6 +59,7 @@ def generate_completions(
         raise ActshiftError(f"adapter_names has {counts}. Give one per prompt.")
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
     encoded = encode_prompts(model.config, tokenizer, prompts, max_new_tokens, long_prompts, add_special_tokens)
+    check_vocabulary(((f"Prompt {row}", ids) for row, ids in enumerate(encoded, start=1)), model.config, tokenizer)
     completions, ends = [""] * len(prompts), settings.eos_token_id or ()
     with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, "Generating", show_progress):
@@ -70,7 +75,7 @@ def generate_completions(
 def stream_completion(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    prompt: str | Sequence[Message],
     write: Callable[[str], object],
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -92,6 +97,7 @@ def stream_completion(
     """
     settings = generation_config(model, tokenizer, max_new_tokens, temperature)
     encoded = encode_prompts(model.config, tokenizer, [prompt], max_new_tokens, "truncate", add_special_tokens)
+    check_vocabulary([("The prompt", encoded[0])], model.config, tokenizer)
     streamer = _CallbackStreamer(tokenizer, write)
     with evaluation_mode(model):
         inputs = pad_left(encoded, settings.pad_token_id, model.device)
@@ -119,7 +125,9 @@ def generation_config(
     own = model.generation_config.eos_token_id
     candidates: list[Any] = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
     ends = sorted({*candidates} - {None})
-    pad = next((token for token in (tokenizer.pad_token_id, *ends) if token is not None), 0)  # masked: any token works
+    size = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+    candidates = [tokenizer.pad_token_id, *ends]  # padding is masked: any token that has an embedding works
+    pad = next((token for token in candidates if token is not None and token < size), 0)
     sampling = {"do_sample": temperature > 0, "temperature": temperature or None, "max_new_tokens": max_new_tokens}
     plain = {"num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "use_cache": True}
     return GenerationConfig(**sampling, **plain, eos_token_id=ends or None, pad_token_id=pad)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actshift.data import check_template
 from actshift.errors import ActshiftError, check_choice, did_you_mean, first_line, require
 from actshift.evaluation.generation import evaluation_mode
 from actshift.evaluation.prompts import LONG_PROMPTS
@@ -63,6 +64,8 @@ def run_harness(
     limit: int | None = None,
     batch_size: int = 16,
     chat: bool = False,
+    system: str | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
     long_prompts: str = "refuse",
 ) -> HarnessReport:
     """Run tasks of lm-eval-harness on `model` itself, including its active adapter.
@@ -71,6 +74,7 @@ def run_harness(
         tasks: Names of lm-eval tasks, or of tasks in `include_path`, a folder with your own tasks as YAML files.
         manager: A result of `find_tasks`, to avoid a second search.
         num_fewshot: Solved examples per prompt; None for the task's default.
+        chat: Render the chat template, with the `system` prompt and the arguments `template_kwargs`.
         long_prompts: "refuse" or "truncate", as in `generate_completions`.
 
     Raises:
@@ -80,18 +84,24 @@ def run_harness(
     Example:
         >>> run_harness(model, tokenizer, ["hellaswag"], limit=100)  # doctest: +SKIP
     """
-    if chat and not tokenizer.chat_template:
-        raise ActshiftError(f"The tokenizer of {tokenizer.name_or_path} has no chat template; leave out --chat.")
+    if chat:
+        check_template(tokenizer)
+    from jinja2 import TemplateError
+
     manager, lm_eval = manager or find_tasks(tasks, include_path), require("lm_eval", EXTRA)
-    settings = {"num_fewshot": num_fewshot, "limit": limit, "apply_chat_template": chat, "log_samples": False}
+    settings = {"num_fewshot": num_fewshot, "limit": limit, "log_samples": False}
+    settings |= {"apply_chat_template": chat, "system_instruction": system if chat else None}
+    # A chat template writes the start token, if the model has one: another one would differ from training.
+    form = {"chat_template_args": dict(template_kwargs or {}), "add_bos_token": False} if chat else {}
     try:
         with _quiet_libraries(), evaluation_mode(model):
-            checked = _harness_model(model, tokenizer, batch_size, long_prompts)
+            checked = _harness_model(model, tokenizer, batch_size, long_prompts, **form)
             results = lm_eval.simple_evaluate(model=checked, tasks=list(tasks), task_manager=manager, **settings)
             return HarnessReport(results)
     except ActshiftError:
         raise
-    except (OSError, ValueError, KeyError, AssertionError) as error:  # lm-eval asserts that a request fits the context
+    # lm-eval asserts that a request fits the context.
+    except (OSError, ValueError, LookupError, AssertionError, TemplateError) as error:
         raise ActshiftError(f"lm-eval could not run {', '.join(tasks)}: {first_line(error).rstrip('.')}.") from error
 
 
@@ -122,7 +132,9 @@ def find_tasks(names: Sequence[str], include_path: str | Path | None = None) -> 
     return manager
 
 
-def _harness_model(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int, long_prompts: str) -> Any:
+def _harness_model(
+    model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: int, long_prompts: str, **form: Any
+) -> Any:
     """Return `model` wrapped as lm-eval's HFLM, which truncates long requests silently, with a check of lengths."""
     base: Any = require("lm_eval.models.huggingface", EXTRA).HFLM
     check_choice("long_prompts", long_prompts, LONG_PROMPTS)
@@ -142,7 +154,7 @@ def _harness_model(model: Any, tokenizer: PreTrainedTokenizerBase, batch_size: i
             return super()._loglikelihood_tokens(requests, *args, **how)
 
     context = context_length(model.config, tokenizer)
-    return CheckedModel(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=context)
+    return CheckedModel(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=context, **form)
 
 
 def _check_lengths(lengths: Iterable[int], room: int, context: int, long_prompts: str) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from actshift.data import token_ids
+from actshift.data import render_prompt, token_ids
+from actshift.data.chat import Message, check_characters
 from actshift.errors import ActshiftError, check_choice
 from actshift.loading import context_length
 
@@ -18,7 +19,7 @@ LONG_PROMPTS = ("refuse", "truncate")  # prompts beyond the context: raise an er
 def encode_prompts(
     config: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[Message]],
     max_new_tokens: int,
     long_prompts: str = "refuse",
     add_special_tokens: bool = True,
@@ -28,11 +29,19 @@ def encode_prompts(
     Arguments are those of `generate_completions`.
 
     Raises:
-        ActshiftError: A prompt has no token, a prompt is too long and `long_prompts` is "refuse", the context has no
-            room for any prompt, or `long_prompts` is unknown.
+        ActshiftError: A prompt is not valid text or has no token, a prompt is too long and `long_prompts` is "refuse",
+            the context has no room for any prompt, or `long_prompts` is unknown.
     """
     check_choice("long_prompts", long_prompts, LONG_PROMPTS)
-    encoded = token_ids(tokenizer, prompts, add_special_tokens) if prompts else []
+    texts: list[str] = []
+    for number, prompt in enumerate(prompts, start=1):
+        texts.append(prompt if isinstance(prompt, str) else render_prompt(prompt, tokenizer, f"prompt {number}"))
+        check_characters(texts[-1], f"Prompt {number}")
+    encoded = token_ids(tokenizer, texts, add_special_tokens) if prompts else []
+    if chats := [row for row, prompt in enumerate(prompts) if not isinstance(prompt, str)]:
+        rendered = token_ids(tokenizer, [texts[row] for row in chats], add_special_tokens=False)
+        for row, ids in zip(chats, rendered, strict=True):
+            encoded[row] = ids
     if [] in encoded:
         raise ActshiftError(f"Prompt {encoded.index([]) + 1} is empty, and this tokenizer adds no start token to it.")
     context = context_length(config, tokenizer)

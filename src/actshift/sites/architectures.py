@@ -134,3 +134,6 @@ TOKEN_AXES = {"xlnet": (1, 0), "fsmt": (1, 0), "gemma3n_text": (1, 2)}
 
 XLNet and FSMT are time-major. The first axis of Gemma-3n is that of its residual streams, which are all steered.
 """
+
+UNHOOKED = ("squeezebert",)
+"""The `model_type` of models that call `block.forward(x)` where others call `block(x)`."""

@@ -162,6 +162,8 @@ def _flatten(
 ) -> list[NamedModule]:
     """Return the blocks of the only list, or of both lists of an encoder-decoder; raise if there are others."""
     has_halves = not is_half and getattr(getattr(part, "config", None), "is_encoder_decoder", False)
+    if has_halves and len(groups) == 1:
+        groups = _group_by_list(_longest_lists(list(model.named_modules())), model) | groups
     if len(groups) == 1 or (has_halves and len(groups) == 2):
         return [block for group in groups.values() for block in group]
     problem = f"{type(model).__name__} has {len(groups)} lists that could be its blocks: {_describe(groups)}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError, check_choice, show
-from actshift.sites.architectures import BRANCHES, SITES, TOKEN_AXES, Branches, Names, as_tuple
+from actshift.sites.architectures import BRANCHES, SITES, TOKEN_AXES, UNHOOKED, Branches, Names, as_tuple
 from actshift.sites.blocks import NamedModule, find_blocks, text_config, unwrap
 
 _FIX = "Leave out the feature that needs it"
@@ -101,7 +101,8 @@ def block_indices(layers: Any, count: int, model_class: str) -> list[int]:
 
 def hidden_of(output: Any) -> Any:
     """Return the hidden states in a module's output, which is a tensor, or a tuple or list that starts with it."""
-    return output[0] if isinstance(output, tuple | list) and output else output
+    is_named = hasattr(output, "_fields")  # Reformer's named tuple starts with the output of its attention
+    return output[0] if isinstance(output, tuple | list) and output and not is_named else output
 
 
 def with_hidden(output: Any, hidden: Any) -> Any:
@@ -247,6 +248,9 @@ def _resolve_block(model: nn.Module, site: str, layer: int, blocks: Sequence[Nam
     name, block = blocks[layer]
     config, field, at_heads = config_around(model, name), SITES[site].part, SITES[site].at_heads
     axes = _token_axes(config, block)
+    if getattr(config, "model_type", "") in UNHOOKED:
+        fix = "PyTorch then runs no hooks, so no adapter would act; use another model"
+        raise ActshiftError(f"{type(model).__name__} calls the `forward` of its blocks and not the blocks. {fix}.")
     if field is None:
         return Host(site, layer, name, block, width_of(config, name), axes=axes)
     branches = BRANCHES.get(getattr(config, "model_type", ""))

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, did_you_mean, show
 from actshift.mappings import MAPPING_SUFFIXES
 from actshift.tasks.custom import read_task
 from actshift.tasks.scorers import Scorer, get_scorer, instances_in
@@ -32,6 +32,8 @@ def get_task(name: str | Path) -> Task:
     >>> get_task("boolq").labels
     ('no', 'yes')
     """
+    if not isinstance(name, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]  values of files
+        raise ActshiftError(f"A task must be a name or a file, got {show(name)}.")
     if Path(name).suffix.lower() in MAPPING_SUFFIXES:
         return read_task(name)
     if task := (benchmarks := _benchmarks()).get(str(name)):

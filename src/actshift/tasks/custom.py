@@ -19,7 +19,7 @@ KEYS: dict[str, Any] = {
 }  # fmt: skip
 """The keys of a task file, with the types of their values."""
 SETTINGS = (
-    "method objective chat adapter site layers positions first_tokens last_tokens rank activation bias init l0 l1 "
+    "method objective chat adapter site layers positions first_tokens last_tokens rank activation bias init l0 l1 loss "
     "lofit_heads lofit_share lofit_steps lora_r lora_alpha lora_dropout lora_targets lora_learning_rate orthogonality "
     "orthogonality_every orthogonality_penalty scorer beta generations max_new_tokens temperature learning_rate epochs "
     "max_steps batch_size gradient_accumulation warmup weight_decay schedule max_length group_by_length seed "
@@ -110,6 +110,8 @@ def _source(path: Path, values: Mapping[str, Any]) -> Source:
             problem = f"is one file without a split {named[0]!r}; use shares such as 0.1"
             raise ActshiftError(f"The data of the task file {path} {problem}.")
         return Files({WHOLE: path.parent / data}, slices=slices)
+    if not data:
+        raise ActshiftError(f"In the task file {path}, data names no file.")
     if "splits" in values:
         raise ActshiftError(f"In the task file {path}, data already names a file for each split; leave out splits.")
     paths = {split: path.parent / str(name) for split, name in data.items()}

@@ -1,14 +1,20 @@
 """The model card of a result: a summary, the code to load it, and the record of its training."""
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from actshift import __version__
+from actshift.data.rows import parse_sources
+from actshift.files import markdown_block, markdown_code, markdown_text
 from actshift.model_head import Head
 from actshift.training.configs import interventions_of
 from actshift.training.result import TrainResult
 from actshift.training.settings import TrainSettings, command_line
 
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CARD = """\
 ---
 {header}
@@ -24,15 +30,13 @@ CARD = """\
 
 ## Training
 
-Base model {base}, data `{settings.data}` ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
+Base model {base}, data {data} ({fit.rows:,} rows), {fit.steps:,} steps with actshift {version}.
 
 | | |
 |---|---|
 {metrics}
 
-```
 {command}
-```
 """
 
 STEERING = """\
@@ -42,24 +46,24 @@ Import actshift before loading the adapter. Otherwise PEFT does not know its typ
 import actshift
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained("{settings.out}"{classes})
+model = {peft_class}.from_pretrained({out}{classes})
 {switch}
 ```
 
-Or `pip install actshift` and `actshift {verb} --model {settings.model} --adapter {settings.out} {arguments}`."""
+Or `pip install actshift` and {shell}."""
 
 LORA = """\
 ```python
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained("{settings.out}"{classes}).merge_and_unload()
+model = {peft_class}.from_pretrained({out}{classes}).merge_and_unload()
 ```"""
 
 FULL = """\
 ```python
 from transformers import {whole_class}
 
-model = {whole_class}.from_pretrained("{settings.out}")
+model = {whole_class}.from_pretrained({out})
 ```"""
 
 HEADS = {
@@ -82,31 +86,33 @@ def model_card(result: TrainResult) -> str:
     """Return the README.md of a result."""
     settings, fit, head = result.settings, result.fit, result.head
     title, use = METHODS[settings.method]
+    verb, arguments = ("generate", '--prompt "..."') if head.task_type == "CAUSAL_LM" else ("eval", "--data ROWS")
+    names = f"--model {shlex.quote(str(settings.model))} --adapter {shlex.quote(str(settings.out))}"
     use = use.format(
-        settings=settings,
+        out=json.dumps(settings.out),
         peft_class=HEADS[head.task_type][0],
         whole_class=head.auto_class.__name__,
         classes=f", num_labels={len(head.labels)}" if head.classifies else "",
-        verb="generate" if head.task_type == "CAUSAL_LM" else "eval",
-        arguments='--prompt "..."' if head.task_type == "CAUSAL_LM" else "--data ROWS",
+        shell=markdown_code(f"actshift {verb} {names} {arguments}"),
     )
     return CARD.format(
         header="\n".join(_header(settings, head)),
-        title=title.format(settings.model),
+        title=title.format(markdown_text(settings.model)),
         summary=" ".join(_summary(settings, head)),
         use=use,
         settings=settings,
-        base=f"`{settings.model}`" + (f" at the revision `{settings.revision}`" if settings.revision else ""),
+        base=" at the revision ".join(markdown_code(name) for name in (settings.model, settings.revision) if name),
+        data=", ".join(map(markdown_code, _sources(settings) or [str(settings.task)])),
         fit=fit,
         version=__version__,
-        metrics="\n".join(f"| {name} | {value} |" for name, value in _metrics(result).items()),
-        command=command_line("actshift train", settings),
+        metrics="\n".join(f"| {markdown_text(name)} | {value} |" for name, value in _metrics(result).items()),
+        command=markdown_block(command_line("actshift train", settings)),
     )
 
 
 def _summary(settings: TrainSettings, head: Head) -> Iterator[str]:
     if settings.interventions:
-        yield f"Shifts activations at the sites, blocks and ranks in {settings.interventions}."
+        yield f"Shifts activations at the sites, blocks and ranks in {markdown_text(settings.interventions)}."
     elif settings.steers:
         [intervention] = interventions_of(settings)
         shift = "HeadVector" if settings.two_phases else intervention.adapter
@@ -114,11 +120,11 @@ def _summary(settings: TrainSettings, head: Head) -> Iterator[str]:
         yield f"Shifts the {intervention.site.replace('_', '-')} activations by a learned `{shift}`{tokens}."
     if settings.method in ("lora", "joint"):
         targets = ", ".join(settings.lora_targets or ["all linear layers of the blocks"])
-        yield f"Updates {targets} by LoRA of rank {settings.lora_r}, α {settings.lora_alpha:g}."
+        yield f"Updates {markdown_text(targets)} by LoRA of rank {settings.lora_r}, α {settings.lora_alpha:g}."
     if settings.method == "full":
         yield "Every weight is fine-tuned."
     if head.classifies:
-        yield f"Its head classifies into {', '.join(head.labels)}."
+        yield f"Its head classifies into {markdown_text(', '.join(head.labels))}."
 
 
 def _metrics(result: TrainResult) -> dict[str, str]:
@@ -136,5 +142,12 @@ def _header(settings: TrainSettings, head: Head) -> list[str]:
     tags = {"full": "actshift", "lora": "actshift, lora"}.get(settings.method, "actshift, steering")
     lines = [f"library_name: {library}", f"pipeline_tag: {HEADS[head.task_type][1]}", f"tags: [{tags}]"]
     # The hub accepts only ids here; the text names local folders and files.
-    base, data = ([name] if name and not Path(name).exists() else [] for name in (settings.model, settings.data))
-    return [*(f"base_model: {name}" for name in base), *lines, *(f"datasets: [{name}]" for name in data)]
+    named = ([settings.model], _sources(settings))
+    base, data = (
+        [name for name in names if name and HUB_ID.fullmatch(name) and not Path(name).exists()] for names in named
+    )
+    return [*(f"base_model: {name}" for name in base), *lines, *([f"datasets: [{', '.join(data)}]"] if data else [])]
+
+
+def _sources(settings: TrainSettings) -> list[str]:
+    return list(parse_sources(settings.data)) if settings.data else []

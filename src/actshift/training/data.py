@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from actshift.data import LABELLED, load_rows
 from actshift.data.encode import Encoded
+from actshift.data.rows import parse_sources
 from actshift.errors import ActshiftError
 from actshift.model_head import Head, head_of_config, labels_of
 from actshift.training.objectives import OBJECTIVES, Examples, Objective
@@ -57,6 +59,8 @@ def read_inputs(settings: TrainSettings) -> Inputs:
     """
     if settings.eval_data and settings.eval_share:
         raise ActshiftError("eval_data and eval_share both choose the evaluation rows; give one of them.")
+    if settings.eval_data and any(parse_sources(settings.eval_data).values()):
+        raise ActshiftError("Weights of eval_data would repeat rows in the evaluation; leave them out.")
     config = _load_config(settings)
     objective = explicit_objective(settings, config)
     rows = read_rows(settings, "train", settings.data, objective)
@@ -74,7 +78,9 @@ def explicit_objective(settings: TrainSettings, config: Any = None) -> Objective
     return OBJECTIVES["classify"] if settings.task else None
 
 
-def read_rows(settings: TrainSettings, split: str, source: str | None, objective: Objective | None) -> Dataset:
+def read_rows(
+    settings: TrainSettings, split: str, source: str | Sequence[str] | None, objective: Objective | None
+) -> Dataset:
     """Return the rows of a split, from `source` or from the task, in the form that the objective reads.
 
     Raises:
@@ -84,7 +90,11 @@ def read_rows(settings: TrainSettings, split: str, source: str | None, objective
         raise ActshiftError("task and data both choose the training rows; give one of them.")
     if source or not settings.task:
         kinds = objective.kinds if objective else LABELLED
-        return load_rows(source or require_setting(settings, "data"), split, kinds=kinds)
+        return load_rows(
+            source or require_setting(settings, "data"), split, kinds=kinds, renames=settings.map, seed=settings.seed
+        )
+    if settings.map:
+        raise ActshiftError("map renames the columns of data, and a task has columns of its own; leave map out.")
     from actshift.loading import load_tokenizer
     from actshift.tasks import get_task
 
@@ -138,6 +148,8 @@ def _split(settings: TrainSettings, rows: Dataset, objective: Objective) -> tupl
         return rows, read_rows(settings, "validation", settings.eval_data, objective)
     if not settings.eval_share:
         return rows, None
+    if settings.data and any(parse_sources(settings.data).values()):
+        raise ActshiftError("eval_share would hold out rows that weights repeat; give eval_data, or leave weights out.")
     held_out = round(len(rows) * settings.eval_share)
     if not 0 < held_out < len(rows):
         share = f"eval_share {settings.eval_share:g} of {len(rows)} rows"

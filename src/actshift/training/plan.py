@@ -76,6 +76,7 @@ class Plan:
     steps: int
     memory: Memory
     cache: int = 0
+    layout: str = ""  # of the rows
 
     @property
     def share(self) -> float:
@@ -84,7 +85,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
-        names = ("trainable", "share", "parameters", "rows", "left_out", "eval_rows", "longest", "steps")
+        names = ("trainable", "share", "parameters", "rows", "left_out", "eval_rows", "longest", "steps", "layout")
         return {
             "places": [asdict(place) for place in self.places],
             **{name: getattr(self, name) for name in names},
@@ -130,6 +131,7 @@ def plan(settings: TrainSettings) -> Plan:
         steps=steps,
         memory=Memory.estimate(settings, parameters - trainable, trainable, blocks, width, encoded.longest),
         cache=cache_bytes(adapted, settings, encoded.examples, steps, width),
+        layout=inputs.rows.info.description,
     )
 
 

@@ -6,13 +6,16 @@ import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
 from actshift.model_head import CAUSAL, Head
 from actshift.training.record import as_json
 from actshift.training.run_folder import METRICS, RunFolder, read_json
 from actshift.training.settings import TrainSettings, require_setting
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SelectedHeads = dict[int, tuple[int, ...]]  # of each block that has any
 
@@ -84,13 +87,35 @@ class HeadSelection:
 
 
 @dataclass(frozen=True)
+class ChatRecord:
+    """How a run turned its rows into texts: rendered by the chat template, and with these arguments in every row."""
+
+    rendered: bool
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, rows: Dataset) -> ChatRecord:
+        """Return the record of training rows."""
+        from actshift.data import is_chat
+
+        if not is_chat(rows):
+            return cls(rendered=False)
+        kwargs = rows["chat_template_kwargs"] if "chat_template_kwargs" in rows.column_names else [None]
+        return cls(True, (kwargs[0] or {}) if all(each == kwargs[0] for each in kwargs) else {})
+
+
+@dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its settings, the result of training (for LoFiT, of the second phase), and the model head."""
+    """A finished run: its settings, the result of training (for LoFiT, of the second phase), and the model head.
+
+    `chat` is None for runs of older versions, which did not record it.
+    """
 
     settings: TrainSettings
     fit: FitResult
     selection: HeadSelection | None = None
     head: Head = CAUSAL
+    chat: ChatRecord | None = None
 
     @property
     def folder(self) -> Path:
@@ -106,14 +131,16 @@ class TrainResult:
         """Return the content of metrics.json: the fields of `fit`, then share, head, settings and selection."""
         parts = {"head": asdict(self.head), "settings": asdict(self.settings)}
         selection = {"selection": asdict(self.selection)} if self.selection else {}
-        return asdict(self.fit) | {"share": self.fit.share} | parts | selection
+        chat = {"chat": asdict(self.chat)} if self.chat else {}
+        return asdict(self.fit) | {"share": self.fit.share} | parts | chat | selection
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainResult:
         """Return the result that `to_dict` described."""
         selection = HeadSelection.from_dict(values["selection"]) if "selection" in values else None
         head = Head(values["head"]["task_type"], tuple(values["head"]["labels"])) if "head" in values else CAUSAL
-        return cls(TrainSettings(**values["settings"]), FitResult.from_dict(values), selection, head)
+        chat = ChatRecord(**values["chat"]) if "chat" in values else None
+        return cls(TrainSettings(**values["settings"]), FitResult.from_dict(values), selection, head, chat)
 
 
 def read_result(folder: Path) -> TrainResult:
@@ -123,6 +150,19 @@ def read_result(folder: Path) -> TrainResult:
         return TrainResult.from_dict(values)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ActshiftError(f"{folder / METRICS} is damaged, or is not of an actshift run.") from error
+
+
+def recorded_chat(source: str) -> ChatRecord | None:
+    """Return the record in the metrics.json of an adapter or of a folder with a model, or None if there is none."""
+    from actshift.tuner.checkpoint import adapter_file
+
+    try:
+        path = Path(source, METRICS) if Path(source).is_dir() else Path(adapter_file(source, METRICS))
+        values = read_json(path)["chat"]
+        kwargs = values["template_kwargs"]
+        return ChatRecord(bool(values["rendered"]), kwargs if isinstance(kwargs, dict) else {})
+    except (ActshiftError, OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def stored_settings(out: str | Path, given: Collection[str] = ()) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from actshift.errors import ActshiftError, did_you_mean
+from actshift.errors import ActshiftError, did_you_mean, is_longer, show
 
 LIMITS = {"least": ("at least", ge), "above": ("above", gt), "most": ("at most", le), "below": ("below", lt)}
+LARGEST = 2**32 - 1  # of whole numbers: the largest seed of NumPy, and more than any other setting needs
+MOST_VALUES = 100_000  # of a list
 NOUNS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"} | {
     (int, str): "a list of numbers or slices",
     (str,): "a list of names",
@@ -78,18 +80,25 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) in (UnionType, Union):
         if value is None:
             return None
-        [hint] = [option for option in get_args(hint) if option is not NoneType]
+        options = [option for option in get_args(hint) if option is not NoneType]
+        hint = options[-1]
+        if len(options) > 1 and isinstance(value, list | tuple) and len(value) == 1:  # one name is not a list of names
+            return _converted(name, value[0], options[0])
+        if len(options) > 1 and not isinstance(value, list | tuple):
+            hint = options[0]
     if get_origin(hint) is Literal:
         return _check_choice(name, value, get_args(hint))
     if get_origin(hint) is tuple:
         values = cast("Sequence[Any]", value if isinstance(value, list | tuple | range) else [value])
+        if is_longer(values, MOST_VALUES):
+            raise ActshiftError(f"{name} must have at most {MOST_VALUES:,} values.")
         allowed = get_args(get_args(hint)[0]) or get_args(hint)[:1]
         if all(type(element) in allowed for element in values):
             return tuple(values)
         hint = allowed
     elif (converted := _scalar(value, hint)) is not None:
         return converted
-    raise ActshiftError(f"{name} must be {NOUNS[hint]}, got {value!r}.")
+    raise ActshiftError(f"{name} must be {NOUNS[hint]}, got {show(value)}.")
 
 
 def _with_home(value: Any) -> Any:
@@ -105,19 +114,23 @@ def _scalar(value: Any, hint: type) -> Any:
     if hint is str and isinstance(value, Path):
         return str(value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             return float(value)  # YAML reads 5e-4 as text
     return None
 
 
 def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> Any:
     if value not in allowed:
-        raise ActshiftError(f"{name} must be one of {', '.join(allowed)}, got {value!r}{did_you_mean(value, allowed)}.")
+        raise ActshiftError(
+            f"{name} must be one of {', '.join(allowed)}, got {show(value)}{did_you_mean(value, allowed)}."
+        )
     return value
 
 
 def _check_limits(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ActshiftError(f"{name} must be at most {LARGEST}, got {show(value)}.")
     limits = [(words, test, metadata[key]) for key, (words, test) in LIMITS.items() if key in metadata]
     if limits and not (math.isfinite(value) and all(test(value, limit) for _, test, limit in limits)):
         allowed = " and ".join(f"{words} {limit:g}" for words, _, limit in limits)
-        raise ActshiftError(f"{name} must be {allowed}, got {value!r}.")
+        raise ActshiftError(f"{name} must be {allowed}, got {show(value)}.")

@@ -31,6 +31,10 @@ REWARDS = names_in_source(_HERE / "rewards.py", r"^@register_reward\ndef (\w+)")
 _OBJECTIVES = ", ".join(map("{} ({})".format, OBJECTIVES, SUMMARIES))
 _RATES = ", ".join(f"{rate:g} for {method}" for method, rate in LEARNING_RATES.items())
 
+SOURCES = (
+    "a .jsonl, .json, .csv, .tsv or .parquet file, or a dataset id. Repeat it to join several, or to mix them by "
+    "weights: a.jsonl=0.7."
+)
 STEERS = {"method": ("steering", "joint")}
 JOINT = {"method": ("joint",)}
 
@@ -66,11 +70,14 @@ class TrainSettings:
 
     model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
     revision: str | None = _data(None, "Branch, tag or commit of a base model on the hub. By default main.")
-    data: str | None = _data(None, "Training rows: a .jsonl, .json, .csv or .parquet file, or a Hugging Face dataset.")
+    data: str | tuple[str, ...] | None = _data(None, f"Training rows: {SOURCES}")
     task: str | None = _data(None, "Task to train on instead of --data: a name from 'actshift tasks', or a .yaml file.")
     data_dir: str | None = _data(None, "Folder with the task's rows as DIR/TASK/SPLIT.jsonl.gz; the hub by default.")
     out: str | None = _data(None, "Output folder; it must be new or empty.")
-    eval_data: str | None = _data(None, "Evaluation rows: a file or a dataset id. The best checkpoint on them is kept.")
+    map: tuple[str, ...] | None = _data(None, "Column to read under another name: prompt=question (repeatable).")
+    eval_data: str | tuple[str, ...] | None = _data(
+        None, "Evaluation rows: a file or a dataset id (repeatable). The best checkpoint on them is kept."
+    )
     eval_share: float = _data(0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1)
     method: Literal["steering", "lora", "joint", "full"] = _data(
         "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
@@ -132,7 +139,7 @@ class TrainSettings:
     learning_rate: float | None = _train(
         None, f"Peak learning rate of AdamW; by default {_RATES}. For dpo and grpo, a 20th of it.", above=0
     )
-    epochs: float = _train(1.0, "Passes over the data.", above=0)
+    epochs: float = _train(1.0, "Passes over the data.", above=0, most=1e6)
     max_steps: int | None = _train(None, "Optimiser steps; overrides epochs.", least=1)
     batch_size: int = _train(8, "Rows per forward pass.", least=1)
     gradient_accumulation: int = _train(2, "Forward passes per optimiser step.", least=1)
@@ -216,7 +223,7 @@ class TrainSettings:
         return math.ceil(self.epochs * math.ceil(batches / self.gradient_accumulation))
 
 
-def require_setting(settings: TrainSettings, name: str) -> str:
+def require_setting(settings: TrainSettings, name: str) -> Any:
     """Return the setting `name` (model, data or out), or raise ActshiftError if it is missing."""
     if value := getattr(settings, name):
         return value

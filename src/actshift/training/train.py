@@ -14,7 +14,7 @@ from actshift.training.configs import AdapterSpec
 from actshift.training.data import read_inputs
 from actshift.training.fit import TrainingRun
 from actshift.training.lofit import phases, select_heads
-from actshift.training.result import TrainResult, read_result
+from actshift.training.result import ChatRecord, TrainResult, read_result
 from actshift.training.run_folder import METRICS, RunFolder
 from actshift.training.settings import TrainSettings, require_setting
 
@@ -63,7 +63,8 @@ def _train(settings: TrainSettings, folder: RunFolder, resume: bool) -> TrainRes
         adapted = adapt(model, spec, run.steps, head=inputs.head)
         set_initial_weights(adapted, spec, run.examples)
         run.start(adapted)
-    result = TrainResult(settings, run.train(adapted), selection, inputs.head)
+    chat = ChatRecord.of_rows(inputs.rows)
+    result = TrainResult(settings, run.train(adapted), selection, inputs.head, chat)
     with folder.explain_full_disk(result.fit.trainable):
         folder.finish(_save(adapted, tokenizer, result, folder))
     return result

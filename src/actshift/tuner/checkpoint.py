@@ -18,6 +18,8 @@ from actshift.errors import ActshiftError, first_line
 
 PEFT_PREFIX = "base_model.model."
 Shape = tuple[int, ...]
+TORCH_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+ALLOWED_DTYPES = "an adapter has only float64, float32, float16 and bfloat16"
 DTYPES = ("F64", "F32", "F16", "BF16")  # in the words of safetensors
 COUNTER = ("I64", ())  # the dtype and shape of JoLA's step, and of similar buffers
 MAX_CONFIG = 8 * 2**20  # bytes of adapter_config.json
@@ -26,19 +28,23 @@ MAX_HEADER = 32 * 2**20  # bytes of the names, dtypes and shapes in a tensor fil
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The path of an adapter's tensors, and their shapes by the names they have in the bare model."""
+    """The path of an adapter's tensors, and their shapes by the names they have in the bare model.
+
+    `unprefixed` are the names of tensors without PEFT's prefix, which belong to no adapter.
+    """
 
     path: str
     shapes: Mapping[str, Shape]
+    unprefixed: tuple[str, ...] = ()
 
     def check_fits(self, required: Mapping[str, Shape], foreign: Collection[str]) -> None:
-        """Check that the file has the `required` tensors. It must not hold the `foreign` ones.
+        """Check that the file has the `required` tensors, and raise an error if there are `foreign` ones.
 
         Raises:
             ActshiftError: for a missing or foreign tensor, or one of another shape.
         """
         missing = [name for name in required if name not in self.shapes]
-        for names, problem in ((missing, "lacks"), (sorted(foreign), "holds the foreign")):
+        for names, problem in ((missing, "lacks"), (sorted([*foreign, *self.unprefixed]), "holds the foreign")):
             if names:
                 unfit = f"{self.path} does not fit this model and config: it {problem} tensor {names[0]!r}"
                 fix = "use the base model and the adapter_config.json it was trained with"
@@ -57,10 +63,22 @@ class Checkpoint:
         with safe_open(self.path, framework="pt") as file:
             for name in self.shapes:
                 tensor = file.get_tensor(PEFT_PREFIX + name)
-                if not torch.isfinite(tensor).all():
-                    problem = f"{self.path} holds values that are not finite, in {name!r}"
-                    raise ActshiftError(f"{problem}: its training diverged. Train again with a lower learning rate.")
+                check_tensor(self.path, name, tensor)
                 yield name, tensor
+
+
+def check_tensor(source: str, name: str, tensor: Tensor) -> None:
+    """Check that a tensor of an adapter has floating-point values that are finite, or is a counter.
+
+    Raises:
+        ActshiftError: if not. `source` starts the message.
+    """
+    if tensor.dtype not in TORCH_DTYPES and (tensor.dtype, tensor.ndim) != (torch.int64, 0):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise ActshiftError(f"{source} holds the tensor {name!r} of dtype {dtype}; {ALLOWED_DTYPES}.")
+    if not torch.isfinite(tensor).all():
+        problem = f"{source} holds values that are not finite, in {name!r}"
+        raise ActshiftError(f"{problem}: its training diverged. Train again with a lower learning rate.")
 
 
 def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Checkpoint:
@@ -81,13 +99,12 @@ def read_checkpoint(source: str, subfolder: str | None = None, **hub: Any) -> Ch
     except (SafetensorError, OSError) as error:
         raise ActshiftError(f"{path} is damaged ({error}); copy or train the adapter again.") from error
     for name, dtype in dtypes.items():
-        if not name.startswith(PEFT_PREFIX):
-            raise ActshiftError(f"{path} holds the foreign tensor {name!r}: names in it begin with {PEFT_PREFIX!r}.")
         if dtype not in DTYPES and (dtype, shapes[name]) != COUNTER:
-            names = ", ".join(DTYPES)
-            raise ActshiftError(f"{path} holds the tensor {name!r} of dtype {dtype}; an adapter has only {names}.")
+            raise ActshiftError(f"{path} holds the tensor {name!r} of dtype {dtype}; {ALLOWED_DTYPES}.")
     # Thousands of adapters have the same tensor names; interned, each is kept in memory once.
-    return Checkpoint(str(path), {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in shapes.items()})
+    own = {name: shape for name, shape in shapes.items() if name.startswith(PEFT_PREFIX)}
+    names = {intern(name.removeprefix(PEFT_PREFIX)): shape for name, shape in own.items()}
+    return Checkpoint(str(path), names, tuple(shapes.keys() - own.keys()))
 
 
 def _check_header_size(path: str) -> None:

@@ -14,6 +14,7 @@ from actshift.files import write_atomically
 from actshift.model_head import CAUSAL, CLASSIFIERS, Head, TaskType, head_of, labels_of
 from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import adapter_file, read_adapter_json, read_checkpoint
+from actshift.tuner.fields import check_field_values, is_name
 
 METRICS = "metrics.json"  # in which a run of actshift stores the names of the classes
 
@@ -82,21 +83,22 @@ def saved_head(source: str) -> Head:
     Head(task_type='SEQ_CLS', labels=('negative', 'positive'))
     """
     config = read_adapter_json(source)
+    check_field_values(config, ("task_type", "modules_to_save"))
     task_type: Any = config.get("task_type")
     if task_type not in CLASSIFIERS:
         return Head(task_type) if task_type in get_args(TaskType) else CAUSAL
     modules = set(config.get("modules_to_save") or ())
     shapes = read_checkpoint(source).shapes
-    sizes = [shape[0] for name, shape in shapes.items() if modules.intersection(name.split("."))]
+    sizes = [shape[0] for name, shape in shapes.items() if shape and modules.intersection(name.split("."))]
     if not sizes:
         raise ActshiftError(f"{source} was trained to classify, but its file holds no classifier head; train it again.")
     classes = min(sizes)  # the last linear map has the fewest rows
     try:
-        values = json.loads(Path(adapter_file(source, METRICS)).read_text(encoding="utf-8"))
-    except (ActshiftError, ValueError):
-        values = {}
-    labels = tuple(values.get("head", {}).get("labels", ()))
-    return Head(task_type, labels if len(labels) == classes else tuple(f"LABEL_{index}" for index in range(classes)))
+        labels = json.loads(Path(adapter_file(source, METRICS)).read_text(encoding="utf-8"))["head"]["labels"]
+        valid = isinstance(labels, list) and len(labels) == classes and all(map(is_name, labels))
+    except (ActshiftError, LookupError, RecursionError, TypeError, ValueError):
+        labels, valid = (), False
+    return Head(task_type, tuple(labels) if valid else tuple(f"LABEL_{index}" for index in range(classes)))
 
 
 def save_class_names(folder: Path, model: nn.Module) -> None:

@@ -117,7 +117,7 @@ class SteeringConfig(LoraConfig):
         self.rank, self.init = getattr(self.adapter, "rank", None), getattr(self.adapter, "init", None)
 
     def meaning(self) -> dict[str, Any]:
-        """Return the fields that give an adapter's tensors their meaning, which the init of fresh ones does not."""
+        """Return the fields on which the effect of trained tensors depends, unlike the init."""
         steering = [intervention.to_dict() for intervention in self.all_interventions]
         for intervention in steering:
             intervention["adapter"].pop("init", None)
@@ -197,7 +197,7 @@ class JointConfig(SteeringConfig):
         return {**values, "steering": steering, "orthogonality": self.rule.to_dict() if self.rule else None}
 
     def meaning(self) -> dict[str, Any]:
-        """Return the fields that give an adapter's tensors their meaning."""
+        """Return the fields on which the effect of trained tensors depends."""
         names = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
         return super().meaning() | {name: getattr(self, name) for name in names}
 

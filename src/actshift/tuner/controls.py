@@ -15,9 +15,10 @@ from torch import nn
 
 from actshift.errors import ActshiftError, check_choice, is_number
 from actshift.files import atomic_folder
+from actshift.sites.blocks import unwrap
 from actshift.tuner.config import JointConfig
 from actshift.tuner.layer import CONTAINER, SteeringLayer, steering_layers
-from actshift.tuner.run_state import override, overrides
+from actshift.tuner.run_state import override, overrides, replay_strengths
 
 HALVES = ("weights", "activations", "both")
 
@@ -26,7 +27,7 @@ def set_strength(model: nn.Module, strength: float, adapter_name: str | None = N
     """Set the run-time strength s of h + s·Δ(h): 1 is as trained, and 0 is bit-identical to the base model.
 
     Strength is not saved with the adapter. `model` is a PeftModel, or a transformers model with native adapters.
-    `adapter_name` None is all adapters. The strength holds in all threads, except inside their `with strength(...)`.
+    `adapter_name` None is all adapters. It applies in all threads, except inside their `with strength(...)`.
 
     Raises:
         ActshiftError: for a strength that is not a finite number, a model without steering, or an unknown adapter.
@@ -59,7 +60,10 @@ def strength(model: nn.Module, strength: float, adapter_name: str | None = None)
     strengths: dict[Any, Any] = dict(own.strengths) if own else {}
     for layer, names in _steered(model, strength, adapter_name):
         strengths[layer] = {**strengths.get(layer, layer.strength), **dict.fromkeys(names, float(strength))}
-    with override(strengths=strengths):
+    with ExitStack() as stack:
+        if model.training:  # for checkpointed blocks
+            stack.callback(unwrap(model).register_forward_hook(replay_strengths).remove)
+        stack.enter_context(override(strengths=strengths))
         yield
 
 

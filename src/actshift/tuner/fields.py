@@ -27,6 +27,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= MAX_TEXT and not CONTROL.search(value)
 
 
+def is_path(value: Any) -> bool:
+    """Return whether a value could be a path, even one that does not exist here. Messages escape control characters."""
+    return isinstance(value, str) and len(value) <= MAX_LENGTH and not re.search("[\\0\ud800-\udfff]", value)
+
+
 def is_count(value: Any) -> bool:
     """Return whether a value is a whole number from 1 up."""
     return type(value) is int and 1 <= value < 2**31
@@ -104,7 +109,7 @@ INITS = (
     "orthogonal",
     "eva",
     "mica",
-)  # those that keep the base model's weights
+)  # they keep the base model's weights
 
 FIELDS = {
     "task_type": Field(one_of(None, *TaskType), f"one of {', '.join(TaskType)}, or None"),
@@ -114,7 +119,7 @@ FIELDS = {
         "None, or a dict with base_model_class and parent_library",
     ),
     "peft_version": TEXT,
-    "base_model_name_or_path": TEXT,
+    "base_model_name_or_path": Field(either(NOTHING, is_path), "text, the path or id of a model, or None"),
     "revision": TEXT,
     "inference_mode": SWITCH,
     "modules_to_save": Field(
@@ -163,6 +168,7 @@ def check_field_values(values: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
         if name in FIELDS and name in values and not FIELDS[name].accepts(values[name]):
             value = values[name]
-            size = f" ({len(value):,} in all)" if isinstance(value, list | tuple | set | dict | str) else ""
+            is_long = isinstance(value, list | tuple | set | dict | str) and len(value) > 100
+            size = f" ({len(value):,} in all)" if is_long else ""
             raise ActshiftError(f"{name} must be {FIELDS[name].allowed}; got {show(value)}{size}.")
     check_patterns(values, names)

@@ -13,6 +13,7 @@ from actshift.sites import Positions
 from actshift.sites.positions import steered_tokens, token_index
 from actshift.tuner.token_axes import FLAT, token_axes, token_shape, wrong_shape
 
+CACHES = ("past_key_values", "cache_params", "state", "mems", "past_buckets_states")
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens", "seq_idx", "packed_seq_params")
 
 
@@ -105,7 +106,7 @@ class ForwardInputs:
         batch, seq = self.given or (0, None)
         self.shape = None if seq is None else (batch, seq)  # None for images and audio
         # The length of the KV cache is read before the forward pass extends it.
-        cache = self.arguments.get("past_key_values", self.arguments.get("cache_params"))
+        cache = next((cache for name in CACHES if (cache := self.arguments.get(name)) is not None), None)
         self.past: int | None = 0 if cache is None else None
         with suppress(AttributeError, ValueError):  # no cache, or the state of a recurrent model, which has no length
             self.past = int(cast(Any, cache).get_seq_length())

@@ -15,19 +15,18 @@ from actshift.adapters.functional import add_shift, add_shift_memory_efficient
 from actshift.errors import ActshiftError
 from actshift.sites import Host, Positions, hidden_of, with_hidden
 from actshift.tuner import run_state
-from actshift.tuner.checkpoint import Shape
+from actshift.tuner.checkpoint import TORCH_DTYPES, Shape
 from actshift.tuner.intervention import Target
 from actshift.tuner.joint.constraint import Constraint
 from actshift.tuner.optimizer_hooks import watch
 from actshift.tuner.row_adapters import ActiveAdapter, apply_shift, usable_factors
-from actshift.tuner.run_state import Overrides, Strengths, backward_pass, overrides, replay, replayed
+from actshift.tuner.run_state import Overrides, Strengths, overrides
 from actshift.tuner.traversal import all_adapters, modules_around_adapters
 
 CHILD = "actshift"  # name of the layer below its host; PEFT would skip a name with "lora_" in it
 CHILD_AT_INPUT = "actshift_input"  # a module can be steered at both ends: BERT's o_proj also ends its branch
 CONTAINER = ".lora_steer."  # in tensor names, between the layer and the adapter
 EVERYWHERE = Positions.all()
-ADAPTER_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 BASE_ROW = "__base__"  # PEFT's name for "no adapter" in `adapter_names`
 
 
@@ -35,7 +34,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
     """Adds the shifts of the active adapters to an activation: x ← x + Σ s·Δ(x), at the positions of each adapter.
 
     The adapters are in one ModuleDict by name: tensors are called `<host>.actshift.lora_steer.<adapter>.down.weight`.
-    `strength` is the strength in all threads; `run_state.overrides` has those of one `with` block, and row adapters.
+    `strength` has the strengths for all threads, and `strengths` those of this one, which a `with` block may change.
     """
 
     adapter_layer_names = ("lora_steer",)
@@ -112,12 +111,8 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         """Return the steered `x` with what this thread has changed, or what a checkpointed forward pass had."""
         if own.rows is not None and (rows := own.rows.at(self)) is not None:
             return rows.steer(x, self, own.rows.shape)
-        strengths = own.strengths.get(self)
-        strengths = replayed.get(backward_pass(), {}).get(self, strengths)
-        steered = self._add_shifts(x, self.strength if strengths is None else strengths)
-        if strengths is not None and self.training and steered.requires_grad and steered is not x:
-            steered.register_hook(replay(self, strengths))
-        return steered
+        strengths = run_state.replayed_strengths() or own.strengths
+        return self._add_shifts(x, strengths.get(self, self.strength))
 
     def _steer(self, x: Tensor, adapters: Sequence[ActiveAdapter]) -> Tensor:
         steered = x
@@ -143,8 +138,7 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
 
     def _replicate_for_data_parallel(self) -> Any:
         replica: Any = super()._replicate_for_data_parallel()
-        own = overrides()  # the threads of DataParallel do not have the context of their caller
-        replica.strength = own.strengths.get(self, self.strength) if own else self.strength
+        replica.strength = self.strengths  # the threads of DataParallel do not have the context of their caller
         return replica
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
@@ -166,9 +160,15 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         own = [parameter for module in modules for parameter in module.parameters(recurse=False)]
         device = device or (own[0].device if own else torch.device("cpu"))
         # Quantised weights are integers or float8, to which the first weights of an adapter must not be rounded.
-        dtype = next((parameter.dtype for parameter in own if parameter.dtype in ADAPTER_DTYPES), torch.float32)
+        dtype = next((parameter.dtype for parameter in own if parameter.dtype in TORCH_DTYPES), torch.float32)
         if adapter_name in self.lora_steer:
             self.lora_steer[adapter_name].to(device=device, dtype=dtype)
+
+    @property
+    def strengths(self) -> Strengths:
+        """The strengths of the adapters by name, in this thread or async task."""
+        own = overrides()
+        return own.strengths.get(self, self.strength) if own else self.strength
 
     @property
     def host(self) -> nn.Module:

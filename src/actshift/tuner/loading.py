@@ -14,13 +14,14 @@ from actshift.adapters import Adapter, LowRank
 from actshift.errors import ActshiftError, first_line
 from actshift.model_head import TaskType
 from actshift.sites.blocks import unwrap
+from actshift.tuner.adapter_names import check_new_name
 from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json, read_checkpoint
 from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import LORA_FIELDS, PEFT_FIELDS, PEFT_TYPE, SteeringConfig
 from actshift.tuner.fields import check_field_values
 from actshift.tuner.intervention import Intervention
 from actshift.tuner.patterns import check_patterns
-from actshift.tuner.stored_tensors import AnyModule, check_stored
+from actshift.tuner.stored_tensors import WRAPPERS, AnyModule, check_stored, without_wrappers
 
 LORA = "LORA"  # PEFT's name
 UNSAFE_LORA_FIELDS = ("layer_replication", "megatron_config", "kasa_config", "arrow_config")
@@ -39,7 +40,7 @@ def attach(model: nn.Module, config: SteeringConfig, adapter_name: str = "defaul
     >>> {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == {"down", "up"}
     True
     """
-    _check_new_name(model, adapter_name)
+    check_new_name(model, adapter_name)
     train_whole_head(model, config)
     revision = getattr(model, "hub_revision", None)
     if isinstance(model, PeftModel):
@@ -93,7 +94,7 @@ def load_adapter(model: nn.Module, source: str, adapter_name: str = "default", t
 
     >>> model = load_adapter(model, "run")  # doctest: +SKIP
     """
-    _check_new_name(model, adapter_name)
+    check_new_name(model, adapter_name)
     read_config(source)
     return _load_with_peft(model, source, adapter_name, trainable)
 
@@ -111,13 +112,17 @@ def load_any_adapter(model: nn.Module, source: str, adapter_name: str = "default
         raise ActshiftError(f"{source} is a {this}, which PEFT cannot load beside a {other}; load one of them.")
     if not is_lora:
         return load_adapter(model, source, adapter_name)
-    _check_new_name(model, adapter_name)
+    check_new_name(model, adapter_name)
     check_lora(model, source)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")  # else PEFT leaves them untrained
             return _load_with_peft(model, source, adapter_name, trainable=False)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, UserWarning, ValueError) as error:
+        if isinstance(model, PeftModel) and adapter_name in model.peft_config:
+            model.delete_adapter(adapter_name)
+        elif not isinstance(model, PeftModel):
+            _remove_wrappers(model)
         raise ActshiftError(f"The LoRA {source} does not fit {type(model).__name__}: {first_line(error)}") from error
 
 
@@ -143,10 +148,13 @@ def check_lora(model: nn.Module, source: str) -> None:
     check_stored(bare, stored, {}, config.get("modules_to_save"), AnyModule())
 
 
-def _check_new_name(model: nn.Module, adapter_name: str) -> None:
-    if isinstance(model, PeftModel) and adapter_name in model.peft_config:
-        fix = "choose another name, or remove it first with model.delete_adapter"
-        raise ActshiftError(f"The model already has an adapter {adapter_name!r}; {fix}.")
+def _remove_wrappers(model: nn.Module) -> None:
+    """Restore a model to which PEFT has attached an adapter that it then could not load."""
+    modules = [(module, *child) for module in model.modules() for child in module.named_children()]
+    for parent, name, module in modules:
+        if (original := without_wrappers(module)) is not module and not isinstance(parent, WRAPPERS):
+            setattr(parent, name, original)
+    vars(model).pop("peft_config", None)
 
 
 def _load_with_peft(model: nn.Module, source: str, adapter_name: str, trainable: bool) -> PeftModel:
@@ -184,13 +192,9 @@ def base_model_of(source: str) -> tuple[str | None, str | None]:
         ActshiftError: if `source` is not an adapter, or one of the two is not text.
     """
     config = read_adapter_json(source)
-    base, revision = (config.get(name) for name in ("base_model_name_or_path", "revision"))
-    for value in (base, revision):
-        if value is not None and (not isinstance(value, str) or "\0" in value):
-            raise ActshiftError(
-                f"The adapter {source} names the base model {base!r} at {revision!r}; both must be text."
-            )
-    return base or None, revision or None
+    check_field_values(config, names := ("base_model_name_or_path", "revision"))
+    base, revision = (config.get(name) or None for name in names)
+    return base, revision
 
 
 def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> tuple[str, ...]:

@@ -2,34 +2,33 @@
 
 # PEFT's tuners are extended through protected methods.
 # pyright: reportPrivateUsage=false, reportIncompatibleMethodOverride=false
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
-from peft import PeftModel
 from peft.tuners import tuners_utils
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import AuxiliaryTrainingWrapper
-from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from actshift.errors import ActshiftError, show
+from actshift.errors import ActshiftError, first_line
 from actshift.model_head import CLASSIFIERS, head_of
 from actshift.sites import find_blocks, resolve
 from actshift.sites.blocks import encoder_and_decoder
-from actshift.tuner.checkpoint import PEFT_PREFIX, Shape
+from actshift.tuner.adapter_names import check_name, check_not_adapted
+from actshift.tuner.checkpoint import PEFT_PREFIX, check_tensor
 from actshift.tuner.classifier_head import check_head, head_modules
-from actshift.tuner.config import PEFT_TYPE, JointConfig, SteeringConfig
+from actshift.tuner.config import JointConfig, SteeringConfig
 from actshift.tuner.controls import set_strength, strength
 from actshift.tuner.intervention import Target, resolve_targets
 from actshift.tuner.joint.rule import Writers, constrain, find_writers
 from actshift.tuner.layer import BASE_ROW, CONTAINER, SteeringLayer, layer_at, steering_layers, tensor_shapes
+from actshift.tuner.lora_shapes import adapted_modules, lora_shapes
 from actshift.tuner.patterns import check_patterns
-from actshift.tuner.prompt_scope import install_prompt_scopes, named_arguments, remove_prompt_scopes
+from actshift.tuner.prompt_scope import check_halves, install_prompt_scopes, named_arguments, remove_prompt_scopes
 from actshift.tuner.row_adapters import RowAdapters, RowCall
 from actshift.tuner.run_state import override, overrides
 from actshift.tuner.stored_tensors import check_saved_modules, check_stored, copy_new_rows
@@ -52,7 +51,7 @@ class SteeringModel(LoraModel):
     strength = strength
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        _check_free(model, adapter_name)  # before PEFT replaces the config of an adapter of this name
+        check_not_adapted(model, adapter_name)  # before PEFT replaces the config of an adapter of this name
         super().__init__(model, peft_config, adapter_name, *args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -66,24 +65,41 @@ class SteeringModel(LoraModel):
             try:
                 steered, writers = self._resolve(model, adapter_name, config)
             except ActshiftError:
-                del self.peft_config[adapter_name]
-                if not self.peft_config:
-                    setattr(model, "_hf_peft_config_loaded", False)  # noqa: B010  transformers sets True before it tries
+                self._forget(model, adapter_name)
                 raise
             self._targets: dict[str, list[Target]] = {}
             for target in steered:
                 self._targets.setdefault(target.host.name, []).append(target)
             kwargs.pop("state_dict", None)  # the config alone determines the hosts
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            try:
+                super().inject_adapter(model, adapter_name, *args, **kwargs)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                self._undo_injection(model, adapter_name)
+                raise ActshiftError(f"The adapter does not fit {type(model).__name__}: {first_line(error)}") from error
             if isinstance(config, JointConfig):
                 wrapped = resolve_targets(model, config.all_interventions, config.blocks)  # LoRA has replaced modules
                 constrain(model, adapter_name, config, wrapped, writers)
-            if any(intervention.positions.where != "all" for intervention in config.all_interventions):
+            if _has_positions(config):
                 install_prompt_scopes(model)
+
+    def _forget(self, model: nn.Module, adapter_name: str) -> None:
+        del self.peft_config[adapter_name]
+        if not self.peft_config:
+            setattr(model, "_hf_peft_config_loaded", False)  # noqa: B010  transformers sets True before it tries
+
+    def _undo_injection(self, model: nn.Module, adapter_name: str) -> None:
+        """Remove what PEFT has already attached of an adapter that it cannot attach as a whole."""
+        if len(self.peft_config) > 1:
+            self.delete_adapter(adapter_name)
+        else:
+            self._unload_and_optionally_merge(merge=False)
+            self._forget(model, adapter_name)
 
     def _resolve(self, model: nn.Module, adapter_name: str, config: SteeringConfig) -> tuple[list[Target], Writers]:
         """Check the config, record the model's size in it, and return the hosts and the MLP output maps with LoRA."""
         steered = resolve_targets(model, config.all_interventions, config.blocks)
+        if _has_positions(config):
+            check_halves(model)
         size = (len(find_blocks(model, config.blocks)), resolve(model, layers=[0], blocks=config.blocks)[0].width)
         shapes, writers, adapted = tensor_shapes(steered), {}, set[str]()
         if isinstance(config, JointConfig):
@@ -91,9 +107,9 @@ class SteeringModel(LoraModel):
             tuners_utils._maybe_include_all_linear_layers(config, model)
             adapts = partial(self._adapts_weights, config)
             writers = find_writers(model, config, steered, adapts)
-            shapes |= _lora_shapes(model, config, adapts)
-            adapted = _adapted_modules(model, config, adapts)
-        _check_name(adapter_name, shapes)
+            shapes |= lora_shapes(model, config, adapts)
+            adapted = adapted_modules(model, config, adapts)
+        check_name(adapter_name, shapes)
         check_saved_modules(config.modules_to_save, adapter_name, shapes)
         if config.stored is not None:
             check_head(model, config.task_type)
@@ -181,10 +197,9 @@ class SteeringModel(LoraModel):
                 yield
 
     def _row_call(self, names: Sequence[str], inputs: int | None) -> RowCall:
-        own, adapters = overrides(), list(dict.fromkeys(names))
-        strengths = own.strengths if own else {}
+        adapters = list(dict.fromkeys(names))
         layers = {
-            layer: RowAdapters(names, layer.adapters_at(strengths.get(layer, layer.strength), adapters))
+            layer: RowAdapters(names, layer.adapters_at(layer.strengths, adapters))
             for layer in steering_layers(self.model).values()
         }
         return RowCall(names, layers, inputs)
@@ -206,13 +221,15 @@ class SteeringModel(LoraModel):
         mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         named = {name.removeprefix(PEFT_PREFIX): name for name in mapped}
         known = {name.removeprefix(PEFT_PREFIX): name for name in model.state_dict()}
-        own = {name for name in known if f".{adapter_name}." in name and (cls.prefix in name or SAVED in name)}
+        own = {name for name in known if f".{adapter_name}." in f"{name}." and (cls.prefix in name or SAVED in name)}
         others = {name for name in named.keys() - own if name in known or SAVED not in name}  # PEFT saves SAVED twice
         missing = {name for name in own - named.keys() if cls.prefix in name}
         for names, problem in ((missing, "lack"), (others - known.keys(), "hold the foreign")):
             if names:
                 which = f"{problem} {min(names)!r} ({len(names)} in all)"
                 raise ActshiftError(f"The tensors for adapter {adapter_name!r} do not fit this model: they {which}.")
+        for name in own & named.keys():
+            check_tensor(f"The file for adapter {adapter_name!r}", name, mapped[named[name]])
         copy_new_rows(model, {name: mapped[named[name]] for name in others})
         return {known[bare]: mapped[name] for bare, name in named.items() if bare in own}
 
@@ -238,6 +255,10 @@ class SteeringModel(LoraModel):
         raise ActshiftError(f"add_weighted_adapter cannot combine steering adapters; activate several: {several}.")
 
 
+def _has_positions(config: SteeringConfig) -> bool:
+    return any(intervention.positions.where != "all" for intervention in config.all_interventions)
+
+
 # Other threads run the hooks below too, also while they are removed, when torch passes them no keyword arguments.
 
 
@@ -254,33 +275,6 @@ def _select_adapters(rows: RowCall, module: nn.Module, args: Any, kwargs: dict[s
     return None
 
 
-def _check_free(model: nn.Module, adapter_name: str) -> None:
-    """Check that a model is no PeftModel, and has no adapter of this name yet."""
-    config = getattr(model, "peft_config", {})
-    if isinstance(model, PeftModel) or adapter_name in config:
-        types = {str(getattr(other.peft_type, "value", other.peft_type)) for other in config.values()}
-        if types <= {PEFT_TYPE}:
-            fix = (
-                "to add another, use model.add_adapter(name, config) with a new name, or remove it with model.unload()"
-            )
-        else:
-            fix = "merge it first with model.merge_and_unload(), or train both together with JointConfig"
-        names = ", ".join(f"{name!r}" for name in config)
-        raise ActshiftError(f"The model already has the adapter {names} ({', '.join(sorted(types))}); {fix}.")
-
-
-def _check_name(adapter_name: Any, shapes: Mapping[str, Shape]) -> None:
-    """Check that an adapter may have this name, which becomes the name of a module and of a folder."""
-    if not isinstance(adapter_name, str) or not adapter_name.isprintable() or not 0 < len(adapter_name) <= 100:
-        raise ActshiftError(f"An adapter cannot be called {show(adapter_name)}; use 1 to 100 printable characters.")
-    if set("./\\:") & set(adapter_name) or hasattr(nn.ModuleDict(), adapter_name) or adapter_name == BASE_ROW:
-        problem = "torch, PEFT or the file system cannot use that name"
-        raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {problem}; choose a simple word.")
-    if adapter_name in {part for name in shapes for part in name.split(".")}:
-        clash = "names of the model's tensors contain it; choose another name"
-        raise ActshiftError(f"An adapter cannot be called {adapter_name!r}, because {clash}.")
-
-
 def _check_size(model: nn.Module, config: SteeringConfig, size: tuple[int, int]) -> None:
     """Check that a saved adapter is for a model of `size` (blocks, width)."""
     if None not in (config.num_blocks, config.d_model) and size != (config.num_blocks, config.d_model):
@@ -289,36 +283,3 @@ def _check_size(model: nn.Module, config: SteeringConfig, size: tuple[int, int])
         raise ActshiftError(
             f"{trained}, and {present}; load it on {config.base_model_name_or_path or 'its base model'}."
         )
-
-
-def _adapted_modules(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> set[str]:
-    """Return the modules to which LoRA adds tensors whose shapes `_lora_shapes` does not predict, such as experts."""
-    ends = tuple(config.target_parameters or ())
-    parameters = model.named_parameters() if ends else ()
-    experts = {name.rpartition(".")[0].replace(".base_layer", "") for name, _ in parameters if name.endswith(ends)}
-    predicted = nn.Linear | Conv1D | nn.Embedding
-    modules = [name for name, module in modules_around_adapters(model) if not isinstance(_bare(module), predicted)]
-    return experts | {name for name in modules if adapts(name)}
-
-
-def _lora_shapes(model: nn.Module, config: JointConfig, adapts: Callable[[str], bool]) -> dict[str, Shape]:
-    """Return shapes of the tensors that LoRA makes in linear maps and embeddings, by name."""
-    shapes: dict[str, Shape] = {}
-    ranks: dict[str, int] = config.rank_pattern or {}
-    for name, module in model.named_modules():
-        if not adapts(name) or CONTAINER in name or ".base_layer" in name:
-            continue
-        layer = _bare(module)
-        rank = ranks.get(get_pattern_key(list(ranks), name), config.r)
-        if isinstance(layer, nn.Embedding):
-            shapes[f"{name}.lora_embedding_A"] = (rank, layer.num_embeddings)
-            shapes[f"{name}.lora_embedding_B"] = (layer.embedding_dim, rank)
-        elif isinstance(layer, nn.Linear | Conv1D):
-            linear = isinstance(layer, nn.Linear)
-            d_in, d_out = (layer.in_features, layer.out_features) if linear else (layer.nx, layer.nf)
-            shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = (rank, d_in), (d_out, rank)
-    return shapes
-
-
-def _bare(module: nn.Module) -> nn.Module:
-    return module.get_base_layer() if isinstance(module, tuners_utils.BaseTunerLayer) else module

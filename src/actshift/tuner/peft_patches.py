@@ -12,7 +12,7 @@ from packaging.version import Version
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, register_peft_method
 from peft.utils.peft_types import PeftType
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, first_line
 
 SUPPORTED = Version("0.21"), Version("0.22")  # peft before 0.21 silently drops one half of a joint adapter
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -49,7 +49,7 @@ PATCHES = (
     Patch(
         "peft.peft_model.PeftModel.load_adapter",
         "actshift.tuner.peft_patches.patch_load_adapter",
-        "PEFT traverses all attached adapters about two dozen times to load one (see hide_other_adapters).",
+        "PEFT visits all adapters two dozen times to load one, and ignores the config if the name is attached already.",
         "The time PEFT takes to load an adapter does not depend on how many are attached.",
     ),
     Patch(
@@ -89,7 +89,7 @@ def extend_peft_type(name: str) -> PeftType:
 def patch_config_from_pretrained() -> None:
     """Make every actshift config that PEFT reads remember the tensors in its folder, for the check before injection."""
     from actshift.tuner.checkpoint import read_adapter_json, read_checkpoint
-    from actshift.tuner.config import SteeringConfig
+    from actshift.tuner.config import PEFT_TYPE, SteeringConfig
 
     original = cast(Any, peft.PeftConfig.from_pretrained).__func__
 
@@ -98,7 +98,12 @@ def patch_config_from_pretrained() -> None:
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if issubclass(cls, SteeringConfig):
             read_adapter_json(source, subfolder, **hub)  # raises clear errors
-        config = original(cls, source, subfolder=subfolder, **kwargs)
+        try:
+            config = original(cls, source, subfolder=subfolder, **kwargs)
+        except TypeError as error:  # a field has the name of an argument of PEFT
+            if read_adapter_json(source, subfolder, **hub)["peft_type"] != PEFT_TYPE:
+                raise
+            raise ActshiftError(f"The adapter_config.json of {source} is invalid: {first_line(error)}.") from error
         if isinstance(config, SteeringConfig):
             config.stored = read_checkpoint(source, subfolder, **hub)
         return config
@@ -126,7 +131,7 @@ def patch_load_adapter() -> None:
 
 
 def check_same_adapter(config: Any, source: Any, kwargs: dict[str, Any]) -> None:
-    """Check a file whose tensors will replace those of an attached steering adapter: PEFT ignores its config.
+    """Check a file whose tensors will replace an attached steering adapter's, because PEFT ignores its config.
 
     Raises:
         ActshiftError: if the file's adapter is of another kind or steers something else, or its values are not finite.

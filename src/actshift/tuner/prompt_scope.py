@@ -1,7 +1,7 @@
 """Track which tokens belong to the prompt and which were generated, for adapters that steer only some tokens."""
 
 import inspect
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from actshift.sites import Positions
 from actshift.sites.blocks import encoder_and_decoder
 from actshift.tuner.forward_inputs import ForwardInputs, GeneratePrompt, TokenPositions, unknown_prompt
 from actshift.tuner.layer import steering_layers
-from actshift.tuner.run_state import backward_pass, replay, replayed
+from actshift.tuner.run_state import backward_pass, replay_after, replayed
 
 SCOPE = "_actshift_prompts"  # attribute in which a hooked module keeps its scope
 _eager: Any = torch.compiler.disable  # for values that change with each call and must not be compiled in
@@ -70,6 +70,15 @@ class GeneratedScope:
     def mask_for(self, positions: Positions, x: Tensor, layer: Any) -> Tensor:
         """Return a bool mask `[..., 1]` for `x [..., d]`, all True or all False."""
         return torch.full((*x.shape[:-1], 1), positions.where in ("all", "generated"), device=x.device)
+
+
+def check_halves(root: nn.Module) -> None:
+    """Raise ActshiftError if positions do not work with a model, because its encoder and decoder are unknown."""
+    generates = bool(getattr(root, "can_generate", lambda: False)())
+    encodes = getattr(getattr(root, "config", None), "is_encoder_decoder", False)
+    if generates and encodes and encoder_and_decoder(root) is None:
+        problem = f"get_encoder() and get_decoder() of {type(root).__name__} do not return the halves of the model"
+        raise unknown_prompt(problem, "Implement them")
 
 
 def install_prompt_scopes(root: nn.Module) -> None:
@@ -158,10 +167,8 @@ def end_forward(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     forwards = dict(_forward.get())
     forward = forwards.pop(scope, None)
     _forward.set(forwards)
-    if forward and forward.tokens and module.training and torch.is_grad_enabled():
-        for tensor in _tensors_in(output):
-            if tensor.requires_grad and tensor.grad_fn is not None:
-                tensor.register_hook(replay(scope, forward.tokens))
+    if forward and forward.tokens and module.training:
+        replay_after(output, scope, forward.tokens)
 
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -179,14 +186,6 @@ def _scope_of(module: nn.Module, generative: bool = False, encoder: bool = False
         scope.handles.append(module.register_forward_pre_hook(begin_forward, with_kwargs=True))
         scope.handles.append(module.register_forward_hook(end_forward, always_call=True))
     return scope
-
-
-def _tensors_in(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict | list | tuple):
-        for value in output.values() if isinstance(output, dict) else output:
-            yield from _tensors_in(value)
 
 
 def patch_generate(root: Any, scope: PromptScope) -> None:

@@ -84,7 +84,7 @@ class RowAdapters:
         self.products = [(key[0], stack_shifts(rows, len(self.names))) for key, rows in groups.items()]
 
     def steer(self, x: Tensor, layer: Any, shape: TokenShape | None) -> Tensor:
-        """Return the activations `x [..., d]` of a layer with each row's shift added; `shape` is that of the tokens.
+        """Return the activations `x [..., d]` of a layer with each row's shift added, for tokens of this shape.
 
         Raises:
             ActshiftError: if the axis of the rows is unknown.

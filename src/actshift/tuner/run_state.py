@@ -1,13 +1,14 @@
-"""Run-time state that belongs to one thread or async task, so that calls on one model do not disturb each other."""
+"""Run-time state of one thread or async task. Calls on one model in different threads do not share it."""
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 Strengths = Mapping[str, float]  # of adapters by name
 
@@ -26,6 +27,7 @@ _lock = threading.Lock()
 _contexts = 0
 in_use = False  # True while any context has overrides: reading this costs a layer less than the context variable
 
+_STRENGTHS = "strengths"  # the owner of all strengths in `replayed`
 replayed: dict[int, dict[Any, Any]] = {}
 """State of the forward pass that a running backward pass repeats, by backward pass and by owner of the state.
 
@@ -51,8 +53,34 @@ def override(**changes: Any) -> Generator[None]:
         _count_contexts(-1)
 
 
-def replay(owner: Any, state: Any) -> Callable[[Any], None]:
-    """Return a tensor hook that gives `state` to `owner` in the backward pass that reaches the tensor."""
+def replay_strengths(module: nn.Module, args: Any, output: Any) -> None:
+    """Forward hook of a model in training: a backward pass repeats its blocks with the strengths of this context."""
+    if (own := overrides()) and own.strengths:
+        replay_after(output, _STRENGTHS, own.strengths)
+
+
+def replayed_strengths() -> Mapping[Any, Strengths] | None:
+    """Return the strengths of the forward pass that the backward pass in this thread repeats, or None."""
+    return replayed.get(backward_pass(), {}).get(_STRENGTHS)
+
+
+def replay_after(output: Any, owner: Any, state: Any) -> None:
+    """Store `state` for `owner` in every backward pass that starts at the outputs of a forward pass."""
+    for tensor in _tensors_in(output) if torch.is_grad_enabled() else ():
+        if tensor.requires_grad and tensor.grad_fn is not None:
+            tensor.register_hook(_replay(owner, state))
+
+
+def _tensors_in(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict | list | tuple):
+        for value in output.values() if isinstance(output, dict) else output:
+            yield from _tensors_in(value)
+
+
+def _replay(owner: Any, state: Any) -> Callable[[Any], None]:
+    """Return a tensor hook that stores `state` for `owner`, under the number of the backward pass."""
 
     def hook(_: Any) -> None:
         backward = backward_pass()

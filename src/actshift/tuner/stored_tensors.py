@@ -1,8 +1,8 @@
-"""The tensors that an adapter's file may hold for a model, so that loading it cannot change the base model.
+"""Check which tensors an adapter's file contains, because loading it must not change the base model.
 
-These are the adapter's own tensors, whole modules that the config names (`modules_to_save`, a classifier's head), and
-embeddings. PEFT saves embeddings after the vocabulary was resized, or with `save_embedding_layers=True`. It writes them
-over those of the base model, so only the rows of new tokens may differ from it.
+Allowed are the adapter's own tensors, whole modules that the config names (`modules_to_save`, a classifier's head), and
+embeddings. PEFT saves embeddings after the vocabulary was resized, or with `save_embedding_layers=True`. It would
+overwrite the base model with them, so only the rows of new tokens may differ.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import Checkpoint, Shape
+
+WRAPPERS: Any = (AuxiliaryTrainingWrapper, BaseTunerLayer)  # the classes of modules that PEFT puts around others
 
 
 class AnyModule(Container[str]):
@@ -54,11 +56,11 @@ def check_stored(
     modules: Iterable[str] | None,
     adapted: Container[str],
 ) -> None:
-    """Check that a file holds the tensors of an adapter for a model, and nothing that changes the base model.
+    """Check that a file contains the tensors of an adapter for a model, and nothing that changes the base model.
 
     Args:
         model: The model without its PEFT wrapper, to which the adapter is not attached yet.
-        expected: Shapes of the adapter's tensors by name. The file must hold all of them.
+        expected: Shapes of the adapter's tensors by name. The file must contain all of them.
         modules: The `modules_to_save` of the config.
         adapted: Names of modules with LoRA whose tensors are not in `expected`.
 
@@ -110,14 +112,14 @@ def first_new_row(model: nn.Module) -> int:
 
 
 def check_rows(name: str, stored: Tensor, base: Tensor, kept: int) -> None:
-    """Check that the first `kept` rows of stored embeddings are those of the base model, up to their precision.
+    """Check that the first `kept` rows of stored embeddings equal the base model's, up to their precision.
 
     Raises:
         ActshiftError: if they differ.
     """
-    dtype = max((stored.dtype, base.dtype), key=lambda dtype: torch.finfo(dtype).eps)
-    same = not base.is_meta and torch.equal(stored[:kept].to(dtype), base[:kept].to("cpu", dtype))
-    if not same:
+    comparable = stored.shape == base.shape and stored.is_floating_point() and not base.is_meta
+    dtype = max((stored.dtype, base.dtype), key=lambda dtype: torch.finfo(dtype).eps) if comparable else base.dtype
+    if not comparable or not torch.equal(stored[:kept].to(dtype), base[:kept].to("cpu", dtype)):
         allowed = "an adapter may bring only embeddings of tokens by which the vocabulary was resized"
         fix = "load the base model that it was trained on, or train the embeddings through modules_to_save"
         raise ActshiftError(
@@ -158,16 +160,22 @@ def _is_lora(name: str, adapted: Container[str]) -> bool:
 
 def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return the tensors of modules by name. For a module that PEFT has wrapped, these are the original's."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        wrapped: Any = module
-        while isinstance(wrapped, AuxiliaryTrainingWrapper | BaseTunerLayer):
-            attribute = "original_module" if isinstance(wrapped, AuxiliaryTrainingWrapper) else "base_layer"
-            wrapped = getattr(wrapped, attribute)
-        tensors |= {f"{name}.{key}": tensor for key, tensor in wrapped.state_dict().items()}
-    return tensors
+    states = {name: without_wrappers(module).state_dict() for name, module in modules.items()}
+    return {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
+
+
+def without_wrappers(module: nn.Module) -> nn.Module:
+    """Return the module of the base model inside the wrappers of PEFT."""
+    while isinstance(module, WRAPPERS):
+        attribute = "original_module" if isinstance(module, AuxiliaryTrainingWrapper) else "base_layer"
+        if not isinstance(inner := getattr(module, attribute, None), nn.Module):
+            break  # a steering layer wraps nothing
+        module = inner
+    return module
 
 
 def _in_base(name: str) -> str:
     """Return the name that a stored tensor of the base model has without the wrappers of PEFT."""
-    return name.replace(".original_module.", ".").replace(".base_layer.", ".")
+    for wrapper in (".original_module.", ".token_adapter.", ".base_layer."):
+        name = name.replace(wrapper, ".")
+    return name

@@ -47,11 +47,9 @@ def token_axes(x: Tensor, shape: TokenShape, layer: Any) -> tuple[int, int]:
             layer.axes = fitting[0]
         return fitting[0]
     if fitting:
-        problem = (
-            f"several axes of {list(x.shape)} could be the batch of {batch} or the {seq or 'unknown number of'} tokens"
-        )
-        fix = "Run the model once on a batch whose number of rows differs from the number of tokens (pad them)"
-        raise ActshiftError(f"{type(layer.host).__name__} is not a module of transformers, and {problem}. {fix}.")
+        problem = f"several axes of {list(x.shape)} could be those of {batch} rows and {seq or 'its'} tokens"
+        fix = "Run the model once on a batch whose number of rows differs from its number of tokens (pad them)"
+        raise ActshiftError(f"{type(layer.host).__name__} is not part of transformers, and {problem}. {fix}.")
     if len(sizes) == 1 and seq is not None and sizes[0] == batch * seq and (expected == (0, 1) or 1 in (batch, seq)):
         return FLAT
     if expected and len(sizes) > max(expected) and sizes[expected[0]] == batch:

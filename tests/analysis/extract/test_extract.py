@@ -59,7 +59,7 @@ def test_an_interrupted_extraction_resumes_and_gives_the_same_adapter(tmp_path) 
     with pytest.raises(KeyboardInterrupt):
         extract(*with_changed_blocks(), TEXT, rank=2, on_progress=interrupt, **options)
     assert [path.name for path in (tmp_path / "cut").iterdir()] == [UNFINISHED]
-    with pytest.raises(ActshiftError, match="exists and is not empty"):
+    with pytest.raises(ActshiftError, match="unfinished extraction; continue it with --resume"):
         extract(*with_changed_blocks(), TEXT, rank=2, **options)
     with pytest.raises(ActshiftError, match="other models, text or ranks"):
         extract(*with_changed_blocks(), TEXT, rank=4, resume=True, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from actshift.analysis.capture import ProgressCallback, inference, model_name, p
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, columns_read, row_batches, row_states, token_ids
 from actshift.errors import ActshiftError, check_choice
+from actshift.files import markdown_block, markdown_code, markdown_text
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices
@@ -214,19 +216,26 @@ tags: [actshift, steering]
 
 # Steering vector for {model}
 
-Adds a vector to the residual stream of `{model}` after block {blocks}, which points from `{negative}` to `{positive}`.
+Adds a vector to the residual stream of {code} after block {blocks}, which points from {negative} to {positive}.
 Nothing was trained.
 
-```
 {report}
-```
 
 Strength 1 is the step from the one side to the other, 0 is the base model, and -1 is the opposite step:
-`actshift generate --model {model} --adapter FOLDER --strength 1 --prompt "..."`
+{command}
 """
 
 
 def card(report: ContrastReport, layers: Sequence[int], positive: str, negative: str) -> str:
     """Return the README.md of a vector adapter after the blocks `layers`; the rows came from `positive`, `negative`."""
     blocks = ", ".join(map(str, layers))
-    return CARD.format(model=report.model, blocks=blocks, positive=positive, negative=negative, report=report)
+    command = f'actshift generate --model {shlex.quote(report.model)} --adapter FOLDER --strength 1 --prompt "..."'
+    return CARD.format(
+        model=markdown_text(report.model),
+        code=markdown_code(report.model),
+        blocks=blocks,
+        positive=markdown_code(positive),
+        negative=markdown_code(negative),
+        report=markdown_block(str(report)),
+        command=markdown_code(command),
+    )

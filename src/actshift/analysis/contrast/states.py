@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from actshift.analysis.batches import Rows, token_batches
 from actshift.analysis.capture import Batch, capture_calls
 from actshift.data.encode import IGNORE_INDEX
+from actshift.data.layouts import TEMPLATE
 from actshift.data.rows import LANGUAGE, find_columns
 from actshift.errors import ActshiftError
 
@@ -36,7 +37,10 @@ def row_batches(
     Raises ActshiftError if a row is empty, or longer than `max_length` tokens: cut, it would end with another token.
     """
     columns = columns_read(rows, side)
-    plain: Any = [{name: row[name] for name in columns} if isinstance(row, Mapping) else row for row in rows]
+    columns += TEMPLATE if "messages" in columns else ()
+    plain: Any = [
+        {name: row[name] for name in columns if name in row} if isinstance(row, Mapping) else row for row in rows
+    ]
     batches = token_batches(plain, tokenizer, batch_size, sys.maxsize)
     if sum(len(batch["labels"]) for batch in batches) < len(rows):
         raise ActshiftError(f"One of the {side} rows is empty; leave it out.")

@@ -1,5 +1,7 @@
 """Extract an adapter from a fine-tuned checkpoint."""
 
+from actshift.analysis.extract.extract import UNFINISHED as UNFINISHED
+from actshift.analysis.extract.extract import check_folder as check_folder
 from actshift.analysis.extract.extract import check_same_tokenizer as check_same_tokenizer
 from actshift.analysis.extract.extract import extract as extract
 from actshift.analysis.extract.fit import distill as distill

@@ -163,11 +163,8 @@ class FitStore:
         for batch in batches:
             digest.update(batch["input_ids"].cpu().numpy().tobytes())
         self.folder, self.file, self.key = Path(folder), Path(folder, UNFINISHED), digest.hexdigest()
-        if not resume:
-            check_new_folder(self.folder)
-        elif not self.file.is_file():
-            raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
-        elif self._metadata()["key"] != self.key:
+        check_folder(folder, resume)
+        if resume and self._metadata()["key"] != self.key:
             other = f"{folder} holds an extraction with other models, text or ranks"
             raise ActshiftError(f"{other}; use the same ones, or another folder.")
 
@@ -212,6 +209,17 @@ def _weights(model: nn.Module) -> str:
         values = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)].double()
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode() + values.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_folder(folder: str | Path, resume: bool) -> None:
+    """Raise ActshiftError unless a folder is new or empty, or with `resume`, contains an unfinished extraction."""
+    unfinished = Path(folder, UNFINISHED).is_file()
+    if unfinished and not resume:
+        raise ActshiftError(f"{folder} holds an unfinished extraction; continue it with --resume, or remove it.")
+    if resume and not unfinished:
+        raise ActshiftError(f"{folder} holds no unfinished extraction to resume; omit --resume.")
+    if not resume:
+        check_new_folder(folder)
 
 
 def _adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def plan_folds(model: Any) -> list[Fold]:
 
 def _fold(base: nn.Module, layer: SteeringLayer) -> Fold:
     where = f"{layer.site} of block {layer.layer_index}"
-    active = [name for name in layer.active_adapters if layer.strength.get(name)]
+    active = [name for name in layer.active_adapters if layer.strengths.get(name)]
     if any(layer.positions[name] != Positions.all() for name in active):
         raise _unmergeable(where, "it steers at some tokens only, but a weight acts on all")
     shift = affine_of(layer)
@@ -92,7 +92,7 @@ def affine_of(layer: SteeringLayer) -> AffineShift | None:
     x = 3 * torch.randn(16, layer.width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.zeros_like(x)
     for name in () if layer.disable_adapters else layer.active_adapters:
-        if strength := layer.strength.get(name, 0.0):
+        if strength := layer.strengths.get(name, 0.0):
             shift: nn.Module = deepcopy(layer.lora_steer[name]).double().cpu().eval()
             with torch.no_grad():
                 at_zero = shift(torch.zeros(1, layer.width, dtype=torch.float64)).reshape(-1)

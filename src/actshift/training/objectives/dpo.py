@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from actshift.data import PREFERENCES
 from actshift.data.encode import Encoded, EncodedExample, encode, indices_within
-from actshift.data.rows import TEMPLATE
+from actshift.data.layouts import TEMPLATE
 from actshift.errors import ActshiftError
 from actshift.training.objectives.objective import Objective, check_context, check_settings, remove_reference
 from actshift.training.settings import TrainSettings
@@ -89,8 +89,6 @@ def _side(rows: Any, name: str) -> Any:
     if isinstance(rows[0][name], str):
         return rows.select_columns(["prompt", name]).rename_column(name, "completion")
     template = [column for column in TEMPLATE if column in rows.column_names]
-    if "prompt" in rows.column_names and isinstance(rows[0]["prompt"], list):
-        return rows.select_columns(["prompt", name, *template]).rename_column(name, "completion")
     return rows.select_columns([name, *template]).rename_column(name, "messages")
 
 
