@@ -58,6 +58,16 @@ def test_changes_of_a_model_are_found(model, edit, parts):
     assert changed(before, fingerprint_model(model)) == parts
 
 
+def test_code_counts_only_if_the_config_refers_to_it(model):
+    before = fingerprint_model(model)
+    write("own_reward.py")(model)
+    assert fingerprint_model(model) == before
+    write("config.json", '{"auto_map": {"AutoModel": "own.Model"}}')(model)
+    before = fingerprint_model(model)
+    write("own_reward.py", "y")(model)
+    assert changed(before, fingerprint_model(model)) == ["code"]
+
+
 def test_copy_has_the_same_fingerprint(original, model, monkeypatch):
     monkeypatch.chdir(model.parent)
     assert fingerprint_model(original) == fingerprint_model(model) == fingerprint_model("model/")

@@ -46,8 +46,10 @@ def fingerprint_model(source: str | Path, revision: str | None = None) -> dict[s
             if isinstance(cached := try_to_load_from_cache(str(source), "config.json", revision=revision), str):
                 return {"commit": Path(cached).parent.name}
         return {}
-    digests: dict[str, str] = {}
+    digests, config = dict[str, str](), folder / "config.json"
     for part, patterns in PARTS.items():
+        if part == "code" and not (config.is_file() and b'"auto_map"' in config.read_bytes()):
+            continue  # the model does not use the scripts in its folder
         if files := sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}):
             digests[part] = hash_files(files)
     return digests

@@ -196,6 +196,16 @@ def test_damaged_record_is_one_clear_error(killed, content):
         train(killed, resume=True)
 
 
+@pytest.mark.parametrize("number", range(0, 400, 23))
+def test_one_flipped_byte_of_the_record_is_found(killed, number):
+    file = Path(killed.out, "checkpoints", "run.json")
+    content = bytearray(file.read_bytes())
+    content[number] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ActshiftError, match=r"run\.json is damaged"):
+        RunFolder(Path(killed.out)).settings()
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": {"no": 1}}', '{"settings": [], "head": 3}'])
 def test_damaged_metrics_are_one_clear_error(settings, content):
     folder = Path(settings.out)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,12 +165,22 @@ def test_resume_between_lofit_phases_uses_the_selected_heads(settings, monkeypat
     settings = replace(settings, max_steps=4, **METHODS["lofit"])
     whole = train(replace(settings, out=str(tmp_path / "whole")))
 
-    def die(*args, **kwargs):
-        raise Killed
+    remove = shutil.rmtree
+
+    def die(path, *args, **kwargs):
+        if Path(path).name == "heads":
+            raise Killed
+        remove(path, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("shutil.rmtree", die)
         train(settings)
     assert Path(settings.out, "checkpoints", "heads.json").is_file()
+    copy = shutil.copytree(settings.out, tmp_path / "copy")
     assert train(settings, resume=True).selection == replace(whole.selection, fit=ANY)
     assert weights(settings.out) == weights(tmp_path / "whole")
+    damaged = copy / "checkpoints" / "heads.json"
+    damaged.write_text(damaged.read_text().replace('": [', '": [7, ', 1))
+    with pytest.warns(UserWarning, match=r"heads\.json is damaged; the heads are selected again"):
+        train(replace(settings, out=str(copy)), resume=True)
+    assert weights(copy) == weights(tmp_path / "whole")

@@ -3,19 +3,18 @@
 Source: arXiv 2406.01563; docs/method.md#lofit.
 """
 
-import json
 import shutil
+import warnings
 from dataclasses import asdict, replace
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import write_atomically
 from actshift.model_head import Head
 from actshift.training.build import adapt
 from actshift.training.configs import AdapterSpec
 from actshift.training.fit import TrainingRun
 from actshift.training.result import HeadSelection
-from actshift.training.run_folder import RunFolder, read_json
+from actshift.training.run_folder import RunFolder, read_json, write_json
 from actshift.training.settings import TrainSettings
 
 SEED_OFFSET = 1_000_003  # of the first phase, so that the second one does not start with the rows that selected heads
@@ -45,7 +44,8 @@ def heads_to_keep(heads: int, settings: TrainSettings) -> int:
 def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) -> tuple[Any, HeadSelection]:
     """Start the run, train the first phase, and return the base model without an adapter and the selected heads.
 
-    On resume it continues from the phase's newest checkpoint; the record of a finished phase is only read.
+    On resume it continues from the phase's newest checkpoint; the record of a finished phase is only read. If it is
+    damaged, the phase runs again, which selects the same heads.
 
     Raises:
         ActshiftError: there are too few steps or heads, or `TrainingRun` raises.
@@ -53,7 +53,10 @@ def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) ->
     record = run.folder.checkpoints / "heads.json"
     if run.resume and record.is_file():
         run.folder.start(run.settings, run.examples.digest, resume=True)
-        return model, HeadSelection.from_dict(read_json(record))
+        try:
+            return model, HeadSelection.from_dict(read_json(record))
+        except (LookupError, TypeError, AttributeError, ValueError):
+            warnings.warn(f"{record} is damaged; the heads are selected again.", stacklevel=2)
     from actshift.adapters.lofit import head_scores, top_heads
 
     first, _ = phases(run.steps, run.settings)
@@ -74,7 +77,7 @@ def select_heads(model: Any, spec: AdapterSpec, head: Head, run: TrainingRun) ->
     fit = phase.train(scaled)
     scores = {layer: head_scores(shift.scale) for layer, shift in shifts.items()}
     selection = HeadSelection(top_heads(scores, keep), fit)
-    write_atomically(record, json.dumps(asdict(selection)))
+    write_json(record, asdict(selection))
     shutil.rmtree(folder.path)
     return scaled.unload(), selection
 

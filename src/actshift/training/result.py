@@ -174,7 +174,7 @@ def stored_settings(out: str | Path, given: Collection[str] = ()) -> dict[str, A
     Raises:
         ActshiftError: the folder contains no run, or a setting that runs code must be given.
     """
-    run = RunFolder(Path(out))
+    run = RunFolder(Path(out).expanduser())
     if run.finished:
         return {**as_json(read_result(run.path).settings), "trust_remote_code": False}
     settings = run.settings()

@@ -1,5 +1,6 @@
 """The output folder of a run: checks before the start, checkpoints, and the move of the result into place."""
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from actshift.training.settings import TrainSettings
 
 COMPLETE = "complete.json"  # written last into a checkpoint; checkpoints without it are ignored
 METRICS = "metrics.json"
+DIGEST = "sha256"  # the key of a JSON object's hash
 CHECKPOINTS_KEPT = 3  # the newest, the one before it, and the best
 
 
@@ -130,7 +132,7 @@ class RunFolder:
 
     def _write_record(self, record: dict[str, Any]) -> None:
         here = {"cwd": os.getcwd(), "inode": self.checkpoints.stat().st_ino}
-        write_atomically(self._record, json.dumps({**record, **here}))
+        write_json(self._record, {**record, **here})
 
     def finish(self, result: Path) -> None:
         """Move the files of `result`, a folder on the same disk, here, and remove the checkpoints."""
@@ -168,7 +170,7 @@ class RunFolder:
             sync_file(file)
             files[name] = (file.stat().st_size, sha256(file))
         sync_folder(checkpoint)
-        write_atomically(checkpoint / COMPLETE, json.dumps({"seconds": seconds, "best": best, "files": files}))
+        write_json(checkpoint / COMPLETE, {"seconds": seconds, "best": best, "files": files})
         sync_folder(self.checkpoints)
 
     def latest(self, steps: int) -> Path | None:
@@ -242,7 +244,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        ActshiftError: the file contains anything else.
+        ActshiftError: the file contains anything else, or has changed since `write_json` wrote it.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -250,4 +252,17 @@ def read_json(path: Path) -> dict[str, Any]:
         values = None
     if not isinstance(values, dict):
         raise ActshiftError(f"{path} is damaged: it does not contain a JSON object. Restore it, or remove its folder.")
+    if values.pop(DIGEST, digest := _digest(values)) != digest:
+        raise ActshiftError(f"{path} is damaged: its content has changed. Restore it, or remove its folder.")
     return values
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object atomically, with a hash of it."""
+    values = json.loads(json.dumps(values))
+    write_atomically(path, json.dumps({**values, DIGEST: _digest(values)}))
+
+
+def _digest(values: dict[str, Any]) -> str:
+    kept = {name: value for name, value in values.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -41,7 +41,9 @@ def train(settings: TrainSettings, resume: bool = False) -> TrainResult:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         warnings.warn(f"The run in {folder.path} is already finished; there is nothing to resume.", stacklevel=2)
         return replace(result, settings=replace(result.settings, out=settings.out))  # the folder may have been moved
-    folder.check(settings, resume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run repeats the check, and its warnings, when it starts
+        folder.check(settings, resume)
     with folder.locked():
         return _train(settings, folder, resume)
 
