@@ -7,7 +7,7 @@ import torch
 
 from actshift import ActshiftError, SteeringConfig
 from actshift.sites import Positions
-from actshift.tuner import steering_layers
+from actshift.tuner import prompt_scope, steering_layers
 from tests.contract.cases import fresh_model
 from tests.integration.test_trainers import arguments
 
@@ -21,8 +21,9 @@ def lengths_seen(model) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
 
     def record(layer, args, output):
-        if layer.prompts.tokens is not None:  # DPO's reference pass has no adapter, and so no prompts
-            seen.append(layer.prompts.tokens.length.flatten())
+        tokens = prompt_scope._forward.get()[layer.prompts].tokens
+        if tokens is not None:  # DPO's reference pass has no adapter, and so no prompts
+            seen.append(tokens.length.flatten())
 
     next(iter(steering_layers(model).values())).register_forward_hook(record)
     return seen
