@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from actshift.errors import ActshiftError, printable
+from actshift.errors import ActshiftError
 
 LOADABLE = ("adapter_config.json", "config.json")  # a folder with one of these can be loaded, so they are moved last
 PRIVATE = ".actshift-"  # prefix of the names of temporary folders
@@ -288,33 +287,3 @@ def _send(source: Path, stream: Path) -> None:
                 target = descriptor
     with source.open("rb") as content, open(target, "wb", closefd=target is stream) as opened:
         shutil.copyfileobj(content, opened)
-
-
-def markdown_text(text: object) -> str:
-    """Return a text as one line of Markdown without markup, also in a table.
-
-    >>> print(markdown_text("<b> a|b"))
-    \\<b\\> a\\|b
-    """
-    return re.sub(r"[\\`<>\[\]|]", r"\\\g<0>", printable(" ".join(str(text).split())))
-
-
-def markdown_code(text: object) -> str:
-    """Return a text as one line of code in Markdown.
-
-    >>> markdown_code("a`b")
-    '``a`b``'
-    """
-    line = printable(" ".join(str(text).split()))
-    ticks, space = _ticks(line, 1), " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{ticks}{space}{line}{space}{ticks}"
-
-
-def markdown_block(text: str) -> str:
-    """Return a text as a block of code in Markdown."""
-    ticks = _ticks(text, 3)
-    return f"{ticks}\n{printable(text)}\n{ticks}"
-
-
-def _ticks(text: str, least: int) -> str:
-    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])

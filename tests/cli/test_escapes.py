@@ -18,7 +18,7 @@ from actshift.analysis.html import to_html
 from actshift.cli.errors import report
 from actshift.cli.output import PlainConsole, echo, print_facts, print_json, print_tables
 from actshift.errors import printable
-from actshift.files import markdown_block, markdown_code, markdown_text
+from actshift.markdown import markdown_block, markdown_code, markdown_text
 from tests.cli.conftest import PAIRS, Run
 from tests.tiny import save_model
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, figure_text, new_figure, save_figure
 from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
-from actshift.files import markdown_code, markdown_text
+from actshift.markdown import markdown_code, markdown_text
 
 COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}
 LABEL_OFFSETS = [(right, up) for up in (0, 11, -11, 22, -22, 33, -33) for right in (9, -9)]

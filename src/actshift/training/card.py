@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actshift import __version__
 from actshift.data.rows import parse_sources
-from actshift.files import markdown_block, markdown_code, markdown_text
+from actshift.markdown import markdown_block, markdown_code, markdown_text
 from actshift.model_head import Head
 from actshift.training.configs import interventions_of
 from actshift.training.result import TrainResult

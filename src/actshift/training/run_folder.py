@@ -84,7 +84,9 @@ class RunFolder:
         """Record the settings and the rows' digest, or raise ActshiftError as `check` does or if the rows changed."""
         self.check(settings, resume)
         if resume and self._read_record()["rows"] != digest:
-            raise ActshiftError(f"The rows of {settings.data} have changed since the run in {self.path} started.")
+            data = settings.data or settings.task
+            names = data if isinstance(data, str) else " and ".join(data or ())
+            raise ActshiftError(f"The rows of {names} have changed since the run in {self.path} started.")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._write_record({"settings": asdict(settings), "rows": digest, "fingerprints": fingerprints(settings)})
 

@@ -16,7 +16,7 @@ from actshift.analysis.capture import ProgressCallback, inference, model_name, p
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
 from actshift.analysis.contrast.states import States, columns_read, row_batches, row_states, token_ids
 from actshift.errors import ActshiftError, check_choice
-from actshift.files import markdown_block, markdown_code, markdown_text
+from actshift.markdown import markdown_block, markdown_code, markdown_text
 from actshift.sites import resolve
 from actshift.sites.blocks import unwrap
 from actshift.sites.resolve import block_indices

@@ -5,6 +5,7 @@ The answers are free text. The paper judges them with AlpacaEval 2. This task ha
 the reference word for word, so compare methods by the loss or by another judge.
 """
 
+from actshift.data.layouts import alpaca_prompt
 from actshift.data.rows import Row
 from actshift.tasks.scorers import get_scorer
 from actshift.tasks.source import Folder, Hub, split_by_hash
@@ -14,12 +15,10 @@ SLICES = split_by_hash("train", train=0.98, validation=0.01, test=0.01)
 
 
 def _example(row: Row) -> Example | None:
-    context, output = row["input"].strip(), row["output"].strip()
+    output = row["output"].strip()
     if not output:  # a few rows of the dataset have no answer
         return None
-    context_text = f"### Input:\n{context}\n\n" if context else ""
-    prompt = f"### Instruction:\n{row['instruction'].strip()}\n\n{context_text}### Response:"
-    return Example(prompt, f"\n{output}", output)
+    return Example(alpaca_prompt(row["instruction"], row["input"]), f"\n{output}", output)
 
 
 TASK = Task(
