@@ -79,3 +79,14 @@ def test_links_between_pages_resolve(page: Path) -> None:
         linked = (page.parent / file) if file else page
         assert linked.exists(), f"{page.relative_to(ROOT)} links to {target}, which does not exist"
         assert not anchor or anchor in anchors_of(linked.read_text("utf-8")), f"{target} names no heading"
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    promises = re.findall(r"^- (.+(?:\n  .+)*)", page, re.M)
+    assert promises
+    for promise in promises:
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promise)
+        assert tests, f"this promise names no test: {promise}"
+        for file, name in tests:
+            assert re.search(rf"def {name}\b", (ROOT / file).read_text("utf-8")), f"{file} has no test {name}"
