@@ -15,7 +15,7 @@ import pytest
 from actshift.training.rewards import RewardError
 from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
-from tests.cli.conftest import Run, start_process, wait_for_file
+from tests.cli.conftest import Run, override, start_process, wait_for_file
 from tests.training.helpers import Killed
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"]
@@ -28,7 +28,7 @@ def command(character_model: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
     def build(*more: object, out: Path) -> list[str]:
         start = f"train --model {character_model} --data {rows} --out {out} --max-steps 10 --save-steps 2"
-        return [*start.split(), "--learning-rate", "0.01", "--batch-size", "4", *map(str, more)]
+        return [str(word) for word in override([*start.split(), "--learning-rate", 0.01, "--batch-size", 4], *more)]
 
     return build
 

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -136,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = closed_pipe.code
     except (Exception, KeyboardInterrupt) as error:
         if argv is None:  # the process ends now, so a second Ctrl-C need not raise another error
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            with suppress(KeyboardInterrupt):  # it may come during this call
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
         return report(error)
     return code if isinstance(code, int) else 0
