@@ -35,6 +35,7 @@ def test_pretraining_writes_a_model_that_transformers_loads(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     def weights(name: str, config: PretrainConfig) -> torch.Tensor:
         model = AutoModelForCausalLM.from_pretrained(pretrain(tmp_path / name, config))

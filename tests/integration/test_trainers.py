@@ -55,6 +55,7 @@ def test_hf_trainer_learns_and_resumes_bit_identically(tmp_path):
     assert torch.equal(run(saved.eval(), "llama"), run(whole.model.eval(), "llama"))
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_equals_a_large_batch(tmp_path):
     trained = []
     for name, changes in (

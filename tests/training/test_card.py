@@ -40,6 +40,7 @@ def test_card_describes_the_trained_weights(chosen: TrainSettings, method: str) 
     assert expected[method] in Path(str(chosen.out), "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_command_in_the_card_reproduces_the_adapter(settings: TrainSettings, tmp_path: Path) -> None:
     train(replace(settings, bias=True, site="post_mlp", layers=(0, "-2:"), activation="none", schedule="cosine"))
     out, again = tmp_path / "run", tmp_path / "again"

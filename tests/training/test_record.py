@@ -80,6 +80,7 @@ def test_resume_by_another_name_is_bit_identical(here, monkeypatch, out):
     assert resumed(out=out) == weights("whole")
 
 
+@pytest.mark.slow
 def test_run_is_resumed_from_another_working_directory(here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stored = stored_settings("copy/run")
@@ -101,6 +102,7 @@ def test_moved_run_keeps_its_best_checkpoint(originals, tmp_path, monkeypatch):
     assert weights(tmp_path / "moved") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_moved_rows_and_model_are_accepted_if_their_content_is_the_same(here):
     Path("rows.jsonl").rename("moved.jsonl")
     Path("model").rename("base")

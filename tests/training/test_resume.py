@@ -36,7 +36,7 @@ def uninterrupted(tmp_path_factory) -> Callable[[TrainSettings], bytes]:
     "step, method, eval_share",
     [
         pytest.param(1, "on_step_end", 0.0, marks=pytest.mark.slow),  # before the first checkpoint
-        (5, "on_step_end", 0.25),
+        pytest.param(5, "on_step_end", 0.25, marks=pytest.mark.slow),
         (6, "on_save", 0.0),  # before the checkpoint is marked as complete
         pytest.param(10, "on_save", 0.25, marks=pytest.mark.slow),
     ],
