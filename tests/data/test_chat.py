@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import trl
 from datasets import Dataset
 
 from actshift import ActshiftError
@@ -191,3 +194,48 @@ def test_a_lone_surrogate_is_one_clear_line() -> None:
         ActshiftError, match=r"Text 2 contains U\+D83D after 1 characters, which is half of a character"
     ):
         token_ids(char_tokenizer(), ["a", "b\ud83d"])
+
+
+EMPTY_THOUGHTS = ["<think>\n\n</think>\n\nyes", "<think></think>yes", "<think>\n</think>\nyes"]
+QWEN = Path(trl.__file__).with_name("chat_templates") / "qwen3.jinja"
+
+
+@pytest.mark.parametrize("content", EMPTY_THOUGHTS)
+def test_an_empty_thought_is_written_once(content: str) -> None:
+    tokenizer = char_tokenizer()
+    tokenizer.chat_template = QWEN.read_text("utf-8")
+    chat = {"messages": [user("q"), assistant(content)]}
+    [[turn]] = render_turns(check_rows([chat], "rows"), tokenizer, every=True)
+    assert turn.completion == "<think>\n\n</think>\n\nyes<|im_end|>\n"
+    chat["chat_template_kwargs"] = {"enable_thinking": False}
+    [[turn]] = render_turns(check_rows([chat], "rows"), tokenizer, every=True)
+    assert turn.prompt.endswith("<think>\n\n</think>\n\n")
+    assert turn.completion == "yes<|im_end|>\n"
+
+
+@pytest.mark.parametrize("content", EMPTY_THOUGHTS)
+def test_an_empty_thought_that_the_prompt_opens_is_closed_once(content: str) -> None:
+    [turn] = turns_of(THINKS.replace("ANSWER", SHOWN["opened anyway"]), user("q"), assistant(content))
+    assert (turn.prompt + turn.completion).count("<think>") == 1
+    assert turn.completion.endswith("yes<|end|>\n")
+
+
+@pytest.mark.parametrize("answer", ["a" * 60, "abcdefghij" * 3, "<think>" + "r" * 50 + "</think>" + "a" * 50])
+def test_a_template_that_cuts_off_the_end_of_an_answer_is_refused(answer: str) -> None:
+    with pytest.raises(ActshiftError, match="row 1"):
+        turns_of(THINKS.replace("ANSWER", "{{ m.content[:20] }}"), user("q"), assistant(answer))
+
+
+def test_a_template_that_drops_the_system_turn_is_refused() -> None:
+    template = TEMPLATE.replace("<{{ m.role[0] }}>{{ m.content }}", "{{ m.content if m.role != 'system' else '' }}")
+    template = template.replace("\n{% endfor %}", "{% endfor %}")
+    with pytest.raises(ActshiftError, match="does not use the system turn of row 1"):
+        turns_of(template, {"role": "system", "content": "be brief"}, user("q"), assistant("yes"))
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1, "a": 2}', "{a}"])
+def test_arguments_that_are_not_valid_json_are_refused(arguments: str) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+    turns = [user("q"), {"role": "assistant", "content": "", "tool_calls": [call]}]
+    with pytest.raises(ActshiftError, match="tool call 'f' in row 1 are not valid JSON"):
+        turns_of("{{ messages[-1].tool_calls }}", *turns, {"role": "tool", "content": "3"}, assistant("yes"))

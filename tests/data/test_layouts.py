@@ -76,6 +76,11 @@ def test_each_layout_is_converted(tmp_path: Path, row: Any, expected: Any, kinds
         ({"conversations": [{**SHARED[0], "role": "user"}, SHARED[1]]}, "both from and role"),
         ({"conversations": [SHARED[0], {"from": "function_call", "value": "f(1)"}, SHARED[1]]}, "a function_call that"),
         ({"conversations": [SHARED[0], {**SHARED[1], "weight": 0}]}, "turn 2 has weight 0, which is not supported"),
+        ({"conversations": [SHARED[0], {**SHARED[1], "loss": False}]}, "turn 2 has loss False, which is not supported"),
+        (
+            {"messages": [USER, {**ANSWER, "function_call": {"name": "f", "arguments": "{}"}}]},
+            "turn 2 has a function_call, .* write it as tool_calls",
+        ),
         ({"messages": [USER, {**ANSWER, "train": False}]}, "turn 2 has train False"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]}, "turn 1 has parts other than one"),
         ({"messages": [{"role": "user", "content": 5}, ANSWER]}, "turn 1 has a content of type int"),

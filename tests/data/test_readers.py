@@ -174,6 +174,10 @@ def test_keys_that_arrow_added_are_dropped_and_json_columns_are_exact(tmp_path: 
     chats[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] = {"a": None}
     Dataset.from_list(chats, on_mixed_types="use_json").to_parquet(tmp_path / "json.parquet")
     assert list(load_rows(str(tmp_path / "json.parquet"))) == chats
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    options = pa.table({"messages": [[USER, ANSWER]], "chat_template_kwargs": maps})
+    pq.write_table(options, tmp_path / "map.parquet")
+    assert load_rows(str(tmp_path / "map.parquet"))[0]["chat_template_kwargs"] == {"a": 1}
     pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "twice.parquet")
     with pytest.raises(ActshiftError, match="has the column 'text' twice"):
         load_rows(str(tmp_path / "twice.parquet"))
@@ -204,6 +208,9 @@ def test_several_sources_are_joined_or_mixed(tmp_path: Path) -> None:
     pair, odd = write(tmp_path, "pair.jsonl", PAIR), write(tmp_path, "odd.jsonl=2", PAIR)
     for sources, message in [
         ([a, a], "are given twice"),
+        ([a, f"{tmp_path}/./a.jsonl"], "are given twice"),
+        ([f"{a}=1e-9", f"{b}=1"], "more than 20 times the 40 rows"),
+        ([f"{a}=1e308", f"{b}=1e-300"], "more than 20 times the 40 rows"),
         ([f"{a}=0.5", b], "Give all of .* a weight"),
         ([f"{a}=0", f"{b}=1"], "must be a number above 0, got 0"),
         ([f"{a}=1"], "has no effect without other rows"),

@@ -171,6 +171,14 @@ def test_values_that_are_no_finite_floats_are_refused(kind, wrong, base, adapter
         assert_unchanged(base, before)
 
 
+def test_a_float64_above_every_float32_is_refused(base, adapter, saved) -> None:
+    name, original = min(load_file(saved["steering"] / WEIGHTS).items())
+    folder = adapter("steering", {name: torch.full_like(original, 1e300, dtype=torch.float64)})
+    for api in APIS:
+        with pytest.raises(ActshiftError, match="values that are not finite"):
+            APIS[api](base, folder)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_floats_load(dtype, base, adapter, saved) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in load_file(saved["steering"] / WEIGHTS).items()}

@@ -127,6 +127,9 @@ def _converter(kind: Any, drop: bool) -> Callable[[Any], Any]:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         item = _converter(kind.value_type, drop=True)
         return lambda values: values and [item(value) for value in values]
+    if types.is_map(kind):
+        convert = _converter(kind.item_type, drop)
+        return lambda pairs: None if pairs is None else {key: convert(value) for key, value in pairs}
     if types.is_struct(kind):
         fields = {field.name: _converter(field.type, drop) for field in kind}
         return lambda values: (

@@ -30,6 +30,7 @@ PROMPTS: tuple[Columns, ...] = (("prompt",),)
 """Rows with a prompt that the model completes for a reward."""
 
 
+_MOST_REPEATS = 20  # by how much weights may increase the number of rows
 _WEIGHT = re.compile(r"(.+)=([-+]?[\d.]+(?:[eE][-+]?\d+)?|nan|inf)")
 
 
@@ -123,17 +124,20 @@ def parse_sources(source: str | Sequence[str]) -> dict[str, float | None]:
     {'a.jsonl': 0.7, 'b.jsonl': 0.3}
     """
     weights: dict[str, float | None] = {}
+    files: set[str] = set()
     for given in [source] if isinstance(source, str) else source:
         found = None if os.path.lexists(given.replace("\0", "")) else _WEIGHT.fullmatch(given)
         try:
             name, weight = (found[1], float(found[2])) if found else (given, None)
         except ValueError:  # 1.2.3
             name, weight = given, None
-        if name in weights:
+        path = os.path.realpath(name.replace("\0", ""))
+        if name in weights or (path in files and os.path.lexists(path)):
             raise ActshiftError(f"The rows {name} are given twice; give each source once, or with a weight, {name}=2.")
         if weight is not None and not 0 < weight < math.inf:
             raise ActshiftError(f"The weight of {name} must be a number above 0, got {found and found[2]}.")
         weights[name] = weight
+        files.add(path)
     if not weights:
         raise ActshiftError("No rows are given; name a file or a dataset.")
     if len(weights) == 1 and None not in weights.values():
@@ -205,7 +209,14 @@ def _mix(parts: Sequence[Dataset], weights: Mapping[str, float | None], seed: in
     description = "; ".join(str(part.info.description) for part in parts)
     shares = [weight for weight in weights.values() if weight is not None]
     if shares:
-        probabilities = [share / sum(shares) for share in shares]
+        largest = max(shares)
+        probabilities = [share / largest / sum(share / largest for share in shares) for share in shares]
+        count = sum(map(len, whole))
+        if any(len(part) > _MOST_REPEATS * count * share for part, share in zip(whole, probabilities, strict=True)):
+            raise ActshiftError(
+                f"The weights {', '.join(f'{share:g}' for share in shares)} would make more than {_MOST_REPEATS} times "
+                f"the {count} rows, because every row is used; give weights closer to the numbers of rows."
+            )
         mixed = datasets.interleave_datasets(whole, probabilities, seed, stopping_strategy="all_exhausted")
     else:
         mixed = datasets.concatenate_datasets(whole)

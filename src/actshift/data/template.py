@@ -10,6 +10,7 @@ from inspect import signature
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from actshift.data.json_text import parse_json
 from actshift.errors import ActshiftError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # with `role`, `content`, and what else a chat template reads, such as `tool_calls`
 _CLOSING_TAG = re.compile(r"</\w+>|\[/\w+\]")
 _OPEN_TAG = re.compile(r"[<\[]\|?[\w:]*(?:think|thought|reason)\w*\|?[>\]]\s*\Z", re.IGNORECASE)
+_SYSTEM = ("system", "developer")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -36,7 +38,7 @@ class ChatTemplate:
     ) -> None:
         self.tokenizer, self.place, self.learned = tokenizer, place, learned
         tools = row.get("tools")
-        self.tools: Any = (json.loads(tools) if isinstance(tools, str) else tools) or None  # [] writes an empty frame
+        self.tools: Any = (parse_json(tools) if isinstance(tools, str) else tools) or None  # [] writes an empty frame
         self.options: dict[str, Any] = row.get("chat_template_kwargs") or {}
         self.wants_text = False  # for the arguments of tool calls, instead of objects
 
@@ -44,7 +46,8 @@ class ChatTemplate:
         """Return the names of everything in a chat that a template may ignore."""
         calls = any(turn.get("tool_calls") for turn in messages)
         results = any(turn.get("role") == "tool" for turn in messages)
-        given = {"tools": self.tools, "tool_calls": calls, "results of tools": results}
+        system = len(messages) > 1 and any(turn.get("role") in _SYSTEM for turn in messages)
+        given = {"tools": self.tools, "tool_calls": calls, "results of tools": results, "system turn": system}
         return {*self.options, *(name for name, value in given.items() if value)}
 
     def check_used(self, messages: Sequence[Message], features: set[str]) -> None:
@@ -55,7 +58,9 @@ class ChatTemplate:
         texts = [turn.get("content") for turn in messages if turn.get("role") == "tool"]
         reserved = {"messages", *signature(self.tokenizer.apply_chat_template).parameters} - {"documents"}
         unused = [name for name in self.options if name not in words or name in reserved]
-        for name, rendering in (("tools", (messages, None)), ("tool_calls", (without, self.tools))):
+        turns = [turn for turn in messages if turn.get("role") not in _SYSTEM]
+        others = {"tools": (messages, None), "tool_calls": (without, self.tools), "system turn": (turns, self.tools)}
+        for name, rendering in others.items():
             with suppress(ActshiftError):  # a template that refuses to go without does use it
                 if name in features and chat == self._render(rendering[0], tools=rendering[1]):
                     unused.append(name)
@@ -108,8 +113,13 @@ class ChatTemplate:
             return rest
         if frame is not None:
             opening, shown, closing = frame
+            if shown.strip() != content.strip() and shown.strip() and content.strip().startswith(shown.strip()):
+                raise self._refusal("cuts off the end of an answer", "Shorten the answer")
             dropped = _dropped_start(content.strip(), shown.strip())
-            if rest is not None and not dropped and not doubles:
+            if dropped and _without_space(prompt).endswith(_without_space(dropped)):  # an empty thinking block
+                dropped, doubles = "", False
+            rewritten = dropped and rest is not None and _after(tag + rest, dropped) is not None
+            if rest is not None and (rewritten or (not dropped and not doubles)):
                 return rest
             lead, opened = _compare_starts(prompt, opening, self._render(history), _text_of(history[-1]))
             restorable = not lead and _CLOSING_TAG.search(dropped) and not _CLOSING_TAG.search(opened)
@@ -160,10 +170,11 @@ class ChatTemplate:
         arguments = function.get("arguments")
         if isinstance(arguments, str) and not as_text:
             try:
-                arguments = json.loads(arguments) if arguments.strip() else {}
-            except ValueError:
+                arguments = parse_json(arguments) if arguments.strip() else {}
+            except ValueError as error:
                 problem = f"The arguments of the tool call {function.get('name')!r} in {self.place} are not valid JSON"
-                raise ActshiftError(f"{problem}: {arguments!r:.60}. Write them as an object.") from None
+                reason = first_line(error).rstrip(".")
+                raise ActshiftError(f"{problem} ({reason}): {arguments!r:.60}. Write them as an object.") from None
         elif isinstance(arguments, Mapping) and as_text:
             arguments = json.dumps(arguments, ensure_ascii=False)
         if arguments is function.get("arguments"):
@@ -218,8 +229,12 @@ def _common_length(text: str, other: str) -> int:
 
 def _after(text: str, start: str) -> str | None:
     """Return what follows `start` in a text that begins with it, ignoring white space in both, or None."""
-    match = re.match(r"\s*".join(["", *map(re.escape, re.sub(r"\s", "", start))]), text)
+    match = re.match(r"\s*".join(["", *map(re.escape, _without_space(start))]), text)
     return text[match.end() :] if match else None
+
+
+def _without_space(text: str) -> str:
+    return re.sub(r"\s", "", text)
 
 
 def _dropped_start(content: str, shown: str) -> str:

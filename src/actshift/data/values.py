@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actshift.data.json_text import parse_json
-from actshift.data.layouts import CHATS, Columns, RowProblem, find_text_problem
+from actshift.data.layouts import CHATS, TEMPLATE, Columns, RowProblem, find_text_problem
 from actshift.data.readers import Row
 from actshift.errors import is_number, show
 
@@ -105,14 +105,16 @@ def _find_turn_problem(turn: Mapping[str, Any], is_last: bool) -> str | None:
         return f"has a content of type {type(content).__name__}; it must be text"
     if is_last and not (content and content.strip()) and not calls:
         return "is empty"
-    for key in ("weight", "train"):
+    if turn.get("function_call") is not None:
+        return "has a function_call, which chat templates do not read; write it as tool_calls"
+    for key in ("weight", "train", "loss"):
         if key in turn and turn[key] not in (1, None):
             return f"has {key} {show(turn[key]):.20}, which is not supported; remove the turn, or the key"
     return None
 
 
 def _find_template_problem(row: Row) -> str | None:
-    options, tools = row.get("chat_template_kwargs"), normalize("tools", row.get("tools"))
+    options, tools = (normalize(name, row.get(name)) for name in ("chat_template_kwargs", "tools"))
     if not isinstance(options, dict | None):
         return f"has chat_template_kwargs of type {type(options).__name__}; they must be an object"
     if reserved := next((name for name in _RESERVED if name in (options or {})), None):
@@ -143,7 +145,7 @@ def normalize(column: str, value: Any) -> Any:
         return str(value)
     if column == "tags":
         return [str(tag) for tag in value]
-    if column == "tools" and isinstance(value, str):  # JSON text, which TRL advises for files that Arrow reads
+    if column in TEMPLATE and isinstance(value, str):  # JSON text, which TRL advises for files that Arrow reads
         try:
             return parse_json(value) if value.strip() else None
         except ValueError:

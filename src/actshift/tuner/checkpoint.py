@@ -76,7 +76,7 @@ def check_tensor(source: str, name: str, tensor: Tensor) -> None:
     if tensor.dtype not in TORCH_DTYPES and (tensor.dtype, tensor.ndim) != (torch.int64, 0):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise ActshiftError(f"{source} holds the tensor {name!r} of dtype {dtype}; {ALLOWED_DTYPES}.")
-    if not torch.isfinite(tensor).all():
+    if not torch.isfinite(tensor.float()).all():  # also a float64 that becomes infinite in the adapter's float32
         problem = f"{source} holds values that are not finite, in {name!r}"
         raise ActshiftError(f"{problem}: its training diverged. Train again with a lower learning rate.")
 
@@ -124,7 +124,10 @@ def read_adapter_json(source: str, subfolder: str | None = None, **hub: Any) -> 
     try:
         if (size := Path(path).stat().st_size) > MAX_CONFIG:
             raise ActshiftError(f"{path} has {size:,} bytes, and the config of an adapter has at most {MAX_CONFIG:,}.")
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise ActshiftError(f"{path} starts with a byte order mark, which PEFT cannot read; save it without one.")
+        values = json.loads(text)
     except ActshiftError:
         raise
     except (ValueError, OSError) as error:

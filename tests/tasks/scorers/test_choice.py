@@ -187,3 +187,8 @@ def test_only_the_gold_letter_scores(choices: list[str], data: st.DataObject, te
     answer = data.draw(st.sampled_from(letters))
     row = {"answer": answer, "choices": choices}
     assert [letter for letter in letters if choice(template.format(letter), row)] == [answer]
+
+
+def test_labels_that_are_numbers_are_compared_as_text() -> None:
+    assert get_scorer("label")(" 2", {"answer": "2", "choices": [1, 2]})
+    assert not get_scorer("label")(" 1", {"answer": "2", "choices": [1, 2]})

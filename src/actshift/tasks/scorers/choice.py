@@ -60,7 +60,7 @@ def _label_gold(row: Row, labels: tuple[str, ...]) -> str:
 
 
 def _label_names(row: Row, labels: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(row.get("choices") or labels)
+    names = tuple(map(str, row.get("choices") or labels))
     if not names:
         raise ActshiftError("The scorer label needs labels; add the column choices to the rows, or use label_scorer.")
     return names
