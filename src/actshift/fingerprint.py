@@ -7,7 +7,7 @@ import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from actshift.errors import ActshiftError
 
@@ -65,13 +65,12 @@ def hash_files(files: list[Path]) -> str:
     for file in files:
         try:
             digest.update(f"{file.name}\0".encode())
-            with file.open("rb") as opened:
-                if file.suffix == ".safetensors" and file.stat().st_size > WHOLE:
-                    _sample(opened, digest)
-                elif file.name == "config.json":
-                    digest.update(_relevant(opened.read()))
-                else:
-                    digest.update(sha256(file).encode())
+            if file.suffix == ".safetensors" and file.stat().st_size > WHOLE:
+                _sample(file, digest)
+            elif file.name == "config.json":
+                digest.update(_relevant(file.read_bytes()))
+            else:
+                digest.update(sha256(file).encode())
         except OSError as error:
             raise ActshiftError(f"{file} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()[:16]
@@ -86,20 +85,21 @@ def sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _sample(file: BinaryIO, digest: Any) -> None:
+def _sample(file: Path, digest: Any) -> None:
     """Add the header of a safetensors file, and the start, the middle and the end of each of its tensors."""
-    length = int.from_bytes(file.read(8), "little")
-    header = file.read(min(length, WHOLE))
-    digest.update(header)
-    try:
-        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        places = sorted((int(entry["data_offsets"][0]), int(entry["data_offsets"][1])) for entry in tensors.values())
-    except (ValueError, AttributeError, LookupError, TypeError):
-        return  # loading the model explains what is wrong
-    for start, end in places:
-        for offset in (start, (start + end - SAMPLE) // 2, end - SAMPLE):
-            file.seek(8 + length + max(start, offset))
-            digest.update(file.read(min(SAMPLE, end - start)))
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = opened.read(min(length, WHOLE))
+        digest.update(header)
+        try:
+            entries = (entry for name, entry in json.loads(header).items() if name != "__metadata__")
+            places = sorted((int(entry["data_offsets"][0]), int(entry["data_offsets"][1])) for entry in entries)
+        except (ValueError, AttributeError, LookupError, TypeError):
+            return  # loading the model explains what is wrong
+        for start, end in places:
+            for offset in (start, (start + end - SAMPLE) // 2, end - SAMPLE):
+                opened.seek(8 + length + max(start, offset))
+                digest.update(opened.read(min(SAMPLE, end - start)))
 
 
 def _relevant(config: bytes) -> bytes:

@@ -172,14 +172,19 @@ class Comparison:
     def _method(self, cell: Cell) -> Method | None:
         return next((method for method in self.methods if method.name == cell.method), None)
 
+    @cached_property
+    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+        """Fingerprints of the files of each method, which are the same for all of its cells."""
+        cells = {BASE_CELL.method: BASE_CELL, **{m.name: Cell(m.name, m.rates[0], FIRST_SEED) for m in self.methods}}
+        return {name: fingerprints(self._cell_settings(cell)) for name, cell in cells.items()}
+
     def _made_with(self, cell: Cell) -> dict[str, Any]:
         """Return everything that decides the result of a cell."""
         method, settings = self._method(cell), self.settings
         rates, scorer, rows = method.rates if method else [], self.scorer, self.splits.digests
         more: dict[str, Any] = {"max_new_tokens": settings.new_tokens, "scorer": scorer, "rows": rows, "rates": rates}
-        cell_settings = self._cell_settings(cell)
-        more["fingerprints"] = fingerprints(cell_settings)
-        return _without_paths(cell_settings) | json.loads(json.dumps(more))
+        more["fingerprints"] = self._fingerprints[cell.method]
+        return _without_paths(self._cell_settings(cell)) | json.loads(json.dumps(more))
 
     def _check_same(self, cell: Cell, record: Record) -> None:
         now = self._made_with(cell)
