@@ -23,6 +23,7 @@ from actshift.files import (
     private_folder,
     write_atomically,
 )
+from tests.disks import small_disk
 
 OLD, NEW = "the old content", "the new content"
 
@@ -37,16 +38,11 @@ def write_folder(path: Path) -> None:
         (folder / "config.json").write_text("{}")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(name="small_disk")
+def disk_of_100_kb(tmp_path: Path) -> Iterator[Path]:
     """A disk of 100 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", disk], capture_output=True)
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        yield disk
 
 
 def killed_while(write: Callable[[], None]) -> None:

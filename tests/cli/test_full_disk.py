@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from actshift import JointConfig, SteeringConfig, attach
 from tests.cli.conftest import PAIRS, TEXTS, Run
+from tests.disks import small_disk
 
 VERBS = {
     "export merged": "export --adapter {vector} --to merged --out {disk}/new",
@@ -31,15 +31,10 @@ VERBS = {
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk with one free block, an empty folder and a file."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    (disk / "empty").mkdir()
-    (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
-    yield disk
-    subprocess.run(["umount", disk], capture_output=True)
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        (disk / "empty").mkdir()
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
+        yield disk
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from actshift.training.rewards import RewardError
 from actshift.training.trainer import Checkpoints
 from tests.characters import sums, write_rows
 from tests.cli.conftest import Run, override, start_process, wait_for_file
+from tests.disks import small_disk
 from tests.training.helpers import Killed
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"]
@@ -41,20 +42,11 @@ def weights(folder: Path) -> bytes:
     return (folder / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+@pytest.fixture(name="small_disk")
+def disk_of_a_size(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mount a disk of the given size, and return its folder."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-
-    def mount(size: str) -> Path:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True)
-        if mounted.returncode:
-            pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-        return disk
-
-    yield mount
-    subprocess.run(["umount", disk], capture_output=True)
+    with ExitStack() as stack:
+        yield lambda size: stack.enter_context(small_disk(tmp_path / "disk", size))
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(refused, command, small_disk) -> None:
