@@ -30,7 +30,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def figure_text(text: str) -> str:
-    """Return a text that matplotlib shows as it is: without formulas between dollar signs, or control characters."""
+    """Return a text in which dollar signs and control characters are escaped for matplotlib."""
     return printable(text).replace("$", r"\$")
 
 

@@ -31,7 +31,7 @@ NARROWEST = 40  # columns of a table
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: without markup, and with control characters as escapes."""
+    """A console that interprets no markup and escapes control characters."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -50,7 +50,7 @@ def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
 
 
 def to_json(values: Any, indent: int | None = None) -> str:
-    r"""Return values as JSON in which control characters are escaped, also those that JSON allows.
+    r"""Return values as JSON, and escape also the control characters that JSON allows.
 
     >>> print(to_json("é\x7f"))
     "é\u007f"
