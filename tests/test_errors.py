@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from actshift.errors import ActshiftError, check_choice, check_fields, require
+from actshift.errors import ActshiftError, check_choice, check_fields, find_surrogate, first_repeated, require
 
 
 def test_an_unknown_choice_is_an_error_with_the_nearest_and_all_allowed_values():
@@ -43,3 +43,14 @@ def test_require_does_not_report_a_broken_installation_as_missing(tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="its_missing_dependency"):
         require("broken_package", extra="train")
+
+
+def test_the_first_repeated_value_is_found_in_linear_time() -> None:
+    values = [str(number) for number in range(200_000)]
+    assert first_repeated(values) is None
+    assert first_repeated([*values, "199999"]) == "199999"
+
+
+@pytest.mark.parametrize(("text", "index"), [("", None), ("é🦊", None), ("a\ud83d", 1), ("\udc80b\ud800", 0)])
+def test_a_lone_surrogate_is_found(text: str, index: int | None) -> None:
+    assert find_surrogate(text) == index

@@ -1,12 +1,15 @@
 """The base class of all errors, and checks and hints that their messages share."""
 
 import re
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Hashable, Iterable, Sequence, Sized
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
 from reprlib import Repr
 from types import ModuleType
+from typing import TypeVar
+
+T = TypeVar("T", bound=Hashable)
 
 MAX_MESSAGE = 2000  # characters of an error message
 # Control characters except tab and line breaks, line separators, reversed text, and halves of surrogate pairs.
@@ -108,6 +111,34 @@ def is_longer(values: Sized, limit: int) -> bool:
         return len(values) > limit
     except OverflowError:
         return True
+
+
+def first_repeated(values: Iterable[T]) -> T | None:
+    """Return the first value that equals an earlier one, or None.
+
+    >>> first_repeated(["a", "b", "a"])
+    'a'
+    """
+    seen: set[T] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def find_surrogate(text: str) -> int | None:
+    r"""Return the index of the first lone surrogate, which UTF-8 cannot encode, or None.
+
+    >>> find_surrogate("ab\ud83d")
+    2
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return error.start
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, first_repeated
 
 MAPPING_SUFFIXES = (".yaml", ".yml", ".json")  # of the files that `read_mapping` reads
 MAX_MAPPING, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100  # bytes, values and nesting of such a file
@@ -46,8 +46,7 @@ def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """Return the pairs as a dict, or raise ValueError if two have the same name."""
     if len(values := dict(pairs)) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is repeated")
+        raise ValueError(f"the name {first_repeated(name for name, _ in pairs)!r} is repeated")
     return values
 
 

@@ -160,6 +160,7 @@ def test_chat_renders_unless_it_is_switched_off(actshift: Run, refused, trained,
         ('{"prompt": ["w1"]}', "Row 2 of .* is not a JSON object"),
         ('{"prompt": [{"content": "w1"}]}', "Row 2 of .* is not a JSON object"),
         ("null", "Row 2 of .* is not a JSON object"),
+        ('{"prompt": "w1", "prompt": "w2"}', "Row 2 of .* is not a JSON object .*has the key 'prompt' twice"),
         ("[" * 100_000, "Row 2 of .* is not a JSON object"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ Messages = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class ChatMode:
-    """How prompts become texts: rendered by the chat template or as they are, with a system prompt if rendered.
+    """The conversion of prompts to texts: unchanged, or rendered by the chat template, with a system prompt.
 
     `rendered` is None if neither the user nor a record of training decides; it then counts as False.
     """
@@ -140,10 +139,12 @@ def read_prompts(prompt: str | None, file: Path | None) -> list[str | Messages]:
 
 
 def _prompt_in(line: str, place: str) -> str | Messages:
+    from actshift.data.json_text import parse_json
+
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ActshiftError(f'{place} is not a JSON object with a "prompt".') from error
+        row = parse_json(line)
+    except ValueError as error:
+        raise ActshiftError(f'{place} is not a JSON object with a "prompt": {error}.') from error
     value: Any = cast("dict[str, Any]", row).get("prompt", row.get("messages")) if isinstance(row, dict) else None
     is_chat = isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value)
     if not isinstance(value, str) and not is_chat:

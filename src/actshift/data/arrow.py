@@ -17,7 +17,7 @@ from datasets.features.features import register_feature
 from pyarrow.parquet import ParquetFile
 
 from actshift.data.json_text import parse_json
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, first_repeated
 
 _BATCH = 1_000  # rows
 _MEMORY = 64 * 2**20  # bytes of rows that are kept in memory; beyond it they are in a temporary file
@@ -94,8 +94,7 @@ def read_parquet(path: Path) -> Generator[Mapping[str, Any], None, None]:
     """Yield the rows of a Parquet file as `arrow_rows` does. Raise ActshiftError if it is damaged."""
     try:
         file = ParquetFile(path)
-        names = file.schema_arrow.names
-        if repeated := next((name for name in names if names.count(name) > 1), None):
+        if repeated := first_repeated(file.schema_arrow.names):
             raise ActshiftError(f"{path} has the column {repeated!r} twice; rename one of them.")
         yield from arrow_rows(file.iter_batches(_BATCH))
     except ActshiftError:

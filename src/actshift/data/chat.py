@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actshift.data.layouts import TEMPLATE
 from actshift.data.template import ChatTemplate, Message, Turn
-from actshift.errors import ActshiftError, require
+from actshift.errors import ActshiftError, find_surrogate, require
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,11 +125,9 @@ def token_ids(
 
 def check_characters(text: str, name: str) -> None:
     """Raise ActshiftError if a text, called `name`, contains a lone surrogate, which no tokenizer can encode."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        problem = f"{name} contains U+{ord(text[error.start]):04X} after {error.start} characters"
-        raise ActshiftError(f"{problem}, which is half of a character or a byte that is not UTF-8.") from None
+    if (index := find_surrogate(text)) is not None:
+        problem = f"{name} contains U+{ord(text[index]):04X} after {index} characters"
+        raise ActshiftError(f"{problem}, which is half of a character or a byte that is not UTF-8.")
 
 
 def _split_chat(row: Mapping[str, Any], number: int) -> tuple[Sequence[Message], Sequence[Message]]:

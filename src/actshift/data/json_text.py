@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from actshift.errors import first_line
+from actshift.errors import first_line, first_repeated
 
 _CHUNK = 2**18  # characters
 _SPACE = re.compile(r"[ \t\r\n\ufeff]*")  # joined files have byte order marks within
@@ -86,6 +85,6 @@ class JsonStream:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"an object has the key {key[:80]!r} twice")
+        key = first_repeated(key for key, _ in pairs)
+        raise ValueError(f"an object has the key {key[:80] if key else key!r} twice")
     return values

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, cast
 
 from actshift.data.json_text import JsonStream, parse_json
-from actshift.errors import ActshiftError, first_line, require
+from actshift.errors import ActshiftError, find_surrogate, first_line, first_repeated, require
 
 Row = Mapping[str, Any]  # values by column name
 
@@ -140,14 +140,9 @@ def _open(path: Path, newline: str | None) -> Generator[_Text, None, None]:
 
 
 def _check_encoding(text: str, place: str) -> None:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            byte = ord(text[error.start]) - 0xDC00
-            raise ActshiftError(
-                f"{place} is not UTF-8: it has the byte 0x{byte:02x}. Save the file as UTF-8."
-            ) from None
+    if (index := find_surrogate(text)) is not None:
+        byte = ord(text[index]) - 0xDC00
+        raise ActshiftError(f"{place} is not UTF-8: it has the byte 0x{byte:02x}. Save the file as UTF-8.")
 
 
 def _kind_of(path: Path) -> str | None:
@@ -233,7 +228,7 @@ def _check_header(header: list[str], path: Path) -> None:
     if len(header) == 1 and (found := next((mark for mark in "\t;|" if mark in header[0]), None)):
         fix = "separate fields by commas" if found != "\t" else "name the file .tsv, or separate fields by commas"
         raise ActshiftError(f"The header of {path} is one column, {header[0][:80]!r}; {fix}.")
-    repeated = next((name for name in header if header.count(name) > 1), None)
+    repeated = first_repeated(header)
     if repeated is not None or (header and "" in header):
         what = f"the column {repeated!r} twice" if repeated else "a column without a name"
         raise ActshiftError(f"The header of {path} has {what}; give every column a name of its own.")

@@ -209,8 +209,8 @@ def _mix(parts: Sequence[Dataset], weights: Mapping[str, float | None], seed: in
     description = "; ".join(str(part.info.description) for part in parts)
     shares = [weight for weight in weights.values() if weight is not None]
     if shares:
-        largest = max(shares)
-        probabilities = [share / largest / sum(share / largest for share in shares) for share in shares]
+        scaled = [weight / max(shares) for weight in shares]  # a sum of the weights themselves may overflow
+        probabilities = [weight / sum(scaled) for weight in scaled]
         count = sum(map(len, whole))
         if any(len(part) > _MOST_REPEATS * count * share for part, share in zip(whole, probabilities, strict=True)):
             raise ActshiftError(

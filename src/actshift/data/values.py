@@ -9,7 +9,7 @@ from typing import Any
 from actshift.data.json_text import parse_json
 from actshift.data.layouts import CHATS, TEMPLATE, Columns, RowProblem, find_text_problem
 from actshift.data.readers import Row
-from actshift.errors import is_number, show
+from actshift.errors import find_surrogate, is_number, show
 
 LISTS = ("tokens", "tags", "choices")  # columns of lists of texts
 _DEPTH = 100  # of lists and objects in messages
@@ -30,12 +30,9 @@ def storable(name: str, value: Any, is_nested: bool) -> Any:
             raise RowProblem(f"has {name} whose lists and objects are nested more than {_DEPTH} deep") from None
         except (TypeError, ValueError):
             raise RowProblem(f"has {name} with a value that JSON cannot hold, such as NaN or bytes") from None
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            half = f"U+{ord(text[error.start]):04X}"
-            raise RowProblem(f"has half of a character ({half}, a lone surrogate) in its {name}; remove it") from None
+    if (index := find_surrogate(text)) is not None:
+        half = f"U+{ord(text[index]):04X}"
+        raise RowProblem(f"has half of a character ({half}, a lone surrogate) in its {name}; remove it")
     return value
 
 

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.files import LOADABLE, PRIVATE, locked_folder, move_into, sync_file, sync_folder, write_atomically
+from actshift.files import (
+    LOADABLE,
+    PRIVATE,
+    existing_folder,
+    locked_folder,
+    move_into,
+    sync_file,
+    sync_folder,
+    write_atomically,
+)
 from actshift.fingerprint import sha256
 from actshift.training.record import PARTS, PATHS, as_json, check_fingerprints, differing, fingerprints, place
 from actshift.training.settings import TrainSettings
@@ -49,10 +58,6 @@ class RunFolder:
     def _record(self) -> Path:
         return self.checkpoints / "run.json"
 
-    @property
-    def _existing(self) -> Path:
-        return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-
     def locked(self) -> AbstractContextManager[None]:
         """Return a context manager that keeps other processes out, or raises ActshiftError if one trains here."""
         busy = f"Another process trains in {self.path}; wait for it, or write to another folder."
@@ -77,8 +82,8 @@ class RunFolder:
             for file in self.path.rglob("*")
         ):
             raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
-        if not os.access(self._existing, os.W_OK):
-            raise ActshiftError(f"There is no permission to write to {self._existing}.")
+        if not os.access(existing := existing_folder(self.path), os.W_OK):
+            raise ActshiftError(f"There is no permission to write to {existing}.")
 
     def start(self, settings: TrainSettings, digest: str, resume: bool) -> None:
         """Record the settings and the rows' digest, or raise ActshiftError as `check` does or if the rows changed."""
@@ -144,7 +149,7 @@ class RunFolder:
     def check_space(self, trainable: int) -> None:
         """Raise ActshiftError unless the disk has room for checkpoints and result of `trainable` parameters."""
         needed = CHECKPOINTS_KEPT * checkpoint_bytes(trainable) + 4 * trainable
-        if (free := shutil.disk_usage(self._existing).free) < needed:
+        if (free := shutil.disk_usage(existing_folder(self.path)).free) < needed:
             problem = f"{free / 1e6:,.0f} MB free, and checkpoints need about {needed / 1e6:,.0f} MB"
             raise ActshiftError(f"The disk of {self.path} has {problem}; free some space, or write to another disk.")
 

@@ -102,14 +102,7 @@ MODULES = Field(
     f"a list of at most {MAX_ENTRIES:,} module names such as ['q_proj'], a regular expression of at most "
     f"{MAX_LENGTH:,} characters, or None",
 )
-INITS = (
-    True,
-    False,
-    "gaussian",
-    "orthogonal",
-    "eva",
-    "mica",
-)  # they keep the base model's weights
+INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")  # they keep the base model's weights
 
 FIELDS = {
     "task_type": Field(one_of(None, *TaskType), f"one of {', '.join(TaskType)}, or None"),
