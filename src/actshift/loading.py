@@ -1,7 +1,6 @@
 """Load base models and their tokenizers."""
 
 import sys
-import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from actshift.errors import ActshiftError, check_choice, first_line
-from actshift.gguf import SUFFIX, dequantised, find_gguf, gguf_arguments
+from actshift.gguf import SUFFIX, dequantised, find_gguf, gguf_arguments, warn_once
 from actshift.model_head import CAUSAL, Head
 
 MAIN = "main"  # the hub's name of the default revision
@@ -98,7 +97,7 @@ def load_model(
     if "gguf_file" in files:
         model.name_or_path = model.config.name_or_path = source  # adapters record it as their base
         size = f"{model.num_parameters() * model.dtype.itemsize / 1e9:.2g} GB in {str(model.dtype)[6:]}"
-        warnings.warn(f"{source} is a GGUF file, and its weights are dequantised ({size}).", stacklevel=1)
+        warn_once(f"{source} is a GGUF file, and its weights are dequantised ({size}).")
     return model.eval(), tokenizer
 
 
