@@ -131,7 +131,9 @@ def run_job(job: CellJob) -> None:
     folder, settings = Path(job.folder), job.settings
     with FileLock(folder / ".lock"):  # a process of a comparison that was just killed may need a moment to end
         record, loaded = Record.read(folder), None
-        if record is None:
+        # A record that was copied from another machine has no weights, which the test rows need.
+        lacks_weights = job.trains and not RunFolder(Path(settings.out or "")).finished
+        if record is None or (job.test and record.test is None and lacks_weights):
             fit = _train(settings) if job.trains else None
             loaded = _load_model(settings, job.trains)
             parameters = fit.parameters if fit else loaded[0].num_parameters()
