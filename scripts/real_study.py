@@ -41,6 +41,7 @@ class Study:
     def settings(self, model: Path, rows: Path, out: Path, jobs: int, precision: str) -> CompareSettings:
         """Write the training rows and the methods to `out`, and return the settings of the comparison."""
         folder = out / "studies" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
         lines = (rows / self.task / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         write_atomically(folder / "train.jsonl", "".join(lines[: self.limit]))
         chosen = yaml.safe_load(METHODS.read_text(encoding="utf-8"))

@@ -161,8 +161,8 @@ def _load_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrained
     full = trained and settings.method == "full"
     head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
     source = settings.out if full else settings.model
-    # All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base. A CPU
-    # decodes in float32, because products of few rows are slower in bfloat16, even with instructions for it.
+    # All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base.
+    # A CPU decodes in float32, because products of few rows are slower in bfloat16, even with instructions for it.
     precision = settings.precision if torch.cuda.is_available() else "fp32"
     revision, code = None if full else settings.revision, settings.trust_remote_code
     scored = TrainSettings(model=source, revision=revision, precision=precision, trust_remote_code=code)
