@@ -45,6 +45,7 @@ class Study:
         lines = (rows / self.task / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         write_atomically(folder / "train.jsonl", "".join(lines[: self.limit]))
         chosen = yaml.safe_load(METHODS.read_text(encoding="utf-8"))
+        chosen["common"] |= self.common
         chosen["methods"] = {name: chosen["methods"][name] for name in self.methods}
         write_atomically(folder / "methods.yaml", yaml.safe_dump(chosen, sort_keys=False))
         return CompareSettings(
@@ -60,7 +61,6 @@ class Study:
             eval_batch_size=64,
             jobs=jobs,
             precision=precision,
-            **self.common,
         )
 
     def table(self, out: Path) -> Path:
