@@ -51,7 +51,7 @@ def test_the_most_probable_choice_equals_separate_forward_passes(name: str) -> N
 
 
 def test_an_adapter_of_the_prompt_steers_only_the_prompt() -> None:
-    model = steered_model("llama", "low_rank", "post_block", positions=Positions.last_token())
+    model = steered_model("llama", "linear", "post_block", positions=Positions.last_token())
     randomise(model, scale=2.0)
     expected = [expected_choice(model, prompt, positions=True) for prompt in PROMPTS]
     assert best_choices(model, TOKENIZER, rows_of(PROMPTS)) == expected
