@@ -92,4 +92,6 @@ def test_memory_grows_linearly_with_the_width():
 
 def test_two_sketches_of_the_same_data_agree():
     g, x = tokens(100, 70, 70, 0.9)
-    assert torch.allclose(both(g, x, 2)[1].factors(ALL, 16).values, both(g, x, 2)[1].factors(ALL, 16).values, rtol=1e-12)
+    assert torch.allclose(
+        both(g, x, 2)[1].factors(ALL, 16).values, both(g, x, 2)[1].factors(ALL, 16).values, rtol=1e-12
+    )

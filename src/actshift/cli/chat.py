@@ -13,7 +13,8 @@ from actshift.cli.output import echo
 from actshift.cli.prompts import ChatMode, choose_chat
 from actshift.errors import ActshiftError, did_you_mean
 
-COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /exit ends the chat."
+COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /quit or /exit ends the chat."
+END = ("/quit", "/exit")
 
 
 def chat(
@@ -55,7 +56,7 @@ def chat(
     while True:
         try:
             line = input("> ").strip()
-            if line == "/exit":
+            if line in END:
                 return
             if line.startswith("/"):
                 echo(conversation.command(line), err=True)
@@ -82,7 +83,7 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def command(self, line: str) -> str:
-        """Execute `/base` or `/strength S` and return the adapter's new state; raise ActshiftError if that fails."""
+        """Execute a command and return the adapter's new state, or the help; raise ActshiftError if that fails."""
         from actshift.tuner import set_strength
 
         verb, _, value = line.partition(" ")
@@ -98,7 +99,9 @@ class Conversation:
             set_strength(self.model, strength)
             self.adapter_off, self.strength = False, strength
         else:
-            hint = did_you_mean(verb, ("/base", "/strength", "/exit"))
+            if verb in ("/help", "/?"):
+                return COMMANDS
+            hint = did_you_mean(verb, ("/base", "/strength", *END))
             raise ActshiftError(f"There is no command {verb}{hint}. {COMMANDS}")
         return "The base model answers." if self.adapter_off else f"The adapter acts at strength {self.strength:g}."
 

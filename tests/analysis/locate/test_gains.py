@@ -42,6 +42,7 @@ def test_the_standard_error_matches_the_spread_over_new_data():
 
 def test_an_estimate_prints_its_standard_error():
     assert str(Estimate(6.02993, (5.97, 6.09))) == "6.03 ± 0.06" and str(Estimate(0.5)) == "0.5"
+    assert str(Estimate(88.21, (70.0, 110.0))) == "88.2 ± 20" and str(Estimate(1234.0, (900, 500))) == "1,234 ± 200"
 
 
 def test_gains_rise_with_the_rank_and_their_squares_add(report):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from actshift.analysis.sections import number
 from actshift.errors import ActshiftError, is_number
 
 
@@ -51,7 +52,7 @@ class Estimate:
         return {"gain": self.value, "error": self.error, "per_parameter": self.value / parameters}
 
     def __str__(self) -> str:
-        return f"{self.value:.3g}" + (f" ± {self.error:.1g}" if self.error is not None else "")
+        return number(self.value) + (f" ± {number(self.error, 1)}" if self.error is not None else "")
 
 
 def combined_gain(gains: Sequence[Estimate]) -> Estimate:
