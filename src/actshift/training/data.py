@@ -105,8 +105,8 @@ def read_rows(
         raise ActshiftError("task and data both choose the training rows; give one of them.")
     if source or not settings.task:
         kinds = objective.kinds if objective else LABELLED
-        source = source or require_setting(settings, "data")
-        return load_rows(source, split, settings.limit, kinds, settings.map, settings.seed)
+        given = source or require_setting(settings, "data")
+        return load_rows(given, split, settings.limit, kinds, settings.map, settings.seed)
     if settings.map:
         raise ActshiftError("map renames the columns of data, and a task has columns of its own; leave map out.")
     from actshift.loading import load_tokenizer
