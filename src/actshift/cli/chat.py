@@ -47,7 +47,10 @@ def chat(
     if mode.rendered:
         check_template(tokenizer)
     elif chat_template is None:
+        was_plain = mode.rendered is False  # in training
         mode = replace(mode, rendered=bool(tokenizer.chat_template))
+        if was_plain and mode.rendered:
+            echo("It was trained on plain texts. To continue texts instead of a chat, add --no-chat.", err=True)
     conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength, mode)
     echo(COMMANDS, err=True)
     if not mode.rendered:
@@ -116,5 +119,7 @@ class Conversation:
         with self.model.disable_adapter() if self.adapter_off else nullcontext():
             answer = stream_completion(self.model, self.tokenizer, text, write, *how)
         echo()
+        if not answer.strip():
+            echo("The answer is empty.", err=True)
         if rendered:
             self.messages = [*messages, {"role": "assistant", "content": answer}]
