@@ -164,7 +164,7 @@ def test_chat_renders_unless_it_is_switched_off(actshift: Run, refused, trained,
         ('{"text": "w1"}', "Row 2 of .* has no .prompt., which is a text or a list of messages"),
         (
             '{"prompt": "w1", "tools": [{"name": "f"}]}',
-            "Row 2 of .* has tools, which prompt cannot use; use rows of mess",
+            "Row 2 of .* has tools, which prompt cannot use; use rows",
         ),
         ("null", "Line 2 of .* is null"),
         ('{"prompt": "w1", "prompt": "w2"}', "Line 2 of .*has the key 'prompt' twice"),
@@ -204,7 +204,7 @@ def test_lines_that_only_look_like_json_are_texts(tmp_path: Path) -> None:
     file.write_text('{"a": 1}\n{"prompt": "w1"}\n')
     assert read_prompts(None, file) == [Prompt('{"a": 1}'), Prompt('{"prompt": "w1"}')]
     file.write_text('{"prompt": "w1"}\nw2\n')
-    with pytest.raises(ActshiftError, match="Row 2 of .* is no JSON object, unlike the first"):
+    with pytest.raises(ActshiftError, match=r"Row 2 of .* is no JSON object, unlike the first"):
         read_prompts(None, file)
 
 
@@ -215,7 +215,8 @@ def test_tools_options_and_the_system_text_of_a_row_reach_the_template(tmp_path:
     [prompt] = read_prompts(None, file)
     assert prompt.content == [{"role": "system", "content": "b"}, USER]
     tokenizer = char_tokenizer()
-    tokenizer.chat_template = "{{ tools[0].name if tools }}{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}{{ 's' if short }}"
+    turns = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}"
+    tokenizer.chat_template = "{{ tools[0].name if tools }}" + turns + "{{ 's' if short }}"
     assert ChatMode(True, template_kwargs={"short": False}).render_all([prompt], tokenizer) == ["f<s>b<u>cs"]
 
 

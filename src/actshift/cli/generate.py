@@ -20,9 +20,7 @@ def generate(
     prompt: Annotated[str | None, Option(help="Text to complete.")] = None,
     prompts: Annotated[
         Path | None,
-        Option(
-            help='File of prompts: one per line, or rows (.jsonl, .json, .csv, .parquet) with "prompt" or "messages".'
-        ),
+        Option(help='File of prompts: one per line, or rows (.jsonl, .csv …) with "prompt" or "messages".'),
     ] = None,
     strength: options.Strength = 1.0,
     half: options.Half = "both",
