@@ -19,7 +19,7 @@ COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its streng
 def chat(
     model: options.Model = None,
     adapter: options.Adapter = None,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     max_new_tokens: Annotated[
         int | None,
@@ -47,7 +47,9 @@ def chat(
         check_template(tokenizer)
     elif chat_template is None:
         mode = replace(mode, rendered=bool(tokenizer.chat_template))
-    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength, mode)
+    saved: float = next((getattr(config, "strength", 1.0) for config in getattr(loaded, "peft_config", {}).values()), 1)
+    current = saved if strength is None else strength
+    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, current, mode)
     echo(COMMANDS, err=True)
     if not mode.rendered:
         reason = "The chat template is off" if tokenizer.chat_template else "This model has no chat template"
