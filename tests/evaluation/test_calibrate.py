@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from actshift import ActshiftError, LowRank, SteeringConfig, Vector, attach, calibrate, contrast, load_adapter, strength
 from actshift.adapters import ADAPTERS, HeadAdapter
 from actshift.demo import load_base
-from actshift.evaluation.calibrate import Divergence, _Measurement, _search, kl_divergence
+from actshift.evaluation.calibrate import Divergence, Measurement, _search, kl_divergence
 from actshift.sites import Positions
 from actshift.tuner import steering_layers
 from tests.contract.cases import fresh_model, randomise, steered_model
@@ -31,7 +31,7 @@ FRENCH = [f"anna a {n} {noun} ." for n in ("trois", "sept", "neuf", "dix") for n
 
 @torch.no_grad()
 def measured(model, s: float, prompts=PROMPTS, tokenizer=TOKENIZER, batch_size: int = 5) -> Divergence:
-    return _Measurement(model, tokenizer, prompts, 8, batch_size, "default", lambda *_: None)(s)
+    return Measurement(model, tokenizer, prompts, 8, batch_size, "default", lambda *_: None)(s)
 
 
 def strengths(model) -> set[float]:
@@ -128,7 +128,7 @@ def test_a_jump_and_a_kl_that_falls_are_warned_about(monkeypatch):
 
     def calibrated(kl):
         measure = lambda self, s: self.tried.setdefault(s, Divergence(s, kl(s), 0, 99))  # noqa: E731
-        monkeypatch.setattr(_Measurement, "__call__", measure)
+        monkeypatch.setattr(Measurement, "__call__", measure)
         return calibrate(model, PROMPTS, 1.0, TOKENIZER).found
 
     with pytest.warns(UserWarning, match=r"jumps over 1 nats near strength 2\.[79].*it is 0\.5 there"):

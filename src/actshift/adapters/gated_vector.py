@@ -44,7 +44,7 @@ class GatedVector(Adapter):
     The gate is between 0 and 1. It depends on how much of the activation lies along c, with either sign. Both c and v
     are trainable; c starts random, and v at zero. `Contrast.attach` sets both to a contrast vector.
 
-    Source: conditional activation steering, arXiv 2409.05907, section 3: a condition vector decides where a behaviour
+    Source: conditional activation steering, arXiv 2409.05907: a condition vector decides where a behaviour
     vector is added, by the similarity of h with its projection on c, which is |cos(h, c)|. The paper adds v if the
     similarity of the prompt exceeds a threshold. A gate that is proportional to it, for every token, and c = v are the
     choices of https://github.com/wassname/steering-lite (cosine_gated). docs/method.md#gated-vector.

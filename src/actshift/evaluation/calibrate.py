@@ -101,7 +101,7 @@ def calibrate(
     if not is_number(target_kl) or target_kl <= 0:
         raise ActshiftError(f"target_kl must be a positive number of nats such as 1.0, got {target_kl!r}.")
     name = _adapter_to_calibrate(model, adapter_name)
-    measure = _Measurement(model, tokenizer, prompts, max_new_tokens, batch_size, name, on_progress)
+    measure = Measurement(model, tokenizer, prompts, max_new_tokens, batch_size, name, on_progress)
     with evaluation_mode(model):
         found = _search(measure, target_kl)
     tried = tuple(measure.tried.values())
@@ -124,7 +124,7 @@ def _adapter_to_calibrate(model: Any, adapter_name: str | None) -> str:
     return adapter_name or active[0]
 
 
-class _Measurement:
+class Measurement:
     """Measure the divergence of an adapter at a strength, and remember what was measured."""
 
     def __init__(
