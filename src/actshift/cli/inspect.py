@@ -42,10 +42,11 @@ def _print_adapter(adapter: AdapterDescription) -> None:
 
     share = "" if adapter.share is None else f", {_percent(adapter.share)} of the base"
     other = f", {adapter.other_parameters:,} of them outside the sites" if adapter.other_parameters else ""
+    strength = "" if adapter.strength == 1 else f", strength {adapter.strength:.4g}"
     facts = {
         "adapter": adapter.source,
         "base": _base(adapter),
-        "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}",
+        "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}{strength}",
         "parameters": f"{adapter.parameters:,} {adapter.dtype}{share}{other}",
         "file": _file_size(adapter.file_bytes),
         "weights": adapter.weights,
