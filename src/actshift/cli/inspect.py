@@ -18,7 +18,9 @@ _NORM_SYMBOLS = {"down.weight": "W_down", "up.weight": "W_up", "product": "W_upÂ
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder or a Hugging Face id.")],
+    source: Annotated[
+        str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder, a GGUF file or a Hugging Face id.")
+    ],
     as_json: options.AsJson = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub. Default: main.")] = None,
 ) -> None:
