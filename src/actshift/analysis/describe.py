@@ -160,6 +160,7 @@ class AdapterDescription:
     file_bytes: int
     sites: tuple[SiteDescription, ...]
     base_revision: str | None = None
+    strength: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as JSON values."""
@@ -207,6 +208,7 @@ def describe_adapter(source: str, revision: str | None = None) -> AdapterDescrip
         file_bytes=Path(path).stat().st_size,
         sites=sites,
         base_revision=config.revision,
+        strength=config.strength,
     )
 
 

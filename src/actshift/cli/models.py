@@ -32,7 +32,7 @@ class Base(NamedTuple):
 def load_steered(
     model: str | None,
     adapters: Sequence[str],
-    strength: float,
+    strength: float | None,
     trust_remote_code: bool,
     half: str = "both",
     head: Head | None = None,
@@ -42,6 +42,7 @@ def load_steered(
 
     Args:
         model: Folder or Hugging Face id; None for the base that the first adapter names.
+        strength: Strength of all adapters; None for the one that each was saved with.
         half: Part of a joint adapter to use: "both", "weights" or "activations".
         head: Head to load if the adapters name none; None for the model's own.
         revision: Revision of the model on the hub; None for the one that the adapters name.
@@ -54,7 +55,7 @@ def load_steered(
     """
     with PlainConsole(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
-        from actshift.tuner import set_halves, set_strength
+        from actshift.tuner import set_halves, set_strength, steering_layers
         from actshift.tuner.loading import load_any_adapter
 
         base = resolve_base(model, adapters, revision)
@@ -70,7 +71,7 @@ def load_steered(
         names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]  # paths are not valid module names
         for name, adapter in zip(names, adapters, strict=True):
             loaded = load_any_adapter(loaded, adapter, adapter_name=name)
-        if adapters and strength != 1:
+        if adapters and strength is not None and (strength != 1 or steering_layers(loaded)):  # a LoRA has only 1
             set_strength(loaded, strength)
         if half != "both":
             set_halves(loaded, half)

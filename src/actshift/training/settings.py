@@ -78,6 +78,9 @@ class TrainSettings:
     eval_data: str | tuple[str, ...] | None = _data(
         None, "Evaluation rows: a file or a dataset id (repeatable). The best checkpoint on them is kept."
     )
+    limit: int | None = _data(
+        None, "Use at most this many rows of each source and each split, from the first. By default all.", least=1
+    )
     eval_share: float = _data(0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1)
     method: Literal["steering", "lora", "joint", "full"] = _data(
         "steering", "Weights to train: a steering adapter, LoRA, both of them (joint), or every weight (full)."
