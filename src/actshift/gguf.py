@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -100,12 +99,6 @@ def dequantised() -> dict[str, Any]:
 
     config: Any = getattr(transformers, "GgufConfig", None)  # older versions always dequantise
     return {} if config is None else {"quantization_config": config(dequantize=True)}
-
-
-@cache
-def warn_once(message: str) -> None:
-    """Show a warning only once per process."""
-    warnings.warn(message, stacklevel=1)
 
 
 def _explain(file: Path, error: Exception) -> str:

@@ -20,8 +20,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from actshift.errors import ActshiftError, check_choice, first_line
-from actshift.gguf import SUFFIX, dequantised, find_gguf, gguf_arguments, warn_once
+from actshift.errors import ActshiftError, check_choice, first_line, warn_once
+from actshift.gguf import SUFFIX, dequantised, find_gguf, gguf_arguments
 from actshift.model_head import CAUSAL, Head
 
 MAIN = "main"  # the hub's name of the default revision
