@@ -138,7 +138,6 @@ def test_a_missing_package_is_named(file: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_missing_weights_are_named(file: Path, tmp_path: Path) -> None:
-    """A file with fewer blocks than its metadata say."""
     model = ARCHITECTURES["llama"](num_hidden_layers=1)
     model.config.num_hidden_layers = 2
     with pytest.raises(ActshiftError, match=r"lack model.layers.1.*\(9 missing in all\)"):

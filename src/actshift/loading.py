@@ -54,7 +54,7 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer from a folder, a GGUF file or a Hugging Face id, in evaluation mode.
 
-    Only reads safetensors and GGUF. The weights of a GGUF file are dequantised, and a warning says so.
+    Only reads safetensors and GGUF. The weights of a GGUF file are dequantised, with a warning.
 
     Args:
         dtype: "auto" is bfloat16 on a GPU that supports it, and float32 elsewhere.

@@ -49,7 +49,7 @@ def load_base(settings: TrainSettings, head: Head = CAUSAL, config: Any = None) 
 def bf16_cost() -> float:
     """Measure how long this CPU takes for a matrix product and its gradient in bf16, divided by the time in fp32.
 
-    A CPU with bf16 instructions gives about 0.3, one that only has AVX-512 about 1.2, and others 10 to 40.
+    The result is about 0.3 on a CPU with bf16 instructions, 1.2 on one with only AVX-512, and 10 to 40 on others.
     """
     import torch
 
