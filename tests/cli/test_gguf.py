@@ -65,7 +65,7 @@ def test_an_adapter_is_trained_and_finds_its_base(actshift: Run, both, file: Pat
     run = weights[0].parent
     assert json.loads((run / "adapter_config.json").read_text())["base_model_name_or_path"] == str(file)
     card = (run / "README.md").read_text()
-    assert f'load_model("{file}", head=' in card and 'PeftModel.from_pretrained(base, "run")' in card
+    assert f'load_model("{file}")' in card and 'PeftModel.from_pretrained(base, "run")' in card
     code, out, err = actshift("generate", "--adapter", run, "--prompt", "w1 w2", *FEW)
     assert code == 0, err
     assert out == actshift("generate", "--adapter", weights[1].parent, "--prompt", "w1 w2", *FEW).out
@@ -116,6 +116,8 @@ def test_verbs_that_write_adapters_write_the_same(both, write_rows, tmp_path: Pa
     both("train", *base, "--method", "full", "--out", "full", "--learning-rate", 1e-2)
     base = ("--model", "MODEL", "--data", write_rows(LABELS), "--max-steps", 2)
     both("train", *base, "--out", "classifier", "--objective", "classify")
+    assert 'load_model("' in (card := (tmp_path / "tiny.gguf/classifier/README.md").read_text())
+    assert ", head=Head(task_type='SEQ_CLS', labels=('a', 'b'))" in card
     both("eval", "--adapter", "classifier", "--data", write_rows(LABELS), "--json")
     outs = sorted(path.relative_to(tmp_path / "tiny") for path in tmp_path.glob("tiny/*/*.safetensors"))
     assert len(outs) == 6
