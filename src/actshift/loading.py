@@ -188,6 +188,8 @@ def short_errors(source: str) -> Generator[None]:
 
 def _check_folder(source: str, revision: str | None) -> None:
     path = Path(source).expanduser()
+    if revision is not None and not revision.strip():
+        raise ActshiftError("The revision is empty. Give a branch, tag or commit, or leave it out for the main branch.")
     if revision is not None and path.is_dir():
         raise ActshiftError(f"{source} is a folder, and only models on the hub have revisions. Leave out the revision.")
     if path.is_file():
