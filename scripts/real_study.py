@@ -68,9 +68,9 @@ class Study:
         return out / (self.task if self.limit is None else f"{self.task}-{self.limit}")
 
 
-_LISTOPS = {"epochs": 1, "batch_size": 16, "save_steps": 42}  # 125 steps
-_MAWPS = {"max_steps": 64, "batch_size": 8, "save_steps": 22}
-_AUTHORS = {"epochs": 1, "batch_size": 8, "save_steps": 34}  # 100 steps
+_LISTOPS = {"epochs": 1, "batch_size": 16, "gradient_accumulation": 1, "save_steps": 42}  # 125 steps
+_MAWPS = {"max_steps": 64, "batch_size": 8, "gradient_accumulation": 1, "save_steps": 22}
+_AUTHORS = {"epochs": 1, "batch_size": 8, "gradient_accumulation": 1, "save_steps": 34}  # 100 steps
 STUDIES = {
     "smollm2": (
         Study("listops", "listops", MAIN, _LISTOPS),

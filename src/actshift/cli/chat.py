@@ -20,7 +20,7 @@ END = ("/quit", "/exit")
 def chat(
     model: options.Model = None,
     adapter: options.Adapter = None,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     max_new_tokens: Annotated[
         int | None,
@@ -51,7 +51,9 @@ def chat(
         mode = replace(mode, rendered=bool(tokenizer.chat_template))
         if was_plain and mode.rendered:
             echo("It was trained on plain texts. To continue texts instead of a chat, add --no-chat.", err=True)
-    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength, mode)
+    saved: float = next((getattr(config, "strength", 1.0) for config in getattr(loaded, "peft_config", {}).values()), 1)
+    current = saved if strength is None else strength
+    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, current, mode)
     echo(COMMANDS, err=True)
     if not mode.rendered:
         reason = "The chat template is off" if tokenizer.chat_template else "This model has no chat template"

@@ -22,7 +22,7 @@ def generate(
         Path | None,
         Option(help='File of prompts: one per line, or rows (.jsonl, .csv …) with "prompt" or "messages".'),
     ] = None,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     max_new_tokens: Annotated[int, Option(min=1, max=options.LARGEST, help="Maximum tokens per completion.")] = 64,
     temperature: options.Temperature = 0.0,

@@ -32,7 +32,7 @@ class CompareSettings:
     {'epochs': 3.0}
     """
 
-    model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
+    model: str | None = setting(WHAT, None, "Base model: a folder, a GGUF file or a Hugging Face id.")
     revision: str | None = field(default=None, metadata=_metadata("revision"))
     data: str | tuple[str, ...] | None = setting(WHAT, None, f"Training rows: {SOURCES}")
     map: tuple[str, ...] | None = field(default=None, metadata=_metadata("map"))

@@ -68,7 +68,7 @@ class TrainSettings:
         0.002
     """
 
-    model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
+    model: str | None = _data(None, "Base model: a folder, a GGUF file or a Hugging Face id.")
     revision: str | None = _data(None, "Branch, tag or commit of a base model on the hub. By default main.")
     data: str | tuple[str, ...] | None = _data(None, f"Training rows: {SOURCES}")
     task: str | None = _data(None, "Task to train on instead of --data: a name from 'actshift tasks', or a .yaml file.")

@@ -14,6 +14,13 @@ def test_changed_weights_outside_the_blocks_are_named_and_keep_the_oracle_from_b
     assert in_blocks.outside == () and in_blocks.kl_oracle < 1e-9 < in_blocks.kl_base
 
 
+def test_the_cache_of_activations_changes_no_result(monkeypatch) -> None:
+    pair = ModelPair.of(*with_changed_blocks())
+    cached = oracle(pair, TEXT, (4,), 4, steps=5)
+    monkeypatch.setattr("actshift.analysis.extract.oracle.CACHE", 0)
+    assert oracle(pair, TEXT, (4,), 4, steps=5) == cached
+
+
 def test_a_nonlinear_map_starts_as_the_linear_one_and_improves() -> None:
     pair = ModelPair.of(*with_changed_blocks("gpt2"))
     short, longer = (oracle(pair, TEXT, (4,), 4, steps=steps) for steps in (1, 200))
