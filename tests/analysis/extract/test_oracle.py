@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 from actshift.analysis.extract import ModelPair, oracle
 from tests.analysis.extract.conftest import TEXT, with_changed_blocks
 from tests.analysis.twins import moved
@@ -17,7 +19,7 @@ def test_changed_weights_outside_the_blocks_are_named_and_keep_the_oracle_from_b
 def test_the_cache_of_activations_changes_no_result(monkeypatch) -> None:
     pair = ModelPair.of(*with_changed_blocks())
     cached = oracle(pair, TEXT, (4,), 4, steps=5)
-    monkeypatch.setattr("actshift.analysis.extract.oracle.CACHE", 0)
+    monkeypatch.setattr(sys.modules[oracle.__module__], "CACHE", 0)
     assert oracle(pair, TEXT, (4,), 4, steps=5) == cached
 
 
