@@ -216,6 +216,8 @@ def short_errors(source: str) -> Generator[None]:
 
 def _check_source(source: str, revision: str | None) -> None:
     path = Path(source).expanduser()
+    if revision is not None and not revision.strip():
+        raise ActshiftError("The revision is empty. Give a branch, tag or commit, or leave it out for the main branch.")
     if revision is not None and path.exists():
         kind = "folder" if path.is_dir() else "file"
         raise ActshiftError(f"{source} is a {kind}, and only models on the hub have revisions. Leave out the revision.")
