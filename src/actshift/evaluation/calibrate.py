@@ -70,8 +70,9 @@ def calibrate(
     """Find the positive strength at which an adapter changes next-token distributions by `target_kl`, and set it.
 
     The measure is the 95th percentile of KL(p_s ‖ p_0) in nats, over the tokens of greedy completions that the model
-    writes at strength s; p_0 is the model at strength 0. The result is within 5 % of the target. It is set as by
-    `set_strength`, and stored in the adapter's config, from where `save_pretrained` and `load_adapter` take it.
+    writes at strength s; p_0 is the model at strength 0. The result is within 5 % of the target, unless a warning says
+    that the KL jumps over it. It is set as by `set_strength`, and stored in the adapter's config, from where
+    `save_pretrained` and `load_adapter` take it.
 
     Args:
         model: A causal language model with a steering or joint adapter, trained or not. Other active adapters, and the
@@ -202,8 +203,8 @@ def kl_divergence(steered: Tensor, base: Tensor) -> Tensor:
 def _search(measure: Callable[[float], Divergence], target: float) -> Divergence:
     """Return the divergence at a strength where it is within the tolerance of `target`.
 
-    Bracket the target between two powers of two, from strength 1. Then alternate an interpolation in the logarithms of
-    strength and KL, which is quadratic in s at first, with a bisection.
+    From strength 1, move by a factor of √(target / KL), as the KL is quadratic in a small s, until the target lies
+    between two strengths. Then alternate an interpolation in the logarithms of strength and KL with a bisection.
     """
     low = high = measure(1.0)
     while high.kl < target:
@@ -211,14 +212,14 @@ def _search(measure: Callable[[float], Divergence], target: float) -> Divergence
             return high
         if high.strength >= LARGEST:
             raise _unreachable(measure, target)
-        low, high = high, measure(2 * high.strength)
+        low, high = high, measure(min(high.strength * _factor(high.kl, target), LARGEST))
     while low.kl >= target:
         if _hits(low, target):
             return low
         if low.strength <= 1 / LARGEST:
             problem = f"The KL is {low.kl:.3g} nats even at strength {low.strength:.2g}, above the target {target:g}"
             raise ActshiftError(f"{problem}; its weights are too large, or its training diverged.")
-        low, high = measure(low.strength / 2), low
+        low, high = measure(max(low.strength / _factor(low.kl, target), 1 / LARGEST)), low
     bisect = False
     while not (_hits(low, target) or _hits(high, target)) and high.strength / low.strength > NARROWEST:
         share = 0.5 if bisect else _log_share(low.kl, high.kl, target)
@@ -226,6 +227,12 @@ def _search(measure: Callable[[float], Divergence], target: float) -> Divergence
         low, high = (middle, high) if middle.kl < target else (low, middle)
         bisect = not bisect
     return high if _hits(high, target) else low  # between them the greedy completions change, and the KL jumps
+
+
+def _factor(kl: float, target: float) -> float:
+    """Return the factor between a strength of this KL and the target if the KL is quadratic; from 2 to 64."""
+    ratio = max(target / kl, kl / target) if kl > 0 else math.inf
+    return min(max(math.sqrt(ratio), 2), 64)
 
 
 def _log_share(low: float, high: float, target: float) -> float:
