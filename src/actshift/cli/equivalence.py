@@ -14,7 +14,9 @@ from actshift.errors import ActshiftError
 
 def equivalence(
     model: options.Model = None,
-    updated: Annotated[str | None, Option(help="Fine-tuned model or LoRA: a folder or a Hugging Face id.")] = None,
+    updated: Annotated[
+        str | None, Option(help="Fine-tuned model or LoRA: a folder, a GGUF file or a Hugging Face id.")
+    ] = None,
     adapter: options.Adapter = None,
     data: options.Data = None,
     columns: options.Columns = None,

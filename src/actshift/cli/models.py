@@ -23,7 +23,7 @@ MAIN = "main"  # the hub's name of the default revision
 
 
 class Base(NamedTuple):
-    """A base model: a folder or a Hugging Face id, and its revision on the hub, which is None for the main one."""
+    """A base model: a folder, a GGUF file or a Hugging Face id. `revision` None is the main one on the hub."""
 
     source: str
     revision: str | None = None
@@ -105,9 +105,11 @@ def resolve_base(model: str | None, adapters: Sequence[str] = (), revision: str 
     source = model if model is not None else (named[0][0] if named else None)
     if source is None:
         if not adapters:
-            raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")
+            raise ActshiftError(
+                "No model is given. Add --model with a folder, a GGUF file or a Hugging Face id, or --adapter."
+            )
         raise ActshiftError(f"The adapter {adapters[0]} does not name its base model. Add --model.")
-    if Path(source).is_dir():
+    if Path(source).exists():
         return Base(source, revision)
     is_chosen = revision is not None
     if named and named[0][0] == source and not is_chosen:
@@ -166,7 +168,7 @@ def resolve_pair_base(model: str | None, updated: str, revision: str | None = No
             raise ActshiftError(f"{problem}. Give a fine-tuned model or a LoRA.")
         return resolve_base(model, [updated], revision)
     if model is None:
-        raise ActshiftError("No base model is given. Add --model with a folder or Hugging Face id.")
+        raise ActshiftError("No base model is given. Add --model with a folder, a GGUF file or a Hugging Face id.")
     return Base(model, revision)
 
 

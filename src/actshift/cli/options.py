@@ -13,7 +13,9 @@ from typer import Option
 
 LARGEST = 2**32 - 1  # of whole numbers; C code of libraries takes no larger ones
 
-Model = Annotated[str | None, Option(help="Model: a folder or a Hugging Face id. Default: the adapter's base.")]
+Model = Annotated[
+    str | None, Option(help="Model: a folder, a GGUF file or a Hugging Face id. Default: the adapter's base.")
+]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of the base on the hub. Default: the adapter's.")]
 Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
 Strength = Annotated[

@@ -75,7 +75,7 @@ def vector(
     check_new_folder(out)
     check_outputs(figure=figure)
     if model is None:
-        raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id.")
+        raise ActshiftError("No model is given. Add --model with a folder, a GGUF file or a Hugging Face id.")
     positive_rows, negative_rows = (load_rows(source, split, limit, renames=columns) for source in (positive, negative))
     loaded, tokenizer, _ = load_steered(model, [], None, trust_remote_code, head=CAUSAL, revision=revision)
 
