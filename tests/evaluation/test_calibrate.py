@@ -31,7 +31,7 @@ FRENCH = [f"anna a {n} {noun} ." for n in ("trois", "sept", "neuf", "dix") for n
 
 @torch.no_grad()
 def measured(model, s: float, prompts=PROMPTS, tokenizer=TOKENIZER, batch_size: int = 5) -> Divergence:
-    return Measurement(model, tokenizer, prompts, 8, batch_size, "default", lambda *_: None)(s)
+    return Measurement(model, tokenizer, prompts, 8, batch_size, True, "default", lambda *_: None)(s)
 
 
 def strengths(model) -> set[float]:
@@ -95,6 +95,15 @@ def test_positions_act_as_in_generation(positions):
         base = model(outputs.sequences).logits[0, inputs["input_ids"].shape[1] - 1 : -1]
     expected = kl_divergence(torch.cat(outputs.logits), base)
     assert measured(model, 1.0, [prompt]).mean_kl == pytest.approx(expected.mean().item(), rel=1e-3)
+
+
+def test_messages_are_rendered_by_the_chat_template():
+    chat = word_tokenizer(chat_template="{{ bos_token }} {% for m in messages %}{{ m.content }} {% endfor %}w9")
+    model = steered_model("llama", "vector", "post_block")
+    messages = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    rendered = [f"<bos> {prompt} w9" for prompt in PROMPTS]
+    by_template = calibrate(model, messages, 0.02, chat, max_new_tokens=4)
+    assert calibrate(model, rendered, 0.02, chat, max_new_tokens=4, add_special_tokens=False) == by_template
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ def calibrate(
     *,
     max_new_tokens: int = 32,
     batch_size: int = 8,
+    add_special_tokens: bool = True,
     adapter_name: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Calibration:
@@ -80,6 +81,7 @@ def calibrate(
         prompts: Texts, or lists of messages, which the chat template renders.
         tokenizer: None loads the tokenizer of the base model.
         max_new_tokens: Limit of each completion. Its end token counts as a token.
+        add_special_tokens: False for texts that a chat template rendered, which already contain special tokens.
         adapter_name: None is the active adapter.
         on_progress: Called with the phase (one for each strength), its finished batches, and their total.
 
@@ -102,7 +104,8 @@ def calibrate(
     if not is_number(target_kl) or target_kl <= 0:
         raise ActshiftError(f"target_kl must be a positive number of nats such as 1.0, got {target_kl!r}.")
     name = _adapter_to_calibrate(model, adapter_name)
-    measure = Measurement(model, tokenizer, prompts, max_new_tokens, batch_size, name, on_progress)
+    how = (max_new_tokens, batch_size, add_special_tokens, name, on_progress)
+    measure = Measurement(model, tokenizer, prompts, *how)
     with evaluation_mode(model):
         found = _search(measure, target_kl)
     tried = tuple(measure.tried.values())
@@ -135,6 +138,7 @@ class Measurement:
         prompts: Sequence[str | Sequence[Message]],
         max_new_tokens: int,
         batch_size: int,
+        add_special_tokens: bool,
         name: str,
         on_progress: Callable[[str, int, int], None],
     ) -> None:
@@ -147,7 +151,9 @@ class Measurement:
         self.model, self.name, self.on_progress = model, name, on_progress
         self.tokenizer = tokenizer or load_tokenizer(model.config.name_or_path)
         self.settings = generation_config(model, self.tokenizer, max_new_tokens)
-        encoded = encode_prompts(model.config, self.tokenizer, prompts, max_new_tokens)
+        encoded = encode_prompts(
+            model.config, self.tokenizer, prompts, max_new_tokens, add_special_tokens=add_special_tokens
+        )
         check_vocabulary(((f"Prompt {row}", ids) for row, ids in enumerate(encoded, 1)), model.config, self.tokenizer)
         encoded.sort(key=len, reverse=True)
         self.batches = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
