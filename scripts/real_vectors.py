@@ -1,6 +1,6 @@
 """Steer SmolLM2-135M-Instruct along contrast vectors of equal side effects; write docs/results/real/vectors.{json,md}.
 
-    python scripts/real_vectors.py --model FOLDER     # the smollm2 folder of scripts/real_models.py, or a hub id
+    python scripts/real_vectors.py     # gets the model by scripts/real_models.py; or --model with a folder or hub id
 
 Finished cells are kept in the JSON file, so a second run continues after the last one. Protocol, fixed before any
 score was seen:
@@ -32,6 +32,7 @@ from statistics import fmean
 
 import real_vector_texts as texts
 import torch
+from real_models import model_folder
 
 from actshift import calibrate, contrast, set_strength
 from actshift.analysis.contrast import Contrast
@@ -247,7 +248,7 @@ def rounded(value):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="folder or hub id")
+    parser.add_argument("--model", help="folder or hub id; default: the one of scripts/real_models.py")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the records and the page")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -256,7 +257,7 @@ def main() -> None:
     results = {"target_kl": TARGET, "runs": [], "records": []}
     results = json.loads(records.read_text()) if records.exists() else results
     run = {
-        "command": "python scripts/real_vectors.py --model FOLDER",
+        "command": "python scripts/real_vectors.py",
         "date": date.today().isoformat(),
         "machine": machine(),
         "versions": {name: version(name) for name in ("actshift", "torch", "transformers")},
@@ -265,7 +266,7 @@ def main() -> None:
     cells = [(property_, method) for property_ in PAIRS for method in ("base", *METHODS)]
     missing = [cell for cell in cells if cell not in done]
     if missing:
-        base, tokenizer = load_model(arguments.model, dtype="float32", device="cpu")
+        base, tokenizer = load_model(arguments.model or model_folder("smollm2"), dtype="float32", device="cpu")
         results["runs"] += [run] if run not in results["runs"] else []
     for property_, method in missing:
         same = next((r for r in results["records"] if r["method"] == method == "random"), None)
