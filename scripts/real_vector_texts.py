@@ -83,10 +83,8 @@ FORMALITY_PAIRS = [  # request, formal answer, informal answer
 
 CALIBRATION_PROMPTS = [
     "Explain why the sky is blue.", "Give me a tip for saving money.", "Write a sentence about a dog.",
-    "What is a computer?", "Name three fruits and describe one.", "Tell me about your favorite season.",
-    "How do I make tea?", "Write an email to a teacher.", "Describe a busy street.", "What is a good breakfast?",
-    "Summarize the story of a lost ring.", "How does a bicycle work?", "Write a note to a neighbor.",
-    "What makes a good movie?", "Explain what a bank does.", "Describe an old house.",
+    "Tell me about your favorite season.", "Write an email to a teacher.", "Describe a busy street.",
+    "Summarize the story of a lost ring.", "Explain what a bank does.",
 ]  # fmt: skip
 
 LANGUAGE_PROMPTS = [

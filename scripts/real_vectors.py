@@ -1,15 +1,14 @@
 """Steer SmolLM2-135M-Instruct along contrast vectors of equal side effects; write docs/results/real/vectors.{json,md}.
 
-    python scripts/real_vectors.py --model FOLDER     # the smollm2 folder of scripts/real_models.py, or a hub id
+    python scripts/real_vectors.py     # gets the model by scripts/real_models.py; or --model with a folder or hub id
 
 Finished cells are kept in the JSON file, so a second run continues after the last one. Protocol, fixed before any
 score was seen:
 
 * Vectors: differences of 24 pairs of answers to the same request, rendered by the chat template, averaged over the
   tokens of the answer, after the middle block (the defaults of `actshift vector`, with `--token mean`).
-* Methods: mean and pca (added), ablate and gate (of the mean difference), and as a control a random vector of the
-  length of the mean difference, added.
-* Strength: `calibrate` at 1 nat on 16 general requests, none of them among the pairs or the test prompts.
+* Methods: mean and pca (added), ablate and gate (of the mean difference), and as a control one random vector, added.
+* Strength: `calibrate` at 1 nat on 8 general requests, none of them among the pairs or the test prompts.
 * Test: 40 prompts per property, 24 greedy tokens. Scores of a text, all from fixed word lists:
   language: French words / (French + English words), 0 without either; sentiment: log((P + ½) / (N + ½)) of positive
   and negative words; formality: the same of formal words against informal words, contractions and exclamation marks.
@@ -26,12 +25,14 @@ import random
 import re
 import time
 from datetime import date
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
 import real_vector_texts as texts
 import torch
+from real_models import model_folder
 
 from actshift import calibrate, contrast, set_strength
 from actshift.analysis.contrast import Contrast
@@ -107,21 +108,22 @@ def rows(pairs: list[tuple[str, str, str]], side: int) -> list[dict]:
 def observe(model, tokenizer, prompts: list[str], strength: float) -> tuple[list[str], list[float], list[float]]:
     """Return the completions, the KL divergence from the unsteered model, and its NLL, at each generated token."""
     settings = generation_config(model, tokenizer, TOKENS)
+    settings.return_dict_in_generate = settings.output_logits = True
     encoded = [tokenizer(render_prompt(chat(p), tokenizer, p), add_special_tokens=False)["input_ids"] for p in prompts]
     completions, kls, nlls = [], [], []
     for start in range(0, len(encoded), BATCH):
         batch = encoded[start : start + BATCH]
         inputs = pad_left(batch, settings.pad_token_id, model.device)
         set_steering(model, strength)
-        output = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :].tolist()
-        for prompt, ids in zip(batch, output, strict=True):
+        output = model.generate(**inputs, generation_config=settings)
+        set_steering(model, 0.0)
+        generated = output.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        for prompt, ids, logits in zip(batch, generated, torch.stack(output.logits, dim=1), strict=True):
             end = next((at for at, token in enumerate(ids, 1) if token in settings.eos_token_id), len(ids))
-            whole, logits = torch.tensor([prompt + ids[:end]]), {}
-            for s in {strength, 0.0}:
-                set_steering(model, s)
-                logits[s] = model(whole, use_cache=False).logits[0, len(prompt) - 1 : -1]
-            kls += kl_divergence(logits[strength], logits[0.0]).tolist()
-            nlls += torch.nn.functional.cross_entropy(logits[0.0], whole[0, len(prompt) :], reduction="none").tolist()
+            whole = torch.tensor([prompt + ids[:end]])
+            base = model(whole, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            kls += kl_divergence(logits[:end], base).tolist()
+            nlls += torch.nn.functional.cross_entropy(base, whole[0, len(prompt) :], reduction="none").tolist()
             completions.append(tokenizer.decode(ids[:end], skip_special_tokens=True))
     return completions, kls, nlls
 
@@ -144,29 +146,38 @@ def judged(model, tokenizer, completions: list[str]) -> list[float]:
     return odds
 
 
-def steer(base, tokenizer, property_: str, method: str):
-    """Return the model with a vector of the property, or a random one as long, after the middle block; and its row."""
-    direction, shift = METHODS[method]
+@cache
+def directions(base, tokenizer, property_: str, method: str) -> Contrast:
+    """Return the contrast vectors of a property, or one random vector as long as the activations."""
+    direction = METHODS[method][0]
     found = contrast(base, tokenizer, *(rows(PAIRS[property_], side) for side in (1, 2)), direction, token="mean")
-    if method == "random":
-        draw = torch.Generator().manual_seed(0)
-        noise = [torch.randn(len(v), generator=draw) for v in found.vectors]
-        vectors = tuple(n * v.norm() / n.norm() for n, v in zip(noise, found.vectors, strict=True))
-        found = Contrast(vectors, found.report)
-    return found.attach(base, shift=shift), found.report.layers[len(found.vectors) // 2]
+    if method != "random":
+        return found
+    draw = torch.Generator().manual_seed(0)
+    noise = [torch.randn(len(v), generator=draw) for v in found.vectors]
+    layers = found.report.layers
+    return Contrast(tuple(n * layer.residual / n.norm() for n, layer in zip(noise, layers, strict=True)), found.report)
 
 
-def measure(base, tokenizer, property_: str, method: str) -> dict:
-    """Return the record of one cell; method "base" is the unsteered model."""
+def measure(base, tokenizer, property_: str, method: str, calibrated: dict | None) -> dict:
+    """Return the record of one cell; method "base" is the unsteered model.
+
+    `calibrated` is an earlier record of the same vector, whose strength is used: the random vector has no property.
+    """
     start, record = time.process_time(), {"property": property_, "method": method}
     if method == "base":
         model, strength = base, 0.0
     else:
-        model, layer = steer(base, tokenizer, property_, method)
-        prompts = [chat(prompt) for prompt in texts.CALIBRATION_PROMPTS]
-        found = calibrate(model, prompts, TARGET, tokenizer, max_new_tokens=TOKENS, batch_size=BATCH)
-        strength = found.found.strength
-        record |= {"calibration": found.to_dict(), "relative_length": layer.relative, "separation": layer.separation}
+        own = property_ if method != "random" else next(iter(PAIRS))
+        found = directions(base, tokenizer, own, method)
+        model, layer = found.attach(base, shift=METHODS[method][1]), found.report.layers[len(found.vectors) // 2]
+        calibration = calibrated["calibration"] if calibrated else None
+        if calibration is None:
+            prompts = [chat(prompt) for prompt in texts.CALIBRATION_PROMPTS]
+            how = {"max_new_tokens": TOKENS, "batch_size": BATCH}
+            calibration = calibrate(model, prompts, TARGET, tokenizer, **how).to_dict()
+        strength = calibration["strength"]
+        record |= {"calibration": calibration, "relative_length": layer.relative, "separation": layer.separation}
     completions, kls, nlls = observe(model, tokenizer, PROMPTS[property_], strength)
     if property_ == "sentiment":
         record["judged"] = judged(model, tokenizer, completions)
@@ -237,7 +248,7 @@ def rounded(value):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="folder or hub id")
+    parser.add_argument("--model", help="folder or hub id; default: the one of scripts/real_models.py")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the records and the page")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -246,7 +257,7 @@ def main() -> None:
     results = {"target_kl": TARGET, "runs": [], "records": []}
     results = json.loads(records.read_text()) if records.exists() else results
     run = {
-        "command": "python scripts/real_vectors.py --model FOLDER",
+        "command": "python scripts/real_vectors.py",
         "date": date.today().isoformat(),
         "machine": machine(),
         "versions": {name: version(name) for name in ("actshift", "torch", "transformers")},
@@ -255,10 +266,11 @@ def main() -> None:
     cells = [(property_, method) for property_ in PAIRS for method in ("base", *METHODS)]
     missing = [cell for cell in cells if cell not in done]
     if missing:
-        base, tokenizer = load_model(arguments.model, dtype="float32", device="cpu")
+        base, tokenizer = load_model(arguments.model or model_folder("smollm2"), dtype="float32", device="cpu")
         results["runs"] += [run] if run not in results["runs"] else []
     for property_, method in missing:
-        results["records"].append(rounded(measure(base, tokenizer, property_, method)))
+        same = next((r for r in results["records"] if r["method"] == method == "random"), None)
+        results["records"].append(rounded(measure(base, tokenizer, property_, method, same)))
         partial = records.with_suffix(".tmp")
         partial.write_text(json.dumps(results, ensure_ascii=False) + "\n")
         partial.replace(records)

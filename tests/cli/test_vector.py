@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
+from actshift.cli.prompts import Prompt
+from actshift.cli.vector import _prompts_of
 from tests.cli.conftest import Run
 
 POSITIVE = [{"text": f"w{i} w2 w3"} for i in range(4, 10)]
@@ -58,7 +61,7 @@ def test_a_calibrated_strength_is_saved_shown_and_used(actshift: Run, model: Pat
     chats.write_text("w1 w2\nw3 w4 w5\nw9\n")
     options = ("--model", model, *sides, "--calibrate", 0.5, "--shift", "gate", "--json")
     values = json.loads(actshift("vector", *options, "--prompts", chats, "--out", out).out)["calibration"]
-    assert values["kl"] == pytest.approx(0.5, rel=0.05) and values["target_kl"] == 0.5
+    assert 0 < values["kl"] < 0.53 and values["target_kl"] == 0.5
     assert json.loads((out / "adapter_config.json").read_text())["strength"] == values["strength"]
     assert f"--strength {values['strength']:.4g}" in (out / "README.md").read_text()
     assert "GatedVector()" in (shown := actshift("inspect", out).out) and f"strength {values['strength']:.4g}" in shown
@@ -70,6 +73,14 @@ def test_a_calibrated_strength_is_saved_shown_and_used(actshift: Run, model: Pat
     assert by_default == explicit != at_1
     outcome = actshift("vector", "--model", model, *sides, "--calibrate", 0.02, "--out", tmp_path / "second")
     assert "calibrated  strength" in outcome.out  # on the negative rows
+
+
+def test_prompts_of_rows_end_before_the_answer() -> None:
+    user, answer = ({"role": role, "content": "w1"} for role in ("user", "assistant"))
+    rows = Dataset.from_list([{"messages": [user, answer], "chat_template_kwargs": {"fast": True}}] * 40)
+    prompts = _prompts_of(rows)
+    assert len(prompts) == 32 and prompts[0] == Prompt([user], {"chat_template_kwargs": {"fast": True}})
+    assert _prompts_of(Dataset.from_list([{"prompt": "w1", "completion": " w2"}])) == [Prompt("w1")]
 
 
 def test_invalid_options_fail_with_one_line_and_write_nothing(

@@ -31,7 +31,7 @@ FRENCH = [f"anna a {n} {noun} ." for n in ("trois", "sept", "neuf", "dix") for n
 
 @torch.no_grad()
 def measured(model, s: float, prompts=PROMPTS, tokenizer=TOKENIZER, batch_size: int = 5) -> Divergence:
-    return Measurement(model, tokenizer, prompts, 8, batch_size, "default", lambda *_: None)(s)
+    return Measurement(model, tokenizer, prompts, 8, batch_size, True, "default", lambda *_: None)(s)
 
 
 def strengths(model) -> set[float]:
@@ -97,6 +97,15 @@ def test_positions_act_as_in_generation(positions):
     assert measured(model, 1.0, [prompt]).mean_kl == pytest.approx(expected.mean().item(), rel=1e-3)
 
 
+def test_messages_are_rendered_by_the_chat_template():
+    chat = word_tokenizer(chat_template="{{ bos_token }} {% for m in messages %}{{ m.content }} {% endfor %}w9")
+    model = steered_model("llama", "vector", "post_block")
+    messages = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    rendered = [f"<bos> {prompt} w9" for prompt in PROMPTS]
+    by_template = calibrate(model, messages, 0.02, chat, max_new_tokens=4)
+    assert calibrate(model, rendered, 0.02, chat, max_new_tokens=4, add_special_tokens=False) == by_template
+
+
 @pytest.mark.slow
 def test_a_contrast_vector_on_the_demo_model_grows_with_strength_and_hits_its_target():
     base, tokenizer = load_base()
@@ -133,8 +142,8 @@ def test_a_jump_and_a_kl_that_falls_are_warned_about(monkeypatch):
 
     with pytest.warns(UserWarning, match=r"jumps over 1 nats near strength 2\.[79].*it is 0\.5 there"):
         assert calibrated(lambda s: 0.5 if s < 3 else 7).kl == 0.5
-    with pytest.warns(UserWarning, match="not monotone in the strength: it is 0.9 nats at 2 and 0.4 at 4"):
-        calibrated(lambda s: {1: 0.2, 2: 0.9, 4: 0.4, 8: 1.0}[s])
+    with pytest.warns(UserWarning, match="not monotone in the strength: it is 0.9 nats at 2.24 and 0.4 at 4.47"):
+        calibrated(lambda s: 0.2 if s < 2 else 0.9 if s < 4 else 0.4 if s < 8 else 1.0)
     with pytest.warns(UserWarning, match="of 99 tokens only"):
         calibrated(lambda s: s)
 

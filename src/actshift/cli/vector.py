@@ -16,7 +16,7 @@ from actshift.cli.output import (
     progress_bar,
     save_report_figure,
 )
-from actshift.cli.prompts import read_prompts
+from actshift.cli.prompts import ChatMode, Prompt, read_prompts
 from actshift.cli.rows import limit_length
 from actshift.errors import ActshiftError
 from actshift.files import atomic_folder, check_new_folder
@@ -72,8 +72,6 @@ def vector(
     if prompts is not None and calibrate is None:
         raise ActshiftError("--prompts are for --calibrate. Add it, such as --calibrate 1.")
     given = read_prompts(None, prompts) if prompts is not None else []
-    if any(prompt.template for prompt in given):
-        raise ActshiftError(f"{prompts} has tools or template options, which --calibrate does not render. Remove them.")
     check_new_folder(out)
     check_outputs(figure=figure)
     if model is None:
@@ -94,8 +92,10 @@ def vector(
         steered = contrast.attach(loaded, chosen, shift=shift)
         calibration = None
         if calibrate is not None:
-            texts = [prompt.content for prompt in given] or _prompts_of(negative_rows)
-            shared: Any = {"batch_size": batch_size, "on_progress": update}
+            chosen_prompts = given or _prompts_of(negative_rows)
+            mode = ChatMode(rendered=any(not isinstance(each.content, str) for each in chosen_prompts))
+            shared: Any = {"batch_size": batch_size, "on_progress": update, "add_special_tokens": not mode.rendered}
+            texts = mode.render_all(chosen_prompts, tokenizer)
             calibration = find_strength(steered, texts, calibrate, tokenizer, **shared)
     config = steered.peft_config["default"]
     calibrated = str(calibration) if calibration else None
@@ -113,12 +113,15 @@ def vector(
     echo(f"written   {out}, which steers after block {', '.join(map(str, config.layers))}")
 
 
-def _prompts_of(rows: "Dataset") -> list[Any]:
+def _prompts_of(rows: "Dataset") -> list[Prompt]:
     """Return the prompts of the first rows: their prompt, their messages without the last answer, or their text."""
-    prompts: list[Any] = []
+    from actshift.data.layouts import TEMPLATE
+
+    prompts: list[Prompt] = []
     for row in rows.select(range(min(len(rows), MOST_PROMPTS))):
         values: dict[str, Any] = dict(row)
-        prompt: Any = values.get("prompt", values.get("messages", values.get("text")))
-        is_answered = "prompt" not in values and isinstance(prompt, list) and prompt[-1]["role"] == "assistant"
-        prompts.append(prompt[:-1] if is_answered else prompt)
+        content: Any = values.get("prompt", values.get("messages", values.get("text")))
+        is_answered = "prompt" not in values and isinstance(content, list) and content[-1]["role"] == "assistant"
+        template = {name: values[name] for name in TEMPLATE if values.get(name)}
+        prompts.append(Prompt(content[:-1] if is_answered else content, template))
     return prompts

@@ -64,14 +64,16 @@ def calibrate(
     *,
     max_new_tokens: int = 32,
     batch_size: int = 8,
+    add_special_tokens: bool = True,
     adapter_name: str | None = None,
     on_progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Calibration:
     """Find the positive strength at which an adapter changes next-token distributions by `target_kl`, and set it.
 
     The measure is the 95th percentile of KL(p_s ‖ p_0) in nats, over the tokens of greedy completions that the model
-    writes at strength s; p_0 is the model at strength 0. The result is within 5 % of the target. It is set as by
-    `set_strength`, and stored in the adapter's config, from where `save_pretrained` and `load_adapter` take it.
+    writes at strength s; p_0 is the model at strength 0. The result is within 5 % of the target, unless a warning says
+    that the KL jumps over it. It is set as by `set_strength`, and stored in the adapter's config, from where
+    `save_pretrained` and `load_adapter` take it.
 
     Args:
         model: A causal language model with a steering or joint adapter, trained or not. Other active adapters, and the
@@ -79,6 +81,7 @@ def calibrate(
         prompts: Texts, or lists of messages, which the chat template renders.
         tokenizer: None loads the tokenizer of the base model.
         max_new_tokens: Limit of each completion. Its end token counts as a token.
+        add_special_tokens: False for texts that a chat template rendered, which already contain special tokens.
         adapter_name: None is the active adapter.
         on_progress: Called with the phase (one for each strength), its finished batches, and their total.
 
@@ -101,7 +104,8 @@ def calibrate(
     if not is_number(target_kl) or target_kl <= 0:
         raise ActshiftError(f"target_kl must be a positive number of nats such as 1.0, got {target_kl!r}.")
     name = _adapter_to_calibrate(model, adapter_name)
-    measure = Measurement(model, tokenizer, prompts, max_new_tokens, batch_size, name, on_progress)
+    how = (max_new_tokens, batch_size, add_special_tokens, name, on_progress)
+    measure = Measurement(model, tokenizer, prompts, *how)
     with evaluation_mode(model):
         found = _search(measure, target_kl)
     tried = tuple(measure.tried.values())
@@ -134,6 +138,7 @@ class Measurement:
         prompts: Sequence[str | Sequence[Message]],
         max_new_tokens: int,
         batch_size: int,
+        add_special_tokens: bool,
         name: str,
         on_progress: Callable[[str, int, int], None],
     ) -> None:
@@ -146,7 +151,9 @@ class Measurement:
         self.model, self.name, self.on_progress = model, name, on_progress
         self.tokenizer = tokenizer or load_tokenizer(model.config.name_or_path)
         self.settings = generation_config(model, self.tokenizer, max_new_tokens)
-        encoded = encode_prompts(model.config, self.tokenizer, prompts, max_new_tokens)
+        encoded = encode_prompts(
+            model.config, self.tokenizer, prompts, max_new_tokens, add_special_tokens=add_special_tokens
+        )
         check_vocabulary(((f"Prompt {row}", ids) for row, ids in enumerate(encoded, 1)), model.config, self.tokenizer)
         encoded.sort(key=len, reverse=True)
         self.batches = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
@@ -202,8 +209,8 @@ def kl_divergence(steered: Tensor, base: Tensor) -> Tensor:
 def _search(measure: Callable[[float], Divergence], target: float) -> Divergence:
     """Return the divergence at a strength where it is within the tolerance of `target`.
 
-    Bracket the target between two powers of two, from strength 1. Then alternate an interpolation in the logarithms of
-    strength and KL, which is quadratic in s at first, with a bisection.
+    From strength 1, move by a factor of √(target / KL), as the KL is quadratic in a small s, until the target lies
+    between two strengths. Then alternate an interpolation in the logarithms of strength and KL with a bisection.
     """
     low = high = measure(1.0)
     while high.kl < target:
@@ -211,14 +218,14 @@ def _search(measure: Callable[[float], Divergence], target: float) -> Divergence
             return high
         if high.strength >= LARGEST:
             raise _unreachable(measure, target)
-        low, high = high, measure(2 * high.strength)
+        low, high = high, measure(min(high.strength * _factor(high.kl, target), LARGEST))
     while low.kl >= target:
         if _hits(low, target):
             return low
         if low.strength <= 1 / LARGEST:
             problem = f"The KL is {low.kl:.3g} nats even at strength {low.strength:.2g}, above the target {target:g}"
             raise ActshiftError(f"{problem}; its weights are too large, or its training diverged.")
-        low, high = measure(low.strength / 2), low
+        low, high = measure(max(low.strength / _factor(low.kl, target), 1 / LARGEST)), low
     bisect = False
     while not (_hits(low, target) or _hits(high, target)) and high.strength / low.strength > NARROWEST:
         share = 0.5 if bisect else _log_share(low.kl, high.kl, target)
@@ -226,6 +233,12 @@ def _search(measure: Callable[[float], Divergence], target: float) -> Divergence
         low, high = (middle, high) if middle.kl < target else (low, middle)
         bisect = not bisect
     return high if _hits(high, target) else low  # between them the greedy completions change, and the KL jumps
+
+
+def _factor(kl: float, target: float) -> float:
+    """Return the factor between a strength of this KL and the target if the KL is quadratic; from 2 to 64."""
+    ratio = max(target / kl, kl / target) if kl > 0 else math.inf
+    return min(max(math.sqrt(ratio), 2), 64)
 
 
 def _log_share(low: float, high: float, target: float) -> float:
