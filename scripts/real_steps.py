@@ -40,9 +40,9 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "default": {},
     "W_up x4": {"up": 4.0},
     "W_up x16": {"up": 16.0},
-    "W_down x4": {"up": 0.25, "rate": 4.0},
+    "W_up x2, W_down x0.5": {"up": 4.0, "rate": 0.5},
+    "W_up x0.5, W_down x2": {"up": 0.25, "rate": 2.0},
     "W_down start x4": {"start": 4.0},
-    "W_down start x0.25": {"start": 0.25},
     "gradient init": {"init": "gradient"},
     "no warm-up": {"warmup": 0.0},
     "warm-up 0.15": {"warmup": 0.15},
@@ -57,8 +57,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 Muon's update has a root mean square of 0.2 where Adam's has up to 1, so its rate is 5 times as high. A scale of the
 shift, as in rsLoRA, is the same as `up`: Adam does not depend on the scale of a gradient, and W_up starts at 0.
 """
-RATES = (2e-3, 5e-3)  # of every remedy; the default also has the one below
-HIGH_RATE = 1e-2
+RATES = (2e-3, 5e-3)  # of every remedy
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,12 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its record."""
-        return f"{self.remedy.replace(' ', '_')}-{self.rate:g}-seed-{self.seed}-steps-{self.steps}"
+        return f"{self.remedy.replace(',', '').replace(' ', '_')}-{self.rate:g}-seed-{self.seed}-steps-{self.steps}"
 
 
 def screening() -> list[Cell]:
     """Return the cells of the first round."""
-    cells = [Cell(remedy, rate, PILOT) for remedy in REMEDIES for rate in RATES]
-    return [*cells, Cell("default", HIGH_RATE, PILOT)]
+    return [Cell(remedy, rate, PILOT) for remedy in REMEDIES for rate in RATES]
 
 
 def batches_of(rows: Sequence[Any], tokenizer: Any, steps: int, seed: int) -> list[Batch]:
