@@ -44,9 +44,10 @@ Written and committed before the first run.
   60 steps on the same seeds. It is adopted if the upper end of the 95 % interval of this difference (paired by seed,
   Student's t) is at most 0.
 
-Changed after the first cells (the default, "W_up x4" and "W_up x16"), because cells take longer than planned: the
-default at 1e-2 and a smaller initial W_down are left out. The other rates for W_up and W_down apart keep their geometric
-mean, because these two only raised a rate that was high enough.
+Changed during round 1, because cells take longer than planned: the default at 1e-2 and a smaller initial W_down are
+left out. Remedies that do not move the best rate much (warm-ups, beta2, clipping) have one rate. The rates for W_up and
+W_down apart were added with the same geometric mean as the default's, after "W_up x4" and "W_up x16" had only raised a
+rate that was high enough.
 """
 
 
