@@ -133,8 +133,8 @@ def screening_table() -> str:
         "## Rounds 1 and 2: one seed",
         "",
         "The rate is the default's; scripts/real_steps.py says how a remedy multiplies it. Training loss: the mean "
-        "over steps 11 to 20, each on new rows, the same ones for every method. Share of the steps: the step at which the "
-        f"loss on 100 rows reaches the default's lowest one after {STEPS} steps, divided by {STEPS}. Cells without a "
+        "over steps 11 to 20, each on new rows, the same ones for every method. Share of the steps: the step at which "
+        f"the loss on 100 rows reaches the default's lowest one after {STEPS} steps, divided by {STEPS}. Cells without a "
         "loss after 60 steps were not promoted.",
         "",
         f"| remedy | rate | training loss | loss, step {FIRST_ROUND} | loss, step {STEPS} | the same, 300 rows "
