@@ -78,7 +78,9 @@ class Cell:
 
 def screening() -> list[Cell]:
     """Return the cells of the first round."""
-    return [Cell(remedy, rate, PILOT) for remedy in REMEDIES for rate in RATES[: 1 if remedy in ONE_RATE else 2]]
+    rates = {remedy: RATES[:1] if remedy in ONE_RATE else RATES for remedy in REMEDIES}
+    rates["Muon"] = (8e-4, *RATES)  # both others were too high
+    return [Cell(remedy, rate, PILOT) for remedy in REMEDIES for rate in rates[remedy]]
 
 
 def batches_of(rows: Sequence[Any], tokenizer: Any, steps: int, seed: int) -> list[Batch]:

@@ -45,7 +45,7 @@ Written and committed before the first run.
 Changed during round 1, because cells take longer than planned: the default at 1e-2 and a smaller initial W_down are
 left out. Remedies that do not move the best rate much (warm-ups, beta2, clipping) have one rate. The rates for W_up and
 W_down apart were added with the same geometric mean as the default's, after "W_up x4" and "W_up x16" had only raised a
-rate that was high enough.
+rate that was high enough. Muon got a third, lower rate, because its loss rose with the rate.
 """
 
 
@@ -134,8 +134,8 @@ def screening_table() -> str:
         "",
         "The rate is the default's; scripts/real_steps.py says how a remedy multiplies it. Training loss: the mean "
         "over steps 11 to 20, each on new rows, the same ones for every method. Share of the steps: the step at which "
-        f"the loss on 100 rows reaches the default's lowest one after {STEPS} steps, divided by {STEPS}. Cells without a "
-        "loss after 60 steps were not promoted.",
+        f"the loss on 100 rows reaches the default's lowest one after {STEPS} steps, divided by {STEPS}. Cells without "
+        "a loss after 60 steps were not promoted.",
         "",
         f"| remedy | rate | training loss | loss, step {FIRST_ROUND} | loss, step {STEPS} | the same, 300 rows "
         "| share of the steps |",
