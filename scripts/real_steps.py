@@ -246,6 +246,7 @@ def main() -> None:
         study.run(Cell(*default, seed))
         for remedy, rate in remedies:
             study.run(Cell(remedy, rate, seed, SHORT))
+    for seed in range(SEEDS):
         study.run(Cell(*lora, seed))
     write_page()
 

@@ -46,6 +46,7 @@ Changed during round 1, because cells take longer than planned: the default at 1
 left out. Remedies that do not move the best rate much (warm-ups, beta2, clipping) have one rate. The rates for W_up and
 W_down apart were added with the same geometric mean as the default's, after "W_up x4" and "W_up x16" had only raised a
 rate that was high enough. Muon got a third, lower rate, because its loss rose with the rate.
+LoRA skips round 2, since only one of its rates would take part.
 """
 
 
@@ -72,19 +73,18 @@ def _at(record: Record, key: str) -> float:
 
 
 def promoted() -> list[Choice]:
-    """Return the cells of the second round: the default at every rate, LoRA, and the best remedies."""
+    """Return the cells of the second round: the default at every rate, and the best remedies."""
     records = _pilots(FIRST_ROUND)
     best = _best(records, str(FIRST_ROUND))
-    lora = best.pop("LoRA")
-    del best["default"]
+    del best["default"], best["LoRA"]
     defaults = [record for record in records if record["remedy"] == "default"]
-    return [(each["remedy"], each["rate"]) for each in (*defaults, lora, *list(best.values())[:PROMOTED])]
+    return [(each["remedy"], each["rate"]) for each in (*defaults, *list(best.values())[:PROMOTED])]
 
 
 def screened() -> list[Choice]:
     """Return the default, LoRA and the best remedies for the third round, each with its rate."""
     best = _best(_pilots(STEPS), "final")
-    default, lora = best.pop("default"), best.pop("LoRA")
+    default, lora = best.pop("default"), _best(_pilots(FIRST_ROUND), str(FIRST_ROUND))["LoRA"]
     return [(each["remedy"], each["rate"]) for each in (default, lora, *list(best.values())[:CONFIRMED])]
 
 
