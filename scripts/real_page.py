@@ -87,7 +87,7 @@ def main_table(results: dict[str, Result]) -> Iterator[str]:
     lora = results.get("lora")
     for name, result in results.items():
         if not result.done:
-            yield f"| {result.label} | | | 0 ({result.validated} of 3 rates) | | | | |"
+            yield f"| {result.label} | | | 0 ({result.validated} of 4 rates) | | | | |"
             continue
         scores = [100 * text.count("1") / len(text) for text in result.choices]
         spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""

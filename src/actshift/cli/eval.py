@@ -50,7 +50,7 @@ def evaluate(
         Option(min=1, max=options.LARGEST, help="Maximum new tokens. Default: the task's, or as the rows need."),
     ] = None,
     long_prompts: options.LongPrompts = "refuse",
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     as_json: options.AsJson = False,
     out: Annotated[Path | None, Option(help="File for all predictions (JSONL) or harness results (JSON).")] = None,

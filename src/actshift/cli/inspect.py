@@ -18,7 +18,9 @@ _NORM_SYMBOLS = {"down.weight": "W_down", "up.weight": "W_up", "product": "W_upÂ
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder or a Hugging Face id.")],
+    source: Annotated[
+        str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder, a GGUF file or a Hugging Face id.")
+    ],
     as_json: options.AsJson = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub. Default: main.")] = None,
 ) -> None:
@@ -38,12 +40,15 @@ def inspect(
 
 
 def _print_adapter(adapter: AdapterDescription) -> None:
+    from actshift.analysis.sections import number
+
     share = "" if adapter.share is None else f", {_percent(adapter.share)} of the base"
     other = f", {adapter.other_parameters:,} of them outside the sites" if adapter.other_parameters else ""
+    strength = "" if adapter.strength == 1 else f", strength {adapter.strength:.4g}"
     facts = {
         "adapter": adapter.source,
         "base": _base(adapter),
-        "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}",
+        "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}{strength}",
         "parameters": f"{adapter.parameters:,} {adapter.dtype}{share}{other}",
         "file": _file_size(adapter.file_bytes),
         "weights": adapter.weights,
@@ -53,7 +58,7 @@ def _print_adapter(adapter: AdapterDescription) -> None:
     table = Table(Column("module", no_wrap=True), "shapes", "params", *norm_columns, box=None, pad_edge=False)
     for site in adapter.sites:
         shapes = (f"{name.removesuffix('.weight')} {'Ã—'.join(map(str, shape))}" for name, shape in site.shapes.items())
-        norms = (f"{site.norms[name]:.4g}" if name in site.norms else "" for name in norm_names)
+        norms = (number(site.norms[name], 4) if name in site.norms else "" for name in norm_names)
         table.add_row(site.module, ", ".join(shapes), f"{site.parameters:,}", *norms)
     print_facts(facts)
     print_tables("", table)

@@ -89,12 +89,15 @@ def _plan_tables(plan: Plan) -> list[Table]:
     """Return tables of the places that a run would adapt, and of its size in parameters, steps and memory."""
     memory = plan.memory
     parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
+    about = "about " if plan.sampled else ""
+    rows = f"{about}{plan.rows:,}, the longest {about}{plan.longest:,} tokens"
     figures = {
         "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
-        "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+        "rows": rows + _left_out(plan.left_out),
+        "estimated from": plan.sampled and f"{plan.sampled:,} random rows; the other rows were not tokenized",
         "layout": plan.layout,
         "evaluation rows": f"{plan.eval_rows:,}",
-        "steps": f"{plan.steps:,}",
+        "steps": f"{about}{plan.steps:,}",
         "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
         "cached prefix, about": plan.cache and f"{plan.cache / 1e6:,.1f} MB",
     }

@@ -97,7 +97,7 @@ class CompareReport:
     def title(self) -> str:
         """Name of the model in tables and figures: its hub id, or the name of its folder."""
         model = str(self.protocol["model"])
-        return Path(model).name if Path(model).is_dir() else model
+        return Path(model).name if Path(model).exists() else model
 
     @property
     def measure(self) -> str:

@@ -32,7 +32,7 @@ class CompareSettings:
     {'epochs': 3.0}
     """
 
-    model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
+    model: str | None = setting(WHAT, None, "Base model: a folder, a GGUF file or a Hugging Face id.")
     revision: str | None = field(default=None, metadata=_metadata("revision"))
     data: str | tuple[str, ...] | None = setting(WHAT, None, f"Training rows: {SOURCES}")
     map: tuple[str, ...] | None = field(default=None, metadata=_metadata("map"))
@@ -45,6 +45,7 @@ class CompareSettings:
     methods: tuple[str, ...] = setting(
         WHAT, ("paper",), "Comma-separated method names, paper, all, or a .yaml file with methods (repeatable)."
     )
+    limit: int | None = _common("limit")
     seeds: int = setting(WHAT, 3, "Seeds of each method. The first one chooses the learning rate.", least=1)
     out: str | None = setting(WHAT, None, "Folder for the table. An interrupted comparison in it is resumed.")
     keep_weights: bool = setting(WHAT, False, "Also keep fully fine-tuned models (chosen adapters always are).")
