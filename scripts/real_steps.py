@@ -1,9 +1,9 @@
-"""Measure the steps to a loss on SmolLM2: ``python scripts/real_steps.py --out DIR [--model FOLDER --rows FOLDER]``.
+"""Measure the steps to a loss on SmolLM2: ``python scripts/real_steps.py --out DIR [--model FOLDER]``.
 
-docs/results/steps.md has the protocol, which is in this file. Each cell writes its record to docs/results/steps/. A
-cell with a record is not repeated, so the same command continues an interrupted study. It ends by writing the page. DIR
-keeps the weights of the screened cells, so that the second round continues them. FOLDER of --model is
-SmolLM2-135M-Instruct as scripts/real_models.py writes it, and FOLDER of --rows has the ListOps rows of real_rows.py.
+docs/results/steps.md has the protocol. Each cell writes its record to docs/results/steps/. A cell with a record is not
+repeated, so the same command continues an interrupted study. It ends by writing the page. DIR keeps the weights of the
+screened cells, from which the second round continues. FOLDER is SmolLM2-135M-Instruct as scripts/real_models.py writes
+it, and by default that script gets it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from real_rows import listops
 from real_steps_page import FIRST_ROUND, PILOT, RECORDS, SHORT, STEPS, promoted, screened, write_page
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -156,22 +157,21 @@ def factor(step: int, steps: int, warmup: float) -> float:
 
 @dataclass
 class Study:
-    """The rows, the tokenizer and the folders of a study."""
+    """The rows, the tokenizer and the folders of the study."""
 
     model: Path
-    rows: Path
     out: Path
 
     def __post_init__(self) -> None:
-        def read(split: str) -> list[dict[str, str]]:
-            lines = (self.rows / "listops" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-            return [{name: json.loads(line)[name] for name in ("prompt", "completion")} for line in lines]
-
         self.tokenizer = load_model(self.model, dtype="float32", device="cpu")[1]
-        self.train, held_out = read("train"), read("validation")[:VALIDATION_ROWS]
+        keys = ("prompt", "completion")
+        self.train, held_out, _ = [[{key: row[key] for key in keys} for row in split] for split in listops()]
         by_length = partial(sorted, key=lambda row: len(row["prompt"]))
         batch = partial(token_batches, tokenizer=self.tokenizer, batch_size=25)
-        self.curve, self.rest = batch(by_length(held_out[:CURVE_ROWS])), batch(by_length(held_out[CURVE_ROWS:]))
+        self.curve, self.rest = (
+            batch(by_length(held_out[:CURVE_ROWS])),
+            batch(by_length(held_out[CURVE_ROWS:VALIDATION_ROWS])),
+        )
 
     def run(self, cell: Cell, until: int | None = None) -> dict[str, Any]:
         """Train a cell up to step `until` (by default to its end), write its record and return it."""
@@ -228,7 +228,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--rows", type=Path)
     arguments = parser.parse_args()
     if not arguments.model:
         from real_models import model_folder
@@ -236,18 +235,19 @@ def main() -> None:
         arguments.model = model_folder("smollm2")
     torch.set_num_threads(1)
     RECORDS.mkdir(parents=True, exist_ok=True)
-    study = Study(arguments.model, arguments.rows or arguments.out / "rows", arguments.out)
+    study = Study(arguments.model, arguments.out)
     for cell in screening():
         study.run(cell, FIRST_ROUND)
     for remedy, rate in promoted():
         study.run(Cell(remedy, rate, PILOT))
     default, lora, *remedies = screened()
+    best, *others = remedies
     for seed in range(SEEDS):
         study.run(Cell(*default, seed))
-        for remedy, rate in remedies:
-            study.run(Cell(remedy, rate, seed, SHORT))
-    for seed in range(SEEDS):
-        study.run(Cell(*lora, seed))
+        study.run(Cell(*best, seed, SHORT))
+    rest = [Cell(*choice, seed, SHORT) for choice in others for seed in range(SEEDS)]
+    for cell in rest + [Cell(*lora, seed) for seed in range(SEEDS)]:
+        study.run(cell)
     write_page()
 
 

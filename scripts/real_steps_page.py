@@ -172,24 +172,20 @@ def confirmation_table() -> str:
         "## Round 3: new seeds",
         "",
         "Losses on 300 rows at the end of a run, with 95 % intervals over seeds. The difference is paired by seed; "
-        "below 0 is better than the default's 60 steps. Share of the steps: as above, against the default of the same "
-        "seed. The curves are evaluated at steps 24, 36, 48 and 60.",
+        "below 0 is better than the default's 60 steps.",
         "",
-        "| method | rate | steps | seeds | final loss | minus the default's | share of the steps | decision |",
-        "|---|---:|---:|---:|---:|---:|---|---|",
+        "| method | rate | steps | seeds | final loss | minus the default's | decision |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     for key in dict.fromkeys((each["remedy"], each["rate"], each["steps"]) for each in records):
         runs = [each for each in records if (each["remedy"], each["rate"], each["steps"]) == key]
         runs = [each for each in runs if each["seed"] in base]
         pairs = [each["final"] - base[each["seed"]]["final"] for each in runs]
-        shares = ", ".join(_share(each, base[each["seed"]]["validation"][str(STEPS)]) for each in runs)
         is_base = key[0] == "default" and key[2] == STEPS
-        compared = ["–", "–"] if is_base or not runs else [interval(pairs), shares]
+        difference = "–" if is_base or not runs else interval(pairs)
         verdict = decide(pairs) if key[2] == SHORT else "–"
         final = interval([each["final"] for each in runs]) if runs else "–"
-        lines.append(
-            f"| {key[0]} | {key[1]:g} | {key[2]} | {len(runs)} | {final} | {' | '.join(compared)} | {verdict} |"
-        )
+        lines.append(f"| {key[0]} | {key[1]:g} | {key[2]} | {len(runs)} | {final} | {difference} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
