@@ -194,7 +194,8 @@ class Study:
             record = {**identity, "train": [], "norm": [], "validation": {}, "seconds": 0.0}
         for step in range(len(record["train"]), until):
             self.step(model, optimizer, batches[step], factor(step, cell.steps, options.get("warmup", WARMUP)), record)
-            if (step + 1 > FIRST_ROUND and (step + 1) % EVERY == 0) or step + 1 == until:
+            on_curve = cell.seed == PILOT and step + 1 > FIRST_ROUND and (step + 1) % EVERY == 0
+            if on_curve or step + 1 == until:
                 record["validation"][str(step + 1)] = round(validation_loss(model, self.curve), 4)
         if until == cell.steps:
             record["final"] = round(validation_loss(model, [*self.curve, *self.rest]), 4)
