@@ -72,6 +72,7 @@ def gguf_arguments(file: Path) -> Generator[dict[str, Any]]:
     replacements: tuple[tuple[Any, str, Any], ...] = (
         (converter, "load_gguf_checkpoint", load_once),
         (converter, "tqdm", lambda items, **_: items),
+        (package, "GGUFReader", _fast_reader(package.GGUFReader)),
         (package, "get_tensor_name_map", cache(package.get_tensor_name_map)),  # else built once per submodule
     )
     with ExitStack() as undo:
@@ -85,6 +86,16 @@ def gguf_arguments(file: Path) -> Generator[dict[str, Any]]:
             raise
         except Exception as error:  # the readers check little, so a damaged file causes errors of any class
             raise ActshiftError(_explain(file, error)) from error
+
+
+def _fast_reader(reader: type) -> type:
+    """Return a subclass that slices a plain array, which takes a third of the time of slicing a memory map."""
+    import numpy as np
+
+    def keep(self: Any, mapped: Any) -> None:
+        self.array = np.asarray(mapped)
+
+    return type(reader.__name__, (reader,), {"data": property(lambda self: self.array, keep)})
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
 """Load base models and their tokenizers."""
 
 import sys
-import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from actshift.errors import ActshiftError, check_choice, first_line
+from actshift.errors import ActshiftError, check_choice, first_line, warn_once
 from actshift.gguf import SUFFIX, dequantised, find_gguf, gguf_arguments
 from actshift.model_head import CAUSAL, Head
 
@@ -55,7 +54,7 @@ def load_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model and its tokenizer from a folder, a GGUF file or a Hugging Face id, in evaluation mode.
 
-    Only reads safetensors and GGUF. The weights of a GGUF file are dequantised, and a warning says so.
+    Only reads safetensors and GGUF. The weights of a GGUF file are dequantised, with a warning.
 
     Args:
         dtype: "auto" is bfloat16 on a GPU that supports it, and float32 elsewhere.
@@ -98,7 +97,7 @@ def load_model(
     if "gguf_file" in files:
         model.name_or_path = model.config.name_or_path = source  # adapters record it as their base
         size = f"{model.num_parameters() * model.dtype.itemsize / 1e9:.2g} GB in {str(model.dtype)[6:]}"
-        warnings.warn(f"{source} is a GGUF file, and its weights are dequantised ({size}).", stacklevel=1)
+        warn_once(f"{source} is a GGUF file, and its weights are dequantised ({size}).")
     return model.eval(), tokenizer
 
 
@@ -217,6 +216,8 @@ def short_errors(source: str) -> Generator[None]:
 
 def _check_source(source: str, revision: str | None) -> None:
     path = Path(source).expanduser()
+    if revision is not None and not revision.strip():
+        raise ActshiftError("The revision is empty. Give a branch, tag or commit, or leave it out for the main branch.")
     if revision is not None and path.exists():
         kind = "folder" if path.is_dir() else "file"
         raise ActshiftError(f"{source} is a {kind}, and only models on the hub have revisions. Leave out the revision.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
 
 from actshift.cli import options
-from actshift.cli.output import print_facts, print_json, print_tables
+from actshift.cli.output import host_range, print_facts, print_json, print_tables
 
 if TYPE_CHECKING:
     from actshift.analysis import AdapterDescription, ModelDescription
@@ -81,21 +80,13 @@ def _print_model(model: ModelDescription) -> None:
         "parameters": f"{model.parameters:,}",
         "file": _file_size(model.file_bytes),
     }
-    columns = ("site", Column("hosts", overflow="fold"), f"parameters at rank {RANK}", "share")
+    columns = ("site", Column("hosts", overflow="fold"), f"params at r={RANK}", "share")
     table = Table(*columns, box=None, pad_edge=False)
     for site in model.sites:
         figures = () if site.problem else (f"{site.parameters:,}", _percent(site.share))
-        table.add_row(site.site, site.problem or _host_range(site.hosts), *figures)
+        table.add_row(site.site, site.problem or host_range(site.hosts), *figures)
     print_facts(facts)
     print_tables("", table)
-
-
-def _host_range(hosts: Sequence[str]) -> str:
-    """Abbreviate hosts that differ in one number: layers.0.mlp to layers.5.mlp becomes layers.0…5.mlp."""
-    first, last = hosts[0].split("."), hosts[-1].split(".")
-    if len(first) != len(last) or sum(map(str.__ne__, first, last)) > 1:  # an encoder and a decoder
-        return ", ".join(hosts)
-    return ".".join(a if a == b else f"{a}…{b}" for a, b in zip(first, last, strict=True))
 
 
 def _percent(share: float) -> str:

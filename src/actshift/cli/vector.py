@@ -72,6 +72,8 @@ def vector(
     if prompts is not None and calibrate is None:
         raise ActshiftError("--prompts are for --calibrate. Add it, such as --calibrate 1.")
     given = read_prompts(None, prompts) if prompts is not None else []
+    if any(prompt.template for prompt in given):
+        raise ActshiftError(f"{prompts} has tools or template options, which --calibrate does not render. Remove them.")
     check_new_folder(out)
     check_outputs(figure=figure)
     if model is None:
@@ -92,7 +94,7 @@ def vector(
         steered = contrast.attach(loaded, chosen, shift=shift)
         calibration = None
         if calibrate is not None:
-            texts = given or _prompts_of(negative_rows)
+            texts = [prompt.content for prompt in given] or _prompts_of(negative_rows)
             shared: Any = {"batch_size": batch_size, "on_progress": update}
             calibration = find_strength(steered, texts, calibrate, tokenizer, **shared)
     config = steered.peft_config["default"]

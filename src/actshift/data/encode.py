@@ -128,8 +128,8 @@ def indices_within(lengths: Sequence[int], max_length: int, noun: str = "row") -
     """
     kept = [index for index, length in enumerate(lengths) if length <= max_length]
     if not kept:
-        hint = f"the shortest has {min(lengths)} tokens, so raise it"
-        raise ActshiftError(f"Every {noun} is longer than max_length {max_length}; {hint}.")
+        fix = f"the shortest has {min(lengths)} tokens. Shorten it, or raise max_length up to the model's context"
+        raise ActshiftError(f"Every {noun} is longer than max_length {max_length}; {fix}.")
     if left_out := len(lengths) - len(kept):
         problem = f"{left_out} of {len(lengths)} {noun}s exceed max_length {max_length} and are left out."
         warnings.warn(problem, stacklevel=3)

@@ -10,7 +10,7 @@ from actshift import __version__
 from actshift.data.rows import parse_sources
 from actshift.gguf import find_gguf
 from actshift.markdown import markdown_block, markdown_code, markdown_text
-from actshift.model_head import Head
+from actshift.model_head import CAUSAL, Head
 from actshift.training.configs import interventions_of
 from actshift.training.result import TrainResult
 from actshift.training.settings import TrainSettings, command_line
@@ -63,11 +63,10 @@ from peft import {peft_class}
 model = {peft_class}.from_pretrained({out}{classes})"""
 
 LOAD_GGUF = """\
-from actshift.loading import load_model
-from actshift.model_head import Head
+from actshift.loading import load_model{import_head}
 from peft import PeftModel
 
-base, tokenizer = load_model({base}, head={head!r})  # a GGUF file, which PEFT cannot load
+base, tokenizer = load_model({base}{head})  # a GGUF file, which PEFT cannot load
 model = PeftModel.from_pretrained(base, {out})"""
 
 FULL = """\
@@ -102,7 +101,8 @@ def model_card(result: TrainResult) -> str:
     load = (LOAD_GGUF if find_gguf(settings.model) else LOAD).format(
         base=json.dumps(settings.model),
         out=json.dumps(settings.out),
-        head=head,
+        import_head="" if head == CAUSAL else "\nfrom actshift.model_head import Head",
+        head="" if head == CAUSAL else f", head={head!r}",
         peft_class=HEADS[head.task_type][0],
         classes=f", num_labels={len(head.labels)}" if head.classifies else "",
     )
