@@ -46,8 +46,8 @@ Changed during round 1, because cells take longer than planned: the default at 1
 left out. Remedies that do not move the best rate much (warm-ups, beta2, clipping) have one rate. The rates for W_up and
 W_down apart were added with the same geometric mean as the default's, after "W_up x4" and "W_up x16" had only raised a
 rate that was high enough. Muon got a third, lower rate, because its loss rose with the rate.
-LoRA skips round 2, since only one of its rates would take part. Round 3 starts with the default and the best remedy, and
-evaluates at the end of a run only (the first cell has a curve).
+LoRA skips round 2, since only one of its rates would take part. Round 3 starts with the default and the best remedy,
+and evaluates at the end of a run only (the first cell has a curve).
 """
 
 
