@@ -40,11 +40,11 @@ from actshift.training.configs import AdapterSpec
 
 RULES = {
     "lora": {"method": "lora"},
-    "free": {"method": "joint", "orthogonality": "none"},
     "read": {"method": "joint"},
     "write": {"method": "joint", "orthogonality": "write"},
-    "both": {"method": "joint", "orthogonality": "both"},
     "functional": {"method": "joint", "orthogonality": "none"},
+    "both": {"method": "joint", "orthogonality": "both"},
+    "free": {"method": "joint", "orthogonality": "none"},
     "read-x4": {"method": "joint"},
     "read-x0.25": {"method": "joint"},
 }
@@ -53,6 +53,7 @@ STEERING_SCALE = {"read-x4": 4.0, "read-x0.25": 0.25}
 WEIGHTS = (0.01, 0.1, 1.0)  # of the functional rule, chosen on validation rows
 SEEDS, PILOT_SEED = 5, 100
 MEASURED_ROWS = 32
+HALF_EVERY = 4  # of the test rows, one scores each half alone
 Row = dict[str, Any]
 Score = Callable[[Any, Any, Sequence[Row]], list[bool]]
 
@@ -67,7 +68,6 @@ class Task:
     steering_rate: float
     lora_rate: float
     optimisation: dict[str, Any]
-    half_every: int  # every how many test rows score each half alone
 
 
 def exact_answers(model: Any, tokenizer: Any, rows: Sequence[Row]) -> list[bool]:
@@ -100,7 +100,7 @@ def tasks(model: Path | None, rows: Path | None) -> dict[str, Task]:
     """Return the tasks by name. The task of SmolLM2 needs both folders."""
     shared = {"gradient_accumulation": 1, "group_by_length": True, "schedule": "linear", "warmup": 0.03}
     found = {
-        "toy": Task(load_base, make_rows, exact_answers, 5e-3, 3e-3, {"batch_size": 32, "max_steps": 250, **shared}, 3)
+        "toy": Task(load_base, make_rows, exact_answers, 5e-3, 3e-3, {"batch_size": 32, "max_steps": 200, **shared})
     }
     if model and rows:
         limits = {"train": 500, "validation": 300, "test": 500}
@@ -112,7 +112,7 @@ def tasks(model: Path | None, rows: Path | None) -> dict[str, Task]:
         def load() -> tuple[Any, Any]:
             return load_model(model, dtype="float32", device="cpu")
 
-        found["smollm2"] = Task(load, listops, best_choices, 2e-3, 1e-3, {"batch_size": 8, **shared}, 2)
+        found["smollm2"] = Task(load, listops, best_choices, 2e-3, 2e-3, {"batch_size": 8, **shared})
     return found
 
 
@@ -156,7 +156,7 @@ def run_cell(name: str, rule: str, seed: int, weight: float | None, out: Path) -
         directions = {"weights": [shifts.leading(shift) for shift in shifts.weights_shifts(model, tokens)]}
     else:
         if split == "test":
-            record |= shifts.half_accuracies(model, lambda half: task.score(half, tokenizer, rows[:: task.half_every]))
+            record |= shifts.half_accuracies(model, lambda half: task.score(half, tokenizer, rows[::HALF_EVERY]))
         figures, directions = shifts.redundancy_figures(model, tokens)
         record |= figures
         if rule == "read":

@@ -114,7 +114,7 @@ def penalised_overlap(model: nn.Module, weight: float) -> Generator[None]:
 
 @torch.no_grad()
 def local_overlaps(model: nn.Module, tokens: Tensor) -> dict[str, float]:
-    """Return means over blocks of figures of `LocalShifts` for rows of tokens `[rows, length]`.
+    """Return means over blocks of figures of `LocalShifts` for rows of tokens `[rows, length]`, without the first.
 
     `local` is the `moment_cosine`, `local_token` the mean squared cosine at one token, and `steering_size` and
     `weights_size` the root mean squares of the relative shifts.
@@ -122,7 +122,7 @@ def local_overlaps(model: nn.Module, tokens: Tensor) -> dict[str, float]:
     local = LocalShifts(model)
     model.eval()(input_ids=tokens)
     local.remove()
-    pairs = local.pairs.values()
+    pairs = [later_tokens(pair, tokens) for pair in local.pairs.values()]
     return {
         "local": fmean(moment_cosine(*pair).item() for pair in pairs),
         "local_token": fmean(torch.cosine_similarity(*pair).square().mean().item() for pair in pairs),
@@ -172,9 +172,9 @@ def weights_shifts(model: Any, tokens: Tensor) -> list[Tensor]:
 def redundancy_figures(model: nn.Module, tokens: Tensor) -> tuple[dict[str, float], dict[str, list[Tensor]]]:
     """Return the overlaps of a joint adapter, averaged over blocks, and the leading directions of each half's shift.
 
-    `read` compares W_down with the LoRA-B of the MLP output map, and `write` compares W_up with both LoRA-Bs. `shift` and
-    `cosine` compare the accumulated shifts. `seen` is the share of the energy of LoRA's accumulated shift within the
-    span of the columns that the block's own LoRA can write.
+    `read` compares W_down with the LoRA-B of the MLP output map, and `write` compares W_up with both LoRA-Bs.
+    `shift` and `cosine` compare the accumulated shifts. `seen` is the share of the energy of LoRA's accumulated shift
+    within the span of the columns that the block's own LoRA can write.
     """
     blocks = [layer.host for layer in steering_layers(model).values()]
     shifts = [layer.lora_steer[NAME] for layer in steering_layers(model).values()]
