@@ -172,7 +172,7 @@ def cell_name(name: str, rule: str, seed: int, weight: float | None) -> str:
 
 
 def cells() -> Iterator[tuple[str, str, int, float | None]]:
-    """Yield the task, rule, seed and penalty weight of every cell: the pilot, then the first four rules of all seeds."""
+    """Yield the task, rule, seed and penalty weight of every cell: the pilot, then the first four rules."""
     for name in TASKS:
         yield from ((name, "functional", PILOT_SEED, weight) for weight in WEIGHTS)
     for rules in ([*RULES][:4], [*RULES][4:]):
