@@ -172,13 +172,12 @@ def cell_name(name: str, rule: str, seed: int, weight: float | None) -> str:
 
 
 def cells() -> Iterator[tuple[str, str, int, float | None]]:
-    """Yield the task, rule, seed and penalty weight of every cell: the pilot, then the first four rules."""
+    """Yield the task, rule, seed and penalty weight of every cell: of each task the pilot, then four rules at a time."""
     for name in TASKS:
         yield from ((name, "functional", PILOT_SEED, weight) for weight in WEIGHTS)
-    for rules in ([*RULES][:4], [*RULES][4:]):
-        for seed in range(SEEDS):
-            for name in TASKS:
-                chosen = choose_weight(name)
+        chosen = choose_weight(name)
+        for rules in ([*RULES][:4], [*RULES][4:]):
+            for seed in range(SEEDS):
                 yield from ((name, rule, seed, chosen if rule == "functional" else None) for rule in rules)
 
 
