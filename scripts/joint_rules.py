@@ -43,8 +43,8 @@ RULES = {
     "read": {"method": "joint"},
     "write": {"method": "joint", "orthogonality": "write"},
     "functional": {"method": "joint", "orthogonality": "none"},
-    "both": {"method": "joint", "orthogonality": "both"},
     "free": {"method": "joint", "orthogonality": "none"},
+    "both": {"method": "joint", "orthogonality": "both"},
     "read-x4": {"method": "joint"},
     "read-x0.25": {"method": "joint"},
 }
@@ -172,11 +172,11 @@ def cell_name(name: str, rule: str, seed: int, weight: float | None) -> str:
 
 
 def cells() -> Iterator[tuple[str, str, int, float | None]]:
-    """Yield the task, rule, seed and penalty weight of every cell: of each task the pilot, then four rules at a time."""
+    """Yield the task, rule, seed and penalty weight of every cell: the pilot, then five rules, then the others."""
     for name in TASKS:
         yield from ((name, "functional", PILOT_SEED, weight) for weight in WEIGHTS)
         chosen = choose_weight(name)
-        for rules in ([*RULES][:4], [*RULES][4:]):
+        for rules in ([*RULES][:5], [*RULES][5:]):
             for seed in range(SEEDS):
                 yield from ((name, rule, seed, chosen if rule == "functional" else None) for rule in rules)
 
