@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -189,23 +190,23 @@ def measure_gradients(name: str, out: Path) -> None:
 
 
 def cross_overlaps(name: str, out: Path) -> dict[str, float] | None:
-    """Return the shift overlaps between cells, or None if the directions of a cell are missing in `out`.
+    """Return the shift overlaps between cells whose directions are in `out`, or None with fewer than two seeds.
 
     Of the paper's rule: between the halves of the same run, of two runs, and with a LoRA trained alone; between LoRAs
     trained alone; and of each half with the gradient of the base model.
     """
-    paths = {(rule, seed): out / f"{name}-{rule}-{seed}.pt" for rule in ("read", "lora") for seed in range(SEEDS)}
-    if not all(path.exists() for path in (*paths.values(), out / f"{name}-gradient.pt")):
+    paths = [[out / f"{name}-{rule}-{seed}.pt" for rule in ("read", "lora")] for seed in range(SEEDS)]
+    cells = [tuple(torch.load(path) for path in pair) for pair in paths if all(path.exists() for path in pair)]
+    if len(cells) < 2:
         return None
-    joint = [torch.load(paths["read", seed]) for seed in range(SEEDS)]
-    alone = [torch.load(paths["lora", seed])["weights"] for seed in range(SEEDS)]
-    gradient = torch.load(out / f"{name}-gradient.pt")
-    pairs = [(i, j) for i in range(SEEDS) for j in range(SEEDS) if i != j]
-    overlap = shifts.mean_overlap
+    joint, alone = [cell for cell, _ in cells], [lora["weights"] for _, lora in cells]
+    gradient, overlap = torch.load(out / f"{name}-gradient.pt"), shifts.mean_overlap
+    pairs = list(permutations(range(len(cells)), 2))
     return {
+        "seeds": len(cells),
         "same_run": fmean(overlap(cell["weights"], cell["activations"]) for cell in joint),
         "other_run": fmean(overlap(joint[i]["weights"], joint[j]["activations"]) for i, j in pairs),
-        "lora_alone": fmean(overlap(alone[i], cell["activations"]) for i in range(SEEDS) for cell in joint),
+        "lora_alone": fmean(overlap(lora, cell["activations"]) for lora in alone for cell in joint),
         "two_loras": fmean(overlap(alone[i], alone[j]) for i, j in pairs),
         "gradient_weights": fmean(overlap(gradient, cell["weights"]) for cell in joint),
         "gradient_activations": fmean(overlap(gradient, cell["activations"]) for cell in joint),

@@ -37,6 +37,14 @@ FIGURES = {
     "steering_size": "size steering",
     "weights_size": "size LoRA",
 }
+CROSS = {
+    "same_run": "LoRA half and steering half of one run (read)",
+    "other_run": "LoRA half and steering half of different runs (read)",
+    "lora_alone": "LoRA trained alone and steering half (read)",
+    "two_loras": "two LoRAs trained alone",
+    "gradient_weights": "gradient of the base model and LoRA half (read)",
+    "gradient_activations": "gradient of the base model and steering half (read)",
+}
 DRAWS = 10_000
 Records = dict[str, list[dict[str, Any]]]  # of a task, by rule, sorted by seed
 
@@ -145,8 +153,8 @@ def tables() -> list[str]:
         if random := [cell["random_writing"] for cell in records.get("read", [])]:
             lines.append(f"Shift overlap with a random W_up of the same norm: {fmean(random):.3f}.")
         if cross := read_record(f"cross-{task}"):
-            lines += ["", "| shift overlap between | |", "|---|---:|"]
-            lines += [f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in cross.items()]
+            lines += ["", f"| shift overlap, {cross['seeds']} seeds | |", "|---|---:|"]
+            lines += [f"| {label} | {cross[name]:.3f} |" for name, label in CROSS.items()]
     return lines
 
 
