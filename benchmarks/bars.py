@@ -58,6 +58,9 @@ BARS = (
     Bar(STEP, "training", "step over the floor", OURS, "d 768", 1.02),
     Bar(LORA, "training", "step over LoRA", OURS, "d 256", 0.72, OUT_OF_REACH),
     Bar(LORA, "training", "step over LoRA", OURS, "d 768", 0.82, OUT_OF_REACH),
+    Bar(f"SmolLM2: {STEP}", "real", "step over the floor", OURS, "", 1.04),
+    Bar(f"SmolLM2: {LORA}", "real", "step over LoRA", OURS, "", 0.84),
+    Bar("SmolLM2: decode, batch 1, over the base", "real", "decode over the base", OURS, "", 1.03),
     Bar(JOINTLY, "training", "step over LoRA", JOINT, "d ", 1.05),
     Bar(KEPT, "training", "kept over the floor", OURS, "d ", 1.03, PURE),
     Bar(

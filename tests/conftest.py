@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 # Set before torch and transformers are imported, because they read these only once.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -27,3 +28,25 @@ settings.load_profile("actshift")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of a real language model, SmolLM2-135M-Instruct; skip the test if it cannot be downloaded."""
+    return _real_model("model_folder")
+
+
+@pytest.fixture(scope="session")
+def real_gguf() -> Path:
+    """The GGUF file of the same model."""
+    return _real_model("gguf_file")
+
+
+def _real_model(form: str) -> Path:
+    from actshift import ActshiftError
+    from scripts import real_models
+
+    try:
+        return getattr(real_models, form)("smollm2")
+    except ActshiftError as error:
+        pytest.skip(str(error))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import actshift
 
 PUBLIC_NAMES = [
+    "Ablation",
     "ActshiftError",
     "Adapter",
     "DiReFT",
+    "GatedVector",
     "HeadScale",
     "HeadVector",
     "Intervention",
@@ -22,6 +24,7 @@ PUBLIC_NAMES = [
     "Vector",
     "__version__",
     "attach",
+    "calibrate",
     "contrast",
     "enforce",
     "equivalence",

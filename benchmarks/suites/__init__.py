@@ -12,6 +12,7 @@ TITLES = {
     "training": "A training step",
     "locate": "Where to steer",
     "generation": "Generation",
+    "real": "A real model",
     "peers": "pyreft, in a separate process",
     "adapters": "Adapters: size, loading, switching, a thousand in one model",
     "startup": "Start-up",

@@ -2,8 +2,10 @@
 
 __version__: str
 
+from actshift.adapters import Ablation as Ablation
 from actshift.adapters import Adapter as Adapter
 from actshift.adapters import DiReFT as DiReFT
+from actshift.adapters import GatedVector as GatedVector
 from actshift.adapters import HeadScale as HeadScale
 from actshift.adapters import HeadVector as HeadVector
 from actshift.adapters import JoLA as JoLA
@@ -19,6 +21,7 @@ from actshift.analysis.extract import extract as extract
 from actshift.analysis.folding import merged as merged
 from actshift.analysis.locate import locate as locate
 from actshift.errors import ActshiftError as ActshiftError
+from actshift.evaluation import calibrate as calibrate
 from actshift.gradients import gradient_init as gradient_init
 from actshift.orthogonality import Orthogonality as Orthogonality
 from actshift.sites import Positions as Positions

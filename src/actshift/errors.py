@@ -1,8 +1,10 @@
 """The base class of all errors, and checks and hints that their messages share."""
 
 import re
+import warnings
 from collections.abc import Hashable, Iterable, Sequence, Sized
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from math import isfinite
 from reprlib import Repr
@@ -55,6 +57,12 @@ def show(value: object) -> str:
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel = 4
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Show a warning only once per process."""
+    warnings.warn(message, stacklevel=1)
 
 
 class DivergedError(ActshiftError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.gguf import find_gguf
 
 PACKAGES = ("actshift", "torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy")
 PARTS = {
@@ -26,19 +27,21 @@ SAMPLE = 1024  # bytes of each sample
 
 
 def fingerprint_model(source: str | Path, revision: str | None = None) -> dict[str, str]:
-    """Return a fingerprint of each part of a model in a folder, or the commit of a cached model of the hub.
+    """Return a fingerprint of each part of a model in a folder or GGUF file, or the commit of a cached hub model.
 
     Files of weights above 64 MiB are sampled: the header, and three kilobytes of each tensor. That takes less than a
     second for a model of 7B parameters, and finds any change that training makes. It can miss a few edited numbers.
 
     Raises:
-        ActshiftError: a file cannot be read.
+        ActshiftError: a file cannot be read, or it is not clear which GGUF file is the model.
 
     >>> from actshift.demo import BASE_DIR
     >>> sorted(fingerprint_model(BASE_DIR))
     ['config', 'tokenizer', 'weights']
     """
     folder = Path(source).expanduser()
+    if (file := find_gguf(folder)) is not None:
+        return {"weights": hash_files([file])}
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
 

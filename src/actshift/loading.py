@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,9 +17,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from actshift.errors import ActshiftError, check_choice, first_line
+from actshift.errors import ActshiftError, check_choice, first_line, warn_once
+from actshift.gguf import SUFFIX, dequantised, find_gguf, gguf_arguments
 from actshift.model_head import CAUSAL, Head
 
 MAIN = "main"  # the hub's name of the default revision
@@ -31,6 +33,7 @@ _EXPLANATIONS = {
     "couldn't connect": "{} is neither a folder here nor a cached model, and the hub is unreachable.",
     "not a valid model": "{} is neither a folder here nor a model on the Hugging Face hub. Check its name.",
     "Repo id must": "{} is neither a folder here nor a possible Hugging Face id. Check the spelling.",
+    "a file named config.json": "{} has no config.json. If it has GGUF files, download one, and give its path.",
     "no file named": "{} has no model.safetensors, and pickled weights are not read. Save it as safetensors.",
     "trust_remote_code": "{} contains its own code, which runs only if you set trust_remote_code.",
     "not recognize this arch": "{} has an architecture that this version of transformers does not know. Update it.",
@@ -49,7 +52,9 @@ def load_model(
     config: PretrainedConfig | None = None,
     revision: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer from a folder or a Hugging Face id, in evaluation mode. Only reads safetensors.
+    """Load a model and its tokenizer from a folder, a GGUF file or a Hugging Face id, in evaluation mode.
+
+    Only reads safetensors and GGUF. The weights of a GGUF file are dequantised, with a warning.
 
     Args:
         dtype: "auto" is bfloat16 on a GPU that supports it, and float32 elsewhere.
@@ -72,15 +77,13 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = config or load_config(source, trust_remote_code, revision)
     tokenizer = load_tokenizer(source, trust_remote_code, revision)
-    with short_errors(source), _quiet(hide_warnings=head != CAUSAL):
+    with _quiet(hide_warnings=head != CAUSAL), _files(source, trust_remote_code, revision) as files:
         model, info = head.auto_class.from_pretrained(
-            source,
+            **files,
+            **(dequantised() if "gguf_file" in files else {"use_safetensors": True}),
             config=head.set_labels(config),
             dtype=_resolve_dtype(dtype, device),
             device_map=None if device == "cpu" else device,  # straight to the GPU, without a second copy in RAM
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            revision=revision or MAIN,
             ignore_mismatched_sizes=head.classifies,
             output_loading_info=True,
         )
@@ -91,25 +94,50 @@ def load_model(
     if head.classifies:  # a causal model classifies a text at its last token that is not padding
         model.config.pad_token_id = pad_id(tokenizer)
     model.hub_revision = revision
+    if "gguf_file" in files:
+        model.name_or_path = model.config.name_or_path = source  # adapters record it as their base
+        size = f"{model.num_parameters() * model.dtype.itemsize / 1e9:.2g} GB in {str(model.dtype)[6:]}"
+        warn_once(f"{source} is a GGUF file, and its weights are dequantised ({size}).")
     return model.eval(), tokenizer
 
 
 def load_config(source: str, trust_remote_code: bool = False, revision: str | None = None) -> PretrainedConfig:
-    """Load the config of a model from a folder or the hub. Errors are as in `load_model`."""
-    _check_folder(source, revision)
-    with short_errors(source):
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision or MAIN)
+    """Load the config of a model from a folder, a GGUF file or the hub. Errors are as in `load_model`."""
+    _check_source(source, revision)
+    with _files(source, trust_remote_code, revision) as files:
+        config = AutoConfig.from_pretrained(**files)
+    if "gguf_file" in files and not config.architectures:
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
+    return config
 
 
 def load_tokenizer(
     source: str, trust_remote_code: bool = False, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model from a folder or the hub. Errors are as in `load_model`."""
+    """Load the tokenizer of a model from a folder, a GGUF file or the hub. Errors are as in `load_model`."""
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ActshiftError(f"The folder {source} has no tokenizer. Save one there with tokenizer.save_pretrained().")
-    with short_errors(source):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, revision=revision or MAIN)
+    with _files(source, trust_remote_code, revision) as files:
+        has_tokenizer = "gguf_file" in files or any((folder / name).is_file() for name in TOKENIZER_FILES)
+        if folder.is_dir() and not has_tokenizer:
+            fix = "Save one there with tokenizer.save_pretrained()"
+            raise ActshiftError(f"The folder {source} has no tokenizer. {fix}.")
+        tokenizer = AutoTokenizer.from_pretrained(**files)
+    tokenizer.name_or_path = source
+    return tokenizer
+
+
+@contextmanager
+def _files(source: str, trust_remote_code: bool, revision: str | None) -> Generator[dict[str, Any]]:
+    """Yield the arguments with which `from_pretrained` finds the files of a model, and shorten its errors."""
+    with short_errors(source), ExitStack() as stack:
+        if (file := find_gguf(source)) is not None:
+            yield stack.enter_context(gguf_arguments(file))
+        else:
+            yield {
+                "pretrained_model_name_or_path": source,
+                "trust_remote_code": trust_remote_code,
+                "revision": revision or MAIN,
+            }
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -186,13 +214,20 @@ def short_errors(source: str) -> Generator[None]:
         raise ActshiftError(message) from error
 
 
-def _check_folder(source: str, revision: str | None) -> None:
+def _check_source(source: str, revision: str | None) -> None:
     path = Path(source).expanduser()
-    if revision is not None and path.is_dir():
-        raise ActshiftError(f"{source} is a folder, and only models on the hub have revisions. Leave out the revision.")
+    if revision is not None and not revision.strip():
+        raise ActshiftError("The revision is empty. Give a branch, tag or commit, or leave it out for the main branch.")
+    if revision is not None and path.exists():
+        kind = "folder" if path.is_dir() else "file"
+        raise ActshiftError(f"{source} is a {kind}, and only models on the hub have revisions. Leave out the revision.")
+    if find_gguf(source) is not None:
+        return
     if path.is_file():
-        raise ActshiftError(f"{source} is a file. Give the folder that contains the model's config.json.")
+        raise ActshiftError(f"{source} is a file. Give a model's folder, or a file whose name ends in {SUFFIX}.")
     if not path.exists():
+        if path.suffix.lower() == SUFFIX:
+            raise ActshiftError(f"There is no file {source}. Files on the hub must be downloaded first.")
         if path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2:  # no id on the hub
             raise ActshiftError(f"There is no folder {source}. Give a model's folder or its Hugging Face id.")
     elif (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():

@@ -13,13 +13,24 @@ import pytest
 
 import actshift
 from actshift import ActshiftError, LowRank, Vector
-from actshift.adapters import ADAPTERS, DiReFT, HeadScale, HeadVector, JoLA, LoReFT, NoReFT, adapter_from_dict
+from actshift.adapters import (
+    ADAPTERS,
+    Ablation,
+    DiReFT,
+    GatedVector,
+    HeadScale,
+    HeadVector,
+    JoLA,
+    LoReFT,
+    NoReFT,
+    adapter_from_dict,
+)
 
 
 @pytest.mark.parametrize(
     "adapter",
     [
-        Vector(),
+        *(Vector(), Ablation(), GatedVector()),
         LowRank(),
         LowRank(3, None, True, "reference"),
         *(LoReFT(2), NoReFT(3), DiReFT()),
@@ -33,7 +44,9 @@ def test_json_round_trip_keeps_every_field(adapter):
 
 def test_every_kind_is_registered_under_its_name():
     assert {kind: cls.kind for kind, cls in ADAPTERS.items()} == {kind: kind for kind in ADAPTERS}
-    assert set(ADAPTERS) == set("vector low_rank loreft noreft direft head_scale head_vector jola".split())
+    assert set(ADAPTERS) == set(
+        "vector ablation gated_vector low_rank loreft noreft direft head_scale head_vector jola".split()
+    )
 
 
 NEW_ADAPTER = """

@@ -37,7 +37,7 @@ def test_without_a_template_each_line_is_continued_separately(chat, actshift: Ru
 
 
 def test_the_adapter_can_be_switched_during_the_chat(chat, model: Path, adapter: Path) -> None:
-    outcome = chat("w1", "/base", "w1", "/base", "w1", "/strength 0", "w1", "/exit", "w1", adapter=adapter)
+    outcome = chat("w1", "/base", "w1", "/base", "w1", "/strength 0", "w1", "/quit", "w1", adapter=adapter)
     steered, base, steered_again, at_zero = answers(outcome)
     assert steered == steered_again != base == at_zero
     assert [base] == answers(chat("w1", model=model))
@@ -58,9 +58,10 @@ def test_with_a_template_the_model_sees_the_conversation(chat, actshift: Run, mo
 
 
 def test_an_unknown_command_is_explained_and_the_chat_continues(chat, model: Path, adapter: Path) -> None:
-    outcome = chat("/bsae", "/strength much", "w1", adapter=adapter)
+    outcome = chat("/bsae", "/strength much", "/help", "w1", "/exit", "w1", adapter=adapter)
     assert "actshift: There is no command /bsae (did you mean '/base'?)" in outcome.err
     assert "actshift: /strength needs a number" in outcome.err
+    assert outcome.err.count("/quit or /exit ends the chat") == 3  # at the start, after the typing error and by /help
     assert (outcome.code, len(answers(outcome))) == (0, 1)
     assert "There is no adapter to switch off" in chat("/base", model=model).err
 

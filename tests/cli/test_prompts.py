@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actshift import ActshiftError
-from actshift.cli.prompts import ChatMode, choose_chat, read_prompts
+from actshift.cli.prompts import ChatMode, Prompt, choose_chat, read_prompts
 from actshift.data import check_rows, token_ids
 from actshift.data.encode import encode
 from actshift.training.result import ChatRecord, recorded_chat
@@ -25,6 +25,7 @@ TEMPLATE = (
     "{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endfor %}"
     "{% if add_generation_prompt %} w52{{ ' w53' if short }} {% endif %}"
 )
+USER = {"role": "user", "content": "c"}
 MESSAGES = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3"}]
 
 
@@ -73,7 +74,7 @@ def test_a_served_prompt_has_the_token_ids_of_training() -> None:
     for template in (tokenizer.chat_template, tokenizer.chat_template.replace("{{ bos_token }}", "")):
         tokenizer.chat_template = template.replace("<a>", "{% if add_generation_prompt %}<a>{% endif %}")
         [example] = encode(check_rows([{"messages": chat}], "rows"), tokenizer, 64).examples
-        texts = ChatMode(True, system="b").render_all(["q", chat[1:2]], tokenizer)
+        texts = ChatMode(True, system="b").render_all([Prompt("q"), Prompt(chat[1:2])], tokenizer)
         for ids in token_ids(tokenizer, texts, add_special_tokens=False):
             assert ids == example["input_ids"][: example["labels"].count(-100)]
 
@@ -138,6 +139,7 @@ def test_chat_renders_unless_it_is_switched_off(actshift: Run, refused, trained,
         monkeypatch.setattr("sys.stdin", io.StringIO("w1 w2\n"))
         code, out, err = actshift("chat", "--adapter", adapter or trained(), *FEW, *options)
         assert code == 0, err
+        assert ("was trained on plain texts" in err) == (adapter is not None)
         return out.split("\n")[0].removeprefix("> ").strip()
 
     def completion(prompt: str) -> str:
@@ -153,15 +155,20 @@ def test_chat_renders_unless_it_is_switched_off(actshift: Run, refused, trained,
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": null}', "Row 2 of .* is not a JSON object with a .prompt. that is a text or a list of messages"),
-        ('{"prompt": {"a": 1}}', "Row 2 of .* is not a JSON object"),
-        ('{"prompt": 5}', "Row 2 of .* is not a JSON object"),
-        ('{"prompt": []}', "Row 2 of .* is not a JSON object"),
-        ('{"prompt": ["w1"]}', "Row 2 of .* is not a JSON object"),
-        ('{"prompt": [{"content": "w1"}]}', "Row 2 of .* is not a JSON object"),
-        ("null", "Row 2 of .* is not a JSON object"),
-        ('{"prompt": "w1", "prompt": "w2"}', "Row 2 of .* is not a JSON object .*has the key 'prompt' twice"),
-        ("[" * 100_000, "Row 2 of .* is not a JSON object"),
+        ('{"prompt": null}', "Row 2 of .* has no prompt"),
+        ('{"prompt": {"a": 1}}', "Row 2 of .* has prompt that are not a list of turns"),
+        ('{"prompt": 5}', "Row 2 of .* has a prompt of type int; it must be text"),
+        ('{"prompt": []}', "Row 2 of .* has prompt that are not a list of turns"),
+        ('{"prompt": ["w1"]}', "Row 2 of .* has prompt that are not a list of turns"),
+        ('{"prompt": [{"content": "w1"}]}', "Row 2 of .* has prompt that are not a list of turns"),
+        ('{"text": "w1"}', "Row 2 of .* has no .prompt., which is a text or a list of messages"),
+        (
+            '{"prompt": "w1", "tools": [{"name": "f"}]}',
+            "Row 2 of .* has tools, which prompt cannot use; use rows",
+        ),
+        ("null", "Line 2 of .* is null"),
+        ('{"prompt": "w1", "prompt": "w2"}', "Line 2 of .*has the key 'prompt' twice"),
+        ("[" * 100_000, "Line 2 of .* is not valid JSON"),
     ],
 )
 def test_an_unusable_prompt_is_refused_with_its_row(tmp_path: Path, line: str, message: str) -> None:
@@ -174,12 +181,43 @@ def test_an_unusable_prompt_is_refused_with_its_row(tmp_path: Path, line: str, m
 def test_files_may_have_a_byte_order_mark_and_separators_inside_a_prompt(tmp_path: Path) -> None:
     for suffix, text in (
         (".txt", "a\u2028b\r\nc\n"),
-        (".jsonl", '{"prompt": "a\u2028b"}\r\n\n{"messages": [{"role": "user"}]}\n'),
+        (".jsonl", '{"prompt": "a\u2028b"}\r\n\n{"messages": [{"role": "user", "content": "c"}]}\n'),
     ):
         file = tmp_path / f"prompts{suffix}"
         file.write_bytes(b"\xef\xbb\xbf" + text.encode())
         first, second = read_prompts(None, file)
-        assert (first, second) == ("a\u2028b", "c" if suffix == ".txt" else [{"role": "user"}])
+        assert (first.content, second.content[-1:]) == ("a\u2028b", "c" if suffix == ".txt" else [USER])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.jsonl", "pipe"])
+def test_prompts_come_from_rows_of_every_format(tmp_path: Path, name: str) -> None:
+    rows = [{"prompt": "a, b", "id": "1"}, {"prompt": "c", "id": "2"}]
+    texts = {"a.json": json.dumps(rows, indent=1), "a.csv": 'prompt,id\n"a, b",1\nc,2\n'}
+    file = tmp_path / name
+    file.write_text(texts.get(name, "\n".join(map(json.dumps, rows))))
+    with pytest.warns(UserWarning, match="Prompts do not use these columns of .*: id"):
+        assert read_prompts(None, file) == [Prompt("a, b"), Prompt("c")]
+
+
+def test_lines_that_only_look_like_json_are_texts(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text('{"a": 1}\n{"prompt": "w1"}\n')
+    assert read_prompts(None, file) == [Prompt('{"a": 1}'), Prompt('{"prompt": "w1"}')]
+    file.write_text('{"prompt": "w1"}\nw2\n')
+    with pytest.raises(ActshiftError, match=r"Row 2 of .* is no JSON object, unlike the first"):
+        read_prompts(None, file)
+
+
+def test_tools_options_and_the_system_text_of_a_row_reach_the_template(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    more = {"tools": [{"name": "f"}], "chat_template_kwargs": {"short": True}, "system": "b"}
+    file.write_text(json.dumps({"messages": [USER], **more}) + "\n")
+    [prompt] = read_prompts(None, file)
+    assert prompt.content == [{"role": "system", "content": "b"}, USER]
+    tokenizer = char_tokenizer()
+    turns = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}"
+    tokenizer.chat_template = "{{ tools[0].name if tools }}" + turns + "{{ 's' if short }}"
+    assert ChatMode(True, template_kwargs={"short": False}).render_all([prompt], tokenizer) == ["f<s>b<u>cs"]
 
 
 def test_a_system_prompt_needs_the_chat_template_and_half_a_character_is_refused(refused, plain: Path) -> None:

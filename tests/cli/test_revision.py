@@ -83,6 +83,7 @@ def test_a_folder_has_no_revision_and_an_unknown_one_is_refused(refused: Callabl
     assert f"{model} is a folder, and only models on the hub have revisions" in message
     with pytest.raises(ActshiftError, match="is a folder, and only models on the hub"):
         load_model(model, revision="v1")
+    assert "The revision is empty" in refused("generate", "--model", "me/base", "--revision", "", "--prompt", "w1")
 
 
 def test_training_records_the_revision(

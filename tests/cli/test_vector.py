@@ -53,10 +53,30 @@ def test_json_of_a_direction_from_pairs_of_rows(actshift: Run, model: Path, side
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["layers"] == [1]
 
 
+def test_a_calibrated_strength_is_saved_shown_and_used(actshift: Run, model: Path, sides, tmp_path: Path) -> None:
+    out, chats = tmp_path / "out", tmp_path / "prompts.txt"
+    chats.write_text("w1 w2\nw3 w4 w5\nw9\n")
+    options = ("--model", model, *sides, "--calibrate", 0.5, "--shift", "gate", "--json")
+    values = json.loads(actshift("vector", *options, "--prompts", chats, "--out", out).out)["calibration"]
+    assert values["kl"] == pytest.approx(0.5, rel=0.05) and values["target_kl"] == 0.5
+    assert json.loads((out / "adapter_config.json").read_text())["strength"] == values["strength"]
+    assert f"--strength {values['strength']:.4g}" in (out / "README.md").read_text()
+    assert "GatedVector()" in (shown := actshift("inspect", out).out) and f"strength {values['strength']:.4g}" in shown
+    few = ("--prompt", "w1 w2", "--max-new-tokens", 5)
+    by_default, explicit, at_1 = (
+        actshift("generate", "--adapter", out, *few, *strength).out
+        for strength in ((), ("--strength", values["strength"]), ("--strength", 1))
+    )
+    assert by_default == explicit != at_1
+    outcome = actshift("vector", "--model", model, *sides, "--calibrate", 0.02, "--out", tmp_path / "second")
+    assert "calibrated  strength" in outcome.out  # on the negative rows
+
+
 def test_invalid_options_fail_with_one_line_and_write_nothing(
     refused, model: Path, sides, adapter: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out, empty = tmp_path / "out", tmp_path / "empty.txt"
+    empty.write_text("")
 
     def line(*options: object, rows: tuple[object, ...] = sides) -> str:
         message = refused("vector", "--model", model, "--out", out, *rows, *options)
@@ -69,6 +89,9 @@ def test_invalid_options_fail_with_one_line_and_write_nothing(
     assert "did you mean 'mean'" in line("--method", "mena")
     assert "did you mean 'last'" in line("--token", "lst")
     assert "above max_length 2" in line("--max-length", 2)
+    assert "--prompts are for --calibrate" in line("--prompts", tmp_path / "none.txt")
+    assert "no prompts" in line("--calibrate", 1, "--prompts", empty)
+    assert "No strength up to 4096 reaches" in line("--calibrate", 1e6)
     assert "There is no folder" in line("--figure", tmp_path / "none" / "vector.png")
     assert "are the same" in line(rows=files(tmp_path, POSITIVE, POSITIVE))
     assert "holds no rows" in line(rows=files(tmp_path, [], NEGATIVE))

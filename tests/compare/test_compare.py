@@ -120,8 +120,10 @@ def test_more_seeds_and_methods_extend_the_same_folder(settings, run) -> None:
     ("change", "message"),
     [
         ({"batch_size": 4}, r"cells/base was made with batch_size 8, not 4. Compare with the same settings, or give"),
-        ({"max_new_tokens": 4}, "was made with max_new_tokens 64, not 4"),
+        ({"max_new_tokens": 4}, "was made with max_new_tokens None, not 4"),
         ({"objective": "sft"}, "was made with objective None, not 'sft'"),
+        ({"limit": 19}, "The train rows differ from the rows that the comparison in"),
+        ({"limit": 99}, "was made with limit None, not 99"),
     ],
 )
 def test_records_made_with_other_settings_are_rejected(settings, run, change, message) -> None:

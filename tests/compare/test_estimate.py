@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from actshift.compare import CompareSettings
-from actshift.compare.estimate import estimate
+from actshift.compare.estimate import Throughput, estimate
 
 
 def test_estimate_counts_cells_and_parameters_and_shares_the_time_between_jobs(
@@ -34,3 +34,12 @@ def test_estimate_counts_cells_and_parameters_and_shares_the_time_between_jobs(
     base = 10 * expected.pace.completion
     assert expected.seconds == pytest.approx((base + sum(method.seconds for method in expected.lines)) / 2)
     assert not Path(str(settings.out)).exists()
+
+
+def test_the_steps_of_many_rows_are_estimated_from_a_sample(
+    settings: CompareSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actshift.training.data.SAMPLE", 10)
+    pace = Throughput("mine", 1.0, 1.0, 1.0)
+    monkeypatch.setattr("actshift.compare.estimate.measure_throughput", lambda comparison: pace)
+    assert estimate(replace(settings, epochs=2)).steps == 4

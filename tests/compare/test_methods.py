@@ -117,7 +117,10 @@ def test_unknown_names_are_rejected(words: list[str], message: str) -> None:
         ("methods: {mine: {rate: [1]}}", r"unknown key 'rate' \(did you mean 'rates'\?\)"),
         ("methods: {mine: {settings: 3, rates: [1]}}", "the method mine: settings must map names to values, got 3"),
         ("methods: {mine: {settings: {rank: 2}}}", r"The method mine needs learning rates"),
-        ("common: {rank: 2}", "own.yaml, methods cannot share the setting 'rank'. They can share objective, chat"),
+        (
+            "common: {rank: 2}",
+            "methods cannot share the setting 'rank'. They can share limit, objective, chat",
+        ),
         ("common: {epoch: 2}", r"cannot share the setting 'epoch' \(did you mean 'epochs'\?\)"),
         ("common: {learning_rate: 2}", "methods cannot share the setting 'learning_rate'"),
     ],

@@ -32,6 +32,12 @@ def test_split_without_a_source_is_the_same_tenth_of_the_data_each_time(tmp_path
     assert read_splits(replace(settings, test_data=test), COMMON).sizes == {"train": 90, "validation": 10, "test": 7}
 
 
+def test_a_limit_counts_the_rows_of_each_source(settings) -> None:
+    assert read_splits(settings, {**COMMON, "limit": 3}).sizes == {"train": 3, "validation": 3, "test": 3}
+    cut = replace(settings, eval_data=None, test_data=None)
+    assert read_splits(cut, {**COMMON, "limit": 10}).sizes == {"train": 8, "validation": 1, "test": 1}
+
+
 def test_rows_with_the_same_prompt_stay_in_one_split(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n // 4} =", "completion": f" {n % 3}"} for n in range(100)]
     splits = read_splits(CompareSettings(model="m", data=write_rows(tmp_path / "rows.jsonl", rows), out="t"), COMMON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,17 @@ def test_a_template_that_drops_the_system_turn_is_refused() -> None:
     template = template.replace("\n{% endfor %}", "{% endfor %}")
     with pytest.raises(ActshiftError, match="does not use the system turn of row 1"):
         turns_of(template, {"role": "system", "content": "be brief"}, user("q"), assistant("yes"))
+
+
+@pytest.mark.parametrize("key", ["name", "prefix"])
+def test_a_key_of_a_turn_that_a_template_does_not_use_warns(key: str) -> None:
+    turns = [{**user("q"), key: "x"}, assistant("yes")]
+    with pytest.warns(UserWarning, match=f"does not use the {key} of turns, as in row 1"):
+        assert turns_of(TEMPLATE, *turns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        uses = TEMPLATE.replace("{{ m.role[0] }}", f"{{{{ m.role[0] }}}}{{{{ m.{key} if m.role == 'user' }}}}")
+        assert turns_of(uses, *turns)[0].prompt == "<ux>q\n<a>"
 
 
 @pytest.mark.parametrize("arguments", ['{"a": 1, "a": 2}', "{a}"])

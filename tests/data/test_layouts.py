@@ -151,6 +151,14 @@ def test_a_wrong_map_is_refused(tmp_path: Path, renames: list[str], message: str
         load(tmp_path, {"question": "q", "answer": "a"}, renames=renames)
 
 
+def test_choices_that_are_not_texts_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    row = {"prompt": "a", "completion": "b", "answer": "b", "choices": [1, 2]}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.warns(UserWarning, match=r"not used: choices \(missing in a row, or of another type\)"):
+        assert load_rows(str(path)).column_names == ["prompt", "completion", "answer"]
+
+
 def test_the_layout_and_unused_columns_are_stated(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"question": "q", "output": "o", "id": 1}))

@@ -19,7 +19,7 @@ from actshift.tasks.source import SplitSlice
 from actshift.training import TrainSettings
 
 MINIMAL = {"data": "rows.jsonl", "prompt": "{a} + {b} =", "completion": " {c}"}
-ROWS = [{"a": number, "b": 1, "c": number + 1} for number in range(30)]
+ROWS = [{"a": number, "b": 1, "c": number + 1, "the sum": f"{number}+1"} for number in range(30)]
 
 
 @pytest.fixture
@@ -102,6 +102,8 @@ def test_shares_and_named_splits_of_a_dataset_on_the_hub(describe, serve) -> Non
         ({"splits": {"train": "rows"}}, "is one file without a split 'rows'"),
         ({"data": {"train": "rows.jsonl"}, "splits": {"train": 1.0}}, "leave out splits"),
         ({"scorer": "numbr"}, "did you mean 'number'"),
+        ({"choices": [True, "no"]}, r'choices cannot contain True; write texts in quotes, as in \["yes", "no"\]'),
+        ({"choices": ["yes", None]}, "choices cannot contain None"),
     ],
 )
 def test_a_wrong_task_file_raises_before_any_row_is_read(describe, changes: dict[str, Any], message: str) -> None:
@@ -114,12 +116,20 @@ def test_a_wrong_task_file_raises_before_any_row_is_read(describe, changes: dict
     [
         ({"prompt": "{aa} ="}, r"Row 1 of .*rows.jsonl has no aa\."),
         ({"answer": "gold"}, r"Row 1 of .*rows.jsonl has no gold\."),
+        ({"prompt": "{a!r} ="}, r"Row 1 of .*rows.jsonl cannot fill {a!r}: write a column without a format"),
+        ({"prompt": "{the sums} ="}, r"Row 1 of .*rows.jsonl has no column 'the sums' .*did you mean 'the sum'"),
+        ({"choices": "b"}, "Row 1 of .* has no list of texts in the column b"),
         ({"data": "none.jsonl"}, "There is no file .*none.jsonl"),
     ],
 )
 def test_rows_that_do_not_fit_the_task_raise(describe, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ActshiftError, match=message):
         get_task(describe(**changes)).load("train")
+
+
+def test_columns_may_have_any_name_and_other_braces_are_text(describe) -> None:
+    path = describe(data={"test": "rows.jsonl"}, prompt='{the sum} {"x": 1} \\sqrt{5 y} =')
+    assert get_task(path).load("test", limit=1)[0]["prompt"] == '0+1 {"x": 1} \\sqrt{5 y} ='
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,7 @@ def test_a_task_sets_every_training_setting_but_code_models_and_files(describe) 
     assert {*SETTINGS} <= {item.name for item in fields(TrainSettings)}
     assert refused == {
         *("model", "revision", "data", "task", "data_dir", "out", "eval_data", "start", "interventions"),
-        *("reward", "trust_remote_code", "cache_prefix", "cache_limit", "map"),
+        *("reward", "trust_remote_code", "cache_prefix", "cache_limit", "map", "limit"),
     }
     for name in [*refused, "__class__", "learning-rate", "config", "resume"]:
         with pytest.raises(ActshiftError, match=f"cannot set {name!r}.*Use a flag of the command"):
@@ -183,8 +193,8 @@ def test_a_value_that_no_task_can_have_is_refused(describe, changes: dict[str, A
         ({"prompt": "{nothing}"}, "Row 1 of .* has no nothing"),
         ({"prompt": "{nested}"}, "Row 1 of .* has a value in the column nested that is neither text nor a number"),
         ({"answer": "nested"}, "Row 1 of .* has a value in the column nested"),
-        ({"choices": "a"}, "Row 1 of .* has no list in the column a"),
-        ({"choices": "nothing"}, "Row 1 of .* has no list in the column nothing"),
+        ({"choices": "a"}, "Row 1 of .* has no list of texts in the column a"),
+        ({"choices": "nothing"}, "Row 1 of .* has no list of texts in the column nothing"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(describe, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -196,7 +206,13 @@ def test_rows_that_do_not_fit_are_refused(describe, tmp_path: Path, changes: dic
         list(get_task(path).examples("train"))
 
 
-@pytest.mark.parametrize("template", ["{a.__class__}", "{a:>1000000000}", "{a!r}", "{{a}", "%(a)s", "${b}", "{}"])
+@pytest.mark.parametrize("template", ["{a.__class__}", "{a:>1000000000}", "{a[0]}"])
+def test_a_template_formats_no_column(describe, template: str) -> None:
+    with pytest.raises(ActshiftError, match="cannot fill"):
+        next(get_task(describe(prompt=template)).examples("train"))
+
+
+@pytest.mark.parametrize("template", ["{{a}", "%(a)s", "${b}", "{}", "{see below}", "{x: y}"])
 def test_a_template_replaces_only_columns(describe, template: str) -> None:
     example = next(get_task(describe(prompt=template)).examples("train"))
     assert example.prompt == template.replace("{a}", "0").replace("{b}", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from actshift import ActshiftError, Intervention, LowRank, load_adapter
 from actshift.loading import load_model
-from actshift.training import TrainSettings, plan, train
+from actshift.training import TrainSettings, build, plan, train
 
 UNEVEN = [
     Intervention(LowRank(rank=3), layers=(0, 2)),
@@ -29,6 +30,20 @@ def located(tmp_path: Path) -> Path:
 
 def tensors(settings: TrainSettings) -> dict[str, torch.Tensor]:
     return load_file(Path(str(settings.out)) / "adapter_model.safetensors")
+
+
+def test_slow_bf16_is_a_warning_with_the_measured_cost(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    half = replace(settings, precision="bf16")
+    assert 0 < build.bf16_cost() < 1000
+    for cost in (0.3, 14.23):
+        monkeypatch.setattr(build, "bf16_cost", lambda cost=cost: cost)
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            dtypes = [build.load_base(chosen)[0].dtype for chosen in (half, half, settings)]
+        assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]  # auto is fp32 on any CPU
+        assert len(shown) == (cost > 1)
+    assert "matrix products take 14.2 times as long in bf16 as in fp32; use precision fp32" in str(shown[0].message)
 
 
 @pytest.mark.parametrize("method", ["steering", "joint"])

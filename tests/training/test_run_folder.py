@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actshift import ActshiftError
-from actshift.training import TrainSettings, train
+from actshift.training import TrainSettings, run_folder, train
 from actshift.training.run_folder import RunFolder
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"}
@@ -47,6 +47,26 @@ def test_remains_of_an_early_kill_do_not_block_the_folder(settings):
     (checkpoints / "mine").touch()
     with pytest.raises(ActshiftError, match="is not empty"):
         RunFolder(Path(settings.out)).check(settings, resume=False)
+
+
+def test_a_folder_in_place_of_the_mark_of_completion_is_removed(tmp_path):
+    run = RunFolder(tmp_path)
+    (run.checkpoints / "checkpoint-2" / "complete.json").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="checkpoint-2 is damaged"):
+        assert run.latest(steps=10) is None
+    assert not (run.checkpoints / "checkpoint-2").exists()
+
+
+def test_a_resumed_run_hashes_its_files_once_and_refuses_another_limit(settings, monkeypatch):
+    run, hashed = RunFolder(Path(settings.out)), list[object]()
+    limited = replace(settings, limit=8)
+    run.start(limited, "digest", resume=False)
+    hash_files = run_folder.fingerprints
+    monkeypatch.setattr(run_folder, "fingerprints", lambda values: hashed.append(values) or hash_files(values))
+    run.start(limited, "digest", resume=True)
+    assert len(hashed) == 1
+    with pytest.raises(ActshiftError, match="started with limit 8, not 9"):
+        run.check(replace(settings, limit=9), resume=True)
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

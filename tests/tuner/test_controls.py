@@ -6,8 +6,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actshift import ActshiftError, JointConfig, SteeringConfig, Vector, attach, set_strength, strength
-from actshift.tuner import parameter_groups
+from actshift import (
+    ActshiftError,
+    JointConfig,
+    SteeringConfig,
+    Vector,
+    attach,
+    load_adapter,
+    save_half,
+    set_strength,
+    strength,
+)
+from actshift.tuner import parameter_groups, read_config
 from actshift.tuner.loading import lora_model
 from tests.contract.cases import randomise, run
 from tests.zoo import ARCHITECTURES
@@ -25,6 +35,27 @@ def test_strength_per_adapter(two, base_folder):
     assert torch.equal(run(two, "llama"), base)
     two.set_strength(1, "first")
     assert torch.equal(run(two, "llama"), full)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_an_adapter_is_loaded_with_the_strength_of_its_config(base_folder, joint, tmp_path):
+    steering = SteeringConfig(adapter=Vector(), strength=3, task_type="CAUSAL_LM")
+    config = JointConfig(r=2, steering=steering, orthogonality=None, task_type="CAUSAL_LM") if joint else steering
+    fresh = lambda: AutoModelForCausalLM.from_pretrained(base_folder)  # noqa: E731
+    model = attach(fresh(), config)
+    randomise(model)
+    expected = run(model.eval(), "llama")
+    model.save_pretrained(str(tmp_path / "a"))
+    assert torch.equal(run(load_adapter(fresh(), str(tmp_path / "a")).eval(), "llama"), expected)
+    if joint:
+        save_half(model, "activations", tmp_path / "half")
+        assert read_config(str(tmp_path / "half")).strength == 3
+    other = attach(fresh(), SteeringConfig(adapter=Vector(), task_type="CAUSAL_LM"))
+    if not joint:
+        with pytest.raises(ActshiftError, match="another adapter than the attached one"):
+            other.load_adapter(str(tmp_path / "a"), "default")
+    model.set_strength(1)
+    assert not torch.equal(run(model, "llama"), expected)
 
 
 def test_strength_scales_the_shift_linearly(base):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actshift import ActshiftError, JointConfig, LowRank, Positions, SteeringConfig, Vector, attach
+from actshift.tuner import steering_layers
 from actshift.tuner.loading import start_from
 from tests.contract.cases import fresh_model, randomise
 from tests.zoo import LAYERS
@@ -51,6 +52,14 @@ def test_other_blocks_keep_their_weights(saved):
     actual = tensors(model)
     assert sum(bool(value.any()) for value in actual.values()) == 1
     assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+
+def test_the_saved_strength_is_copied(saved):
+    folder, _ = saved(SteeringConfig(adapter=Vector(), strength=4))
+    model = attach(fresh_model("llama"), SteeringConfig(adapter=Vector()))
+    start_from(model, folder)
+    assert {layer.strength["default"] for layer in steering_layers(model).values()} == {4}
+    assert model.peft_config["default"].strength == 4
 
 
 def test_adapters_that_differ_in_init_fit(saved):

@@ -100,6 +100,13 @@ def test_positions_of_each_row(name):
             assert not torch.allclose(together, logits(model, ids), atol=1e-3)
 
 
+def test_the_memory_of_xlnet_has_a_setting_of_its_own():
+    model, ids = build("xlnet", positions=Positions.prompt()), token_ids(2, 5)
+    with pytest.raises(ActshiftError, match=r"no number of tokens\. Set use_mems=False"):
+        model.generate(input_ids=ids, max_new_tokens=2)
+    model.generate(input_ids=ids, max_new_tokens=2, use_mems=False)
+
+
 @pytest.mark.parametrize("name", ["gemma3n_text", "fsmt"])
 def test_generation_with_beams_and_rows(name):
     model, ids, names = build(name), token_ids(4, 4), ["default", "__base__", "default", "default"]

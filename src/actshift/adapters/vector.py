@@ -19,6 +19,11 @@ class VectorShift(Shift):
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(width))
 
+    @torch.no_grad()
+    def set_direction(self, vector: Tensor) -> None:
+        """Set v to `vector [d]`."""
+        self.vector.copy_(vector)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `v [d]`, which broadcasts over all positions of `x [..., d]`."""
         return self.vector

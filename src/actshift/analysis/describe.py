@@ -17,6 +17,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from actshift.adapters import LowRank
 from actshift.errors import ActshiftError
+from actshift.gguf import find_gguf
 from actshift.loading import load_config, short_errors
 from actshift.sites import SITES, find_blocks, resolve
 from actshift.tuner import JointConfig, read_config
@@ -27,7 +28,7 @@ RANK = 8  # the rank at which the cost of a site is stated
 
 
 def describe(source: str, revision: str | None = None) -> AdapterDescription | ModelDescription:
-    """Describe the adapter or the model in a folder or hub repository, at a `revision` of the latter.
+    """Describe the adapter or the model in a folder, a GGUF file or a hub repository, at a `revision` of the latter.
 
     Raises:
         ActshiftError: The source is neither an adapter nor a model, or one of its files is damaged.
@@ -37,6 +38,8 @@ def describe(source: str, revision: str | None = None) -> AdapterDescription | M
     'llama'
     """
     folder = Path(source)
+    if find_gguf(source) is not None:
+        return describe_model(source, revision)
     if folder.is_dir() and not any((folder / name).is_file() for name in (CONFIG_NAME, "config.json")):
         raise ActshiftError(f"The folder {source} is no adapter and no model: it has no {CONFIG_NAME} or config.json.")
     try:
@@ -62,7 +65,7 @@ class SiteOption:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model: its blocks, its parameters, and its sites. `file_bytes` is None without local safetensors files."""
+    """A model: its blocks, its parameters, and its sites. `file_bytes` is None without local files."""
 
     source: str
     architecture: str
@@ -80,7 +83,7 @@ class ModelDescription:
 
 
 def describe_model(source: str, revision: str | None = None) -> ModelDescription:
-    """Describe the model in a folder or hub repository from its config and the headers of its weight files.
+    """Describe the model in a folder, a GGUF file or a hub repository from its config and the headers of its weights.
 
     Raises:
         ActshiftError: The model does not exist, a file is damaged, or its blocks cannot be identified.
@@ -89,8 +92,9 @@ def describe_model(source: str, revision: str | None = None) -> ModelDescription
     >>> describe_model(str(BASE_DIR)).blocks
     6
     """
-    model, files = _skeleton(source, revision), list(Path(source).glob("*.safetensors"))
-    for file in sorted(files):
+    model, gguf = _skeleton(source, revision), find_gguf(source)
+    files = [gguf] if gguf else list(Path(source).glob("*.safetensors"))
+    for file in () if gguf else sorted(files):
         with short_errors(source), safe_open(file, framework="pt"):
             pass
     parameters, blocks = model.num_parameters(), find_blocks(model)
@@ -156,6 +160,7 @@ class AdapterDescription:
     file_bytes: int
     sites: tuple[SiteDescription, ...]
     base_revision: str | None = None
+    strength: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field as JSON values."""
@@ -203,6 +208,7 @@ def describe_adapter(source: str, revision: str | None = None) -> AdapterDescrip
         file_bytes=Path(path).stat().st_size,
         sites=sites,
         base_revision=config.revision,
+        strength=config.strength,
     )
 
 
@@ -243,7 +249,7 @@ def _numeric_order(module: str) -> list[tuple[int, str]]:
 def _base_parameters(base: str | None, revision: str | None) -> int | None:
     """Return the number of parameters of the base model if its config is on this machine."""
     try:
-        if base and not Path(base).is_dir():
+        if base and not Path(base).exists():
             cached = try_to_load_from_cache(base, "config.json", revision=revision)
             base = str(Path(cached).parent) if isinstance(cached, str) else None
         return _skeleton(base).num_parameters() if base else None

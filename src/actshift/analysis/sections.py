@@ -22,6 +22,16 @@ T = TypeVar("T")
 GAP = 2  # number of spaces between two columns
 
 
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with this many significant digits; a larger one is written out up to a billion.
+
+    >>> number(0.01234), number(20.4, 1), number(12345.6), number(3e-7)
+    ('0.0123', '20', '12,346', '3e-07')
+    """
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text and abs(value) < 1e9 else text
+
+
 @dataclass(frozen=True)
 class Section:
     """One result of an analysis, for the terminal and for the HTML page.

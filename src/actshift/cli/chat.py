@@ -13,13 +13,14 @@ from actshift.cli.output import echo
 from actshift.cli.prompts import ChatMode, choose_chat
 from actshift.errors import ActshiftError, did_you_mean
 
-COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /exit ends the chat."
+COMMANDS = "/base switches the adapter off and on, /strength 0.5 sets its strength, /quit or /exit ends the chat."
+END = ("/quit", "/exit")
 
 
 def chat(
     model: options.Model = None,
     adapter: options.Adapter = None,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     max_new_tokens: Annotated[
         int | None,
@@ -46,8 +47,13 @@ def chat(
     if mode.rendered:
         check_template(tokenizer)
     elif chat_template is None:
+        was_plain = mode.rendered is False  # in training
         mode = replace(mode, rendered=bool(tokenizer.chat_template))
-    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, strength, mode)
+        if was_plain and mode.rendered:
+            echo("It was trained on plain texts. To continue texts instead of a chat, add --no-chat.", err=True)
+    saved: float = next((getattr(config, "strength", 1.0) for config in getattr(loaded, "peft_config", {}).values()), 1)
+    current = saved if strength is None else strength
+    conversation = Conversation(loaded, tokenizer, max_new_tokens, temperature, current, mode)
     echo(COMMANDS, err=True)
     if not mode.rendered:
         reason = "The chat template is off" if tokenizer.chat_template else "This model has no chat template"
@@ -55,7 +61,7 @@ def chat(
     while True:
         try:
             line = input("> ").strip()
-            if line == "/exit":
+            if line in END:
                 return
             if line.startswith("/"):
                 echo(conversation.command(line), err=True)
@@ -82,7 +88,7 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def command(self, line: str) -> str:
-        """Execute `/base` or `/strength S` and return the adapter's new state; raise ActshiftError if that fails."""
+        """Execute a command and return the adapter's new state, or the help; raise ActshiftError if that fails."""
         from actshift.tuner import set_strength
 
         verb, _, value = line.partition(" ")
@@ -98,7 +104,9 @@ class Conversation:
             set_strength(self.model, strength)
             self.adapter_off, self.strength = False, strength
         else:
-            hint = did_you_mean(verb, ("/base", "/strength", "/exit"))
+            if verb in ("/help", "/?"):
+                return COMMANDS
+            hint = did_you_mean(verb, ("/base", "/strength", *END))
             raise ActshiftError(f"There is no command {verb}{hint}. {COMMANDS}")
         return "The base model answers." if self.adapter_off else f"The adapter acts at strength {self.strength:g}."
 
@@ -113,5 +121,7 @@ class Conversation:
         with self.model.disable_adapter() if self.adapter_off else nullcontext():
             answer = stream_completion(self.model, self.tokenizer, text, write, *how)
         echo()
+        if not answer.strip():
+            echo("The answer is empty.", err=True)
         if rendered:
             self.messages = [*messages, {"role": "assistant", "content": answer}]

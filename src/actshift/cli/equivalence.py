@@ -14,7 +14,9 @@ from actshift.errors import ActshiftError
 
 def equivalence(
     model: options.Model = None,
-    updated: Annotated[str | None, Option(help="Fine-tuned model or LoRA: a folder or a Hugging Face id.")] = None,
+    updated: Annotated[
+        str | None, Option(help="Fine-tuned model or LoRA: a folder, a GGUF file or a Hugging Face id.")
+    ] = None,
     adapter: options.Adapter = None,
     data: options.Data = None,
     columns: options.Columns = None,
@@ -25,7 +27,7 @@ def equivalence(
     rank: Annotated[
         int, Option(min=1, max=options.LARGEST, help="Rank of the shifts that post-MLP and post-block may use.")
     ] = 8,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     batch_size: options.BatchSize = 8,
     max_length: options.MaxLength = 256,
     figure: options.Figure = None,

@@ -46,10 +46,11 @@ def evaluate(
     ] = None,
     batch_size: options.BatchSize = 16,
     max_new_tokens: Annotated[
-        int | None, Option(min=1, max=options.LARGEST, help="Maximum new tokens. Default: the task's, or 64.")
+        int | None,
+        Option(min=1, max=options.LARGEST, help="Maximum new tokens. Default: the task's, or as the rows need."),
     ] = None,
     long_prompts: options.LongPrompts = "refuse",
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     as_json: options.AsJson = False,
     out: Annotated[Path | None, Option(help="File for all predictions (JSONL) or harness results (JSON).")] = None,
@@ -59,8 +60,9 @@ def evaluate(
     """Measure the accuracy of greedy completions on rows, on a task, or on lm-eval tasks.
 
     A completion of --data is correct if it matches exactly, or if --scorer accepts it. A --task brings its own prompts
-    and scorer. A classifier predicts the labels of rows, or of a task that has labels. Prompts are rendered by the chat
-    template if training rendered it; without a record of that, messages are, and so is a task if there is a template.
+    and scorer. If rows have choices, the most probable choice of each row is scored as well. A classifier predicts the
+    labels of rows, or of a task that has labels. Prompts are rendered by the chat template if training rendered it;
+    without a record of that, messages are, and so is a task if there is a template.
     """
     check_outputs(out)
     adapters = [adapter] if adapter else []
@@ -103,9 +105,8 @@ def evaluate(
         rows = mode.chats(rows)
 
     from actshift import evaluation
-    from actshift.tasks import completion_length
 
-    how = (completion_length(max_new_tokens, task), batch_size, True)
+    how = (max_new_tokens or (chosen.max_new_tokens if chosen else None), batch_size, True)
     report = evaluation.evaluate(loaded, tokenizer, rows, *how, scorer=judge, long_prompts=long_prompts)
     figures = report.to_dict()
     predictions = "".join(to_json(row) + "\n" for row in figures.pop("predictions"))

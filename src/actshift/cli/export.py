@@ -18,7 +18,7 @@ def export(
     model: options.Model = None,
     to: Annotated[str | None, Option(help="Form: merged, a plain checkpoint with the adapter in its weights.")] = None,
     half: Annotated[str | None, Option(help="Half of a joint adapter to save alone: weights or activations.")] = None,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     revision: options.Revision = None,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

@@ -13,7 +13,9 @@ from actshift.files import locked_folder
 
 
 def extract(
-    finetuned: Annotated[str, Option(help="Fine-tuned model, or a LoRA for it: a folder or a Hugging Face id.")],
+    finetuned: Annotated[
+        str, Option(help="Fine-tuned model, or a LoRA for it: a folder, a GGUF file or a Hugging Face id.")
+    ],
     out: options.AdapterFolder,
     data: options.Data = None,
     columns: options.Columns = None,

@@ -19,9 +19,10 @@ def generate(
     adapters: Annotated[list[str] | None, Option("--adapter", help="Adapter: a folder or an id (repeatable).")] = None,
     prompt: Annotated[str | None, Option(help="Text to complete.")] = None,
     prompts: Annotated[
-        Path | None, Option(help='File of prompts: one per line, or .jsonl rows with "prompt", also as messages.')
+        Path | None,
+        Option(help='File of prompts: one per line, or rows (.jsonl, .csv …) with "prompt" or "messages".'),
     ] = None,
-    strength: options.Strength = 1.0,
+    strength: options.Strength = None,
     half: options.Half = "both",
     max_new_tokens: Annotated[int, Option(min=1, max=options.LARGEST, help="Maximum tokens per completion.")] = 64,
     temperature: options.Temperature = 0.0,
@@ -40,7 +41,7 @@ def generate(
     given, sources = read_prompts(prompt, prompts), adapters or []
     if duplicates := [source for source in sources if sources.count(source) > 1]:
         raise ActshiftError(f"The adapter {duplicates[0]} is given twice. Give each adapter once.")
-    are_messages = any(not isinstance(each, str) for each in given)
+    are_messages = any(not isinstance(each.content, str) for each in given)
     mode = choose_chat(True if are_messages and chat is None else chat, system, sources or [model])
     loaded, tokenizer, names = load_steered(model, sources, strength, trust_remote_code, half, revision=revision)
 
@@ -58,7 +59,7 @@ def generate(
     if as_json:
         rows = [dict(zip(name_of, row, strict=True)) for row in zip(*completions, strict=True)]
         pairs = zip(given, rows, strict=True)
-        print_json([{"prompt": text, "base": row.pop(BASE, None), "adapters": row} for text, row in pairs])
+        print_json([{"prompt": each.content, "base": row.pop(BASE, None), "adapters": row} for each, row in pairs])
     elif len(texts) == len(name_of) == 1:
         echo(completions[0][0])  # plain text, for other programs to read
     else:
@@ -66,7 +67,8 @@ def generate(
         titles = short if len({*short}) == len(short) else sources
         base = ["base"] if BASE in name_of else []
         table = Table("prompt", *base, *titles, show_lines=True)
-        shown = [each if isinstance(each, str) else text for each, text in zip(given, texts, strict=True)]
+        contents = [each.content for each in given]
+        shown = [each if isinstance(each, str) else text for each, text in zip(contents, texts, strict=True)]
         for row in zip(shown, *completions, strict=True):
             table.add_row(*map(Text, row))
         print_tables(table)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
 
 from actshift.cli import options
-from actshift.cli.output import print_facts, print_json, print_tables
+from actshift.cli.output import host_range, print_facts, print_json, print_tables
 
 if TYPE_CHECKING:
     from actshift.analysis import AdapterDescription, ModelDescription
@@ -18,7 +17,9 @@ _NORM_SYMBOLS = {"down.weight": "W_down", "up.weight": "W_up", "product": "W_up�
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder or a Hugging Face id.")],
+    source: Annotated[
+        str, typer.Argument(metavar="ADAPTER_OR_MODEL", help="A folder, a GGUF file or a Hugging Face id.")
+    ],
     as_json: options.AsJson = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub. Default: main.")] = None,
 ) -> None:
@@ -38,12 +39,15 @@ def inspect(
 
 
 def _print_adapter(adapter: AdapterDescription) -> None:
+    from actshift.analysis.sections import number
+
     share = "" if adapter.share is None else f", {_percent(adapter.share)} of the base"
     other = f", {adapter.other_parameters:,} of them outside the sites" if adapter.other_parameters else ""
+    strength = "" if adapter.strength == 1 else f", strength {adapter.strength:.4g}"
     facts = {
         "adapter": adapter.source,
         "base": _base(adapter),
-        "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}",
+        "shift": f"{adapter.adapter} at {adapter.site}, {adapter.positions}{strength}",
         "parameters": f"{adapter.parameters:,} {adapter.dtype}{share}{other}",
         "file": _file_size(adapter.file_bytes),
         "weights": adapter.weights,
@@ -53,7 +57,7 @@ def _print_adapter(adapter: AdapterDescription) -> None:
     table = Table(Column("module", no_wrap=True), "shapes", "params", *norm_columns, box=None, pad_edge=False)
     for site in adapter.sites:
         shapes = (f"{name.removesuffix('.weight')} {'×'.join(map(str, shape))}" for name, shape in site.shapes.items())
-        norms = (f"{site.norms[name]:.4g}" if name in site.norms else "" for name in norm_names)
+        norms = (number(site.norms[name], 4) if name in site.norms else "" for name in norm_names)
         table.add_row(site.module, ", ".join(shapes), f"{site.parameters:,}", *norms)
     print_facts(facts)
     print_tables("", table)
@@ -76,21 +80,13 @@ def _print_model(model: ModelDescription) -> None:
         "parameters": f"{model.parameters:,}",
         "file": _file_size(model.file_bytes),
     }
-    columns = ("site", Column("hosts", overflow="fold"), f"parameters at rank {RANK}", "share")
+    columns = ("site", Column("hosts", overflow="fold"), f"params at r={RANK}", "share")
     table = Table(*columns, box=None, pad_edge=False)
     for site in model.sites:
         figures = () if site.problem else (f"{site.parameters:,}", _percent(site.share))
-        table.add_row(site.site, site.problem or _host_range(site.hosts), *figures)
+        table.add_row(site.site, site.problem or host_range(site.hosts), *figures)
     print_facts(facts)
     print_tables("", table)
-
-
-def _host_range(hosts: Sequence[str]) -> str:
-    """Abbreviate hosts that differ in one number: layers.0.mlp to layers.5.mlp becomes layers.0…5.mlp."""
-    first, last = hosts[0].split("."), hosts[-1].split(".")
-    if len(first) != len(last) or sum(map(str.__ne__, first, last)) > 1:  # an encoder and a decoder
-        return ", ".join(hosts)
-    return ".".join(a if a == b else f"{a}…{b}" for a, b in zip(first, last, strict=True))
 
 
 def _percent(share: float) -> str:

@@ -56,7 +56,7 @@ def locate(
     rows = rows_for(base, data, task, data_dir, split, limit, columns)
     head = head_for_rows(base, task, rows)
     loaded, tokenizer, _ = load_steered(
-        base.source, adapters, 1.0, trust_remote_code, head=head, revision=base.revision
+        base.source, adapters, None, trust_remote_code, head=head, revision=base.revision
     )
 
     from actshift.analysis import locate as analysis

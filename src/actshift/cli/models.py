@@ -23,7 +23,7 @@ MAIN = "main"  # the hub's name of the default revision
 
 
 class Base(NamedTuple):
-    """A base model: a folder or a Hugging Face id, and its revision on the hub, which is None for the main one."""
+    """A base model: a folder, a GGUF file or a Hugging Face id. `revision` None is the main one on the hub."""
 
     source: str
     revision: str | None = None
@@ -32,7 +32,7 @@ class Base(NamedTuple):
 def load_steered(
     model: str | None,
     adapters: Sequence[str],
-    strength: float,
+    strength: float | None,
     trust_remote_code: bool,
     half: str = "both",
     head: Head | None = None,
@@ -42,6 +42,7 @@ def load_steered(
 
     Args:
         model: Folder or Hugging Face id; None for the base that the first adapter names.
+        strength: Strength of all adapters; None for the one that each was saved with.
         half: Part of a joint adapter to use: "both", "weights" or "activations".
         head: Head to load if the adapters name none; None for the model's own.
         revision: Revision of the model on the hub; None for the one that the adapters name.
@@ -54,7 +55,7 @@ def load_steered(
     """
     with PlainConsole(stderr=True).status("Loading the libraries …") as status:
         from actshift.loading import load_model
-        from actshift.tuner import set_halves, set_strength
+        from actshift.tuner import set_halves, set_strength, steering_layers
         from actshift.tuner.loading import load_any_adapter
 
         base = resolve_base(model, adapters, revision)
@@ -70,7 +71,7 @@ def load_steered(
         names = [f"adapter{number}" for number in range(1, len(adapters) + 1)]  # paths are not valid module names
         for name, adapter in zip(names, adapters, strict=True):
             loaded = load_any_adapter(loaded, adapter, adapter_name=name)
-        if adapters and strength != 1:
+        if adapters and strength is not None and (strength != 1 or steering_layers(loaded)):  # a LoRA has only 1
             set_strength(loaded, strength)
         if half != "both":
             set_halves(loaded, half)
@@ -104,9 +105,11 @@ def resolve_base(model: str | None, adapters: Sequence[str] = (), revision: str 
     source = model if model is not None else (named[0][0] if named else None)
     if source is None:
         if not adapters:
-            raise ActshiftError("No model is given. Add --model with a folder or Hugging Face id, or --adapter.")
+            raise ActshiftError(
+                "No model is given. Add --model with a folder, a GGUF file or a Hugging Face id, or --adapter."
+            )
         raise ActshiftError(f"The adapter {adapters[0]} does not name its base model. Add --model.")
-    if Path(source).is_dir():
+    if Path(source).exists():
         return Base(source, revision)
     is_chosen = revision is not None
     if named and named[0][0] == source and not is_chosen:
@@ -165,7 +168,7 @@ def resolve_pair_base(model: str | None, updated: str, revision: str | None = No
             raise ActshiftError(f"{problem}. Give a fine-tuned model or a LoRA.")
         return resolve_base(model, [updated], revision)
     if model is None:
-        raise ActshiftError("No base model is given. Add --model with a folder or Hugging Face id.")
+        raise ActshiftError("No base model is given. Add --model with a folder, a GGUF file or a Hugging Face id.")
     return Base(model, revision)
 
 

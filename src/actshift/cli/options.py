@@ -13,10 +13,15 @@ from typer import Option
 
 LARGEST = 2**32 - 1  # of whole numbers; C code of libraries takes no larger ones
 
-Model = Annotated[str | None, Option(help="Model: a folder or a Hugging Face id. Default: the adapter's base.")]
+Model = Annotated[
+    str | None, Option(help="Model: a folder, a GGUF file or a Hugging Face id. Default: the adapter's base.")
+]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of the base on the hub. Default: the adapter's.")]
 Adapter = Annotated[str | None, Option(help="Adapter: a folder or a Hugging Face id.")]
-Strength = Annotated[float, Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model.")]
+Strength = Annotated[
+    float | None,
+    Option(help="Factor on the adapter's shift: 1 as trained, 0 for the base model. Default: as saved, mostly 1."),
+]
 Half = Annotated[str, Option(help="Part of a joint adapter to use: both, weights (its LoRA) or activations.")]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the Python code that comes with the model.")]
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,18 @@ def save_report_figure(report: Any, figure: Path | None) -> None:
 def number_columns(*names: str) -> list[Column]:
     """Return right-aligned table columns for numbers."""
     return [Column(name, justify="right", no_wrap=True) for name in names]
+
+
+def host_range(hosts: Sequence[str]) -> str:
+    """Abbreviate hosts that differ in one number.
+
+    >>> host_range(["layers.0.mlp", "layers.1.mlp", "layers.2.mlp"])
+    'layers.0…2.mlp'
+    """
+    first, last = hosts[0].split("."), hosts[-1].split(".")
+    if len(first) != len(last) or sum(map(str.__ne__, first, last)) > 1:  # an encoder and a decoder
+        return ", ".join(hosts)
+    return ".".join(a if a == b else f"{a}…{b}" for a, b in zip(first, last, strict=True))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text or messages, and what the chat template reads along with them: `tools` and `chat_template_kwargs`."""
+
+    content: str | Messages
+    template: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -39,16 +48,19 @@ class ChatMode:
             raise ActshiftError(f"{place} has a system prompt of its own. Leave out --system.")
         return [{"role": "system", "content": self.system}, *turns]
 
-    def render_all(self, prompts: Sequence[str | Messages], tokenizer: Any) -> list[str]:
+    def render_all(self, prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
         """Return the texts of prompts for generation, exactly as in training."""
         from actshift.data import check_template
 
         if self.rendered:
             check_template(tokenizer)
-        return [self.render(prompt, tokenizer, f"Prompt {number}") for number, prompt in enumerate(prompts, start=1)]
+        numbered = enumerate(prompts, start=1)
+        return [self.render(each.content, tokenizer, f"Prompt {number}", each.template) for number, each in numbered]
 
-    def render(self, prompt: str | Messages, tokenizer: Any, place: str) -> str:
-        """Return the text of one prompt; errors call it `place`."""
+    def render(
+        self, prompt: str | Messages, tokenizer: Any, place: str, template: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the text of one prompt; errors call it `place`. `template` are the tools and kwargs of its row."""
         from actshift.data import render_prompt
         from actshift.data.chat import check_characters
 
@@ -57,8 +69,8 @@ class ChatMode:
                 raise ActshiftError(f"{place} is a list of messages, which needs the chat template. Add --chat.")
             check_characters(prompt, place)
             return prompt
-        kwargs = self.template_kwargs
-        return render_prompt(self.messages(prompt, place), tokenizer, place, chat_template_kwargs=kwargs)
+        options = {"chat_template_kwargs": self.template_kwargs, **(template or {})}
+        return render_prompt(self.messages(prompt, place), tokenizer, place, **options)
 
     def chats(self, rows: Dataset) -> Dataset:
         """Return rows to evaluate as messages with the system prompt, if this mode renders; else as they are."""
@@ -115,38 +127,70 @@ def choose_chat(chat: bool | None, system: str | None, sources: Sequence[str | N
     return ChatMode(chat, system, kwargs[0] if kwargs and all(each == kwargs[0] for each in kwargs) else {})
 
 
-def read_prompts(prompt: str | None, file: Path | None) -> list[str | Messages]:
-    """Return the text of --prompt, or the texts or lists of messages in the file of --prompts.
+def read_prompts(prompt: str | None, file: Path | None) -> list[Prompt]:
+    """Return the text of --prompt, or the prompts in the file of --prompts.
+
+    Rows of a file have "prompt" or "messages", and what else the chat template reads. Other files, such as a pipe, have
+    one such JSON object or one text per line. Warns of columns that prompts do not use.
 
     Raises:
         ActshiftError: both or neither are given, or the file cannot be read or contains something else.
     """
+    from actshift.data.readers import FORMATS, file_format, read_file
+
     if (prompt is None) == (file is None):
         raise ActshiftError("Give either --prompt with a text or --prompts with a file.")
     if file is None:
-        return [prompt or ""]
+        return [Prompt(prompt or "")]
+    rows = read_file(file) if file_format(file) in FORMATS else _read_lines(file)
+    unused: dict[str, None] = {}
+    prompts = [_prompt_of(row, f"Row {number} of {file}", unused) for number, row in enumerate(rows, start=1)]
+    if not prompts:
+        raise ActshiftError(f"{file} holds no prompts. Write one per line.")
+    if unused:
+        warnings.warn(f"Prompts do not use these columns of {file}: {', '.join(unused)}.", stacklevel=2)
+    return prompts
+
+
+def _read_lines(file: Path) -> Sequence[Any]:
+    """Return the lines of a file that are not blank, or their values if the first one is a JSON object of a row."""
+    from actshift.data.json_text import parse_json
+
     try:
         # Not splitlines: it also splits at characters such as U+2028, which a text may contain.
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ActshiftError(f"{file} is not a text file in UTF-8.") from error
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise ActshiftError(f"{file} holds no prompts. Write one per line.")
-    if file.suffix != ".jsonl":
-        return [line for _, line in numbered]
-    return [_prompt_in(line, f"Row {number} of {file}") for number, line in numbered]
+    lines = [line for line in lines if line.strip()]
+    rows: list[Any] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(parse_json(line))
+        except ValueError as error:
+            if number > 1:
+                raise ActshiftError(f"Row {number} of {file} is no JSON object, unlike the first: {error}.") from error
+        if number == 1 and not (rows and isinstance(rows[0], dict) and {"prompt", "messages"} & rows[0].keys()):
+            return lines
+    return rows
 
 
-def _prompt_in(line: str, place: str) -> str | Messages:
-    from actshift.data.json_text import parse_json
+def _prompt_of(row: Any, place: str, unused: dict[str, None]) -> Prompt:
+    """Return the prompt of a row or a line, and add the names of columns that it does not use to `unused`."""
+    from actshift.data.layouts import TEMPLATE, RowProblem, find_layout
+    from actshift.data.values import check_values, normalize
 
+    if isinstance(row, str):
+        return Prompt(row)
+    if not isinstance(row, Mapping) or not {"prompt", "messages"} & row.keys():
+        raise ActshiftError(f'{place} has no "prompt", which is a text or a list of messages.')
+    columns = cast("Mapping[str, Any]", row)
+    renames = None if "prompt" in columns else {"prompt": "messages"}
+    layout = find_layout([*columns], [("prompt",)], place, renames)
     try:
-        row = parse_json(line)
-    except ValueError as error:
-        raise ActshiftError(f'{place} is not a JSON object with a "prompt": {error}.') from error
-    value: Any = cast("dict[str, Any]", row).get("prompt", row.get("messages")) if isinstance(row, dict) else None
-    is_chat = isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value)
-    if not isinstance(value, str) and not is_chat:
-        raise ActshiftError(f'{place} is not a JSON object with a "prompt" that is a text or a list of messages.')
-    return value
+        values = layout.convert(columns)
+        check_values(values, layout.kind)
+    except RowProblem as problem:
+        raise ActshiftError(f"{place} {problem}.") from None
+    unused.update(dict.fromkeys(layout.unused))
+    template = {name: normalize(name, values[name]) for name in TEMPLATE if values.get(name)}
+    return Prompt(normalize("prompt", values["prompt"]), template)

@@ -52,7 +52,7 @@ def report(
     if updated:
         base, twin, tokenizer = load_model_pair(chosen, updated, trust_remote_code)
     else:
-        base, tokenizer, _ = load_steered(chosen.source, steering, 1.0, trust_remote_code, revision=chosen.revision)
+        base, tokenizer, _ = load_steered(chosen.source, steering, None, trust_remote_code, revision=chosen.revision)
 
     from actshift.analysis.batches import token_batches
     from actshift.analysis.report import Report, run_analyses

@@ -38,11 +38,9 @@ def rows_for(
     from actshift.training.data import explicit_objective, read_rows
 
     check_source(data, task, data_dir, columns)
-    settings = TrainSettings(
-        model=base.source, revision=base.revision, task=task, data_dir=data_dir, map=tuple(columns or ()) or None
-    )
-    rows = read_rows(settings, split or "train", data, explicit_objective(settings))
-    return rows.select(range(min(limit, len(rows))))
+    source: dict[str, Any] = {"task": task, "data_dir": data_dir, "map": tuple(columns or ()) or None, "limit": limit}
+    settings = TrainSettings(model=base.source, revision=base.revision, **source)
+    return read_rows(settings, split or "train", data, explicit_objective(settings))
 
 
 def head_for_rows(base: Base, task: str | None, rows: Dataset) -> Head:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from rich.table import Table
 from typer import Option
 
 from actshift.cli import options
-from actshift.cli.output import PlainConsole, number_columns, print_json, print_tables
+from actshift.cli.output import PlainConsole, host_range, number_columns, print_json, print_tables
 from actshift.errors import ActshiftError, require
 from actshift.training.settings import TrainSettings, check_code, read_config_file
 
@@ -89,27 +90,46 @@ def _plan_tables(plan: Plan) -> list[Table]:
     """Return tables of the places that a run would adapt, and of its size in parameters, steps and memory."""
     memory = plan.memory
     parts = " + ".join(f"{getattr(memory, part) / 1e6:,.1f} {part}" for part in ("weights", "training", "activations"))
+    about = "about " if plan.sampled else ""
+    rows = f"{about}{plan.rows:,}, the longest {about}{plan.longest:,} tokens"
     figures = {
         "trainable": f"{plan.trainable:,} of {plan.parameters:,} parameters ({plan.share:.3%})",
-        "rows": f"{plan.rows:,}, the longest {plan.longest:,} tokens" + _left_out(plan.left_out),
+        "rows": rows + _left_out(plan.left_out),
+        "estimated from": plan.sampled and f"{plan.sampled:,} random rows; the other rows were not tokenized",
         "layout": plan.layout,
         "evaluation rows": f"{plan.eval_rows:,}",
-        "steps": f"{plan.steps:,}",
+        "steps": f"{about}{plan.steps:,}",
         "memory, about": f"{memory.total / 1e6:,.1f} MB ({parts})",
         "cached prefix, about": plan.cache and f"{plan.cache / 1e6:,.1f} MB",
     }
-    layer, *sizes_of_site = number_columns("layer", "width", "parameters")
-    sites = Table(layer, "site", "module", *sizes_of_site, title="Sites", title_justify="left")
+    sites = Table("site", "modules", *number_columns("width", "parameters"), title="Sites", title_justify="left")
     maps = Table("map", *number_columns("count", "parameters"), title="LoRA", title_justify="left")
     sizes_by_map: dict[str, list[int]] = {}
+    steered: dict[tuple[str, int, int, str], list[str]] = {}  # modules that differ in the number of their block only
     for place in plan.places:
         if place.layer is None:
             sizes_by_map.setdefault(place.module.rpartition(".")[2], []).append(place.parameters)
         else:
-            sites.add_row(str(place.layer), place.site, place.module, f"{place.width:,}", f"{place.parameters:,}")
+            kind = re.sub(r"\d+", "#", place.module)
+            steered.setdefault((place.site, place.width, place.parameters, kind), []).append(place.module)
+    for (site, width, parameters, _), modules in steered.items():
+        for run in _consecutive(modules):
+            sites.add_row(site, host_range(run), f"{width:,}", f"{parameters * len(run):,}")
     for name, sizes in sizes_by_map.items():
         maps.add_row(name, str(len(sizes)), f"{sum(sizes):,}")
     return [*(table for table in (sites, maps) if table.row_count), _figures_table(figures)]
+
+
+def _consecutive(modules: Sequence[str]) -> Iterator[list[str]]:
+    """Yield runs of modules whose blocks follow each other."""
+    run: list[str] = []
+    for module in modules:
+        block = re.search(r"\d+", module)
+        if run and not (block and re.sub(r"\d+", str(int(block[0]) - 1), module, count=1) == run[-1]):
+            yield run
+            run = []
+        run.append(module)
+    yield run
 
 
 def _result_table(result: TrainResult) -> Table:
@@ -123,7 +143,7 @@ def _result_table(result: TrainResult) -> Table:
         "train loss": f"{fit.train_loss:.4f}",
         "best eval loss": fit.eval_loss is not None and f"{fit.eval_loss:.4f} at step {fit.best_step:,}",
         **{name: f"{value:.3f}" for name, value in fit.figures.items()},
-        "size on disk": f"{result.folder_bytes / 1e3:,.1f} kB",
+        "size on disk": _size(result.folder_bytes),
         "time": f"{fit.seconds:,.1f} s",
     }
     return _figures_table(figures)
@@ -135,6 +155,10 @@ def _figures_table(figures: Mapping[str, Any]) -> Table:
         if value:
             table.add_row(name, value)
     return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e3:,.1f} kB" if count < 1e7 else f"{count / 1e6:,.1f} MB"
 
 
 def _left_out(rows: int) -> str:

@@ -47,16 +47,27 @@ BASE_CELL = Cell(BASE, 0.0, 0)
 
 @dataclass(frozen=True)
 class Score:
-    """Number of correctly answered rows, number of rows, and the time that generation took."""
+    """Number of correctly answered rows, number of rows, and the time that generation took.
+
+    `outcomes` has a 1 for each correct row and a 0 for each wrong one, in their order. `choices` is the same for the
+    most probable choices, or None if the rows have none.
+    """
 
     correct: int
     total: int
     seconds: float
+    outcomes: str = ""
+    choices: str | None = None
 
     @property
     def accuracy(self) -> float:
         """Share of correctly answered rows, 0 to 1."""
         return self.correct / self.total
+
+    @property
+    def choice_accuracy(self) -> float | None:
+        """Share of rows whose most probable choice is correct, 0 to 1; None if the rows have no choices."""
+        return None if self.choices is None else self.choices.count("1") / self.total
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ class CellJob:
     settings: TrainSettings
     trains: bool
     test: str | None
-    max_new_tokens: int
+    max_new_tokens: int | None
     scorer: str | None
     eval_batch_size: int
     made_with: dict[str, Any]
@@ -120,7 +131,9 @@ def run_job(job: CellJob) -> None:
     folder, settings = Path(job.folder), job.settings
     with FileLock(folder / ".lock"):  # a process of a comparison that was just killed may need a moment to end
         record, loaded = Record.read(folder), None
-        if record is None:
+        # A record that was copied from another machine has no weights, which the test rows need.
+        lacks_weights = job.trains and not RunFolder(Path(settings.out or "")).finished
+        if record is None or (job.test and record.test is None and lacks_weights):
             fit = _train(settings) if job.trains else None
             loaded = _load_model(settings, job.trains)
             parameters = fit.parameters if fit else loaded[0].num_parameters()
@@ -141,14 +154,18 @@ def _train(settings: TrainSettings) -> FitResult:
 
 def _load_model(settings: TrainSettings, trained: bool) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return the model that `settings` trained, or their base with a head that fits the rows; and its tokenizer."""
+    import torch
+
     from actshift.tuner.loading import load_any_adapter
 
     full = trained and settings.method == "full"
     head = read_result(Path(str(settings.out))).head if trained else read_inputs(settings).head
     source = settings.out if full else settings.model
     # All methods are scored at the same precision, so a fully fine-tuned model needs no more memory than its base.
-    same = {name: getattr(settings, name) for name in ("precision", "trust_remote_code")}
-    scored = TrainSettings(model=source, revision=None if full else settings.revision, **same)
+    # A CPU decodes in float32, because products of few rows are slower in bfloat16, even with instructions for it.
+    precision = settings.precision if torch.cuda.is_available() else "fp32"
+    revision, code = None if full else settings.revision, settings.trust_remote_code
+    scored = TrainSettings(model=source, revision=revision, precision=precision, trust_remote_code=code)
     model, tokenizer = load_base(scored, head)
     return load_any_adapter(model, str(settings.out)).eval() if trained and not full else model, tokenizer
 
@@ -161,4 +178,7 @@ def _score(job: CellJob, loaded: tuple[Any, PreTrainedTokenizerBase], path: str)
     scorer = get_scorer(job.scorer) if job.scorer else None
     rows = load_rows(path, kinds=(*LABELLED, *LANGUAGE))
     report = evaluate(*loaded, rows, job.max_new_tokens, job.eval_batch_size, scorer=scorer)
-    return Score(report.correct, report.total, report.seconds)
+    outcomes = "".join(str(int(row.correct)) for row in report.predictions)
+    has_choices = report.choice_accuracy is not None
+    choices = "".join(str(int(bool(row.choice_correct))) for row in report.predictions) if has_choices else None
+    return Score(report.correct, report.total, report.seconds, outcomes, choices)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from actshift.compare.cell import BASE_CELL, Cell, CellJob, Record
 from actshift.compare.methods import EQUAL, Method, check_common, select_methods
@@ -87,6 +87,7 @@ class Comparison:
     def check_prompts(self) -> None:
         """Raise ActshiftError if a prompt to be scored leaves no room for a completion in the model's context."""
         from actshift.data import is_chat, to_prompt_completion
+        from actshift.evaluation.evaluate import completion_limit
         from actshift.evaluation.prompts import encode_prompts
         from actshift.loading import load_config, load_tokenizer
 
@@ -97,9 +98,10 @@ class Comparison:
         for name in ("validation", "test"):
             rows = self.splits.dataset(name)
             rendered = is_chat(rows)
-            prompts = to_prompt_completion(rows, tokenizer)["prompt"]
+            rows = to_prompt_completion(rows, tokenizer)
+            limit = self.settings.new_tokens or completion_limit(tokenizer, cast("Iterable[Any]", rows))
             try:
-                encode_prompts(config, tokenizer, prompts, self.settings.new_tokens, add_special_tokens=not rendered)
+                encode_prompts(config, tokenizer, rows["prompt"], limit, add_special_tokens=not rendered)
             except ActshiftError as error:
                 raise ActshiftError(f"In the {name} rows: {error}") from None
 

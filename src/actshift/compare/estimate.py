@@ -11,6 +11,7 @@ from actshift.compare.methods import Method
 from actshift.compare.protocol import FIRST_SEED
 from actshift.compare.settings import CompareSettings
 from actshift.training import TrainSettings
+from actshift.training.data import sample_rows
 
 TIMED_STEPS = 3
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass has two products for each one of the forward pass
@@ -68,7 +69,8 @@ def estimate(settings: CompareSettings) -> Estimate:
     methods, common = comparison.methods, _settings_of(comparison, comparison.methods[0])
     tokenizer = load_tokenizer(settings.required("model"), common.trust_remote_code, settings.revision)
     inputs, sizes = comparison.inputs, comparison.splits.sizes
-    steps = common.total_steps(len(inputs.encode(inputs.rows, tokenizer, common).examples))
+    encoded, sample = inputs.encode_sample(tokenizer, common)
+    steps = common.total_steps(round(len(encoded.examples) * len(inputs.rows) / len(sample)))
     pace = measure_throughput(comparison)
     row_forward = pace.step * FORWARD_SHARE / (common.batch_size * common.gradient_accumulation)
     evaluations = math.ceil(steps / (common.save_steps or math.ceil(steps / CHECKPOINTS)))
@@ -101,7 +103,7 @@ def measure_throughput(comparison: Comparison) -> Throughput:
     loading = time.perf_counter() - start
     prompts = comparison.splits.dataset("validation", batch_size)
     report = evaluate(model, tokenizer, prompts, comparison.settings.new_tokens, batch_size)
-    rows, spec = comparison.splits.dataset("train"), AdapterSpec.from_settings(settings)
+    rows, spec = sample_rows(comparison.inputs.rows), AdapterSpec.from_settings(settings)
     adapted = adapt(model, spec, TIMED_STEPS, head=head)
     _, short, long = (
         fit(adapted, tokenizer, rows, replace(settings, max_steps=steps), title="Timing").seconds

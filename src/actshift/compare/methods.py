@@ -27,7 +27,7 @@ SET_PER_CELL = (
 """Settings that the comparison itself gives to every cell."""
 EQUAL = (
     "objective", "chat", "epochs", "max_steps", "batch_size", "gradient_accumulation", "max_length", "group_by_length",
-    "save_steps", "precision",
+    "save_steps", "precision", "limit",
 )  # fmt: skip
 """Settings that must be equal for all methods, so that the comparison is fair."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, INK, OTHER, POST_BLOCK, WEIGHTS, figure_text, new_figure, save_figure
-from actshift.compare.report import COLUMNS, NONE, CompareReport, ReportRow, notes, percent, short_rate, table_cells
+from actshift.compare.report import NONE, CompareReport, ReportRow, notes, percent, short_rate, table_lines
 from actshift.markdown import markdown_code, markdown_text
 
 COLOURS = {"full": INK, "lora": WEIGHTS, "joint": OTHER}
@@ -19,10 +19,11 @@ def markdown(report: CompareReport) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     seeds = ((row.label, ", ".join(map(percent, row.test)) or NONE) for row in rows)
     rates = ((row.label, _sweep_text(row)) for row in rows)
+    names, *lines = table_lines(report)
     blocks = [
         f"# Comparison on {markdown_code(report.title)}",
         f"{markdown_code(made['command'])}, {made['date']}, {made['machine']}; {versions}.",
-        _table(COLUMNS, ["---", *["---:"] * (len(COLUMNS) - 1)], *table_cells(report)),
+        _table(names, ["---", *["---:"] * (len(names) - 1)], *lines),
         notes(report),
         "![accuracy against trainable parameters](table.png)",
         "## Every seed",

@@ -16,7 +16,6 @@ from actshift.compare.protocol import SweepState
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("method", "trainable", "share", "rate", "valid.", "test ± sd", "Δ full", "seconds")
 NONE = "–"
 
 
@@ -39,6 +38,7 @@ class ReportRow:
         share: trained parameters as a share of all parameters, 0 to 1.
         to_full: difference of the mean test accuracy to full fine-tuning.
         seconds: mean training time of a cell at the chosen rate.
+        choices: test accuracy of the most probable choice with each seed, if the rows have choices.
     """
 
     method: str
@@ -55,6 +55,7 @@ class ReportRow:
     sweep: tuple[SweepPoint, ...]
     failures: tuple[str, ...]
     seconds: float | None
+    choices: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -75,6 +76,7 @@ class CompareReport:
         protocol: the settings, rows and seeds that all methods share.
         made: command, date, machine and versions; the only part that differs when the comparison is repeated.
         left_out: number of training rows that were too long to be used.
+        base_choices: test accuracy of the base model's most probable choice, if the rows have choices.
     """
 
     protocol: Mapping[str, Any]
@@ -84,6 +86,7 @@ class CompareReport:
     rows: tuple[ReportRow, ...]
     made: Mapping[str, Any]
     left_out: int = 0
+    base_choices: float | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -94,7 +97,7 @@ class CompareReport:
     def title(self) -> str:
         """Name of the model in tables and figures: its hub id, or the name of its folder."""
         model = str(self.protocol["model"])
-        return Path(model).name if Path(model).is_dir() else model
+        return Path(model).name if Path(model).exists() else model
 
     @property
     def measure(self) -> str:
@@ -109,7 +112,12 @@ class CompareReport:
         rows = [{**asdict(row), "mean": row.mean, "spread": row.spread} for row in self.rows]
         return {
             "protocol": {**self.protocol, "left_out": self.left_out},
-            "base": {"parameters": self.base_parameters, "validation": self.base_validation, "test": self.base_test},
+            "base": {
+                "parameters": self.base_parameters,
+                "validation": self.base_validation,
+                "test": self.base_test,
+                "choices": self.base_choices,
+            },
             "rows": rows,
             "made": {**self.made, "seconds": {row["method"]: row.pop("seconds") for row in rows}},
         }
@@ -131,7 +139,8 @@ def build_report(state: SweepState, protocol: Mapping[str, Any], made: Mapping[s
         rows = [row if row is full or row.mean is None else replace(row, to_full=row.mean - full.mean) for row in rows]
     scores = (base and base.parameters, base and base.validation.accuracy, base and base.test and base.test.accuracy)
     left_out = max((record.fit.left_out for record in state.records.values() if record.fit), default=0)
-    return CompareReport(protocol, *scores, tuple(rows), made, left_out)
+    choices = base and base.test and base.test.choice_accuracy
+    return CompareReport(protocol, *scores, tuple(rows), made, left_out, choices)
 
 
 def _build_row(state: SweepState, method: Method) -> ReportRow:
@@ -153,6 +162,9 @@ def _build_row(state: SweepState, method: Method) -> ReportRow:
         sweep=tuple(_sweep_point(state, cell) for cell in state.sweep_cells(method)),
         failures=tuple(f"{cell}: {error}" for cell, error in state.failed.items() if cell.method == method.name),
         seconds=mean(record.fit.seconds for record in records if record.fit) if records else None,
+        choices=tuple(
+            share for record in records if record.test and (share := record.test.choice_accuracy) is not None
+        ),
     )
 
 
@@ -171,15 +183,22 @@ def _method_state(state: SweepState, method: Method) -> str:
     return f"seed {closed}/{len(seeds)}" if closed < len(seeds) else "done" if tested else "failed"
 
 
-def table_cells(report: CompareReport) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of the table as text, first the untouched base and then each method."""
+def table_lines(report: CompareReport) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of the table as text: the names of the columns, the untouched base, and each method.
+
+    The accuracy of the most probable choice takes the place of the share of parameters, if the rows have choices.
+    """
+    has_choices = report.base_choices is not None
+    third = "choices" if has_choices else "share"
+    yield ("method", "trainable", third, "rate", "valid.", "test ± sd", "Δ full", "seconds")
     base = (percent(report.base_validation), percent(report.base_test))
-    yield ("untouched base", "0", NONE, NONE, *base, NONE, NONE)
+    yield ("untouched base", "0", percent(report.base_choices), NONE, *base, NONE, NONE)
     for row in report.rows:
+        share = NONE if row.share is None else f"{100 * row.share:.3g}%"
         yield (
             row.label,
             NONE if row.trainable is None else f"{row.trainable:,}",
-            NONE if row.share is None else f"{100 * row.share:.3g}%",
+            percent(mean(row.choices) if row.choices else None) if has_choices else share,
             NONE if row.rate is None else "/".join(short_rate(rate) for rate in (row.rate, row.lora_rate) if rate),
             percent(mean(row.validation)) if row.validation else NONE,
             _test_text(row, report.protocol["seeds"]),
@@ -193,11 +212,12 @@ def rich_table(report: CompareReport) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
-    numbers = [Column(name, justify="right", no_wrap=True) for name in COLUMNS[1:]]
-    table = Table(Column(COLUMNS[0], overflow="fold"), *numbers, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    names, *lines = table_lines(report)
+    numbers = [Column(name, justify="right", no_wrap=True) for name in names[1:]]
+    table = Table(Column(names[0], overflow="fold"), *numbers, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.title, table.title_justify = f"{report.measure}, {report.title}", "left"
     table.caption, table.caption_justify = notes(report), "left"
-    for line in table_cells(report):
+    for line in lines:
         table.add_row(*line)
     return table
 
@@ -211,6 +231,8 @@ def notes(report: CompareReport) -> str:
         f"The test column is the mean over {protocol['seeds']} seeds; sd is their standard deviation.",
         "Δ is the difference to full fine-tuning in percentage points.",
     ]
+    if report.base_choices is not None:
+        sentences.append("Choices is the share of test rows whose most probable choice is correct.")
     shared = protocol["shared_rows"].items()
     sentences += [f"{count} {name} rows are also in an earlier split." for name, count in shared if count]
     if report.left_out:

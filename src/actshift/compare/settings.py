@@ -32,7 +32,7 @@ class CompareSettings:
     {'epochs': 3.0}
     """
 
-    model: str | None = setting(WHAT, None, "Base model: a folder or a Hugging Face id.")
+    model: str | None = setting(WHAT, None, "Base model: a folder, a GGUF file or a Hugging Face id.")
     revision: str | None = field(default=None, metadata=_metadata("revision"))
     data: str | tuple[str, ...] | None = setting(WHAT, None, f"Training rows: {SOURCES}")
     map: tuple[str, ...] | None = field(default=None, metadata=_metadata("map"))
@@ -45,6 +45,7 @@ class CompareSettings:
     methods: tuple[str, ...] = setting(
         WHAT, ("paper",), "Comma-separated method names, paper, all, or a .yaml file with methods (repeatable)."
     )
+    limit: int | None = _common("limit")
     seeds: int = setting(WHAT, 3, "Seeds of each method. The first one chooses the learning rate.", least=1)
     out: str | None = setting(WHAT, None, "Folder for the table. An interrupted comparison in it is resumed.")
     keep_weights: bool = setting(WHAT, False, "Also keep fully fine-tuned models (chosen adapters always are).")
@@ -58,7 +59,9 @@ class CompareSettings:
     max_length: int | None = _common("max_length")
     group_by_length: bool | None = _common("group_by_length")
     scorer: str | None = setting(SCORING, None, "Scorer of the completions. Default: the task's, or exact match.")
-    max_new_tokens: int | None = setting(SCORING, None, "Most tokens to generate. Default: the task's, or 64.", least=1)
+    max_new_tokens: int | None = setting(
+        SCORING, None, "Most new tokens. Default: the task's, or as the rows need.", least=1
+    )
     eval_batch_size: int = setting(SCORING, 16, "Rows to complete at a time.", least=1)
     precision: str | None = _common("precision")
     gradient_checkpointing: bool | None = _common("gradient_checkpointing")
@@ -85,11 +88,11 @@ class CompareSettings:
         return scorer.name if scorer else None
 
     @property
-    def new_tokens(self) -> int:
-        """Maximum number of generated tokens."""
-        from actshift.tasks import completion_length
+    def new_tokens(self) -> int | None:
+        """Maximum number of generated tokens, or None for what the rows need."""
+        from actshift.tasks import get_task
 
-        return completion_length(self.max_new_tokens, self.task)
+        return self.max_new_tokens or (get_task(self.task).max_new_tokens if self.task else None)
 
     @property
     def command(self) -> str:

@@ -128,8 +128,8 @@ def indices_within(lengths: Sequence[int], max_length: int, noun: str = "row") -
     """
     kept = [index for index, length in enumerate(lengths) if length <= max_length]
     if not kept:
-        hint = f"the shortest has {min(lengths)} tokens, so raise it"
-        raise ActshiftError(f"Every {noun} is longer than max_length {max_length}; {hint}.")
+        fix = f"the shortest has {min(lengths)} tokens. Shorten it, or raise max_length up to the model's context"
+        raise ActshiftError(f"Every {noun} is longer than max_length {max_length}; {fix}.")
     if left_out := len(lengths) - len(kept):
         problem = f"{left_out} of {len(lengths)} {noun}s exceed max_length {max_length} and are left out."
         warnings.warn(problem, stacklevel=3)
@@ -147,7 +147,7 @@ def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_leng
     if is_chat(rows):
         examples = _encode_chats(rows, tokenizer, turns)
     else:
-        examples = _encode_completions(list(rows["prompt"]), list(rows["completion"]), tokenizer)
+        examples = encode_completions(list(rows["prompt"]), list(rows["completion"]), tokenizer)
     kept = indices_within([len(example["input_ids"]) for example in examples], max_length)
     return Encoded([examples[index] for index in kept], left_out=len(examples) - len(kept))
 
@@ -155,7 +155,7 @@ def _encode_language(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_leng
 def _encode_chats(rows: Dataset, tokenizer: PreTrainedTokenizerBase, turns: str) -> list[EncodedExample]:
     chats = render_turns(rows, tokenizer, every=turns != "last")
     prompts, completions = zip(*chain.from_iterable(chats), strict=True)
-    examples = _encode_completions(list(prompts), list(completions), tokenizer, is_rendered=True)
+    examples = encode_completions(list(prompts), list(completions), tokenizer, is_rendered=True)
     if turns != "joined":
         return examples
     joined: list[EncodedExample] = []
@@ -191,10 +191,14 @@ def _shared_end(
     return end
 
 
-def _encode_completions(
+def encode_completions(
     prompts: list[str], completions: list[str], tokenizer: PreTrainedTokenizerBase, is_rendered: bool = False
 ) -> list[EncodedExample]:
-    """Encode a thousand rows at a time, because a tokenizer's output takes several times the memory of its ids."""
+    """Return prompts and their completions, with the end-of-text token, as token ids and labels.
+
+    `is_rendered` is for prompts of a chat template, which have all special tokens. A thousand rows are encoded at
+    a time, because a tokenizer's output takes several times the memory of its ids.
+    """
     examples: list[EncodedExample] = []
     same: dict[int, int] = {}  # one object for all equal ids, which are most of the memory otherwise
     for start in range(0, len(prompts), _BATCH):

@@ -266,3 +266,4 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".tsv": partial(_read_csv, delimiter="\t"),
     ".parquet": _read_parquet,
 }
+FORMATS = tuple(_READERS)

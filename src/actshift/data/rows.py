@@ -107,7 +107,8 @@ def check_rows(
     checked = _checked(islice(rows, limit), layout, source, columns, nested)
     dataset = to_dataset(checked, columns, nested, [name for name in LISTS if name in columns])
     unused = [name for name in optional if layout.column(name) in names and name not in columns]
-    description = f"{source}: {layout.description(unused)}"
+    reasons = [f"{name} (missing in a row, or of another type)" for name in unused]
+    description = f"{source}: {layout.description(reasons)}"
     if unused or layout.unused or layout.found != layout.kind:
         warnings.warn(f"Layout of {description}.", stacklevel=2)
     dataset.info.description = description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
@@ -20,6 +21,7 @@ Message = Mapping[str, Any]  # with `role`, `content`, and what else a chat temp
 _CLOSING_TAG = re.compile(r"</\w+>|\[/\w+\]")
 _OPEN_TAG = re.compile(r"[<\[]\|?[\w:]*(?:think|thought|reason)\w*\|?[>\]]\s*\Z", re.IGNORECASE)
 _SYSTEM = ("system", "developer")
+_TURN_KEYS = ("name", "prefix")  # of other turns than a tool's: the speaker, and whether to continue the text
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -48,13 +50,15 @@ class ChatTemplate:
         results = any(turn.get("role") == "tool" for turn in messages)
         system = len(messages) > 1 and any(turn.get("role") in _SYSTEM for turn in messages)
         given = {"tools": self.tools, "tool_calls": calls, "results of tools": results, "system turn": system}
+        for key in _TURN_KEYS:
+            given[f"{key} of a turn"] = any(turn.get(key) for turn in messages if turn.get("role") != "tool")
         return {*self.options, *(name for name, value in given.items() if value)}
 
     def check_used(self, messages: Sequence[Message], features: set[str]) -> None:
-        """Raise ActshiftError if the template ignores one of the chat's features."""
+        """Raise ActshiftError if the template ignores one of the chat's features; only warn of `_TURN_KEYS`."""
         chat = self._render(messages)
         words = set(re.findall(r"\w+", self.tokenizer.get_chat_template(tools=self.tools)))
-        without = [{name: value for name, value in turn.items() if name != "tool_calls"} for turn in messages]
+        without = [_without(turn, "tool_calls") for turn in messages]
         texts = [turn.get("content") for turn in messages if turn.get("role") == "tool"]
         reserved = {"messages", *signature(self.tokenizer.apply_chat_template).parameters} - {"documents"}
         unused = [name for name in self.options if name not in words or name in reserved]
@@ -70,6 +74,9 @@ class ChatTemplate:
             hint = did_you_mean(unused[0], words - {unused[0]}) if unused[0] in self.options else ""
             problem = f"The chat template does not use the {unused[0]} of {self.place}{hint}"
             raise ActshiftError(f"{problem}. Leave them out, or use a model whose template does.")
+        for key in _TURN_KEYS:
+            if f"{key} of a turn" in features and chat == self._render([_without(turn, key) for turn in messages]):
+                warnings.warn(f"The chat template does not use the {key} of turns, as in {self.place}.", stacklevel=3)
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Return messages with the start of an answer."""
@@ -184,6 +191,10 @@ class ChatTemplate:
 
     def _refusal(self, problem: str, fix: str) -> ActshiftError:
         return ActshiftError(f"The chat template {problem} in {self.place}. {fix}, or use another chat template.")
+
+
+def _without(turn: Message, key: str) -> Message:
+    return {name: value for name, value in turn.items() if name != key}
 
 
 def _function(call: Any) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from actshift.data import check_rows, is_chat, to_prompt_completion
 from actshift.errors import ActshiftError
+from actshift.evaluation.choices import best_choices
 from actshift.evaluation.generation import generate_completions
 from actshift.evaluation.labelled import evaluate_labelled, labelled_columns
 from actshift.evaluation.report import EXACT_MATCH, EvalReport, Prediction
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
     from actshift.tasks import Scorer
 
+EXTRA_TOKENS = 16  # of a completion beyond the longest reference: its tokens may be shorter ones, with words around it
+
 
 def evaluate(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset | Sequence[Mapping[str, Any]],
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     batch_size: int = 16,
     show_progress: bool = False,
     *,
@@ -33,11 +36,15 @@ def evaluate(
 ) -> EvalReport:
     """Complete the prompt of every row greedily, and count the correct completions.
 
+    If every row has `choices`, the report also has the choice with the highest log-probability (see `best_choices`).
+    Without a scorer, a completion ends as soon as it differs from the reference.
+
     Rows with labels or tags are classified instead, and pairs of texts are matched by their vectors; the model needs
     the corresponding head.
 
     Args:
         rows: Rows with `prompt` and `completion`, or with `messages`, whose last turn is the completion.
+        max_new_tokens: Most tokens of a completion; None for `EXTRA_TOKENS` more than the longest reference.
         scorer: Judges a completion by the row's `answer`, which is extracted from its `completion` if absent. None
             for exact match.
 
@@ -60,11 +67,21 @@ def evaluate(
     if not checked:
         raise ActshiftError("There are no rows to evaluate. Give at least one with prompt and completion.")
     start, prompts = time.perf_counter(), [row["prompt"] for row in checked]
+    limit = max_new_tokens or completion_limit(tokenizer, checked)
     how: Any = {"long_prompts": long_prompts, "add_special_tokens": not rendered, "show_progress": show_progress}
-    completions = generate_completions(model, tokenizer, prompts, max_new_tokens, batch_size, **how)
+    if scorer is None:
+        how["references"] = [row["completion"] for row in checked]
+    completions = generate_completions(model, tokenizer, prompts, limit, batch_size, **how)
+    choices = best_choices(model, tokenizer, checked, batch_size, rendered=rendered, show_progress=show_progress)
     seconds = time.perf_counter() - start
-    predictions = tuple(_score(row, completion, scorer) for row, completion in zip(checked, completions, strict=True))
-    return EvalReport(predictions, seconds, scorer.name if scorer else EXACT_MATCH)
+    predictions = map(_score, checked, completions, choices or [None] * len(checked), [scorer] * len(checked))
+    return EvalReport(tuple(predictions), seconds, scorer.name if scorer else EXACT_MATCH)
+
+
+def completion_limit(tokenizer: PreTrainedTokenizerBase, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return `EXTRA_TOKENS` more than the number of tokens in the longest `completion` of the rows."""
+    texts = [row["completion"] for row in rows]
+    return EXTRA_TOKENS + max(map(len, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]))
 
 
 def exact_match(prediction: str, reference: str) -> bool:
@@ -99,8 +116,10 @@ def _check_row(row: Any, number: int, tokenizer: PreTrainedTokenizerBase, scorer
     return checked
 
 
-def _score(row: Mapping[str, Any], prediction: str, scorer: Scorer | None) -> Prediction:
+def _score(row: Mapping[str, Any], prediction: str, choice: str | None, scorer: Scorer | None) -> Prediction:
     texts = (row["prompt"], row["reference"], prediction)
+    chosen: Any = {} if choice is None else {"choice": choice, "choice_correct": choice == row["completion"].strip()}
     if scorer is None:
-        return Prediction(*texts, exact_match(prediction, row["completion"]))
-    return Prediction(*texts, scorer(prediction, row), row["answer"], scorer.extract(prediction, row))
+        return Prediction(*texts, exact_match(prediction, row["completion"]), **chosen)
+    extracted = scorer.extract(prediction, row)
+    return Prediction(*texts, scorer(prediction, row), row["answer"], extracted, **chosen)

@@ -9,7 +9,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextStreamer,
+)
 
 from actshift.data.collate import pad_batch
 from actshift.data.template import Message
@@ -30,6 +36,7 @@ def generate_completions(
     long_prompts: str = "refuse",
     add_special_tokens: bool = True,
     adapter_names: Sequence[str] | None = None,
+    references: Sequence[str] | None = None,
     show_progress: bool = False,
 ) -> list[str]:
     """Return the model's completion of each prompt, without special tokens.
@@ -43,6 +50,7 @@ def generate_completions(
             "truncate" keeps its end and warns.
         add_special_tokens: False for prompts rendered by a chat template, which already contain special tokens.
         adapter_names: One adapter name of a PeftModel per prompt, `"__base__"` for none; None for the active adapter.
+        references: One text per prompt. A completion ends as soon as it differs from its text; None never ends it.
 
     Raises:
         ActshiftError: A number is out of range, a prompt is empty or too long, or `adapter_names` has another length
@@ -62,11 +70,15 @@ def generate_completions(
     check_vocabulary(((f"Prompt {row}", ids) for row, ids in enumerate(encoded, start=1)), model.config, tokenizer)
     completions, ends = [""] * len(prompts), settings.eos_token_id or ()
     with evaluation_mode(model):
-        for batch in _batches(encoded, batch_size, "Generating", show_progress):
+        for batch in batches(encoded, batch_size, "Generating", show_progress):
             adapters = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
             inputs = pad_left([encoded[row] for row in batch], settings.pad_token_id, model.device)
-            output = model.generate(**inputs, generation_config=settings, **adapters)
-            for row, ids in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            width = inputs["input_ids"].shape[1]
+            stops = _StopAtMismatch(tokenizer, width, [references[row] for row in batch]) if references else None
+            criteria = {"stopping_criteria": StoppingCriteriaList([stops])} if stops else {}
+            output = model.generate(**inputs, generation_config=settings, **adapters, **criteria)
+            for place, (row, ids) in enumerate(zip(batch, output[:, width:].tolist(), strict=True)):
+                ids = ids[: stops.lengths.get(place)] if stops else ids
                 stop = next((index for index, token in enumerate(ids) if token in ends), len(ids))
                 completions[row] = str(tokenizer.decode(ids[:stop], skip_special_tokens=True))
     return completions
@@ -152,7 +164,7 @@ def forward(
     """
     results: list[Any] = [None] * len(examples)
     with evaluation_mode(model):
-        for rows in _batches([example["input_ids"] for example in examples], batch_size, "Reading", show_progress):
+        for rows in batches([example["input_ids"] for example in examples], batch_size, "Reading", show_progress):
             batch = pad_batch([examples[row] for row in rows], tokenizer)
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
             for row, result in zip(rows, read(inputs, model(**inputs)), strict=True):
@@ -172,7 +184,7 @@ def evaluation_mode(model: Any) -> Generator[None, None, None]:
         model.train(training)
 
 
-def _batches(encoded: Sequence[Sequence[int]], batch_size: int, label: str, show_progress: bool) -> Iterable[list[int]]:
+def batches(encoded: Sequence[Sequence[int]], batch_size: int, label: str, show_progress: bool) -> Iterable[list[int]]:
     """Return batches of indices, longest rows first: a lack of memory then shows in the first batch."""
     if batch_size < 1:
         raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
@@ -180,6 +192,28 @@ def _batches(encoded: Sequence[Sequence[int]], batch_size: int, label: str, show
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     console = Console(stderr=True)
     return track(batches, label, console=console, transient=True, disable=not (show_progress and console.is_terminal))
+
+
+class _StopAtMismatch(StoppingCriteria):
+    """End each row of a batch once its completion cannot become equal to its reference, ignoring white space.
+
+    `lengths` has the number of tokens of the rows that were ended. Later tokens of such a row are padding.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_width: int, references: Sequence[str]) -> None:
+        self.tokenizer, self.prompt_width = tokenizer, prompt_width
+        self.references = ["".join(text.split()) for text in references]
+        self.lengths: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Return a bool tensor `[batch]`, True for rows to end."""
+        ids = input_ids[:, self.prompt_width :]
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        for row, (text, reference) in enumerate(zip(texts, self.references, strict=True)):
+            text = "".join(text.split()).rstrip("\ufffd")  # a character may lack its last bytes
+            if row not in self.lengths and not reference.startswith(text):
+                self.lengths[row] = ids.shape[1]
+        return torch.tensor([row in self.lengths for row in range(len(texts))], device=input_ids.device)
 
 
 class _CallbackStreamer(TextStreamer):

@@ -11,7 +11,7 @@ CORE = 2 * SIZE + 1  # columns of the core sketch, as the source recommends for 
 
 
 class Factors(NamedTuple):
-    """A truncated SVD: `left [outputs, r]`, singular `values [r]` in descending order, `right [inputs, r]`."""
+    """A truncated SVD: `left [..., outputs, r]`, descending singular `values [..., r]`, `right [..., inputs, r]`."""
 
     left: Tensor
     values: Tensor
@@ -23,7 +23,7 @@ class ExactSum:
 
     >>> exact = ExactSum(torch.zeros(1, 2), torch.zeros(1, 3), groups=1)
     >>> exact.add(0, torch.tensor([[0.0, 2.0]]), torch.tensor([[3.0, 0.0, 0.0]]))
-    >>> exact.values(torch.ones(1), rank=2).tolist()
+    >>> exact.factors(torch.ones(1), rank=2).values.tolist()
     [6.0, 0.0]
     """
 
@@ -35,21 +35,27 @@ class ExactSum:
         self.sums[group].addmm_(g.T, x)
 
     def matrix(self, shares: Tensor) -> Tensor:
-        """Return Σ_j shares[j] G_j over the groups j, `[outputs, inputs]`; `shares` is `[groups]`."""
+        """Return Σ_j shares[…, j] G_j over the groups j, `[..., outputs, inputs]`; `shares` is `[..., groups]`."""
         return torch.tensordot(shares.to(self.sums), self.sums, dims=1)
 
-    def values(self, shares: Tensor, rank: int) -> Tensor:
-        """Return the `rank` largest singular values of the weighted sum, in descending order."""
-        return torch.linalg.svdvals(self.matrix(shares))[:rank]
-
     def along(self, shares: Tensor, factors: Factors) -> Tensor:
-        """Return u_iᵀ G v_i `[r]`, the component of the weighted sum G along each direction u_i v_iᵀ."""
-        return ((factors.left.T @ self.matrix(shares)) * factors.right.T).sum(-1)
+        """Return u_iᵀ G v_i `[..., r]`, the component of each weighted sum G along the directions u_i v_iᵀ."""
+        return ((factors.left.mT @ self.matrix(shares)) * factors.right.mT).sum(-1)
 
     def factors(self, shares: Tensor, rank: int) -> Factors:
-        """Return the SVD of the weighted sum, truncated to `rank`."""
-        left, values, right = torch.linalg.svd(self.matrix(shares), full_matrices=False)
-        return Factors(left[:, :rank], values[:rank], right[:rank].T)
+        """Return the SVD of each weighted sum, truncated to `rank`.
+
+        An eigendecomposition of G Gᵀ takes a third of the time of an SVD of G. The values come from Gᵀ u and not from
+        the square roots of the eigenvalues, so they are as accurate as those of an SVD.
+        """
+        matrix = self.matrix(shares)
+        is_wide = matrix.shape[-2] <= matrix.shape[-1]
+        wide = matrix if is_wide else matrix.mT
+        short = torch.linalg.eigh(wide @ wide.mT).eigenvectors[..., -rank:].flip(-1)
+        long, sizes = torch.linalg.qr(wide.mT @ short)
+        values = sizes.diagonal(dim1=-2, dim2=-1)
+        long = long * torch.where(values < 0, -1, 1)[..., None, :]
+        return Factors(short, values.abs(), long) if is_wide else Factors(long, values.abs(), short)
 
 
 class Sketch:
@@ -78,26 +84,22 @@ class Sketch:
         self.corange[group].addmm_(projected_g[:, :SIZE].T, x)
         self.core[group].addmm_(projected_g[:, SIZE:].T, projected_x[:, SIZE:])
 
-    def values(self, shares: Tensor, rank: int) -> Tensor:
-        """Return estimates of the `rank` largest singular values of Σ_j shares[j] G_j, in descending order."""
-        return torch.linalg.svdvals(self._estimate(shares)[1])[:rank]
-
     def along(self, shares: Tensor, factors: Factors) -> Tensor:
-        """Return estimates of u_iᵀ G v_i `[r]`, the component of the weighted sum G along each direction u_i v_iᵀ."""
+        """Return estimates of u_iᵀ G v_i `[..., r]` for weighted sums G, as `ExactSum.along`."""
         q, core, p = self._estimate(shares)
-        return ((factors.left.T @ q @ core) * (factors.right.T @ p)).sum(-1)
+        return ((factors.left.mT @ q @ core) * (factors.right.mT @ p)).sum(-1)
 
     def factors(self, shares: Tensor, rank: int) -> Factors:
-        """Return an estimate of the SVD of the weighted sum, truncated to `rank`."""
+        """Return estimates of the SVDs of Σ_j shares[…, j] G_j, truncated to `rank`; `shares` is `[..., groups]`."""
         q, core, p = self._estimate(shares)
         left, values, right = torch.linalg.svd(core)
-        return Factors(q @ left[:, :rank], values[:rank], p @ right[:rank].T)
+        return Factors(q @ left[..., :rank], values[..., :rank], p @ right[..., :rank, :].mT)
 
     def _estimate(self, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         y, x, z = (torch.tensordot(shares.to(part), part, dims=1) for part in (self.range, self.corange, self.core))
-        q, p = torch.linalg.qr(y).Q, torch.linalg.qr(x.T).Q
+        q, p = torch.linalg.qr(y).Q, torch.linalg.qr(x.mT).Q
         from_left = torch.linalg.lstsq(self.outputs[:, SIZE:].T @ q, z).solution
-        core = torch.linalg.lstsq(self.inputs[:, SIZE:].T @ p, from_left.T).solution.T
+        core = torch.linalg.lstsq(self.inputs[:, SIZE:].T @ p, from_left.mT).solution.mT
         return q, core, p
 
 

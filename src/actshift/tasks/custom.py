@@ -1,7 +1,7 @@
 """Custom tasks, described by a .yaml or .json file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,16 @@ def read_task(path: str | Path) -> Task:
     path, values = Path(path), read_mapping(path, "task file")
     _check(path, values)
     answer, choices = values.get("answer"), values.get("choices", [])
+    columns: set[str] = set()  # that a row has had
 
     def example(row: Row) -> Example:
-        completion = _fill(values["completion"], row)
+        columns.update(row)
+        completion = _fill(values["completion"], row, columns)
         gold = completion.strip() if answer is None else _text(row, answer)
         texts = row[choices] if isinstance(choices, str) else choices
-        if not isinstance(texts, list | tuple):
-            raise ActshiftError(f"has no list in the column {choices}, which names the choices")
-        return Example(_fill(values["prompt"], row), completion, gold, tuple(map(str, texts)))
+        if not isinstance(texts, list | tuple) or not all(map(_is_choice, texts)):
+            raise ActshiftError(f"has no list of texts in the column {choices}, which names the choices")
+        return Example(_fill(values["prompt"], row, columns), completion, gold, tuple(map(str, texts)))
 
     return Task(
         name=values.get("name", path.stem),
@@ -59,9 +61,24 @@ def read_task(path: str | Path) -> Task:
     )
 
 
-def _fill(template: str, row: Row) -> str:
-    """Replace `{column}` by that column of the row. Other braces are plain text."""
-    return re.sub(r"\{(\w+)\}", lambda match: _text(row, match[1]), template)
+def _is_choice(value: Any) -> bool:
+    return isinstance(value, str) or is_number(value)
+
+
+def _fill(template: str, row: Row, columns: Collection[str]) -> str:
+    """Replace `{column}` by that column of the row. Other braces are plain text, unless they resemble a column."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in columns or re.fullmatch(r"\w+", name):
+            return _text(row, name)
+        if re.split("[!:.[]", name)[0] in columns:
+            raise ActshiftError(f"cannot fill {match[0]}: write a column without a format, as in {{column}}")
+        if near := did_you_mean(name, columns):
+            raise ActshiftError(f"has no column {name!r} for {match[0]}{near}")
+        return match[0]
+
+    return re.sub(r"\{([^{}\n]+)\}", value, template)
 
 
 def _text(row: Row, column: str) -> str:
@@ -77,6 +94,10 @@ def _check(path: Path, values: Mapping[str, Any]) -> None:
         check_choice(f"key of the task file {path}:", key, list(KEYS))
         if not isinstance(value, KEYS[key]) or isinstance(value, bool):
             raise ActshiftError(f"In the task file {path}, {key} cannot be {value!r}; docs/tasks.md has an example.")
+    for text in values.get("choices", ()):
+        if not _is_choice(text):
+            fix = 'write texts in quotes, as in ["yes", "no"], which are true and false in YAML without quotes'
+            raise ActshiftError(f"In the task file {path}, choices cannot contain {text!r}; {fix}.")
     if missing := [key for key in ("prompt", "completion") if key not in values]:
         raise ActshiftError(f"The task file {path} has no {missing[0]}: text in which {{column}} stands for a column.")
     if values["prompt"] != values["prompt"].rstrip():

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from actshift import __version__
 from actshift.data.rows import parse_sources
+from actshift.gguf import find_gguf
 from actshift.markdown import markdown_block, markdown_code, markdown_text
-from actshift.model_head import Head
+from actshift.model_head import CAUSAL, Head
 from actshift.training.configs import interventions_of
 from actshift.training.result import TrainResult
 from actshift.training.settings import TrainSettings, command_line
@@ -44,9 +45,7 @@ Import actshift before loading the adapter. Otherwise PEFT does not know its typ
 
 ```python
 import actshift
-from peft import {peft_class}
-
-model = {peft_class}.from_pretrained({out}{classes})
+{load}
 {switch}
 ```
 
@@ -54,10 +53,21 @@ Or `pip install actshift` and {shell}."""
 
 LORA = """\
 ```python
+{load}
+model = model.merge_and_unload()
+```"""
+
+LOAD = """\
 from peft import {peft_class}
 
-model = {peft_class}.from_pretrained({out}{classes}).merge_and_unload()
-```"""
+model = {peft_class}.from_pretrained({out}{classes})"""
+
+LOAD_GGUF = """\
+from actshift.loading import load_model{import_head}
+from peft import PeftModel
+
+base, tokenizer = load_model({base}{head})  # a GGUF file, which PEFT cannot load
+model = PeftModel.from_pretrained(base, {out})"""
 
 FULL = """\
 ```python
@@ -88,11 +98,18 @@ def model_card(result: TrainResult) -> str:
     title, use = METHODS[settings.method]
     verb, arguments = ("generate", '--prompt "..."') if head.task_type == "CAUSAL_LM" else ("eval", "--data ROWS")
     names = f"--model {shlex.quote(str(settings.model))} --adapter {shlex.quote(str(settings.out))}"
-    use = use.format(
+    load = (LOAD_GGUF if find_gguf(settings.model) else LOAD).format(
+        base=json.dumps(settings.model),
         out=json.dumps(settings.out),
+        import_head="" if head == CAUSAL else "\nfrom actshift.model_head import Head",
+        head="" if head == CAUSAL else f", head={head!r}",
         peft_class=HEADS[head.task_type][0],
-        whole_class=head.auto_class.__name__,
         classes=f", num_labels={len(head.labels)}" if head.classifies else "",
+    )
+    use = use.format(
+        load=load,
+        out=json.dumps(settings.out),
+        whole_class=head.auto_class.__name__,
         shell=markdown_code(f"actshift {verb} {names} {arguments}"),
     )
     return CARD.format(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from actshift.data import LABELLED, load_rows
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT = "sft"  # the objective of rows that fit several ones equally well
+SAMPLE = 1_000  # rows that estimates tokenize
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,18 @@ class Inputs:
             places = ((f"{noun} {number}", example["input_ids"]) for number, example in enumerate(inputs, start=1))
             check_vocabulary(chain(places, [("Padding", [pad_id(tokenizer)])]), self.config, tokenizer)
         return encoded
+
+    def encode_sample(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> tuple[Encoded, Dataset]:
+        """Return a sample of the training rows (see `sample_rows`) as token ids, and the rows of the sample."""
+        sample = sample_rows(self.rows)
+        if len(sample) == len(self.rows):
+            return self.encode(sample, tokenizer, settings), sample
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a warning would count the rows of the sample
+                return self.encode(sample, tokenizer, settings), sample
+        except ActshiftError:  # its message has the numbers of rows in the sample
+            return self.encode(self.rows, tokenizer, settings), self.rows
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings) -> Examples:
         """Return both sets of rows as token ids; raises what `encode` raises."""
@@ -81,7 +96,7 @@ def explicit_objective(settings: TrainSettings, config: Any = None) -> Objective
 def read_rows(
     settings: TrainSettings, split: str, source: str | Sequence[str] | None, objective: Objective | None
 ) -> Dataset:
-    """Return the rows of a split, from `source` or from the task, in the form that the objective reads.
+    """Return the first `limit` rows of a split, from `source` or from the task, in the form that the objective reads.
 
     Raises:
         ActshiftError: the settings contain both data and task, or neither of them, or the rows cannot be read.
@@ -90,9 +105,8 @@ def read_rows(
         raise ActshiftError("task and data both choose the training rows; give one of them.")
     if source or not settings.task:
         kinds = objective.kinds if objective else LABELLED
-        return load_rows(
-            source or require_setting(settings, "data"), split, kinds=kinds, renames=settings.map, seed=settings.seed
-        )
+        given = source or require_setting(settings, "data")
+        return load_rows(given, split, settings.limit, kinds, settings.map, settings.seed)
     if settings.map:
         raise ActshiftError("map renames the columns of data, and a task has columns of its own; leave map out.")
     from actshift.loading import load_tokenizer
@@ -102,7 +116,14 @@ def read_rows(
     if form == "text" and settings.chat:  # messages, if the tokenizer has a chat template
         tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
         form = "messages" if tokenizer.chat_template else "text"
-    return get_task(settings.task).load(split, settings.data_dir, form=form)
+    return get_task(settings.task).load(split, settings.data_dir, settings.limit, form)
+
+
+def sample_rows(rows: Dataset) -> Dataset:
+    """Return `SAMPLE` random rows in order, always the same ones, or all rows if there are no more."""
+    if len(rows) <= SAMPLE:
+        return rows
+    return rows.select(sorted(Random(0).sample(range(len(rows)), SAMPLE)))
 
 
 def infer_objective(rows: Dataset) -> Objective:

@@ -64,7 +64,10 @@ class AdaptedModule:
 
 @dataclass(frozen=True)
 class Plan:
-    """The modules that a run would adapt, and its size; `cache` is the size of cache_prefix in bytes."""
+    """The modules that a run would adapt, and its size; `cache` is the size of cache_prefix in bytes.
+
+    With many rows, `sampled` of them are tokenized: `rows`, `left_out`, `longest`, `steps` and `memory` are estimates.
+    """
 
     places: tuple[AdaptedModule, ...]
     trainable: int
@@ -77,6 +80,7 @@ class Plan:
     memory: Memory
     cache: int = 0
     layout: str = ""  # of the rows
+    sampled: int = 0
 
     @property
     def share(self) -> float:
@@ -89,6 +93,7 @@ class Plan:
         return {
             "places": [asdict(place) for place in self.places],
             **{name: getattr(self, name) for name in names},
+            **({"sampled": self.sampled} if self.sampled else {}),
             "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
             **({"cache_bytes": self.cache} if self.cache else {}),
         }
@@ -98,7 +103,7 @@ def plan(settings: TrainSettings) -> Plan:
     """Return what `train(settings)` would do, without training, writing or loading weights.
 
     Raises:
-        ActshiftError: any error that `train` would raise before its first step.
+        ActshiftError: any error that `train` would raise before its first step, except for rows outside the sample.
 
     Example:
         >>> plan(TrainSettings(model="gpt2", data="rows.jsonl", out="run")).steps  # doctest: +SKIP
@@ -113,8 +118,13 @@ def plan(settings: TrainSettings) -> Plan:
     inputs = read_inputs(settings)
     model = base_without_weights(settings, inputs.head, inputs.config)
     tokenizer = load_tokenizer(require_setting(settings, "model"), settings.trust_remote_code, settings.revision)
-    encoded = inputs.encode(inputs.rows, tokenizer, settings)
-    steps = settings.total_steps(len(encoded.examples))
+    if settings.cache_prefix == "off":
+        encoded, sample = inputs.encode_sample(tokenizer, settings)
+    else:  # the size of the cache depends on the length of every row
+        encoded, sample = inputs.encode(inputs.rows, tokenizer, settings), inputs.rows
+    scale = len(inputs.rows) / len(sample)
+    rows = round(scale * len(encoded.examples))
+    steps = settings.total_steps(rows)
     if settings.two_phases:
         phases(steps, settings)
     blocks, width = len(find_blocks(model)), resolve(model, "post_block", [0])[0].width
@@ -124,14 +134,15 @@ def plan(settings: TrainSettings) -> Plan:
         places=tuple(_adapted_modules(adapted)),
         trainable=trainable,
         parameters=parameters,
-        rows=len(encoded.examples),
-        left_out=encoded.left_out,
+        rows=rows,
+        left_out=round(scale * encoded.left_out),
         eval_rows=len(inputs.eval_rows) if inputs.eval_rows is not None else 0,
         longest=encoded.longest,
         steps=steps,
         memory=Memory.estimate(settings, parameters - trainable, trainable, blocks, width, encoded.longest),
         cache=cache_bytes(adapted, settings, encoded.examples, steps, width),
         layout=inputs.rows.info.description,
+        sampled=len(sample) if len(sample) < len(inputs.rows) else 0,
     )
 
 

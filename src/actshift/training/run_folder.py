@@ -63,15 +63,17 @@ class RunFolder:
         busy = f"Another process trains in {self.path}; wait for it, or write to another folder."
         return locked_folder(self.checkpoints, busy)
 
-    def check(self, settings: TrainSettings, resume: bool) -> None:
+    def check(self, settings: TrainSettings, resume: bool) -> dict[str, Any] | None:
         """Raise ActshiftError unless the folder is writable, and empty or (to resume) has a run with `settings`.
 
-        A resumed run also needs the same base model, rewards and files. Warns if package versions have changed.
+        A resumed run also needs the same base model, rewards and files, and their fingerprints are returned. Warns if
+        package versions have changed.
         """
+        prints = None
         if self.path.exists() and not self.path.is_dir():
             raise ActshiftError(f"{self.path} is a file; give a new or empty folder to write to.")
         if resume:
-            self._check_same(settings)
+            prints = self._check_same(settings)
         elif self.unfinished:
             with self.locked():  # otherwise the run is still going on, and the error says so
                 pass
@@ -84,16 +86,17 @@ class RunFolder:
             raise ActshiftError(f"{self.path} is not empty; give a new or empty folder, since nothing is overwritten.")
         if not os.access(existing := existing_folder(self.path), os.W_OK):
             raise ActshiftError(f"There is no permission to write to {existing}.")
+        return prints
 
     def start(self, settings: TrainSettings, digest: str, resume: bool) -> None:
         """Record the settings and the rows' digest, or raise ActshiftError as `check` does or if the rows changed."""
-        self.check(settings, resume)
+        prints = self.check(settings, resume) or fingerprints(settings)
         if resume and self._read_record()["rows"] != digest:
             data = settings.data or settings.task
             names = data if isinstance(data, str) else " and ".join(data or ())
             raise ActshiftError(f"The rows of {names} have changed since the run in {self.path} started.")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._write_record({"settings": asdict(settings), "rows": digest, "fingerprints": fingerprints(settings)})
+        self._write_record({"settings": asdict(settings), "rows": digest, "fingerprints": prints})
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the unfinished run in this folder, or raise ActshiftError if there is none.
@@ -120,12 +123,13 @@ class RunFolder:
             record["fingerprints"]["rewards"] = {}
             self._write_record(record)
 
-    def _check_same(self, settings: TrainSettings) -> None:
+    def _check_same(self, settings: TrainSettings) -> dict[str, Any]:
         stored, before, now = self.settings(), self._read_record().get("fingerprints"), fingerprints(settings)
         for name, old, new in differing({**stored, "fingerprints": before}, {**as_json(settings), "fingerprints": now}):
             problem = f"The run in {self.path} started with {name} {old!r}, not {new!r}"
             raise ActshiftError(f"{problem}; resume it with the same settings, or start in another folder.")
         check_fingerprints(before, now, f"the run in {self.path} started")
+        return now
 
     def _read_record(self) -> dict[str, Any]:
         record = read_json(self._record)
@@ -203,7 +207,8 @@ class RunFolder:
             if folder.is_symlink() or not folder.is_dir():
                 folder.unlink()
             else:
-                (folder / COMPLETE).unlink(missing_ok=True)  # first, so that no half of it counts as complete
+                if (folder / COMPLETE).is_file():
+                    (folder / COMPLETE).unlink()  # first, so that no half of it counts as complete
                 shutil.rmtree(folder)
 
     def _damage(self, checkpoint: Path, with_best: bool = True) -> str | None:

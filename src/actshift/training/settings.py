@@ -68,7 +68,7 @@ class TrainSettings:
         0.002
     """
 
-    model: str | None = _data(None, "Base model: a folder or a Hugging Face id.")
+    model: str | None = _data(None, "Base model: a folder, a GGUF file or a Hugging Face id.")
     revision: str | None = _data(None, "Branch, tag or commit of a base model on the hub. By default main.")
     data: str | tuple[str, ...] | None = _data(None, f"Training rows: {SOURCES}")
     task: str | None = _data(None, "Task to train on instead of --data: a name from 'actshift tasks', or a .yaml file.")
@@ -77,6 +77,9 @@ class TrainSettings:
     map: tuple[str, ...] | None = _data(None, "Column to read under another name: prompt=question (repeatable).")
     eval_data: str | tuple[str, ...] | None = _data(
         None, "Evaluation rows: a file or a dataset id (repeatable). The best checkpoint on them is kept."
+    )
+    limit: int | None = _data(
+        None, "Use at most this many rows of each source and each split, from the first. By default all.", least=1
     )
     eval_share: float = _data(0.0, "Share of the training rows to use for evaluation instead.", least=0, below=1)
     method: Literal["steering", "lora", "joint", "full"] = _data(

@@ -4,8 +4,9 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
@@ -60,6 +62,15 @@ class TrainerMixin(Trainer):
             ]
         return optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+        """Start the warm-up above 0: the first step of transformers has a learning rate of 0 and changes nothing."""
+        is_new = cast("LambdaLR | None", self.lr_scheduler) is None
+        scheduler = cast(LambdaLR, super().create_scheduler(num_training_steps, optimizer))
+        if is_new and (warmup := self.args.get_warmup_steps(num_training_steps)):
+            factors = [partial(_warm_up, factor, warmup) for factor in scheduler.lr_lambdas]
+            self.lr_scheduler = LambdaLR(scheduler.optimizer, factors)
+        return self.lr_scheduler
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         fixed_batches = not getattr(self, "in_batch_negatives", False)  # these need other batches in each epoch
         if self.args.train_sampling_strategy != "group_by_length" or not fixed_batches:
@@ -79,6 +90,15 @@ class TrainerMixin(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: `train` writes one model card with the result."""
+
+
+def _warm_up(factor: Callable[[int], float], warmup: int, step: int) -> float:
+    """Return the share of the learning rate at a step: a line up to 1 during the warm-up, then `factor(step)`.
+
+    >>> [_warm_up(lambda step: 1.0, 3, step) for step in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    return (step + 1) / (warmup + 1) if step < warmup else factor(step)
 
 
 class LengthGroupedSampler(Sampler[int]):

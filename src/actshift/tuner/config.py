@@ -42,6 +42,7 @@ class SteeringConfig(LoraConfig):
         layers: a list or range of block indices, negative ones from the end; None is every block.
         positions: the tokens to steer, `Positions.all()` by default.
         interventions: a list of `Intervention(adapter, site, layers, positions)`, instead of the four fields above.
+        strength: s of a loaded or fresh adapter, until `set_strength` changes it; `actshift.calibrate` finds one.
         blocks: the qualified name of the list of blocks, if it cannot be found in the model.
         format, d_model, num_blocks: written on saving. Loading into a model of another width or depth is an error.
         task_type, modules_to_save, …: fields of every PEFT config. For LoRA's fields, use JointConfig.
@@ -55,7 +56,10 @@ class SteeringConfig(LoraConfig):
     [-2, -1]
     """
 
-    own_fields: ClassVar[tuple[str, ...]] = (*PEFT_FIELDS, "rank", "init", *SHORTHAND, "interventions", *WRITTEN_FIELDS)
+    own_fields: ClassVar[tuple[str, ...]] = (
+        *(*PEFT_FIELDS, "rank", "init", *SHORTHAND),
+        *("interventions", "strength", *WRITTEN_FIELDS),
+    )
 
     rank: int | None = None
     init: str | None = None
@@ -64,6 +68,7 @@ class SteeringConfig(LoraConfig):
     layers: Sequence[int] | None = None
     positions: Positions | dict[str, Any] | None = None
     interventions: Sequence[Intervention | dict[str, Any]] | None = None
+    strength: float = 1.0
     blocks: str | None = None
     format: int = FORMAT
     d_model: int | None = None
@@ -121,16 +126,21 @@ class SteeringConfig(LoraConfig):
         steering = [intervention.to_dict() for intervention in self.all_interventions]
         for intervention in steering:
             intervention["adapter"].pop("init", None)
-        return {"steering": steering}
+        return {"steering": steering, "strength": self.strength}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of adapter_config.json: the fields of PEFT and actshift, without LoRA's."""
-        return {name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)} | self.steering_dict()
+        values = {name: getattr(self, name) for name in (*PEFT_FIELDS, *WRITTEN_FIELDS)}
+        return values | self.steering_dict() | self.strength_dict()
 
     def steering_dict(self) -> dict[str, Any]:
         """Return the interventions ready for JSON; a single one is written as its own fields."""
         stored = [intervention.to_dict() for intervention in self.all_interventions]
         return stored[0] if len(stored) == 1 else {"interventions": stored}
+
+    def strength_dict(self) -> dict[str, float]:
+        """Return the strength, or nothing if it is 1: versions of actshift that do not know it then read the config."""
+        return {} if self.strength == 1 else {"strength": self.strength}
 
 
 @dataclass
@@ -157,7 +167,7 @@ class JointConfig(SteeringConfig):
     'read'
     """
 
-    own_fields: ClassVar = (*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", *WRITTEN_FIELDS)
+    own_fields: ClassVar = (*PEFT_FIELDS, *LORA_FIELDS, "steering", "orthogonality", "strength", *WRITTEN_FIELDS)
 
     target_modules: list[str] | str | None = "all-linear"
     steering: SteeringConfig | dict[str, Any] | None = None
@@ -179,6 +189,7 @@ class JointConfig(SteeringConfig):
             allowed = '"all-linear" (the default) or a list of names. For steering alone, use SteeringConfig'
             raise ActshiftError(f"JointConfig needs target_modules for its LoRA half: {allowed}.")
         self.blocks = self.blocks or steering.blocks
+        self.strength = steering.strength if self.strength == 1 else self.strength
 
     @property
     def rule(self) -> Orthogonality | None:
@@ -194,7 +205,8 @@ class JointConfig(SteeringConfig):
         targets = self.target_modules
         values["target_modules"] = targets if targets is None or isinstance(targets, str) else sorted(targets)
         steering = cast(SteeringConfig, self.steering).steering_dict()
-        return {**values, "steering": steering, "orthogonality": self.rule.to_dict() if self.rule else None}
+        rule = self.rule.to_dict() if self.rule else None
+        return {**values, "steering": steering, "orthogonality": rule, **self.strength_dict()}
 
     def meaning(self) -> dict[str, Any]:
         """Return the fields on which the effect of trained tensors depends."""
@@ -208,8 +220,8 @@ class JointConfig(SteeringConfig):
 
     def activations_config(self) -> SteeringConfig:
         """Return the steering half as a separate config."""
-        names = "task_type modules_to_save base_model_name_or_path revision inference_mode blocks d_model num_blocks"
-        values: dict[str, Any] = {name: getattr(self, name) for name in names.split()}
+        names = "task_type modules_to_save base_model_name_or_path revision inference_mode strength".split()
+        values: dict[str, Any] = {name: getattr(self, name) for name in (*names, "blocks", "d_model", "num_blocks")}
         return SteeringConfig(interventions=self.all_interventions, **values)
 
 

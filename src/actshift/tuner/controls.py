@@ -26,7 +26,8 @@ HALVES = ("weights", "activations", "both")
 def set_strength(model: nn.Module, strength: float, adapter_name: str | None = None) -> None:
     """Set the run-time strength s of h + s·Δ(h): 1 is as trained, and 0 is bit-identical to the base model.
 
-    Strength is not saved with the adapter. `model` is a PeftModel, or a transformers model with native adapters.
+    This strength is not saved. An adapter is loaded with the strength of its config, which is 1 unless
+    `actshift.calibrate` has set it. `model` is a PeftModel, or a transformers model with native adapters.
     `adapter_name` None is all adapters. It applies in all threads, except inside their `with strength(...)`.
 
     Raises:

@@ -120,6 +120,7 @@ FIELDS = {
         f"a list of at most {MAX_ENTRIES:,} names of modules such as ['score'], or None",
     ),
     "blocks": Field(either(NOTHING, is_name), "the name of a list of blocks such as 'model.layers', or None"),
+    "strength": Field(is_number, "a finite number such as 4"),
     "d_model": SIZE,
     "num_blocks": SIZE,
     "r": Field(is_rank, f"a whole number from 1 to {MAX_RANK:,}"),

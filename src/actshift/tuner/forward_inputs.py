@@ -106,10 +106,10 @@ class ForwardInputs:
         batch, seq = self.given or (0, None)
         self.shape = None if seq is None else (batch, seq)  # None for images and audio
         # The length of the KV cache is read before the forward pass extends it.
-        cache = next((cache for name in CACHES if (cache := self.arguments.get(name)) is not None), None)
-        self.past: int | None = 0 if cache is None else None
+        self.cache = next((name for name in CACHES if self.arguments.get(name) is not None), None)
+        self.past: int | None = None if self.cache else 0
         with suppress(AttributeError, ValueError):  # no cache, or the state of a recurrent model, which has no length
-            self.past = int(cast(Any, cache).get_seq_length())
+            self.past = int(cast(Any, self.arguments.get(self.cache or "")).get_seq_length())
 
     def tokens(self, x: Tensor, layer: Any) -> TokenPositions:
         """Return the positions of the tokens; without input tokens, the activations `x` of a layer show their shape.
@@ -119,7 +119,8 @@ class ForwardInputs:
         """
         shape = self.shape or self._shape_of_images(x, layer)
         if self.past is None:
-            raise unknown_prompt("the cache of this model has no number of tokens", "Set use_cache=False")
+            setting = "use_mems" if self.cache == "mems" else "use_cache"  # XLNet
+            raise unknown_prompt("the cache of this model has no number of tokens", f"Set {setting}=False")
         if given := [name for name in PACKED if self.arguments.get(name) is not None]:
             raise _packed(f"{given[0]} is given")
         batch, seq = shape

@@ -70,12 +70,12 @@ class SteeringLayer(nn.Module, BaseTunerLayer):
         self._hook.remove()
         delattr(self._host[0], self.child)
 
-    def update_layer(self, adapter_name: str, target: Target) -> None:
-        """Add a fresh adapter with this name, on the device and in the dtype of the host."""
+    def update_layer(self, adapter_name: str, target: Target, strength: float = 1.0) -> None:
+        """Add a fresh adapter with this name and strength, on the device and in the dtype of the host."""
         shift = self.lora_steer[adapter_name] = build_shift(target)
         if not any(parameter.is_meta for parameter in shift.parameters()):  # PEFT's low_cpu_mem_usage
             self._move_adapter_to_device_of_base_layer(adapter_name)
-        self.strength[adapter_name] = 1.0
+        self.strength[adapter_name] = float(strength)
         self.positions[adapter_name] = target.intervention.positions
         self.trainable.add(adapter_name)  # a fresh adapter requires gradients until others are activated
 

@@ -18,6 +18,7 @@ from actshift.tuner.adapter_names import check_new_name
 from actshift.tuner.checkpoint import PEFT_PREFIX, read_adapter_json, read_checkpoint
 from actshift.tuner.classifier_head import check_head, train_whole_head
 from actshift.tuner.config import LORA_FIELDS, PEFT_FIELDS, PEFT_TYPE, SteeringConfig
+from actshift.tuner.controls import set_strength
 from actshift.tuner.fields import check_field_values
 from actshift.tuner.intervention import Intervention
 from actshift.tuner.patterns import check_patterns
@@ -201,7 +202,8 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
     """Copy the adapter saved in folder or hub repository `source` into an adapter of `model`, as its starting point.
 
     The adapter may steer more blocks than the saved one; these keep their weights. It must have the same kind of shift,
-    and its positions may differ. To continue a saved adapter unchanged, use `load_adapter(..., trainable=True)`.
+    and its positions may differ. Its strength is copied too. To continue a saved adapter unchanged, use
+    `load_adapter(..., trainable=True)`.
     Returns the names of the copied tensors.
 
     Raises:
@@ -232,6 +234,8 @@ def start_from(model: nn.Module, source: str, adapter_name: str = "default") -> 
             fix = "steer at least the same blocks, at the same site, of the same base model"
             raise ActshiftError(f"This adapter cannot start from {source}: {differ}; {fix}.")
     set_peft_model_state_dict(model, own | load_file(saved.stored.path), adapter_name=adapter_name)
+    config.strength = saved.strength
+    set_strength(model, saved.strength, adapter_name)
     return tuple(saved.stored.shapes)
 
 

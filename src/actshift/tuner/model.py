@@ -138,7 +138,8 @@ class SteeringModel(LoraModel):
                 layer.detach_from_host()
                 layer.attach_to(wrapper)
         for steered in self._targets.get(current_key, ()):
-            layer_at(replace(steered.host, module=getattr(parent, name))).update_layer(adapter_name, steered)
+            layer = layer_at(replace(steered.host, module=getattr(parent, name)))
+            layer.update_layer(adapter_name, steered, config.strength)
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Activate one adapter or several, in a time that does not depend on how many others are attached."""

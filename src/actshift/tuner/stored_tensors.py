@@ -6,6 +6,7 @@ overwrite the base model with them, so only the rows of new tokens may differ.
 """
 
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from actshift.errors import ActshiftError
+from actshift.gguf import find_gguf
 from actshift.sites.blocks import unwrap
 from actshift.tuner.checkpoint import Checkpoint, Shape
 
@@ -102,13 +104,13 @@ def first_new_row(model: nn.Module) -> int:
     It is in the checkpoint's config. For a model without a checkpoint, transformers keeps it in the model's body.
     """
     bare: Any = unwrap(model)
-    try:
-        revision = getattr(bare.config, "_commit_hash", None)
-        original = bare.config.from_pretrained(bare.name_or_path or None, revision=revision, local_files_only=True)
-        return int(original.get_text_config().vocab_size)
-    except (AttributeError, OSError, TypeError, ValueError):
-        body = getattr(bare, getattr(bare, "base_model_prefix", ""), None)
-        return int(getattr(body, "vocab_size", None) or 2**31)  # no row is new
+    with suppress(AttributeError, OSError, TypeError, ValueError):
+        if find_gguf(bare.name_or_path) is None:
+            revision = getattr(bare.config, "_commit_hash", None)
+            original = bare.config.from_pretrained(bare.name_or_path or None, revision=revision, local_files_only=True)
+            return int(original.get_text_config().vocab_size)
+    body = getattr(bare, getattr(bare, "base_model_prefix", ""), None)
+    return int(getattr(body, "vocab_size", None) or 2**31)  # no row is new
 
 
 def check_rows(name: str, stored: Tensor, base: Tensor, kept: int) -> None:

@@ -94,6 +94,28 @@ def test_an_attached_vector_shifts_by_its_strength_and_can_be_saved(model, tmp_p
         assert torch.equal(loaded(**ids).logits, logits)
 
 
+@pytest.mark.parametrize("shift", ["ablate", "gate"])
+def test_the_direction_can_be_ablated_or_gated(model, shift):
+    result, ids = (
+        contrast(model, TOKENIZER, POSITIVE, NEGATIVE),
+        TOKENIZER("w1 w2 w3", return_tensors="pt")["input_ids"],
+    )
+    states: list[torch.Tensor] = []
+    handle = model.model.norm.register_forward_pre_hook(lambda _, args: states.append(args[0]))
+    with torch.no_grad():
+        model(ids)
+        steered = result.attach(model, [-1], shift=shift)
+        set_strength(steered, 0.5)
+        steered(ids)
+    handle.remove()
+    h, v = states[0], result.vectors[-1]
+    along = (h @ v)[..., None] * v / (v @ v)
+    expected = h - 0.5 * along if shift == "ablate" else h + 0.5 * (along.norm(dim=-1) / h.norm(dim=-1))[..., None] * v
+    assert torch.allclose(states[1], expected, atol=1e-5)
+    with pytest.raises(ActshiftError, match="did you mean 'gate'"):
+        result.attach(model, shift="gat")
+
+
 def test_the_middle_block_is_the_default_and_several_adapters_can_be_attached(model):
     result = contrast(model, TOKENIZER, POSITIVE, NEGATIVE)
     steered = result.attach(model)

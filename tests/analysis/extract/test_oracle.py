@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 from actshift.analysis.extract import ModelPair, oracle
 from tests.analysis.extract.conftest import TEXT, with_changed_blocks
 from tests.analysis.twins import moved
@@ -12,6 +14,13 @@ def test_changed_weights_outside_the_blocks_are_named_and_keep_the_oracle_from_b
     assert "lm_head.weight" in everywhere.outside and everywhere.kl_oracle > 1e-3
     in_blocks = oracle(ModelPair.of(*with_changed_blocks()), TEXT, (1, 4), 1, steps=0)
     assert in_blocks.outside == () and in_blocks.kl_oracle < 1e-9 < in_blocks.kl_base
+
+
+def test_the_cache_of_activations_changes_no_result(monkeypatch) -> None:
+    pair = ModelPair.of(*with_changed_blocks())
+    cached = oracle(pair, TEXT, (4,), 4, steps=5)
+    monkeypatch.setattr(sys.modules[oracle.__module__], "CACHE", 0)
+    assert oracle(pair, TEXT, (4,), 4, steps=5) == cached
 
 
 def test_a_nonlinear_map_starts_as_the_linear_one_and_improves() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from actshift import (
+    Ablation,
     Adapter,
     HeadVector,
     JointConfig,
@@ -50,6 +51,7 @@ def test_a_merged_model_has_the_logits_of_the_steered_model(name: str, adapter: 
         ("qwen3", JoLA(), "attention_heads"),
         ("gemma2", JoLA(), "attention_heads"),
         ("mixtral", LINEAR, "post_attention"),
+        ("llama", Ablation(), "post_mlp"),
     ],
 )
 def test_attention_adapters_merge_also_if_the_mlp_could_not(name: str, adapter: Adapter, site: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from actshift import ActshiftError, LoReFT, LowRank, Positions, Vector, set_strength
+from actshift import Ablation, ActshiftError, GatedVector, LoReFT, LowRank, Positions, Vector, set_strength
 from actshift.analysis.folding import merged, plan_folds
 from actshift.analysis.folding.merge import effective_update
 from actshift.analysis.folding.plan import affine_of
@@ -29,6 +29,8 @@ def test_an_affine_shift_is_read_off_at_its_strength() -> None:
     [
         ("llama", LINEAR, "post_block", {}, "the skip carries past every weight of the block"),
         ("llama", LowRank(rank=2), "post_mlp", {}, "is not linear"),
+        ("llama", GatedVector(), "post_mlp", {}, "is not linear"),
+        ("llama", Ablation(), "post_block", {}, "the skip carries past every weight of the block"),
         ("llama", LINEAR, "post_mlp", {"positions": Positions.prompt()}, "at some tokens only"),
         ("qwen2", Vector(), "post_mlp", {}, "has no bias, and the config of Qwen2ForCausalLM has no switch"),
         ("gemma2", LINEAR, "post_mlp", {}, "after a norm or a scale that follows model.layers.0.mlp.down_proj"),

@@ -42,6 +42,8 @@ def test_the_standard_error_matches_the_spread_over_new_data():
 
 def test_an_estimate_prints_its_standard_error():
     assert str(Estimate(6.02993, (5.97, 6.09))) == "6.03 ± 0.06" and str(Estimate(0.5)) == "0.5"
+    assert str(Estimate(88.21, (70.0, 110.0))) == "88 ± 20" and str(Estimate(1234.0, (900, 500))) == "1,234 ± 200"
+    assert str(Estimate(1.7, (1.76, 1.64))) == "1.70 ± 0.06" and str(Estimate(2e-7, (1e-7, 3e-7))) == "2e-07 ± 1e-07"
 
 
 def test_gains_rise_with_the_rank_and_their_squares_add(report):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from actshift.adapters import Vector
+from actshift.adapters import Ablation, Adapter, GatedVector, Vector
 from actshift.analysis.batches import Rows
 from actshift.analysis.capture import ProgressCallback, inference, model_name, progress_counter
 from actshift.analysis.contrast.report import ContrastReport, LayerContrast
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Direction = Callable[[Tensor, Tensor], Tensor]
 FOLDS = 5
+SHIFTS: dict[str, type[Adapter]] = {"add": Vector, "ablate": Ablation, "gate": GatedVector}
 NEGLIGIBLE = 1e-6  # a mean difference below this share of the activations' norm is a rounding error
 
 
@@ -39,25 +40,38 @@ class Contrast:
     report: ContrastReport
     blocks: str | None = None
 
-    def attach(self, model: nn.Module, layers: Sequence[int] | None = None, adapter_name: str = "default") -> Any:
-        """Return the model with a vector adapter after the blocks `layers`, by default the middle one.
+    def attach(
+        self,
+        model: nn.Module,
+        layers: Sequence[int] | None = None,
+        adapter_name: str = "default",
+        shift: str = "add",
+    ) -> Any:
+        """Return the model with an adapter after the blocks `layers`, by default the middle one.
 
-        At strength s every token's h becomes h + s·v. Each vector is the whole difference after its block, so several
-        blocks need less strength. Early blocks damage later computations, and the last one has little effect.
+        At strength s every token's h becomes
+
+            add:     h + s·v
+            ablate:  h - s·v̂ v̂ᵀ h, with v̂ = v / ‖v‖
+            gate:    h + s·|cos(h, v)|·v
+
+        Each vector is the whole difference after its block, so several blocks need less strength. Early blocks damage
+        later computations, and the last one has little effect.
 
         Raises:
-            ActshiftError: The model has no such layer.
+            ActshiftError: The model has no such layer, or there is no such shift.
 
-        Source: docs/results/vector.md.
+        Source: docs/results/vector.md, docs/method.md#ablation, docs/method.md#gated-vector.
         """
+        check_choice("shift", shift, tuple(SHIFTS))
         count = len(self.vectors)
         chosen = block_indices([count // 2] if layers is None else layers, count, type(unwrap(model)).__name__)
-        config = SteeringConfig(adapter=Vector(), layers=chosen, blocks=self.blocks, task_type="CAUSAL_LM")
+        config = SteeringConfig(adapter=SHIFTS[shift](), layers=chosen, blocks=self.blocks, task_type="CAUSAL_LM")
         steered = attach(model, config, adapter_name)
         for layer in steering_layers(steered).values():
             if layer.site == "post_block" and adapter_name in layer.lora_steer:
-                shift: Any = layer.lora_steer[adapter_name]
-                shift.vector.data.copy_(self.vectors[layer.layer_index])
+                module: Any = layer.lora_steer[adapter_name]
+                module.set_direction(self.vectors[layer.layer_index])
         return steered
 
 
@@ -216,20 +230,42 @@ tags: [actshift, steering]
 
 # Steering vector for {model}
 
-Adds a vector to the residual stream of {code} after block {blocks}, which points from {negative} to {positive}.
+{verb} the residual stream of {code} after block {blocks}, which points from {negative} to {positive}.
 Nothing was trained.
 
 {report}
 
-Strength 1 is the step from the one side to the other, 0 is the base model, and -1 is the opposite step:
+{strength}
 {command}
 """
+VERBS = {
+    "add": "Adds a vector to",
+    "ablate": "Removes a direction from",
+    "gate": "Adds a vector, scaled by its cosine with the stream, to",
+}
+STRENGTHS = {
+    "add": "Strength 1 is the step from the one side to the other, 0 is the base model, and -1 is the opposite step:",
+    "ablate": "Strength 1 removes the direction, 0 is the base model, and between them a share is removed:",
+    "gate": "Strength 1 adds up to the step from the one side to the other, and 0 is the base model:",
+}
 
 
-def card(report: ContrastReport, layers: Sequence[int], positive: str, negative: str) -> str:
-    """Return the README.md of a vector adapter after the blocks `layers`; the rows came from `positive`, `negative`."""
+def card(
+    report: ContrastReport,
+    layers: Sequence[int],
+    positive: str,
+    negative: str,
+    shift: str = "add",
+    strength: float = 1.0,
+    calibration: str | None = None,
+) -> str:
+    """Return the README.md of a vector adapter after the blocks `layers`; the rows came from `positive`, `negative`.
+
+    `strength` is the one saved with the adapter, and `calibration` the measurement that it comes from.
+    """
     blocks = ", ".join(map(str, layers))
-    command = f'actshift generate --model {shlex.quote(report.model)} --adapter FOLDER --strength 1 --prompt "..."'
+    command = f"actshift generate --model {shlex.quote(report.model)} --adapter FOLDER --strength {strength:.4g}"
+    calibrated = f"Calibrated, and saved as the default: {calibration}.\n\n" if calibration else ""
     return CARD.format(
         model=markdown_text(report.model),
         code=markdown_code(report.model),
@@ -237,5 +273,7 @@ def card(report: ContrastReport, layers: Sequence[int], positive: str, negative:
         positive=markdown_code(positive),
         negative=markdown_code(negative),
         report=markdown_block(str(report)),
-        command=markdown_code(command),
+        verb=VERBS[shift],
+        strength=calibrated + STRENGTHS[shift],
+        command=markdown_code(f'{command} --prompt "..."'),
     )

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, POST_BLOCK, WEIGHTS, Plot, label_axes
-from actshift.analysis.sections import Section, SectionReport, percent, table
+from actshift.analysis.sections import Section, SectionReport, number, percent, table
 
 METHODS = {"mean": "difference of means", "pca": "first principal axis of the pairs' differences"}
 TOKENS = {"last": "at the last token", "mean": "of the mean over tokens"}
@@ -57,7 +57,7 @@ class ContrastReport(SectionReport):
             **table(
                 self.layers,
                 ("block", lambda layer: str(layer.layer)),
-                ("‖v‖", lambda layer: f"{layer.norm:.3g}"),
+                ("‖v‖", lambda layer: number(layer.norm)),
                 ("‖v‖ / ‖h‖", lambda layer: f"{layer.relative:.3f}"),
                 ("separation", lambda layer: f"{layer.separation:.1%}"),
             ),

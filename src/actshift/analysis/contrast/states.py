@@ -51,7 +51,8 @@ def row_batches(
         for mask, row_labels, number in zip(batch["attention_mask"], labels, numbers, strict=False):
             row, tokens = f"Row {number} of the {side} rows has", int(mask.sum()) - 1
             if tokens > max_length:
-                raise ActshiftError(f"{row} {tokens} tokens, above max_length {max_length}; raise it, or shorten it.")
+                fix = "Shorten it, or raise max_length up to the model's context"
+                raise ActshiftError(f"{row} {tokens} tokens, above max_length {max_length}. {fix}.")
             if not (row_labels != IGNORE_INDEX).any():
                 raise ActshiftError(f"{row} an empty completion; leave it out.")
     return batches

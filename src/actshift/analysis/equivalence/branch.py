@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp
+from torch.autograd import grad
+from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
@@ -122,8 +123,8 @@ def best_input_shift(
         function: The token-wise function y of x `[..., d]`.
         target: The desired shift of the output `[..., d]`.
         mask: The tokens to solve for `[...]`, bool; all by default.
-        max_dense_width: Width up to which A(x) is computed. Above it, its products come from forward- and
-            reverse-mode differentiation of all tokens together.
+        max_dense_width: Width up to which A(x) is computed. Above it, its products come from reverse-mode
+            differentiation of all tokens together.
 
     Source: arXiv 2603.00425, eq. 2; docs/method.md#reachability.
 
@@ -131,13 +132,18 @@ def best_input_shift(
     >>> best_input_shift(lambda x: x * torch.tensor([1.0, 0.0]), x, torch.tensor([[3.0, 4.0]]).double())[1]
     tensor([[3., 0.]], dtype=torch.float64)
     """
-    pull = vjp(function, x)[1]
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        y = function(x)
+        code = torch.zeros_like(y, requires_grad=True)
+        # Aᵀ is linear in the code, so its derivative is A. Unlike `jvp`, that does not run the whole block again.
+        [transposed] = grad(y, x, code, create_graph=True)
 
     def push_forward(direction: Tensor) -> Tensor:
-        return jvp(function, (x,), (direction,))[1]
+        return grad(transposed, code, direction, retain_graph=True)[0]
 
     def pull_back(direction: Tensor) -> Tensor:
-        return pull(direction, retain_graph=True)[0]
+        return grad(y, x, direction, retain_graph=True)[0]
 
     if x.shape[-1] <= max_dense_width:
         if mask is None:

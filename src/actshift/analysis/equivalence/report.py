@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from actshift.analysis.figures import DOTS, ELSEWHERE, OTHER, POST_BLOCK, WEIGHTS, Plot, label_axes, opacity
-from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, percent, span, table
+from actshift.analysis.sections import Section, SectionReport, blocks, dash, listed, number, percent, span, table
 
 SMALL_SCALE = 0.1  # the slope of the remainder is fitted up to this scale of the update; above it, higher orders count
 MOST, CLOSE, ALIKE = 0.5, 0.1, 0.02
@@ -230,7 +230,7 @@ def _remainder_section(report: EquivalenceReport) -> Section:
 
     def error(layer: LayerEquivalence, branch: str, index: int) -> str:
         shift = getattr(layer, branch)
-        return "–" if shift is None else f"{100 * shift.relative[index]:.2g} %"
+        return "–" if shift is None else f"{number(100 * shift.relative[index], 2)} %"
 
     slopes = sorted(shift.slope for shift in remainders.values() if shift.slope is not None)
     measured = " to ".join(dict.fromkeys(f"{slope:.2f}" for slope in (slopes[0], slopes[-1]))) if slopes else "unknown"

@@ -17,6 +17,7 @@ from actshift.analysis.regression import Affine, Fit, Moments, best_fit
 RANKS = (1, 4, 8, 16, 32)
 NONLINEAR_STEPS = 100
 NONLINEAR_RATE = 1e-3
+CACHE = 2**30  # bytes of activations that are kept, because each of a few batches is used for many steps
 SPREAD = 0.2  # standard deviation of the code of a fresh nonlinear map; SiLU is nearly linear at this scale
 LayerMoments = tuple[Moments, Moments, Moments]
 """Moments of the activation and the oracle shift of one layer: all tokens, tokens to fit, and validation tokens."""
@@ -101,19 +102,23 @@ def _nonlinear_errors(
     optimizer = torch.optim.Adam([p for silu_map in maps for p in silu_map.parameters()], lr=NONLINEAR_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     masks = [fitted for fitted, _ in split_batches(batches)]
-    losses: list[Tensor] = []
+    cache: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+    room = CACHE
 
-    def learn(mask: Batch, layer: int, x: Tensor, shift: Tensor) -> None:
+    def read(seen: list[tuple[int, Tensor, Tensor]], mask: Batch, layer: int, x: Tensor, shift: Tensor) -> None:
         (unit_x, unit_y), x, shift = units[layer], unmasked(x, mask).float(), unmasked(shift, mask).float()
-        with torch.enable_grad():
-            losses.append((maps[layer](x / unit_x) - shift / unit_y).square().mean())
+        seen.append((layer, x / unit_x, shift / unit_y))
 
     for step in range(steps):
         index = step % len(batches)
-        pair.oracle_logits(batches[index], partial(learn, masks[index]))
+        if (seen := cache.get(index)) is None:
+            seen = []
+            pair.oracle_logits(batches[index], partial(read, seen, masks[index]))
+            if (size := sum(x.nbytes + shift.nbytes for _, x, shift in seen)) <= room:
+                cache[index], room = seen, room - size
         with torch.enable_grad():
+            losses = [(maps[layer](x) - shift).square().mean() for layer, x, shift in seen]
             torch.stack([loss for loss in losses if loss.isfinite()]).sum().backward()
-        losses.clear()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from actshift.analysis.folding.plan import Fold, plan_folds
-from actshift.analysis.sections import Printable
+from actshift.analysis.sections import Printable, number
 from actshift.errors import ActshiftError
 from actshift.sites.blocks import unwrap
 from actshift.tuner.controls import joint_layers
@@ -145,7 +145,7 @@ class WeightUpdates(Printable):
         right = [Column(name, justify="right") for name in ("‖ΔW_eff‖", "over ‖W‖", "rank", "‖constant‖")]
         table = Table("layer", "site", Column("weight", overflow="fold"), *right, box=None, pad_edge=False)
         for update in self.updates:
-            figures = f"{update.norm:.4g}", f"{update.share:.2%}", str(update.rank), f"{update.constant:.4g}"
+            figures = number(update.norm, 4), f"{update.share:.2%}", str(update.rank), number(update.constant, 4)
             table.add_row(str(update.layer), update.site, update.weight, *figures)
         return table
 

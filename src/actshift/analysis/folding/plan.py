@@ -60,7 +60,7 @@ def _fold(base: nn.Module, layer: SteeringLayer) -> Fold:
         raise _unmergeable(where, "it steers at some tokens only, but a weight acts on all")
     shift = affine_of(layer)
     if shift is None:
-        raise _unmergeable(where, "it is not linear; train one with activation=None")
+        raise _unmergeable(where, "it is not linear; use a linear one, such as LowRank with activation=None")
     if layer.site == "post_block" and shift.matrix.any():
         most = "it maps the residual stream, most of which the skip carries past every weight of the block"
         raise _unmergeable(where, f"{most}; use a vector, or steer post_mlp")

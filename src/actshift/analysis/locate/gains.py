@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from actshift.analysis.sections import number
 from actshift.errors import ActshiftError, is_number
 
 
@@ -51,7 +52,12 @@ class Estimate:
         return {"gain": self.value, "error": self.error, "per_parameter": self.value / parameters}
 
     def __str__(self) -> str:
-        return f"{self.value:.3g}" + (f" ± {self.error:.1g}" if self.error is not None else "")
+        """Return the value to the first significant digit of its error, as in `88 ± 20`."""
+        if not self.error:
+            return number(self.value) + (" ± 0" if self.error == 0 else "")
+        decimals = max(0, -math.floor(math.log10(self.error)))
+        form = f",.{decimals}f" if decimals < 5 else ".3g"
+        return f"{self.value:{form}} ± {self.error:{form if decimals < 5 else '.1g'}}"
 
 
 def combined_gain(gains: Sequence[Estimate]) -> Estimate:

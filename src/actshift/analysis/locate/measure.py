@@ -12,7 +12,7 @@ from actshift.analysis.locate.gains import SiteGain
 from actshift.analysis.locate.report import LocateReport
 from actshift.errors import ActshiftError
 from actshift.gradients.backward import BackwardStats, Batch, OnBatch, backward
-from actshift.gradients.sketch import SIZE, Sketch
+from actshift.gradients.sketch import SIZE, ExactSum, Factors, Sketch
 from actshift.gradients.taps import BatchGroup, LinearMap, Tap, linear_maps, tap_host, tap_map
 from actshift.sites import SITES, Host, resolve
 from actshift.sites.blocks import unwrap
@@ -93,13 +93,12 @@ def _shape(host: Host | LinearMap) -> tuple[int, int]:
 def _site_gain(host: Host | LinearMap, tap: Tap, stats: BackwardStats, rank: int) -> SiteGain:
     weight = isinstance(host, LinearMap)
     outputs, inputs = _shape(host)
-    shares = [stats.shares, *stats.without()]
-    if tap.matrix is None or tap.vector is None:  # the loss does not depend on an expert that no token chose
-        values, means = [(0.0,) * rank] * len(shares), [0.0] * len(shares)
-    else:
-        vector = tap.vector.double().cpu()
-        values = [tuple(tap.matrix.values(share, rank).tolist()) for share in shares]
-        means = [(share @ vector).norm().item() for share in shares]
+    shares = torch.stack([stats.shares, *stats.without()])
+    values, means, held_out = torch.zeros(len(shares), rank), torch.zeros(len(shares)), ()
+    if tap.matrix is not None and tap.vector is not None:  # no token may have chosen an expert
+        factors = tap.matrix.factors(shares, rank)
+        values, means = factors.values, (shares @ tap.vector.double().cpu()).norm(dim=1)
+        held_out = _held_out_gains(tap.matrix, stats, factors)
     return SiteGain(
         site=host.part if isinstance(host, LinearMap) else host.site,
         layer=host.layer,
@@ -108,25 +107,25 @@ def _site_gain(host: Host | LinearMap, tap: Tap, stats: BackwardStats, rank: int
         outputs=outputs,
         weight=weight,
         sketched=isinstance(tap.matrix, Sketch),
-        singular_values=values[0],
-        mean=None if weight else means[0],
-        singular_values_without=tuple(values[1:]),
-        mean_without=() if weight else tuple(means[1:]),
-        held_out=_held_out_gains(tap, stats, rank),
+        singular_values=tuple(values[0].tolist()),
+        mean=None if weight else means[0].item(),
+        singular_values_without=tuple(map(tuple, values[1:].tolist())),
+        mean_without=() if weight else tuple(means[1:].tolist()),
+        held_out=held_out,
     )
 
 
-def _held_out_gains(tap: Tap, stats: BackwardStats, rank: int) -> tuple[float, ...]:
-    """Return, for each rank, the mean gain on one group of the best step over all other groups."""
-    pairs = list(zip(stats.without(), stats.alone(), strict=False))  # `without` is empty for a single group
-    if tap.matrix is None or not pairs:
+def _held_out_gains(matrix: ExactSum | Sketch, stats: BackwardStats, factors: Factors) -> tuple[float, ...]:
+    """Return, for each rank, the mean gain on one group of the best step over all other groups, () for one group.
+
+    `factors` are those of the mean over all groups, and then of the means that leave one out.
+    """
+    steps = Factors(*(part[1:] for part in factors))
+    if not len(steps.values):
         return ()
-    sums = torch.zeros(rank, dtype=torch.float64)
-    for without, alone in pairs:
-        step = tap.matrix.factors(without, rank)
-        gains = (step.values * tap.matrix.along(alone, step)).cumsum(0) / step.values.square().cumsum(0).sqrt()
-        sums += gains.nan_to_num().double().cpu()
-    return tuple((sums / len(pairs)).tolist())
+    along = matrix.along(torch.stack(stats.alone()), steps)
+    gains = (steps.values * along).cumsum(-1) / steps.values.square().cumsum(-1).sqrt()
+    return tuple(gains.nan_to_num().double().mean(0).tolist())
 
 
 def _hosts(

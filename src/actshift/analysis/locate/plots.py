@@ -5,6 +5,7 @@ from typing import Any
 
 from actshift.analysis.figures import ELSEWHERE, INK, ON_COLOUR, POST_BLOCK, WEIGHTS, label_axes
 from actshift.analysis.locate.gains import Estimate, MethodGain, SiteGain
+from actshift.analysis.sections import number
 
 MAX_LABELLED_ROWS = 48  # cells show their gain up to this number of blocks; with more they are too small
 LIGHT_TEXT_FROM = 0.78  # fraction of the largest gain from which the cell is dark enough for white text
@@ -58,7 +59,7 @@ class HeatMap:
         for row, gains in enumerate(self.gains if len(self.gains) <= MAX_LABELLED_ROWS else ()):
             for column, gain in enumerate(gains):
                 if gain is not None:
-                    text, position = f"{gain.value:.3g}{self.star(gain)}", (column + 0.5, row + 0.5)
+                    text, position = f"{number(gain.value)}{self.star(gain)}", (column + 0.5, row + 0.5)
                     ink = ON_COLOUR if gain.value > LIGHT_TEXT_FROM * top else INK
                     axes.annotate(text, position, ha="center", va="center", fontsize=8, color=ink)
         axes.invert_yaxis()

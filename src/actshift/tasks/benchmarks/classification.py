@@ -38,7 +38,7 @@ def _boolq(row: Row) -> Example:
     question, passage = row["question"].strip().rstrip("?"), row["passage"].strip()
     answer = label_name(BOOLQ_LABELS, int(row["answer"]))
     prompt = f"{passage}\nQuestion: {question}?\nAnswer (yes or no):"
-    return Example(prompt, f" {answer}", answer, text=question, text_pair=passage)
+    return Example(prompt, f" {answer}", answer, choices=BOOLQ_LABELS, text=question, text_pair=passage)
 
 
 BOOLQ = _task(

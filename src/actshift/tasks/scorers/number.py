@@ -22,7 +22,7 @@ _FRACTION = re.compile(r"(-?)\\[dt]?frac\{(.*)\}\{(.*)\}")
 _UNIT = r"%|°[CF]?|[€£¢]|USD|dollars?|cents?|[ckm]?m[²³]?|k?g|mg|m?[lL]|hrs?|h|mins?|s|secs?|mph|kph|ft|in|lbs?|oz"
 _NUMBER = re.compile(
     r"[-+]?(?:(?:US)?[$€£¥₹]|USD|Rs\.?)?[-+]?"
-    r"(?P<digits>(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|0|[1-9][0-9]*)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?P<digits>(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     rf"(?P<below>/[1-9][0-9]*)?(?:{_UNIT})?(?:/[a-z]+)?"
 )
 _ENDING = ".,!?*_'$"
@@ -91,10 +91,15 @@ def find_numbers(text: str) -> list[Mention]:
             continue
         if before and _JOIN.fullmatch(gap):
             numbers[-1], mention = before._replace(value=None), mention._replace(value=None)
-        elif _DETACHED_SIGN.search(gap):
+        elif _DETACHED_SIGN.search(gap) or (before and _rest_of_number(text, gap, mention.start)):
             mention = mention._replace(value=None)
         numbers.append(mention)
     return numbers
+
+
+def _rest_of_number(text: str, gap: str, start: int) -> bool:
+    """Return whether the digits at `start` follow a number as thousands, as in `1 000` or `10{,}000`."""
+    return not re.search(r"\w", gap) and re.match(r"0\d", text[start:]) is not None
 
 
 def _read_tokens(text: str) -> Iterator[Mention]:
