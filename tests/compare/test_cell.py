@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,3 +39,15 @@ def test_job_of_the_base_scores_without_training(tmp_path: Path) -> None:
     record = Record.read(tmp_path / "base")
     assert record and record.fit is None and record.parameters == 1_298_432
     assert not (tmp_path / "base" / "weights").exists()
+
+
+def test_a_record_without_weights_is_trained_again_for_the_test_rows(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "cell", trains=True)
+    run_job(job)
+    first = Record.read(tmp_path / "cell")
+    shutil.rmtree(tmp_path / "cell" / "weights")  # as if the record came from another machine
+    run_job(replace(job, test=job.settings.eval_data))
+    record = Record.read(tmp_path / "cell")
+    assert first and record and record.test and record.fit and first.fit
+    assert record.test.outcomes == record.validation.outcomes == first.validation.outcomes
+    assert record.fit.eval_loss == first.fit.eval_loss
