@@ -78,7 +78,7 @@ def test_our_warnings_are_one_line_and_those_of_other_libraries_are_hidden(
 
 
 def test_ctrl_c_ends_a_run_with_one_line(tmp_path) -> None:
-    pipe = tmp_path / "rows.jsonl"
+    pipe = tmp_path / "prompts"
     os.mkfifo(pipe)
     process = start_process("generate", "--model", "x", "--prompts", str(pipe))
     with pipe.open("w"):  # returns when the process opens the other end, which then waits for us
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_a_run_with_one_line(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_shows_no_traceback(tmp_path) -> None:
-    pipe = tmp_path / "rows.jsonl"
+    pipe = tmp_path / "prompts"
     os.mkfifo(pipe)
     for pause in (0, 0.001, 0.01, 0.05):
         process = start_process("generate", "--model", "x", "--prompts", str(pipe))
