@@ -80,7 +80,7 @@ def test_encoded_rows_keep_the_columns_of_rewards():
             "× gradient_accumulation 1 = 6 completions, which is not a multiple of 4 generations",
         ),
         (ROWS, {"method": "full", "beta": 0.1}, "beta needs a second copy of the model as the reference"),
-        (ROWS, {"max_length": 3}, "Every prompt is longer than max_length 3; the shortest has 5 tokens, so raise it"),
+        (ROWS, {"max_length": 3}, "Every prompt is longer than max_length 3; the shortest has 5 tokens. Shorten it"),
         ([{"prompt": "1+1="}], {}, "Row 1 has no answer, which right_answer needs; add a column answer"),
         (
             [*ROWS, {"prompt": "a" * 62, "answer": "b"}],
