@@ -57,6 +57,7 @@ class Extra(Vector):
 """
 
 
+@pytest.mark.slow
 def test_a_new_file_in_the_package_registers_its_adapter(tmp_path: Path):
     package = shutil.copytree(Path(actshift.__file__).parent, tmp_path / "actshift")
     (package / "adapters" / "extra.py").write_text(NEW_ADAPTER)

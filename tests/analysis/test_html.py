@@ -80,6 +80,7 @@ def test_the_page_is_reproducible(full_report, page):
     assert full_report.html() == page
 
 
+@pytest.mark.slow
 def test_the_page_is_written_with_its_figures(full_report, page, tmp_path):
     full_report.write(tmp_path / "report.html", tmp_path / "figures")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page

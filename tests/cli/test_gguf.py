@@ -58,6 +58,7 @@ def both(actshift: Run, file: Path, folder: Path, tmp_path: Path, monkeypatch) -
     return run
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_and_finds_its_base(actshift: Run, both, file: Path, write_rows, tmp_path: Path) -> None:
     both("train", "--model", "MODEL", "--data", write_rows(PAIRS), "--out", "run", "--max-steps", 2, "--rank", 2)
     weights = [tmp_path / name / "run" / "adapter_model.safetensors" for name in (file.name, file.stem)]

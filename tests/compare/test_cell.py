@@ -6,6 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from actshift.compare.cell import CellJob, Record, run_job
 from actshift.demo import BASE_DIR
 from actshift.training import TrainSettings
@@ -41,6 +43,7 @@ def test_job_of_the_base_scores_without_training(tmp_path: Path) -> None:
     assert not (tmp_path / "base" / "weights").exists()
 
 
+@pytest.mark.slow
 def test_a_record_without_weights_is_trained_again_for_the_test_rows(tmp_path: Path) -> None:
     job = make_job(tmp_path / "cell", trains=True)
     run_job(job)

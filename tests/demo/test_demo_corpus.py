@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import islice
 
+import pytest
 from demo_corpus import FORMS, MIXTURE, build_tokenizer, documents, draw_pretraining_expression
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ def test_the_mixture_is_a_distribution() -> None:
     assert abs(sum(MIXTURE.values()) - 1) < 1e-9
 
 
+@pytest.mark.slow
 def test_every_word_of_the_corpus_has_a_token() -> None:
     tokenizer = build_tokenizer()
     texts = [document.text for document in islice(documents(seed=2), 20_000)]

@@ -41,6 +41,7 @@ def steered(name, device):
 
 
 @every_case
+@pytest.mark.slow
 def test_a_compiled_training_step_equals_eager(name, device, backend):
     ids = torch.randint(3, 90, (2, 8), generator=torch.Generator().manual_seed(0)).to(device)
     model = steered(name, device).train()

@@ -50,6 +50,7 @@ def test_sft_derives_prompt_lengths_from_labels(tmp_path, word_tokenizer, packin
     assert sorted(set(torch.cat(seen).tolist())) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_dpo_and_grpo_pass_prompt_lengths(tmp_path, word_tokenizer):
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     rows = [{"prompt": "a1 a2 a3"[: 2 + 3 * (i % 3)], "chosen": " b1 b2", "rejected": " b3"} for i in range(8)]

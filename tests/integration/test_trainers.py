@@ -39,6 +39,7 @@ def steered() -> PeftModel:
     return get_peft_model(fresh_model("llama"), SteeringConfig(rank=4, task_type="CAUSAL_LM"))
 
 
+@pytest.mark.slow
 def test_hf_trainer_learns_and_resumes_bit_identically(tmp_path):
     whole = Trainer(steered(), arguments(tmp_path / "whole"), train_dataset=rows())
     whole.train()

@@ -115,6 +115,7 @@ def test_a_model_without_a_known_width_is_rejected():
         resolve(nn.Sequential(nn.ModuleList([nn.Linear(2, 2)])))
 
 
+@pytest.mark.slow
 def test_importing_sites_does_not_import_transformers():
     code = "import sys, actshift.sites; sys.exit(any(name in sys.modules for name in ('transformers', 'peft')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

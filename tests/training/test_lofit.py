@@ -50,6 +50,7 @@ def test_lofit_selects_the_only_useful_head(settings, tmp_path, layer, head) -> 
     assert f"1 heads (block {layer}: {head})" in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_progress_names_both_phases(settings, capsys) -> None:
     train(replace(settings, max_steps=4, adapter="lofit"))
     _, err = capsys.readouterr()

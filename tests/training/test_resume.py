@@ -41,6 +41,7 @@ def uninterrupted(tmp_path_factory) -> Callable[[TrainSettings], bytes]:
         pytest.param(10, "on_save", 0.25, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_resume_after_a_kill_is_bit_identical(settings, uninterrupted, monkeypatch, step, method, eval_share):
     settings = replace(settings, eval_share=eval_share)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -54,6 +55,7 @@ def test_resume_after_a_kill_is_bit_identical(settings, uninterrupted, monkeypat
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_incomplete_checkpoint_is_ignored(settings, uninterrupted, monkeypatch):
     save = torch.save
 
@@ -71,6 +73,7 @@ def test_incomplete_checkpoint_is_ignored(settings, uninterrupted, monkeypatch):
     assert weights(settings.out) == uninterrupted(settings)
 
 
+@pytest.mark.slow
 def test_kill_while_the_result_is_moved_can_be_resumed(settings, uninterrupted, monkeypatch):
     replace_file = os.replace
 

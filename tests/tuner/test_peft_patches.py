@@ -33,6 +33,7 @@ def run_python(code: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["peft first", pytest.param([*IMPORT_ORDERS][1], marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_method_is_registered_once_both_packages_are_imported(order):
     check = "assert peft.PEFT_TYPE_TO_CONFIG_MAPPING['ACTSHIFT'].__name__ == 'SteeringConfig'"
     run_python(f"{IMPORT_ORDERS[order]}\n{check}\nimport sys; assert not {FINDER_IS_INSTALLED}")
