@@ -47,6 +47,7 @@ ONE_ROW = (
     "of a block; a vector, which computes nothing, accounts for more than half of it"
 )
 OUT_OF_REACH = "the floor itself is close to the bar (see the table below), and an adapter adds to it"
+ABOVE_THE_BAR = "the floor itself takes 0.87 of LoRA's step here, where LoRA takes only 1.14 of the floor"
 PURE = "here a norm saves a float32 copy of its input, so only the adapter needs the bfloat16 sum"
 HEAD = (
     "the cache does not avoid the head, and with 8,192 tokens over d 256 a pass of the head costs as much as 2.6 of "
@@ -59,7 +60,7 @@ BARS = (
     Bar(LORA, "training", "step over LoRA", OURS, "d 256", 0.72, OUT_OF_REACH),
     Bar(LORA, "training", "step over LoRA", OURS, "d 768", 0.82, OUT_OF_REACH),
     Bar(f"SmolLM2: {STEP}", "real", "step over the floor", OURS, "", 1.04),
-    Bar(f"SmolLM2: {LORA}", "real", "step over LoRA", OURS, "", 0.84),
+    Bar(f"SmolLM2: {LORA}", "real", "step over LoRA", OURS, "", 0.84, ABOVE_THE_BAR),
     Bar("SmolLM2: decode, batch 1, over the base", "real", "decode over the base", OURS, "", 1.03),
     Bar(JOINTLY, "training", "step over LoRA", JOINT, "d ", 1.05),
     Bar(KEPT, "training", "kept over the floor", OURS, "d ", 1.03, PURE),
