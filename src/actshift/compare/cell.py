@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -178,7 +178,11 @@ def _score(job: CellJob, loaded: tuple[Any, PreTrainedTokenizerBase], path: str)
     scorer = get_scorer(job.scorer) if job.scorer else None
     rows = load_rows(path, kinds=(*LABELLED, *LANGUAGE))
     report = evaluate(*loaded, rows, job.max_new_tokens, job.eval_batch_size, scorer=scorer)
-    outcomes = "".join(str(int(row.correct)) for row in report.predictions)
+    outcomes = _digits(row.correct for row in report.predictions)
     has_choices = report.choice_accuracy is not None
-    choices = "".join(str(int(bool(row.choice_correct))) for row in report.predictions) if has_choices else None
+    choices = _digits(row.choice_correct for row in report.predictions) if has_choices else None
     return Score(report.correct, report.total, report.seconds, outcomes, choices)
+
+
+def _digits(outcomes: Iterable[bool | None]) -> str:
+    return "".join("1" if outcome else "0" for outcome in outcomes)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from actshift.data.collate import pad_batch
 from actshift.data.template import Message
 from actshift.errors import ActshiftError, is_number
-from actshift.evaluation.generation import evaluation_mode, generation_config
+from actshift.evaluation.generation import batches, evaluation_mode, generation_config
 from actshift.evaluation.prompts import encode_prompts, pad_left
 from actshift.loading import check_vocabulary, load_tokenizer
 from actshift.sites.blocks import unwrap
@@ -146,8 +146,6 @@ class Measurement:
             raise ActshiftError(f"prompts must be a list of at least one prompt, better a few dozen; got {prompts!r}.")
         if model.config.is_encoder_decoder:
             raise ActshiftError(f"{type(unwrap(model)).__name__} has an encoder; give a causal language model.")
-        if batch_size < 1:
-            raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
         self.model, self.name, self.on_progress = model, name, on_progress
         self.tokenizer = tokenizer or load_tokenizer(model.config.name_or_path)
         self.settings = generation_config(model, self.tokenizer, max_new_tokens)
@@ -155,8 +153,7 @@ class Measurement:
             model.config, self.tokenizer, prompts, max_new_tokens, add_special_tokens=add_special_tokens
         )
         check_vocabulary(((f"Prompt {row}", ids) for row, ids in enumerate(encoded, 1)), model.config, self.tokenizer)
-        encoded.sort(key=len, reverse=True)
-        self.batches = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
+        self.batches = [[encoded[row] for row in batch] for batch in batches(encoded, batch_size)]
         self.tried: dict[float, Divergence] = {}
 
     def __call__(self, s: float) -> Divergence:

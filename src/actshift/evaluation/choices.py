@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from actshift.data.collate import pad_batch
 from actshift.data.encode import IGNORE_INDEX, encode_completions
-from actshift.evaluation.generation import batches, evaluation_mode
+from actshift.evaluation.generation import batches, evaluation_mode, tracked
 from actshift.loading import context_length
 from actshift.tuner import steering_layers
 from actshift.tuner.prompt_scope import prompt_lengths
@@ -127,7 +127,7 @@ def _log_probabilities(
     contexts = [candidates[members[0]].context for members in readers]
     scores = [0.0] * len(candidates)
     with evaluation_mode(model):
-        for batch in batches(contexts, batch_size, "Scoring choices", show_progress):
+        for batch in tracked(batches(contexts, batch_size), "Scoring choices", show_progress):
             prompts = [len(candidates[readers[index][0]].prompt) for index in batch]
             logits, first = _logits(model, tokenizer, [contexts[index] for index in batch], prompts)
             for place, index in enumerate(batch):
@@ -144,20 +144,15 @@ def _readers(candidates: Sequence[_Candidate]) -> list[list[int]]:
 
     The first candidate of a group has the longest context.
     """
-    order = sorted(range(len(candidates)), key=lambda index: (candidates[index].row, -len(candidates[index].target)))
-    groups: list[list[int]] = []
-    by_row: dict[int, list[list[int]]] = {}
-    for index in order:
-        candidate = candidates[index]
-        known = by_row.setdefault(candidate.row, [])
-        context = candidate.context
-        group = next((group for group in known if candidates[group[0]].context[: len(context)] == context), None)
+    groups: dict[int, list[list[int]]] = {}  # of each row
+    for index in sorted(range(len(candidates)), key=lambda index: -len(candidates[index].target)):
+        context, of_row = candidates[index].context, groups.setdefault(candidates[index].row, [])
+        group = next((group for group in of_row if candidates[group[0]].context[: len(context)] == context), None)
         if group is None:
-            group = []
-            known.append(group)
-            groups.append(group)
-        group.append(index)
-    return groups
+            of_row.append([index])
+        else:
+            group.append(index)
+    return [group for of_row in groups.values() for group in of_row]
 
 
 def _logits(

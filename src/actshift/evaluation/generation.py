@@ -70,7 +70,7 @@ def generate_completions(
     check_vocabulary(((f"Prompt {row}", ids) for row, ids in enumerate(encoded, start=1)), model.config, tokenizer)
     completions, ends = [""] * len(prompts), settings.eos_token_id or ()
     with evaluation_mode(model):
-        for batch in batches(encoded, batch_size, "Generating", show_progress):
+        for batch in tracked(batches(encoded, batch_size), "Generating", show_progress):
             adapters = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in batch]}
             inputs = pad_left([encoded[row] for row in batch], settings.pad_token_id, model.device)
             width = inputs["input_ids"].shape[1]
@@ -164,7 +164,8 @@ def forward(
     """
     results: list[Any] = [None] * len(examples)
     with evaluation_mode(model):
-        for rows in batches([example["input_ids"] for example in examples], batch_size, "Reading", show_progress):
+        order = batches([example["input_ids"] for example in examples], batch_size)
+        for rows in tracked(order, "Reading", show_progress):
             batch = pad_batch([examples[row] for row in rows], tokenizer)
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
             for row, result in zip(rows, read(inputs, model(**inputs)), strict=True):
@@ -184,12 +185,23 @@ def evaluation_mode(model: Any) -> Generator[None, None, None]:
         model.train(training)
 
 
-def batches(encoded: Sequence[Sequence[int]], batch_size: int, label: str, show_progress: bool) -> Iterable[list[int]]:
-    """Return batches of indices, longest rows first: a lack of memory then shows in the first batch."""
+def batches(encoded: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Return batches of indices, longest rows first: a lack of memory then shows in the first batch.
+
+    Raises:
+        ActshiftError: `batch_size` is below 1.
+
+    >>> batches([[5], [6, 7], [8, 9, 10]], batch_size=2)
+    [[2, 1], [0]]
+    """
     if batch_size < 1:
         raise ActshiftError(f"batch_size must be a whole number from 1 up, got {batch_size}.")
     order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row]))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def tracked(batches: list[list[int]], label: str, show_progress: bool) -> Iterable[list[int]]:
+    """Yield the batches, with a progress bar on a terminal if it is requested."""
     console = Console(stderr=True)
     return track(batches, label, console=console, transient=True, disable=not (show_progress and console.is_terminal))
 
