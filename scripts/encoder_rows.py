@@ -13,7 +13,8 @@ import argparse
 import gzip
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,25 @@ SIZES = {"sst2": (6000, 1000), "mnli": (3000, 815, 2500)}
 Row = dict[str, str]
 
 
+def read_rows(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a file, or the first `limit` of them; the name of a compressed file ends in .gz."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, limit)]
+
+
+def write_splits(folder: Path, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Write each split to a .jsonl file in `folder`, and print its path and its number of rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in splits.items():
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        print(f"{path}  {len(rows):,} rows")
+
+
 def read(path: Path) -> Iterator[tuple[dict[str, str], Any]]:
     """Yield the prompt fields and the answer of each row."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            yield row["prompt_fields"], row["answer"]
+    for row in read_rows(path):
+        yield row["prompt_fields"], row["answer"]
 
 
 def sst2(folder: Path) -> dict[str, list[Row]]:
@@ -71,11 +86,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     for name, make_splits in (("sst2", sst2), ("mnli", mnli)):
-        for split, rows in make_splits(arguments.data_dir / name).items():
-            path = arguments.folder / name / f"{split}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-            print(f"{path}  {len(rows):,} rows")
+        write_splits(arguments.folder / name, make_splits(arguments.data_dir / name))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 import joint_shifts as shifts
 import torch
 from belongings import make_rows
+from encoder_rows import read_rows
 from joint_rules_page import RECORDS, choose_weight, read_record, write_page
 
 from actshift.compare.provenance import provenance
@@ -34,6 +35,7 @@ from actshift.data import check_rows
 from actshift.demo import load_base
 from actshift.demo.run import MAX_NEW_TOKENS, one_thread
 from actshift.evaluation import evaluate
+from actshift.evaluation.choices import best_choices
 from actshift.loading import load_model
 from actshift.training import TrainSettings, fit
 from actshift.training.build import adapt
@@ -76,25 +78,10 @@ def exact_answers(model: Any, tokenizer: Any, rows: Sequence[Row]) -> list[bool]
     return [p.correct for p in evaluate(model, tokenizer, list(rows), MAX_NEW_TOKENS, 250).predictions]
 
 
-@torch.no_grad()
-def best_choices(model: Any, tokenizer: Any, rows: Sequence[Row]) -> list[bool]:
-    """Return whether the most likely of each row's choices, all of them one token, is its completion."""
-    by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        ids = tokenizer(row["prompt"]).input_ids
-        by_length[len(ids)].append((number, ids))
-    [choices] = {tuple(row["choices"]) for row in rows}
-    columns = [tokenizer(choice, add_special_tokens=False).input_ids for choice in choices]
-    assert all(len(column) == 1 for column in columns)
-    correct = [False] * len(rows)
-    for group in by_length.values():
-        for start in range(0, len(group), 32):
-            numbers, ids = zip(*group[start : start + 32], strict=True)
-            logits = model.eval()(input_ids=torch.tensor(ids), logits_to_keep=1).logits[:, -1]
-            best = logits[:, [column[0] for column in columns]].argmax(-1).tolist()
-            for number, index in zip(numbers, best, strict=True):
-                correct[number] = choices[index] == rows[number]["completion"]
-    return correct
+def likely_choices(model: Any, tokenizer: Any, rows: Sequence[Row]) -> list[bool]:
+    """Return whether the most likely of each row's choices is its completion."""
+    chosen = best_choices(model, tokenizer, rows, 32) or []
+    return [choice == row["completion"] for choice, row in zip(chosen, rows, strict=True)]
 
 
 def tasks(model: Path | None, rows: Path | None) -> dict[str, Task]:
@@ -107,13 +94,12 @@ def tasks(model: Path | None, rows: Path | None) -> dict[str, Task]:
         limits = {"train": 500, "validation": 300, "test": 500}
 
         def listops(split: str) -> list[Row]:
-            lines = (rows / "listops" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines[: limits[split]]]
+            return read_rows(rows / "listops" / f"{split}.jsonl", limits[split])
 
         def load() -> tuple[Any, Any]:
             return load_model(model, dtype="float32", device="cpu")
 
-        found["smollm2"] = Task(load, listops, best_choices, 2e-3, 2e-3, {"batch_size": 8, **shared})
+        found["smollm2"] = Task(load, listops, likely_choices, 2e-3, 2e-3, {"batch_size": 8, **shared})
     return found
 
 

@@ -56,18 +56,27 @@ def mean_loss(model, batches) -> float:
     return sum(count * loss for count, loss in zip(counts, losses, strict=True)) / sum(counts)
 
 
-def learn(model, batches, validation, steps: int, every: int | None = None, stop_at: float = 0.0) -> list:
+def learn(
+    model,
+    batches,
+    validation,
+    steps: int,
+    every: int | None = None,
+    stop_at: float = 0.0,
+    rate: float = RATE,
+    warmup: int = WARMUP,
+) -> list:
     """Train with AdamW at a constant rate after a short warm-up.
 
     Returns:
         Pairs of step and validation loss, every `every` steps and at the end.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0)
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0)
     curve = []
     for step, batch in enumerate(batches[:steps], start=1):
         model.train()
-        optimizer.param_groups[0]["lr"] = RATE * min(1, step / WARMUP)
+        optimizer.param_groups[0]["lr"] = rate * min(1, step / warmup)
         model(**batch, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()

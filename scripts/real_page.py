@@ -45,7 +45,7 @@ class Result:
     trainable: int | None
     rate: str
     at_edge: bool
-    validated: int
+    validated: str
     choices: Sequence[str]
     exact: Sequence[str]
     seconds: float | None
@@ -73,7 +73,7 @@ def _result(name: str, cells: dict[str, dict[str, Any]]) -> Result:
         trainable=fits[0]["trainable"] if fits else None,
         rate="–" if rate is None else short_rate(rate),
         at_edge=rate is not None and rate in (rates[0], rates[-1]),
-        validated=sum(cell.endswith("-seed-0") for cell in cells),
+        validated=f"{sum(cell.endswith('-seed-0') for cell in cells)} of {len(rates)} rates",
         choices=[record["test"]["choices"] for record in tested.values()],
         exact=[record["test"]["outcomes"] for record in tested.values()],
         seconds=mean(fit["seconds"] for fit in fits) if fits else None,
@@ -87,7 +87,7 @@ def main_table(results: dict[str, Result]) -> Iterator[str]:
     lora = results.get("lora")
     for name, result in results.items():
         if not result.done:
-            yield f"| {result.label} | | | 0 ({result.validated} of 4 rates) | | | | |"
+            yield f"| {result.label} | | | 0 ({result.validated}) | | | | |"
             continue
         scores = [100 * text.count("1") / len(text) for text in result.choices]
         spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""

@@ -11,14 +11,13 @@ author of a sentence of 14 to 22 words; the books of the test are not in the oth
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import random
 import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from encoder_rows import read_rows, write_splits
 
 from actshift.tasks.benchmarks.listops import stream
 
@@ -37,13 +36,6 @@ LENGTHS = range(14, 23)  # words of a sentence
 Row = dict[str, Any]
 
 
-def read(folder: Path, *splits: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a dataset's splits."""
-    for split in splits:
-        with gzip.open(folder / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-
 def listops() -> list[list[Row]]:
     """Return the first distinct expressions of one seeded stream."""
     expressions = stream(seed=0, max_args=5, min_length=3, max_length=13)
@@ -59,7 +51,7 @@ def listops() -> list[list[Row]]:
 def mawps(folder: Path) -> list[list[Row]]:
     """Return word problems with one operator; problems with the same words are in the same split."""
     groups: dict[str, list[Row]] = {}
-    for row in read(folder / "mawps", "train", "dev", "test"):
+    for row in (row for split in ("train", "dev", "test") for row in read_rows(folder / "mawps" / f"{split}.jsonl.gz")):
         operators = re.findall(r"(?<=[\d)])[-+*/]", row["answer"]["equation"])
         if len(operators) != 1:
             continue
@@ -101,7 +93,7 @@ def sentences(text: str) -> list[str]:
 def authors(folder: Path) -> list[list[Row]]:
     """Return sentences of each author in equal numbers; the test sentences are from a book of their own."""
     texts: dict[str, list[str]] = {}
-    for row in read(folder / "text_novels", "train"):
+    for row in read_rows(folder / "text_novels" / "train.jsonl.gz"):
         texts.setdefault(row["prompt_fields"]["book"], []).append(row["prompt_fields"]["text"])
     sizes = [size // len(BOOKS) for size in SIZES["authors"]]
     splits: list[list[Row]] = [[], [], []]
@@ -128,11 +120,8 @@ def main() -> None:
     arguments = parser.parse_args()
     tasks = {"listops": listops(), "mawps": mawps(arguments.data_dir), "authors": authors(arguments.data_dir)}
     for task, splits in tasks.items():
-        for name, rows in zip(("train", "validation", "test"), splits, strict=True):
-            path = arguments.folder / task / f"{name}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-            print(f"{path}: {len(rows)} rows")
+        names = ("train", "validation", "test")
+        write_splits(arguments.folder / task, dict(zip(names, splits, strict=True)))
 
 
 if __name__ == "__main__":

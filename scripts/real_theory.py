@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from locate_results import agreement, mean_loss
+from encoder_rows import read_rows
+from locate_results import agreement, learn, mean_loss
 from real_models import model_folder
 from real_study import RECORDS
 
@@ -51,11 +52,6 @@ def record(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_rows(path: Path, count: int) -> list[dict[str, Any]]:
-    """Return the first rows of a file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
-
-
 def load() -> tuple[Any, Any]:
     return load_model(model_folder("smollm2"), dtype="float32", device="cpu")
 
@@ -67,15 +63,8 @@ def trained_loss(site: str, layer: int, rows: Path) -> dict[str, Any]:
     validation = token_batches(read_rows(rows / "validation.jsonl", VALIDATION_ROWS), tokenizer, 50)
     torch.manual_seed(0)
     adapted = attach(model, SteeringConfig(adapter=LowRank(8), site=site, layers=[layer]))
-    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0)
-    adapted.train()
-    for step, batch in enumerate(train_batches, start=1):
-        optimizer.param_groups[0]["lr"] = RATE * min(1, step / WARMUP)
-        adapted(**batch, use_cache=False).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return {"site": site, "layer": layer, "loss": mean_loss(adapted, validation)}
+    [(_, loss)] = learn(adapted, train_batches, validation, STEPS, rate=RATE, warmup=WARMUP)
+    return {"site": site, "layer": layer, "loss": loss}
 
 
 def gains(rows: Path) -> dict[str, Any]:
